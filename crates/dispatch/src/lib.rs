@@ -1,0 +1,1 @@
+//! Actions, rules, providers and the dispatch pipeline over a State

@@ -1,0 +1,1 @@
+//! The executable contract of StateStore

@@ -1,0 +1,1 @@
+//! The contract of Acteon's state layer: StateStore, keys, values, locks, errors, layers

@@ -1,0 +1,1 @@
+//! StateStore over an in-process engine

@@ -1,0 +1,1 @@
+//! StateStore over Redis and Valkey

@@ -1,0 +1,1 @@
+//! From the [state] section to an open State
