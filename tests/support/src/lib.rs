@@ -1,0 +1,35 @@
+//! Real servers and network faults for tests.
+//!
+//! # What it promises
+//! A [`RedisServer`] is a real `redis-server` of the test's own: on a free port of 127.0.0.1, in a folder of its own, and gone when
+//! the value is dropped, when the test panics, and (on Linux) when the test process is killed. A test may kill it without warning,
+//! freeze it and bring it back on the same port. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back,
+//! swallows or cuts the traffic.
+//!
+//! # Where servers come from
+//! `cargo xtask test` exports what it found; tests never install anything themselves:
+//! - [`REDIS_URL_ENV`]: a running server, shared by all tests. Use fresh keys and leave its settings alone.
+//! - [`REDIS_SERVER_ENV`]: the program from which a [`RedisServer`] is started; without it the PATH is searched.
+//!
+//! With a URL but no program, tests that need a server of their own cannot run. Such tests live in a module called
+//! [`PRIVATE_SERVER_MODULE`], so that `cargo xtask test` finds them by name and reports them as ignored. When run by hand without a
+//! program they fail and say what is missing; they never pass unseen.
+//!
+//! # Failure
+//! Starting a server fails with [`StartError`], which shows the end of the server's log.
+
+mod environment;
+mod process;
+#[cfg(feature = "proxy")]
+mod proxy;
+mod redis_server;
+mod resp;
+
+pub use environment::{
+    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, find_program, redis_server_program,
+    redis_url_from_env,
+};
+pub use process::{supervised, supervised_command};
+#[cfg(feature = "proxy")]
+pub use proxy::{Fault, FaultProxy};
+pub use redis_server::{RedisOptions, RedisServer, StartError};
