@@ -1,1 +1,60 @@
-//! The native in-memory database
+//! The native in-memory database: keys, values and their deadlines, and nothing else.
+//!
+//! # Guarantees
+//! - One [`Engine::update`] is atomic, and so is one [`Engine::update_many`] over all of its keys.
+//! - A key is there up to and including the millisecond of its deadline and absent from the next one on, to every operation,
+//!   whether or not it was removed yet. It never vanishes early.
+//! - A refused write ([`EngineError`]) has changed nothing.
+//! - [`Engine::scan`] visits every key that exists throughout it, in byte order, in pages of bounded size.
+//!
+//! # What is not here
+//! No clock, no thread, no I/O, no async: `now_ms` is an argument, and who owns an engine calls [`Engine::expire_cycle`] from time to
+//! time. Any millisecond clock will do that all callers share. So a test can replay any run, and the same keyspace
+//! serves an embedding application and a network listener.
+//!
+//! # Where is what
+//! | file | holds |
+//! |---|---|
+//! | `keyspace.rs` | the engine: segments, locks, the operations |
+//! | `segment.rs` | one table with its bookkeeping |
+//! | `entry.rs` | how a key and its value lie in memory |
+//! | `slot.rs` | reading and writing one key inside an update |
+//! | `expire.rs` | removal of expired keys in the background |
+//! | `index.rs` | keys in order, for scans |
+//! | `memory.rs` | the memory bound |
+//! | `value/` | hashes and sorted sets |
+//!
+//! # Example
+//! ```
+//! use acteon_engine::{Engine, EngineConfig, Expiry};
+//!
+//! let engine = Engine::new(EngineConfig::default());
+//! let now_ms = 1_000;
+//! engine.update(b"greeting", now_ms, |slot| slot.set_str(&[b"hello, ", b"world"], Expiry::At(now_ms + 50)))?;
+//!
+//! let text = engine.read(b"greeting", now_ms, |value| value.and_then(|value| value.as_str().map(<[u8]>::to_vec)));
+//! assert_eq!(text.as_deref(), Some(&b"hello, world"[..]));
+//! assert!(engine.read(b"greeting", now_ms + 51, |value| value.is_none()));
+//! # Ok::<(), acteon_engine::EngineError>(())
+//! ```
+
+mod config;
+mod entry;
+mod error;
+mod expire;
+mod index;
+mod keyspace;
+mod memory;
+mod segment;
+mod slot;
+mod stats;
+mod value;
+
+pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
+pub use entry::{Kind, Ref};
+pub use error::EngineError;
+pub use expire::ExpireReport;
+pub use keyspace::{Engine, Slots};
+pub use slot::{Expiry, Slot};
+pub use stats::Stats;
+pub use value::{Hash, HashMut, SortedSet, SortedSetMut};

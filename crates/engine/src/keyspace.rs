@@ -1,0 +1,484 @@
+//! The keyspace: many small segments, each with its own lock and table.
+//!
+//! # Guarantees
+//! Everything that one closure does to its keys happens at once for every other thread. Operations on several keys lock their
+//! segments in ascending order, so they never wait for each other in a circle.
+//!
+//! # Failure
+//! Closures run under a lock that is not reentrant: one that calls its own engine deadlocks. Nothing here blocks otherwise.
+//!
+//! # How it works
+//! One hash of a key chooses everything. The table inside a segment uses the lowest bits for the bucket and the highest seven for the
+//! tag, so the segment comes from bits in between, and neither loses its spread:
+//! ```text
+//!  63    57 56                  32 31                               0
+//! ┌────────┬──────────────────────┬──────────────────────────────────┐
+//! │  tag   │   segment (≤ 2^16)   │          bucket                  │
+//! └────────┴──────────────────────┴──────────────────────────────────┘
+//! ```
+//! A mutex and not a reader-writer lock: with a thousand segments two threads rarely meet, and a mutex is one atomic
+//! instruction on the way in. Segments are padded to cache lines, so that neighbours do not slow each other.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::config::EngineConfig;
+use crate::entry::Ref;
+use crate::expire::{BLOCK_BUCKETS, ExpireReport};
+use crate::index::OrderedIndex;
+use crate::memory::Memory;
+use crate::segment::{Context, Segment};
+use crate::slot::Slot;
+use crate::stats::Stats;
+
+/// The lowest bit of a hash that chooses the segment.
+const SEGMENT_SHIFT: u32 = 32;
+
+/// Most entries that a cycle visits before it lets others at the segment: some tens of microseconds.
+const STEP_VISITS_MAX: u32 = 256;
+
+/// An in-memory database. Cloning gives another handle to the same data.
+#[derive(Clone)]
+pub struct Engine(Arc<Keyspace>);
+
+struct Keyspace {
+    segments: Box<[Padded]>,
+    segment_mask: u64,
+    context: Context,
+    /// All segments are indexed. Set once, after the last of them.
+    is_indexed: AtomicBool,
+    /// Lets one thread build the index.
+    index_build: Mutex<()>,
+    /// The segment at which the next cycle begins; held for the time of a cycle, because two would do the same work.
+    expire_cursor: Mutex<usize>,
+}
+
+/// Two lines of 64 bytes: processors fetch lines in pairs.
+#[repr(align(128))]
+struct Padded(Mutex<Segment>);
+
+impl Engine {
+    /// An empty engine.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let count = config.segment_count();
+        let index = OrderedIndex::new(count);
+        Self(Arc::new(Keyspace {
+            segments: (0..count)
+                .map(|number| Padded(Mutex::new(Segment::new(number))))
+                .collect(),
+            segment_mask: count as u64 - 1,
+            context: Context::new(
+                config.hash_seed,
+                Memory::new(config.memory_bytes_max),
+                index,
+            ),
+            is_indexed: AtomicBool::new(false),
+            index_build: Mutex::new(()),
+            expire_cursor: Mutex::new(0),
+        }))
+    }
+
+    /// Runs `read` with the value of `key`, or `None` if it is absent at `now_ms`. Others cannot change it meanwhile.
+    #[inline]
+    pub fn read<R>(&self, key: &[u8], now_ms: u64, read: impl FnOnce(Option<Ref<'_>>) -> R) -> R {
+        let keyspace = &*self.0;
+        let hash = keyspace.context.hash(key);
+        let mut segment = keyspace.lock(keyspace.segment_of(hash));
+        let bucket = segment.find_live(&keyspace.context, key, hash, now_ms);
+        read(bucket.and_then(|bucket| segment.get(bucket)).map(Ref::new))
+    }
+
+    /// Runs `update` as one atomic step on `key`.
+    ///
+    /// ```
+    /// use acteon_engine::{Engine, EngineConfig, EngineError, Expiry};
+    ///
+    /// fn put_if_absent(engine: &Engine, key: &[u8], value: &[u8], now_ms: u64) -> Result<bool, EngineError> {
+    ///     engine.update(key, now_ms, |slot| {
+    ///         if slot.get().is_some() {
+    ///             return Ok(false);
+    ///         }
+    ///         slot.set_str(&[value], Expiry::At(now_ms + 500))?;
+    ///         Ok(true)
+    ///     })
+    /// }
+    ///
+    /// let engine = Engine::new(EngineConfig::default());
+    /// assert_eq!(put_if_absent(&engine, b"lock", b"ada", 1_000), Ok(true));
+    /// assert_eq!(put_if_absent(&engine, b"lock", b"bob", 1_500), Ok(false));
+    /// assert_eq!(put_if_absent(&engine, b"lock", b"bob", 1_501), Ok(true));
+    /// ```
+    #[inline]
+    pub fn update<R>(&self, key: &[u8], now_ms: u64, update: impl FnOnce(&mut Slot<'_>) -> R) -> R {
+        let keyspace = &*self.0;
+        let hash = keyspace.context.hash(key);
+        let mut segment = keyspace.lock(keyspace.segment_of(hash));
+        update(&mut Slot::open(
+            &keyspace.context,
+            &mut segment,
+            key,
+            hash,
+            now_ms,
+        ))
+    }
+
+    /// Runs `update` as one atomic step on all of `keys`: nobody sees some of its writes without the others.
+    /// A key may be named twice; both names then mean the same value.
+    pub fn update_many<R>(
+        &self,
+        keys: &[&[u8]],
+        now_ms: u64,
+        update: impl FnOnce(&mut Slots<'_>) -> R,
+    ) -> R {
+        let keyspace = &*self.0;
+        let hashes: Vec<u64> = keys.iter().map(|key| keyspace.context.hash(key)).collect();
+        let mut numbers: Vec<usize> = hashes
+            .iter()
+            .map(|hash| keyspace.segment_of(*hash))
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let guards = numbers
+            .iter()
+            .map(|number| keyspace.lock(*number))
+            .collect();
+        update(&mut Slots {
+            keyspace,
+            keys,
+            hashes,
+            numbers,
+            guards,
+            now_ms,
+        })
+    }
+
+    /// Visits keys in byte order: those that start with `prefix` and are greater than `after`, at most `limit` of them.
+    /// Returns whether more may follow; the next page starts after the last key visited.
+    ///
+    /// Every key that exists throughout the scan is visited, however many pages it takes. A value is read when its key is visited, under
+    /// its lock. The first scan of an engine orders all keys once; after it a page costs what it returns, plus expired keys on
+    /// its way, and does not depend on the number of other keys.
+    ///
+    /// ```
+    /// use acteon_engine::{Engine, EngineConfig, Expiry};
+    ///
+    /// let engine = Engine::new(EngineConfig::default());
+    /// for key in ["user:2", "user:1", "order:1", "user:3"] {
+    ///     engine.update(key.as_bytes(), 0, |slot| slot.set_str(&[b"x"], Expiry::Clear))?;
+    /// }
+    ///
+    /// let mut page = Vec::new();
+    /// let more = engine.scan(b"user:", None, 2, 0, |key, _| page.push(key.to_vec()));
+    /// assert_eq!((page, more), (vec![b"user:1".to_vec(), b"user:2".to_vec()], true));
+    ///
+    /// let mut page = Vec::new();
+    /// let more = engine.scan(b"user:", Some(b"user:2"), 2, 0, |key, _| page.push(key.to_vec()));
+    /// assert_eq!((page, more), (vec![b"user:3".to_vec()], false));
+    /// # Ok::<(), acteon_engine::EngineError>(())
+    /// ```
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        now_ms: u64,
+        mut visit: impl FnMut(&[u8], Ref<'_>),
+    ) -> bool {
+        self.0.build_index();
+        let mut keys = self.0.context.index.merge(prefix, after, limit);
+        let mut visited = 0;
+        while visited < limit {
+            let Some(key) = keys.next() else { return false };
+            visited += self.read(&key, now_ms, |value| match value {
+                Some(value) => {
+                    visit(&key, value);
+                    1
+                }
+                None => 0,
+            });
+        }
+        !keys.is_drained()
+    }
+
+    /// Removes expired keys and gives their memory back. Visits at most `budget` keys (16 if it is less), a few hundred under one lock.
+    /// Segments in which nothing can have expired are skipped at once. The next cycle goes on where this one ended.
+    pub fn expire_cycle(&self, now_ms: u64, budget: u32) -> ExpireReport {
+        let keyspace = &*self.0;
+        let block = BLOCK_BUCKETS as u32;
+        let mut budget = budget.max(block);
+        let mut report = ExpireReport::default();
+        let mut removed = Vec::new();
+        let mut cursor = keyspace.expire_cursor.lock();
+        for _ in 0..keyspace.segments.len() {
+            loop {
+                if budget < block {
+                    report.ran_out = true;
+                    return report;
+                }
+                let mut segment = keyspace.lock(*cursor);
+                if !segment.deadlines.is_due(now_ms) {
+                    break;
+                }
+                let visits_max = budget.min(STEP_VISITS_MAX);
+                let step = segment.expire_step(&keyspace.context, now_ms, visits_max, &mut removed);
+                drop(segment);
+                budget -= step.visited;
+                report.visited += u64::from(step.visited);
+                report.expired += removed.len() as u64;
+                // Only now: freeing large collections takes its time, and nobody should wait for it.
+                removed.clear();
+                if step.is_done {
+                    break;
+                }
+            }
+            *cursor = (*cursor + 1) % keyspace.segments.len();
+        }
+        report
+    }
+
+    /// Numbers about this engine; locks one segment after the other.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            bytes_max: self.0.context.memory.bytes_max(),
+            ..Stats::default()
+        };
+        for number in 0..self.0.segments.len() {
+            let segment = self.0.lock(number);
+            stats.keys += segment.table.len() as u64;
+            stats.keys_with_ttl += segment.keys_with_ttl;
+            stats.bytes += segment.bytes;
+            stats.expired_total += segment.expired;
+        }
+        stats
+    }
+
+    /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (0..self.0.segments.len())
+            .map(|number| self.0.lock(number).table.len())
+            .sum()
+    }
+
+    /// Whether there is no key, not even an expired one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        (0..self.0.segments.len()).all(|number| self.0.lock(number).table.is_empty())
+    }
+
+    /// Removes all keys in one atomic step; their memory is freed after the locks are released.
+    pub fn clear(&self) {
+        let keyspace = &*self.0;
+        let mut guards: Vec<_> = (0..keyspace.segments.len())
+            .map(|number| keyspace.lock(number))
+            .collect();
+        let tables: Vec<_> = guards
+            .iter_mut()
+            .map(|segment| segment.take_all(&keyspace.context))
+            .collect();
+        keyspace.context.index.clear();
+        drop(guards);
+        drop(tables);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No contents: keys and values are the application's, and may be secret.
+        f.debug_struct("Engine")
+            .field("segments", &self.0.segments.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Several keys, for the time of one update.
+pub struct Slots<'a> {
+    keyspace: &'a Keyspace,
+    keys: &'a [&'a [u8]],
+    hashes: Vec<u64>,
+    /// The locked segments in ascending order; `guards` has the same positions.
+    numbers: Vec<usize>,
+    guards: Vec<MutexGuard<'a, Segment>>,
+    now_ms: u64,
+}
+
+impl Slots<'_> {
+    /// The slot of `keys[position]`.
+    ///
+    /// # Panics
+    /// If there is no such position.
+    pub fn slot(&mut self, position: usize) -> Slot<'_> {
+        let hash = self.hashes[position];
+        let guard = self
+            .numbers
+            .binary_search(&self.keyspace.segment_of(hash))
+            .expect("the segments of all keys are locked");
+        Slot::open(
+            &self.keyspace.context,
+            &mut self.guards[guard],
+            self.keys[position],
+            hash,
+            self.now_ms,
+        )
+    }
+}
+
+impl Keyspace {
+    #[inline]
+    fn segment_of(&self, hash: u64) -> usize {
+        ((hash >> SEGMENT_SHIFT) & self.segment_mask) as usize
+    }
+
+    #[inline]
+    fn lock(&self, number: usize) -> MutexGuard<'_, Segment> {
+        self.segments[number].0.lock()
+    }
+
+    /// Orders all keys, unless that was done before.
+    fn build_index(&self) {
+        // Acquire pairs with the release below: who sees the flag sees complete shards.
+        if self.is_indexed.load(Ordering::Acquire) {
+            return;
+        }
+        let _building = self.index_build.lock();
+        for number in 0..self.segments.len() {
+            self.lock(number).build_index(&self.context);
+        }
+        self.is_indexed.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Engine, EngineConfig, Expiry};
+
+    fn engine() -> Engine {
+        Engine::new(EngineConfig::default())
+    }
+
+    fn put(engine: &Engine, key: &[u8], expiry: Expiry) {
+        engine
+            .update(key, 0, |slot| slot.set_str(&[key], expiry))
+            .expect("no bound is configured");
+    }
+
+    #[test]
+    fn key_is_there_at_its_deadline_and_gone_a_millisecond_later() {
+        let engine = engine();
+        put(&engine, b"k", Expiry::At(1_000));
+        assert_eq!(engine.expire_cycle(1_000, 100).expired, 0);
+        assert!(engine.read(b"k", 1_000, |value| value.is_some()));
+        assert!(engine.update(b"k", 1_000, |slot| slot.get().is_some()));
+        assert!(engine.read(b"k", 1_001, |value| value.is_none()));
+        assert_eq!(engine.len(), 0, "the read removed it");
+        assert_eq!(engine.stats().expired_total, 1);
+    }
+
+    #[test]
+    fn cycle_stays_within_its_budget_and_says_that_it_ran_out() {
+        let engine = engine();
+        for number in 0_u32..2_000 {
+            put(&engine, &number.to_le_bytes(), Expiry::At(10));
+        }
+        let mut expired = 0;
+        loop {
+            let report = engine.expire_cycle(11, 100);
+            assert!(report.visited <= 100);
+            expired += report.expired;
+            if !report.ran_out {
+                break;
+            }
+        }
+        assert_eq!(expired, 2_000);
+        assert!(engine.is_empty());
+    }
+
+    #[test]
+    fn smallest_budget_still_makes_progress() {
+        let engine = Engine::new(EngineConfig {
+            segments: 1,
+            ..EngineConfig::default()
+        });
+        for number in 0_u32..500 {
+            put(
+                &engine,
+                &number.to_le_bytes(),
+                if number % 5 == 0 {
+                    Expiry::At(10)
+                } else {
+                    Expiry::At(20)
+                },
+            );
+        }
+        while engine.expire_cycle(11, 0).ran_out {}
+        assert_eq!(engine.len(), 400);
+    }
+
+    #[test]
+    fn many_keys_expiring_together_cost_one_visit_each() {
+        const KEYS: u64 = 100_000;
+        let engine = engine();
+        for number in 0..KEYS {
+            put(&engine, &number.to_le_bytes(), Expiry::At(1_000));
+        }
+        let report = engine.expire_cycle(1_001, u32::MAX);
+        assert_eq!(
+            (report.expired, report.visited, report.ran_out),
+            (KEYS, KEYS, false)
+        );
+        assert_eq!(engine.stats().bytes, 0);
+    }
+
+    #[test]
+    fn keys_named_twice_share_one_value() {
+        let engine = engine();
+        engine.update_many(&[b"a", b"b", b"a"], 0, |slots| {
+            slots.slot(0).set_str(&[b"1"], Expiry::Clear).expect("fits");
+            assert_eq!(
+                slots.slot(2).get().and_then(|value| value.as_str()),
+                Some(&b"1"[..])
+            );
+            assert!(slots.slot(1).get().is_none());
+            assert!(slots.slot(2).remove());
+            assert!(slots.slot(0).get().is_none());
+        });
+        assert!(engine.is_empty());
+        assert_eq!(engine.update_many(&[], 0, |_| 7), 7);
+    }
+
+    #[test]
+    fn scan_follows_writes_made_after_the_index_was_built() {
+        let engine = engine();
+        let keys = |engine: &Engine| {
+            let mut keys = Vec::new();
+            assert!(!engine.scan(b"k", None, 10, 5, |key, _| keys.push(key.to_vec())));
+            keys
+        };
+        put(&engine, b"k2", Expiry::Clear);
+        assert_eq!(keys(&engine), [b"k2"]);
+        put(&engine, b"k1", Expiry::At(4));
+        put(&engine, b"k0", Expiry::At(5));
+        put(&engine, b"j", Expiry::Clear);
+        assert_eq!(keys(&engine), [b"k0", b"k2"]);
+        engine.update(b"k2", 5, |slot| slot.remove());
+        assert_eq!(keys(&engine), [b"k0"]);
+        engine.clear();
+        assert_eq!(keys(&engine), Vec::<Vec<u8>>::new());
+        assert_eq!(engine.stats().bytes, 0);
+        put(&engine, b"k3", Expiry::Clear);
+        assert_eq!(keys(&engine), [b"k3"]);
+    }
+
+    #[test]
+    fn page_without_room_only_says_whether_more_follow() {
+        let engine = engine();
+        assert!(!engine.scan(b"", None, 0, 0, |_, _| panic!("no key")));
+        put(&engine, b"k", Expiry::Clear);
+        assert!(engine.scan(b"", None, 0, 0, |_, _| panic!("no room")));
+    }
+}

@@ -1,0 +1,108 @@
+//! Keeps the engine's estimate of its own memory, and refuses growth above the configured bound.
+//!
+//! # Guarantees
+//! With a bound, the sum of all granted growth never exceeds it, under any number of threads. Giving memory back never fails.
+//!
+//! # How it works
+//! Every segment counts its bytes under its own lock, for statistics. The shared counter below is touched only when a bound is
+//! configured and a write changes a size, so that an unbounded engine shares no cache line between writers.
+//! Sizes are estimates: what is asked of the allocator, plus a constant for the table slot and rounding.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::EngineError;
+
+/// The engine-wide account.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    bytes_max: Option<u64>,
+    used_bytes: AtomicU64,
+}
+
+impl Memory {
+    pub(crate) fn new(bytes_max: Option<u64>) -> Self {
+        Self {
+            bytes_max,
+            used_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn bytes_max(&self) -> Option<u64> {
+        self.bytes_max
+    }
+}
+
+/// The account of one segment, borrowed for one change.
+pub(crate) struct Account<'a> {
+    pub(crate) memory: &'a Memory,
+    pub(crate) segment_bytes: &'a mut u64,
+}
+
+impl Account<'_> {
+    /// Takes `bytes`, or refuses and takes nothing.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), EngineError> {
+        if let Some(bytes_max) = self.memory.bytes_max {
+            // Relaxed: the counter orders nothing but itself; what it counts is guarded by the segment lock.
+            self.memory
+                .used_bytes
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                    used.checked_add(bytes).filter(|used| *used <= bytes_max)
+                })
+                .map_err(|_| EngineError::OutOfMemory)?;
+        }
+        *self.segment_bytes += bytes;
+        Ok(())
+    }
+
+    /// Takes `bytes` even above the bound: for bookkeeping that a reader or a shrinking write needs.
+    pub(crate) fn grow_always(&mut self, bytes: u64) {
+        if self.memory.bytes_max.is_some() {
+            self.memory.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        *self.segment_bytes += bytes;
+    }
+
+    /// Gives `bytes` back.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        if self.memory.bytes_max.is_some() {
+            self.memory.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        *self.segment_bytes -= bytes;
+    }
+
+    /// Moves from a size to another one; refuses only growth.
+    pub(crate) fn resize(&mut self, before: u64, after: u64) -> Result<(), EngineError> {
+        if after > before {
+            return self.grow(after - before);
+        }
+        if after < before {
+            self.shrink(before - after);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::{Account, Memory};
+    use crate::error::EngineError;
+
+    #[test]
+    fn refused_growth_takes_nothing() {
+        let memory = Memory::new(Some(100));
+        let mut segment_bytes = 0;
+        let mut account = Account {
+            memory: &memory,
+            segment_bytes: &mut segment_bytes,
+        };
+        assert_eq!(account.grow(80), Ok(()));
+        assert_eq!(account.grow(21), Err(EngineError::OutOfMemory));
+        assert_eq!(account.grow(u64::MAX), Err(EngineError::OutOfMemory));
+        assert_eq!(account.resize(80, 100), Ok(()));
+        assert_eq!(account.resize(100, 10), Ok(()));
+        assert_eq!(segment_bytes, 10);
+        assert_eq!(memory.used_bytes.load(Ordering::Relaxed), 10);
+    }
+}

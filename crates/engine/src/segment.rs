@@ -1,0 +1,410 @@
+//! One segment: a table of entries, and the bookkeeping that every change of the table has to keep.
+//!
+//! # Guarantees
+//! After each method, the segment's bytes, its count of deadlines, the bounds of deadlines and the ordered index agree
+//! with what the table holds. A refused change has changed none of them.
+//!
+//! # How it works
+//! Buckets are addressed by number, so that a key is searched once per operation: find it, then read, overwrite or remove the bucket.
+//! Numbers stay valid until the table moves its entries, which happens in two places only: `reserve_one`, called explicitly before an
+//! insertion so that the insertion itself never does it, and `shrink_if_sparse`.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use hashbrown::HashTable;
+
+use crate::entry::{Entry, KEY_BYTES_MAX, StrEntry, is_expired};
+use crate::error::EngineError;
+use crate::expire::Deadlines;
+use crate::index::{OrderedIndex, index_cost_bytes};
+use crate::memory::{Account, Memory};
+
+/// Tables smaller than this are not worth shrinking.
+const SHRINK_CAPACITY_MIN: usize = 64;
+
+/// A table shrinks when less than one in so many places is used; growing and shrinking thresholds lie far apart, so that
+/// a segment never alternates between them.
+const SHRINK_SPARSENESS: usize = 8;
+
+/// What all segments of an engine share.
+pub(crate) struct Context {
+    pub(crate) hasher: SeedableRandomState,
+    pub(crate) memory: Memory,
+    pub(crate) index: OrderedIndex,
+}
+
+impl Context {
+    pub(crate) fn new(hash_seed: Option<u64>, memory: Memory, index: OrderedIndex) -> Self {
+        // The fast variant of the hash mixes its bits less well than a table needs that takes them from three places.
+        let hasher = match hash_seed {
+            Some(seed) => SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            None => SeedableRandomState::random(),
+        };
+        Self {
+            hasher,
+            memory,
+            index,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+/// A table of entries; always behind its engine's lock for this segment.
+pub(crate) struct Segment {
+    pub(crate) table: HashTable<Entry>,
+    pub(crate) deadlines: Deadlines,
+    /// Estimated memory of all entries, and of their places in the ordered index.
+    pub(crate) bytes: u64,
+    pub(crate) keys_with_ttl: u64,
+    /// Keys removed because their time had come, since the engine was created.
+    pub(crate) expired: u64,
+    /// Position among the engine's segments.
+    number: usize,
+    /// All keys are in the ordered index, and have to be kept there.
+    is_indexed: bool,
+}
+
+impl Segment {
+    pub(crate) fn new(number: usize) -> Self {
+        Self {
+            table: HashTable::new(),
+            deadlines: Deadlines::new(),
+            bytes: 0,
+            keys_with_ttl: 0,
+            expired: 0,
+            number,
+            is_indexed: false,
+        }
+    }
+
+    /// The bucket of `key`, unless it is absent or has expired; what has expired is removed.
+    #[inline]
+    pub(crate) fn find_live(
+        &mut self,
+        context: &Context,
+        key: &[u8],
+        hash: u64,
+        now_ms: u64,
+    ) -> Option<usize> {
+        let bucket = self
+            .table
+            .find_bucket_index(hash, |entry| entry.key() == key)?;
+        if is_expired(self.get(bucket)?.expires_at_ms(), now_ms) {
+            self.remove_expired(context, bucket);
+            return None;
+        }
+        Some(bucket)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, bucket: usize) -> Option<&Entry> {
+        self.table.get_bucket(bucket)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, bucket: usize) -> Option<&mut Entry> {
+        self.table.get_bucket_mut(bucket)
+    }
+
+    /// Adds an entry for a key that is absent. Returns its bucket.
+    pub(crate) fn insert(
+        &mut self,
+        context: &Context,
+        hash: u64,
+        entry: Entry,
+    ) -> Result<usize, EngineError> {
+        let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
+        self.account(context).grow(cost_bytes)?;
+        Ok(self.insert_paid(context, hash, entry))
+    }
+
+    /// Like `insert`, but never refused: for an empty collection, which is filled by writes that can be.
+    pub(crate) fn insert_always(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
+        let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
+        self.account(context).grow_always(cost_bytes);
+        self.insert_paid(context, hash, entry)
+    }
+
+    /// Makes the entry in `bucket` a string.
+    pub(crate) fn overwrite_str(
+        &mut self,
+        context: &Context,
+        bucket: usize,
+        parts: &[&[u8]],
+        expires_at_ms: Option<u64>,
+    ) -> Result<(), EngineError> {
+        let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
+        let deadline_before = entry.expires_at_ms();
+        if let Entry::Str(string) = entry
+            && string.write_over(parts, expires_at_ms)
+        {
+            self.deadline_changed(bucket, deadline_before, expires_at_ms);
+            return Ok(());
+        }
+        let bytes_before = entry.cost_bytes();
+        let new = Entry::Str(StrEntry::new(entry.key(), parts, expires_at_ms));
+        // Only the two fields: `entry` still borrows the table.
+        let mut account = Account {
+            memory: &context.memory,
+            segment_bytes: &mut self.bytes,
+        };
+        account.resize(bytes_before, new.cost_bytes())?;
+        *entry = new;
+        self.deadline_changed(bucket, deadline_before, expires_at_ms);
+        Ok(())
+    }
+
+    /// Changes the deadline of the entry in `bucket`. Never refused: a ttl is how memory comes back.
+    pub(crate) fn set_deadline(
+        &mut self,
+        context: &Context,
+        bucket: usize,
+        expires_at_ms: Option<u64>,
+    ) {
+        let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
+        let (deadline_before, bytes_before) = (entry.expires_at_ms(), entry.cost_bytes());
+        entry.set_expires_at_ms(expires_at_ms);
+        let bytes_after = entry.cost_bytes();
+        let mut account = self.account(context);
+        account.grow_always(bytes_after);
+        account.shrink(bytes_before);
+        self.deadline_changed(bucket, deadline_before, expires_at_ms);
+    }
+
+    /// Removes the entry in `bucket`; other buckets keep their numbers.
+    pub(crate) fn remove(&mut self, context: &Context, bucket: usize) -> Entry {
+        let (entry, _) = match self.table.get_bucket_entry(bucket) {
+            Ok(occupied) => occupied.remove(),
+            Err(_) => unreachable!("{BUCKET_IS_TAKEN}"),
+        };
+        let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
+        self.account(context).shrink(cost_bytes);
+        self.keys_with_ttl -= u64::from(entry.expires_at_ms().is_some());
+        if self.is_indexed {
+            context.index.remove(self.number, entry.key());
+        }
+        entry
+    }
+
+    /// Like `remove`, and counted as expired.
+    #[cold]
+    pub(crate) fn remove_expired(&mut self, context: &Context, bucket: usize) -> Entry {
+        self.expired += 1;
+        self.remove(context, bucket)
+    }
+
+    /// Takes everything out, for the caller to drop after the lock.
+    pub(crate) fn take_all(&mut self, context: &Context) -> HashTable<Entry> {
+        let bytes = self.bytes;
+        self.account(context).shrink(bytes);
+        self.keys_with_ttl = 0;
+        self.deadlines = Deadlines::new();
+        std::mem::take(&mut self.table)
+    }
+
+    /// Gives the table's memory back after most entries have gone. Moves the entries.
+    pub(crate) fn shrink_if_sparse(&mut self, context: &Context) {
+        let (len, capacity) = (self.table.len(), self.table.capacity());
+        if capacity >= SHRINK_CAPACITY_MIN && len * SHRINK_SPARSENESS < capacity {
+            self.table
+                .shrink_to(len * 2, |entry| context.hash(entry.key()));
+            self.deadlines.entries_moved(self.table.num_buckets());
+        }
+    }
+
+    /// Puts all keys into the ordered index and keeps them there from now on.
+    pub(crate) fn build_index(&mut self, context: &Context) {
+        if self.is_indexed {
+            return;
+        }
+        self.is_indexed = true;
+        let cost_bytes = self
+            .table
+            .iter()
+            .map(|entry| index_cost_bytes(entry.key()))
+            .sum();
+        self.account(context).grow_always(cost_bytes);
+        context
+            .index
+            .extend(self.number, self.table.iter().map(Entry::key));
+    }
+
+    pub(crate) fn account<'a>(&'a mut self, context: &'a Context) -> Account<'a> {
+        Account {
+            memory: &context.memory,
+            segment_bytes: &mut self.bytes,
+        }
+    }
+
+    fn insert_paid(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
+        self.reserve_one(context);
+        if self.is_indexed {
+            context.index.insert(self.number, entry.key());
+        }
+        let expires_at_ms = entry.expires_at_ms();
+        let occupied = self
+            .table
+            .insert_unique(hash, entry, |entry| context.hash(entry.key()));
+        let bucket = occupied.bucket_index();
+        self.deadline_changed(bucket, None, expires_at_ms);
+        bucket
+    }
+
+    /// Makes room for one entry, so that the following insertion does not move the others.
+    fn reserve_one(&mut self, context: &Context) {
+        if self.table.len() == self.table.capacity() {
+            self.table.reserve(1, |entry| context.hash(entry.key()));
+            self.deadlines.entries_moved(self.table.num_buckets());
+        }
+    }
+
+    fn deadline_changed(&mut self, bucket: usize, before: Option<u64>, after: Option<u64>) {
+        self.keys_with_ttl =
+            self.keys_with_ttl + u64::from(after.is_some()) - u64::from(before.is_some());
+        if let Some(at_ms) = after {
+            self.deadlines.note(bucket, self.table.num_buckets(), at_ms);
+        }
+    }
+
+    fn index_cost_bytes(&self, key: &[u8]) -> u64 {
+        if self.is_indexed {
+            index_cost_bytes(key)
+        } else {
+            0
+        }
+    }
+}
+
+/// Refuses a key that the entry layout cannot hold.
+pub(crate) fn check_key(key: &[u8]) -> Result<(), EngineError> {
+    if key.len() > KEY_BYTES_MAX {
+        Err(EngineError::KeyTooLong)
+    } else {
+        Ok(())
+    }
+}
+
+const BUCKET_IS_TAKEN: &str = "a bucket number is used before its entry is removed or moved";
+
+#[cfg(test)]
+mod tests {
+    use super::{Context, Segment};
+    use crate::entry::{Entry, StrEntry};
+    use crate::index::OrderedIndex;
+    use crate::memory::Memory;
+
+    fn context() -> Context {
+        Context::new(Some(1), Memory::new(None), OrderedIndex::new(1))
+    }
+
+    fn put(
+        segment: &mut Segment,
+        context: &Context,
+        key: &[u8],
+        expires_at_ms: Option<u64>,
+    ) -> usize {
+        let entry = Entry::Str(StrEntry::new(key, &[b"value"], expires_at_ms));
+        segment
+            .insert(context, context.hash(key), entry)
+            .expect("no bound is configured")
+    }
+
+    #[test]
+    fn bookkeeping_returns_to_zero_when_all_entries_are_removed() {
+        let context = context();
+        let mut segment = Segment::new(0);
+        for number in 0_u32..1_000 {
+            if number == 500 {
+                segment.build_index(&context);
+            }
+            put(
+                &mut segment,
+                &context,
+                &number.to_le_bytes(),
+                (number % 2 == 0).then_some(10),
+            );
+        }
+        assert_eq!(segment.keys_with_ttl, 500);
+        for number in 0_u32..1_000 {
+            let key = number.to_le_bytes();
+            let bucket = segment
+                .find_live(&context, &key, context.hash(&key), 0)
+                .expect("it was put");
+            segment.remove(&context, bucket);
+            segment.shrink_if_sparse(&context);
+        }
+        assert_eq!(
+            (segment.bytes, segment.keys_with_ttl, segment.table.len()),
+            (0, 0, 0)
+        );
+        assert!(
+            segment.table.capacity() < 64,
+            "the table gave its memory back"
+        );
+    }
+
+    #[test]
+    fn every_expired_entry_is_found_although_the_table_moved_it() {
+        let context = context();
+        let mut segment = Segment::new(0);
+        for number in 0_u64..5_000 {
+            // Deletions leave tombstones, so that the table is tidied in place as well as grown.
+            let bucket = put(&mut segment, &context, &number.to_le_bytes(), Some(number));
+            if number % 3 == 0 {
+                segment.remove(&context, bucket);
+            }
+        }
+        let mut removed = Vec::new();
+        for now_ms in (0..=5_000).step_by(250) {
+            while !segment
+                .expire_step(&context, now_ms, 64, &mut removed)
+                .is_done
+            {}
+            assert!(
+                segment
+                    .table
+                    .iter()
+                    .all(|entry| entry.expires_at_ms() >= Some(now_ms))
+            );
+        }
+        assert_eq!((segment.table.len(), removed.len()), (0, 3_333));
+    }
+
+    #[test]
+    fn lone_expired_key_costs_one_block_not_the_whole_segment() {
+        let context = context();
+        let mut segment = Segment::new(0);
+        for number in 0_u64..10_000 {
+            put(
+                &mut segment,
+                &context,
+                &number.to_le_bytes(),
+                Some(1_000 + number),
+            );
+        }
+        let mut removed = Vec::new();
+        // The first pass makes every bound exact; the later ones remove one key each.
+        assert!(
+            segment
+                .expire_step(&context, 1_001, u32::MAX, &mut removed)
+                .is_done
+        );
+        for now_ms in 1_002..1_100 {
+            let step = segment.expire_step(&context, now_ms, u32::MAX, &mut removed);
+            assert!(
+                step.is_done && step.visited <= 16,
+                "visited {}",
+                step.visited
+            );
+        }
+        assert_eq!(removed.len(), 99);
+    }
+}
