@@ -4,13 +4,14 @@
 //! output once the server answers. When the input ends, also because xtask was killed, the container is removed.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ImageExt};
 use testcontainers_modules::redis::Redis;
-use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
 
 const REDIS_TAG: &str = "7"; // the major version that the drivers are measured and tested with
 const REDIS_PORT: u16 = 6379;
@@ -37,7 +38,6 @@ async fn serve(container: &ContainerAsync<Redis>) -> Result<(), Box<dyn Error>> 
     let host = container.get_host().await?;
     let port = container.get_host_port_ipv4(REDIS_PORT.tcp()).await?;
     println!("redis://{host}:{port}");
-    let mut ignored = Vec::new();
-    tokio::io::stdin().read_to_end(&mut ignored).await?;
+    spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink())).await??;
     Ok(())
 }

@@ -1,0 +1,219 @@
+//! `cargo xtask test`: everything from servers to the summary.
+//!
+//! # What it promises
+//! A test that did not run is never counted as passed: it is ignored, with the reason in the summary. Without `--no-services` a
+//! server that cannot be had is a failure. What was started is stopped, also after a failure or Ctrl-C, and the temporary files of
+//! the suites go with it.
+//!
+//! # How it works
+//! One build makes the test programs of all packages with the same features, so nothing is compiled twice; then the programs run one
+//! after the other, each in the folder of its package, as `cargo test` would run them. Counts are read from their result lines.
+
+mod build;
+mod outcome;
+mod suites;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use acteon_test_support::{
+    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, supervised_command,
+};
+use clap::Args;
+use tempfile::TempDir;
+
+use self::build::TestProgram;
+use self::outcome::{Counts, Outcome};
+use self::suites::Suite;
+use crate::Failure;
+use crate::interrupt::Interrupt;
+use crate::process::run_by_line;
+use crate::services::Services;
+use crate::workspace::{Workspace, cargo};
+
+#[derive(Args)]
+pub(crate) struct TestArguments {
+    /// Run only this suite, such as state-redis; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Start no servers; what needs them is reported as ignored
+    #[arg(long)]
+    no_services: bool,
+    /// List the suites and the servers that they need
+    #[arg(long)]
+    list: bool,
+    /// Passed on to the test programs: parts of test names, --nocapture and the like
+    #[arg(last = true)]
+    passed_on: Vec<String>,
+}
+
+/// Runs the suites. `false` means that tests failed, or that none ran at all.
+pub(crate) fn run(
+    arguments: &TestArguments,
+    workspace: &Workspace,
+    interrupt: &Interrupt,
+) -> Result<bool, Failure> {
+    let suites = suites::choose(suites::all(workspace), &arguments.only)?;
+    if arguments.list {
+        suites.iter().for_each(|suite| println!("{suite}"));
+        return Ok(true);
+    }
+    let needs_servers = !arguments.no_services && suites.iter().any(|suite| suite.needs_redis);
+    let services = needs_servers
+        .then(|| Services::start(workspace, interrupt))
+        .transpose()?;
+    let programs = build::test_programs(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
+    let run = Run {
+        workspace,
+        interrupt,
+        services: services.as_ref(),
+        passed_on: &arguments.passed_on,
+        temporary: tempfile::Builder::new().prefix("acteon-test-").tempdir()?,
+    };
+    let outcomes = suites
+        .iter()
+        .map(|suite| run.suite(suite, &programs))
+        .collect::<Result<Vec<_>, _>>()?;
+    print!("{}", outcome::summary(&outcomes));
+    Ok(outcome::is_success(&outcomes))
+}
+
+/// What all suites of one run share.
+struct Run<'a> {
+    workspace: &'a Workspace,
+    interrupt: &'a Interrupt,
+    services: Option<&'a Services>,
+    passed_on: &'a [String],
+    // Where suites put their temporary files, so that those of killed tests are removed as well.
+    temporary: TempDir,
+}
+
+const NO_SERVICES: &str = "needs Redis, and --no-services was given";
+const NO_PROGRAM: &str = "needs a redis-server program of its own, and only a URL is there";
+
+impl Run<'_> {
+    fn suite(&self, suite: &Suite, programs: &[TestProgram]) -> Result<Outcome, Failure> {
+        println!("\n== {} ==", suite.name);
+        let begin = Instant::now();
+        let mut outcome = Outcome::new(&suite.name);
+        if suite.is_docs {
+            outcome.add(self.doc_tests()?);
+        }
+        for program in programs
+            .iter()
+            .filter(|program| suite.packages.contains(&program.package))
+        {
+            self.program(suite, program, &mut outcome)?;
+        }
+        outcome.seconds = begin.elapsed().as_secs_f64();
+        Ok(outcome)
+    }
+
+    /// Runs one program, or counts its tests as ignored when what they need is not there.
+    ///
+    /// Unit tests never need a server, so only the integration tests of a suite wait for one.
+    fn program(
+        &self,
+        suite: &Suite,
+        program: &TestProgram,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let mut command = self.command(program);
+        command.args(self.passed_on);
+        if suite.needs_redis && program.is_integration {
+            match self.services {
+                None => {
+                    let tests = self.list(program)?;
+                    outcome.ignore(tests.len(), NO_SERVICES);
+                    return Ok(());
+                }
+                Some(services) if !services.private_servers() => {
+                    let module = format!("{PRIVATE_SERVER_MODULE}::");
+                    let tests = self.list(program)?;
+                    outcome.ignore(
+                        tests.iter().filter(|test| test.contains(&module)).count(),
+                        NO_PROGRAM,
+                    );
+                    command.args(["--skip", &module]);
+                }
+                Some(_) => {}
+            }
+        }
+        outcome.add(self.counted(&mut command)?);
+        Ok(())
+    }
+
+    fn doc_tests(&self) -> Result<Counts, Failure> {
+        let mut command = cargo();
+        command
+            .args(["test", "--doc", "--workspace", "--no-fail-fast"])
+            .args(build::features(&self.workspace.packages))
+            .arg("--")
+            .args(self.passed_on)
+            .current_dir(&self.workspace.root);
+        self.counted(&mut command)
+    }
+
+    /// Runs `command`, shows its output and counts its results. A program that fails beyond its results is one more failure.
+    fn counted(&self, command: &mut Command) -> Result<Counts, Failure> {
+        let mut counts = Counts::default();
+        let mut saw_result = false;
+        let status = run_by_line(command, self.interrupt, |line| {
+            println!("{line}");
+            if let Some(result) = outcome::parse_result(line) {
+                counts += result;
+                saw_result = true;
+            }
+        })?;
+        if !status.success() && counts.failed == 0 {
+            eprintln!("{:?} ended with {status}", command.get_program());
+            counts.failed = 1;
+        } else if !saw_result && !command.get_args().any(|argument| argument == "--doc") {
+            eprintln!("{command:?} printed no result");
+            counts.failed += 1;
+        }
+        Ok(counts)
+    }
+
+    /// The names of a program's tests that would run.
+    fn list(&self, program: &TestProgram) -> Result<Vec<String>, Failure> {
+        let mut command = self.command(program);
+        command
+            .args(self.passed_on)
+            .args(["--list", "--format", "terse"]);
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            return Err(Failure(format!(
+                "{} cannot list its tests",
+                program.executable.display()
+            )));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The program in the surroundings that `cargo test` would give it, and with the servers.
+    fn command(&self, program: &TestProgram) -> Command {
+        let folder: &Path = &program.folder;
+        let mut command = supervised_command(&program.executable);
+        command
+            .current_dir(folder)
+            .env("CARGO_MANIFEST_DIR", folder)
+            .env("TMPDIR", self.temporary.path());
+        match self.services {
+            Some(services) => command.envs(services.environment()),
+            None => command
+                .env_remove(REDIS_URL_ENV)
+                .env_remove(REDIS_SERVER_ENV),
+        };
+        command
+    }
+}

@@ -1,0 +1,144 @@
+//! Which suites there are. A new package is a suite by itself.
+
+use std::fmt;
+
+use crate::Failure;
+use crate::workspace::{Package, Workspace};
+
+/// Tests that are run and reported together.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    /// The packages whose test programs belong to it.
+    pub(crate) packages: Vec<String>,
+    /// Whether its integration tests talk to a real Redis.
+    pub(crate) needs_redis: bool,
+    /// The examples in the documentation of all packages.
+    pub(crate) is_docs: bool,
+}
+
+const DOCS: &str = "docs";
+
+/// Suites whose integration tests talk to a real Redis.
+const NEEDS_REDIS: &[&str] = &["e2e", "state-redis", "test-support"];
+
+/// All suites: one per package, in the order of their folders, then the documentation's.
+pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
+    let mut suites: Vec<Suite> = Vec::new();
+    for package in &workspace.packages {
+        let name = suite_name(package);
+        match suites.iter_mut().find(|suite| suite.name == name) {
+            Some(suite) => suite.packages.push(package.name.clone()),
+            None => suites.push(Suite {
+                name: name.to_owned(),
+                packages: vec![package.name.clone()],
+                needs_redis: NEEDS_REDIS.contains(&name),
+                is_docs: false,
+            }),
+        }
+    }
+    suites.push(Suite {
+        name: DOCS.to_owned(),
+        packages: Vec::new(),
+        needs_redis: false,
+        is_docs: true,
+    });
+    suites
+}
+
+/// The suites with these names; all of them when no names are given.
+pub(crate) fn choose(suites: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>, Failure> {
+    for name in names {
+        if !suites.iter().any(|suite| suite.name == *name) {
+            let known: Vec<_> = suites.iter().map(|suite| suite.name.as_str()).collect();
+            return Err(Failure(format!(
+                "no suite is called {name}; there are: {}",
+                known.join(", ")
+            )));
+        }
+    }
+    let is_chosen = |suite: &Suite| names.is_empty() || names.contains(&suite.name);
+    Ok(suites.into_iter().filter(is_chosen).collect())
+}
+
+/// The name that people type.
+fn suite_name(package: &Package) -> &str {
+    match package.short_name() {
+        "tests" => "e2e",
+        "state-conformance" => "conformance",
+        _ if package.folder.starts_with("examples/") => "examples",
+        short => short,
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.needs_redis {
+            f.write_str("  (redis)")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{Suite, all, choose};
+    use crate::workspace::{Package, Workspace};
+
+    fn suites() -> Vec<Suite> {
+        let package = |(name, folder): (&str, &str)| Package {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            ..Package::default()
+        };
+        all(&Workspace {
+            root: PathBuf::new(),
+            packages: [
+                ("acteon-state-conformance", "crates/state-conformance"),
+                ("acteon-state-redis", "crates/state-redis"),
+                ("embed", "examples/embed"),
+                ("limiter", "examples/limiter"),
+                ("acteon-tests", "tests"),
+            ]
+            .map(package)
+            .into(),
+        })
+    }
+
+    fn names(suites: &[Suite]) -> Vec<&str> {
+        suites.iter().map(|suite| suite.name.as_str()).collect()
+    }
+
+    #[test]
+    fn each_package_has_a_suite_and_examples_share_one() {
+        let suites = suites();
+        assert_eq!(
+            names(&suites),
+            ["conformance", "state-redis", "examples", "e2e", "docs"]
+        );
+        assert_eq!(suites[2].packages, ["embed", "limiter"]);
+    }
+
+    #[test]
+    fn suites_are_chosen_by_name() {
+        let only = ["e2e".to_owned(), "state-redis".to_owned()];
+        let chosen = choose(suites(), &only).unwrap();
+        assert_eq!(names(&chosen), ["state-redis", "e2e"]);
+        assert!(chosen.iter().all(|suite| suite.needs_redis));
+    }
+
+    #[test]
+    fn an_unknown_suite_is_refused_with_the_known_names() {
+        let failure = choose(suites(), &["redis".to_owned()]).unwrap_err();
+        assert!(
+            failure
+                .0
+                .contains("called redis; there are: conformance, state-redis"),
+            "{}",
+            failure.0
+        );
+    }
+}
