@@ -1,8 +1,9 @@
 //! Keys in byte order, for scans by prefix.
 //!
 //! # Guarantees
-//! Once built, the index holds exactly the keys of the table: both change under the segment's lock. A merge returns each key that is in the index
-//! from its beginning to its end exactly once, in order. It holds a bounded number of keys, whatever the number in the index.
+//! Once built, the index holds exactly the keys of the table: both change under the segment's lock. A merge returns each key
+//! that is in the index from its beginning to its end exactly once, in order. It holds a bounded number of keys, however
+//! many the index has.
 //!
 //! # How it works
 //! Nothing is kept until the first scan; an engine that is never scanned pays one branch for each new key. Then every segment

@@ -308,7 +308,8 @@ pub struct Slots<'a> {
 }
 
 impl Slots<'_> {
-    /// The slot of `keys[position]`.
+    /// The slot of `keys[position]`, one at a time: a slot tidies up when it is dropped, so bind what was read with `let`
+    /// before asking for the next one.
     ///
     /// # Panics
     /// If there is no such position.
