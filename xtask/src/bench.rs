@@ -28,24 +28,13 @@ struct Suite {
 
 const SUITES: &[Suite] = &[];
 
-pub(crate) fn run(
-    arguments: &BenchArguments,
-    workspace: &Workspace,
-    interrupt: &Interrupt,
-) -> Result<bool, Failure> {
+pub(crate) fn run(arguments: &BenchArguments, workspace: &Workspace, interrupt: &Interrupt) -> Result<bool, Failure> {
     let mut all_ran = true;
     for suite in chosen(SUITES, arguments.suite.as_deref())? {
         println!("== {} ==", suite.name);
         let mut command = cargo();
         command
-            .args([
-                "bench",
-                "--package",
-                suite.package,
-                "--bench",
-                suite.target,
-                "--",
-            ])
+            .args(["bench", "--package", suite.package, "--bench", suite.target, "--"])
             .args(&arguments.passed_on)
             .current_dir(&workspace.root);
         all_ran &= process::run(&mut command, interrupt)?.success();
@@ -55,22 +44,18 @@ pub(crate) fn run(
 
 /// The suite of that name, or all of them.
 fn chosen<'a>(suites: &'a [Suite], name: Option<&str>) -> Result<Vec<&'a Suite>, Failure> {
-    let chosen: Vec<_> = suites
-        .iter()
-        .filter(|suite| name.is_none_or(|name| suite.name == name))
-        .collect();
+    let chosen: Vec<_> = suites.iter().filter(|suite| name.is_none_or(|name| suite.name == name)).collect();
     if !chosen.is_empty() {
         return Ok(chosen);
     }
     let known: Vec<_> = suites.iter().map(|suite| suite.name).collect();
-    let known = if known.is_empty() {
-        "there are none yet".to_owned()
-    } else {
-        format!("there are: {}", known.join(", "))
+    let known = match known.as_slice() {
+        [] => "the table in xtask/src/bench.rs is empty".to_owned(),
+        names => format!("there are: {}", names.join(", ")),
     };
     Err(match name {
         Some(name) => Failure(format!("no benchmark suite is called {name}; {known}")),
-        None => Failure(format!("no benchmark suites; {known}")),
+        None => Failure(format!("nothing to run; {known}")),
     })
 }
 
@@ -78,18 +63,8 @@ fn chosen<'a>(suites: &'a [Suite], name: Option<&str>) -> Result<Vec<&'a Suite>,
 mod tests {
     use super::{Suite, chosen};
 
-    const TWO: &[Suite] = &[
-        Suite {
-            name: "memory",
-            package: "p",
-            target: "t",
-        },
-        Suite {
-            name: "redis",
-            package: "p",
-            target: "t",
-        },
-    ];
+    const TWO: &[Suite] =
+        &[Suite { name: "memory", package: "p", target: "t" }, Suite { name: "redis", package: "p", target: "t" }];
 
     #[test]
     fn without_a_name_all_suites_run() {
@@ -104,9 +79,6 @@ mod tests {
     #[test]
     fn an_unknown_suite_is_refused_with_the_known_names() {
         let failure = chosen(TWO, Some("rdis")).err().unwrap();
-        assert_eq!(
-            failure.0,
-            "no benchmark suite is called rdis; there are: memory, redis"
-        );
+        assert_eq!(failure.0, "no benchmark suite is called rdis; there are: memory, redis");
     }
 }

@@ -76,9 +76,7 @@ pub(crate) fn forward_lines(output: impl Read, mut accept: impl FnMut(String) ->
     let mut output = BufReader::new(output);
     let mut bytes = Vec::new();
     while matches!(output.read_until(b'\n', &mut bytes), Ok(1..)) {
-        let line = String::from_utf8_lossy(&bytes)
-            .trim_end_matches(['\r', '\n'])
-            .to_owned();
+        let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
         bytes.clear();
         if !accept(line) {
             return;
@@ -122,10 +120,7 @@ mod tests {
     fn lines_arrive_in_order_and_the_status_is_kept() {
         let mut lines = Vec::new();
         let mut command = shell("echo one; printf 'two\\377\\nthree'; exit 3");
-        let status = run_by_line(&mut command, &Interrupt::fixed(false), |line| {
-            lines.push(line.to_owned())
-        })
-        .unwrap();
+        let status = run_by_line(&mut command, &Interrupt::fixed(false), |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(lines, ["one", "two\u{fffd}", "three"]);
         assert_eq!(status.code(), Some(3));
     }
@@ -147,25 +142,14 @@ mod tests {
         let mut lines = Vec::new();
         let mut command = shell("echo done; sleep 3 & exit 0");
         let begin = std::time::Instant::now();
-        run_by_line(&mut command, &Interrupt::fixed(false), |line| {
-            lines.push(line.to_owned())
-        })
-        .unwrap();
+        run_by_line(&mut command, &Interrupt::fixed(false), |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(lines, ["done"]);
         assert!(begin.elapsed().as_secs() < 3, "waited for the grandchild");
     }
 
     #[test]
     fn a_missing_program_is_named() {
-        let failure = run(
-            &mut Command::new("acteon-no-such-program"),
-            &Interrupt::fixed(false),
-        )
-        .unwrap_err();
-        assert!(
-            failure.0.contains("acteon-no-such-program"),
-            "{}",
-            failure.0
-        );
+        let failure = run(&mut Command::new("acteon-no-such-program"), &Interrupt::fixed(false)).unwrap_err();
+        assert!(failure.0.contains("acteon-no-such-program"), "{}", failure.0);
     }
 }

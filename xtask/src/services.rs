@@ -19,8 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use acteon_test_support::{
-    REDIS_SERVER_ENV, REDIS_URL_ENV, RedisOptions, RedisServer, redis_server_program,
-    redis_url_from_env,
+    REDIS_SERVER_ENV, REDIS_URL_ENV, RedisOptions, RedisServer, redis_server_program, redis_url_from_env,
 };
 
 use self::container::Container;
@@ -69,11 +68,7 @@ impl Services {
     pub(crate) fn start(workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
         let redis = start_redis(workspace, interrupt)?;
         let services = Self { redis };
-        eprintln!(
-            "redis: {} ({})",
-            services.redis.url_without_password(),
-            services.redis.origin()
-        );
+        eprintln!("redis: {} ({})", services.redis.url_without_password(), services.redis.origin());
         Ok(services)
     }
 
@@ -143,14 +138,8 @@ fn require_answer(url: &str) -> Result<(), Failure> {
     let Some(authority) = authority(url) else {
         return Ok(());
     };
-    let refused = |reason: String| {
-        Failure(format!(
-            "{REDIS_URL_ENV}: {authority} does not answer: {reason}"
-        ))
-    };
-    let addresses = authority
-        .to_socket_addrs()
-        .map_err(|error| refused(error.to_string()))?;
+    let refused = |reason: String| Failure(format!("{REDIS_URL_ENV}: {authority} does not answer: {reason}"));
+    let addresses = authority.to_socket_addrs().map_err(|error| refused(error.to_string()))?;
     let mut last_error = "the name has no address".to_owned();
     for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
@@ -164,19 +153,11 @@ fn require_answer(url: &str) -> Result<(), Failure> {
 /// `host:port` of a `redis://` or `rediss://` URL.
 fn authority(url: &str) -> Option<String> {
     const DEFAULT_PORT: u16 = 6379;
-    let rest = url
-        .strip_prefix("redis://")
-        .or_else(|| url.strip_prefix("rediss://"))?;
+    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"))?;
     let authority = rest.split(['/', '?']).next()?;
     let address = authority.rsplit('@').next()?;
-    let port_follows = address
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Some(if port_follows {
-        address.to_owned()
-    } else {
-        format!("{address}:{DEFAULT_PORT}")
-    })
+    let port_follows = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    Some(if port_follows { address.to_owned() } else { format!("{address}:{DEFAULT_PORT}") })
 }
 
 #[cfg(test)]
@@ -201,16 +182,9 @@ mod tests {
 
     #[test]
     fn a_given_url_without_a_server_is_refused_by_name() {
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let failure = require_answer(&format!("redis://{free}")).unwrap_err();
-        assert!(
-            failure.0.contains("ACTEON_TEST_REDIS_URL") && failure.0.contains(&free.to_string()),
-            "{}",
-            failure.0
-        );
+        assert!(failure.0.contains("ACTEON_TEST_REDIS_URL") && failure.0.contains(&free.to_string()), "{}", failure.0);
     }
 
     #[test]

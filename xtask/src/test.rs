@@ -17,9 +17,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use acteon_test_support::{
-    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, supervised_command,
-};
+use acteon_test_support::{PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, supervised_command};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -49,32 +47,24 @@ pub(crate) struct TestArguments {
 }
 
 /// Runs the suites. `false` means that tests failed, or that none ran at all.
-pub(crate) fn run(
-    arguments: &TestArguments,
-    workspace: &Workspace,
-    interrupt: &Interrupt,
-) -> Result<bool, Failure> {
+pub(crate) fn run(arguments: &TestArguments, workspace: &Workspace, interrupt: &Interrupt) -> Result<bool, Failure> {
     let suites = suites::choose(suites::all(workspace), &arguments.only)?;
     if arguments.list {
         suites.iter().for_each(|suite| println!("{suite}"));
         return Ok(true);
     }
     let needs_servers = !arguments.no_services && suites.iter().any(|suite| suite.needs_redis);
-    let services = needs_servers
-        .then(|| Services::start(workspace, interrupt))
-        .transpose()?;
-    let programs = build::test_programs(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
+    let services = needs_servers.then(|| Services::start(workspace, interrupt)).transpose()?;
+    let built = build::build(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
     let run = Run {
         workspace,
         interrupt,
         services: services.as_ref(),
+        server: built.server.as_deref(),
         passed_on: &arguments.passed_on,
         temporary: tempfile::Builder::new().prefix("acteon-test-").tempdir()?,
     };
-    let outcomes = suites
-        .iter()
-        .map(|suite| run.suite(suite, &programs))
-        .collect::<Result<Vec<_>, _>>()?;
+    let outcomes = suites.iter().map(|suite| run.suite(suite, &built.programs)).collect::<Result<Vec<_>, _>>()?;
     print!("{}", outcome::summary(&outcomes));
     Ok(outcome::is_success(&outcomes))
 }
@@ -84,6 +74,7 @@ struct Run<'a> {
     workspace: &'a Workspace,
     interrupt: &'a Interrupt,
     services: Option<&'a Services>,
+    server: Option<&'a Path>,
     passed_on: &'a [String],
     // Where suites put their temporary files, so that those of killed tests are removed as well.
     temporary: TempDir,
@@ -100,10 +91,7 @@ impl Run<'_> {
         if suite.is_docs {
             outcome.add(self.doc_tests()?);
         }
-        for program in programs
-            .iter()
-            .filter(|program| suite.packages.contains(&program.package))
-        {
+        for program in programs.iter().filter(|program| suite.packages.contains(&program.package)) {
             self.program(suite, program, &mut outcome)?;
         }
         outcome.seconds = begin.elapsed().as_secs_f64();
@@ -113,12 +101,7 @@ impl Run<'_> {
     /// Runs one program, or counts its tests as ignored when what they need is not there.
     ///
     /// Unit tests never need a server, so only the integration tests of a suite wait for one.
-    fn program(
-        &self,
-        suite: &Suite,
-        program: &TestProgram,
-        outcome: &mut Outcome,
-    ) -> Result<(), Failure> {
+    fn program(&self, suite: &Suite, program: &TestProgram, outcome: &mut Outcome) -> Result<(), Failure> {
         let mut command = self.command(program);
         command.args(self.passed_on);
         if suite.needs_redis && program.is_integration {
@@ -131,10 +114,7 @@ impl Run<'_> {
                 Some(services) if !services.private_servers() => {
                     let module = format!("{PRIVATE_SERVER_MODULE}::");
                     let tests = self.list(program)?;
-                    outcome.ignore(
-                        tests.iter().filter(|test| test.contains(&module)).count(),
-                        NO_PROGRAM,
-                    );
+                    outcome.ignore(tests.iter().filter(|test| test.contains(&module)).count(), NO_PROGRAM);
                     command.args(["--skip", &module]);
                 }
                 Some(_) => {}
@@ -179,40 +159,26 @@ impl Run<'_> {
     /// The names of a program's tests that would run.
     fn list(&self, program: &TestProgram) -> Result<Vec<String>, Failure> {
         let mut command = self.command(program);
-        command
-            .args(self.passed_on)
-            .args(["--list", "--format", "terse"]);
-        let output = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()?;
+        command.args(self.passed_on).args(["--list", "--format", "terse"]);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
-            return Err(Failure(format!(
-                "{} cannot list its tests",
-                program.executable.display()
-            )));
+            return Err(Failure(format!("{} cannot list its tests", program.executable.display())));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text
-            .lines()
-            .filter_map(|line| line.strip_suffix(": test"))
-            .map(str::to_owned)
-            .collect())
+        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
     /// The program in the surroundings that `cargo test` would give it, and with the servers.
     fn command(&self, program: &TestProgram) -> Command {
         let folder: &Path = &program.folder;
         let mut command = supervised_command(&program.executable);
-        command
-            .current_dir(folder)
-            .env("CARGO_MANIFEST_DIR", folder)
-            .env("TMPDIR", self.temporary.path());
+        command.current_dir(folder).env("CARGO_MANIFEST_DIR", folder).env("TMPDIR", self.temporary.path());
+        if let Some(server) = self.server {
+            command.env(SERVER_ENV, server);
+        }
         match self.services {
             Some(services) => command.envs(services.environment()),
-            None => command
-                .env_remove(REDIS_URL_ENV)
-                .env_remove(REDIS_SERVER_ENV),
+            None => command.env_remove(REDIS_URL_ENV).env_remove(REDIS_SERVER_ENV),
         };
         command
     }

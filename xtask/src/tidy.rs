@@ -19,12 +19,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool, Failure> {
         eprintln!("{problem}");
     }
     match problems.len() {
-        0 => println!(
-            "tidy: {} packages, {} files",
-            workspace.packages.len(),
-            files.len()
-        ),
-        count => eprintln!("tidy: {count} problems"),
+        0 => println!("tidy: {} packages, {} files", workspace.packages.len(), files.len()),
+        count => eprintln!("tidy: problems found: {count}"),
     }
     Ok(problems.is_empty())
 }

@@ -65,9 +65,7 @@ impl Package {
 
     fn parse(package: &Value, root: &Path) -> Result<Self, Failure> {
         let manifest = Path::new(text(&package["manifest_path"])?);
-        let folder = manifest
-            .parent()
-            .and_then(|folder| folder.strip_prefix(root).ok());
+        let folder = manifest.parent().and_then(|folder| folder.strip_prefix(root).ok());
         Ok(Self {
             name: text(&package["name"])?.to_owned(),
             folder: folder.unwrap_or(manifest).to_string_lossy().into_owned(),
@@ -75,19 +73,14 @@ impl Package {
                 .as_object()
                 .map(|features| features.keys().cloned().collect())
                 .unwrap_or_default(),
-            dependencies: items(&package["dependencies"])
-                .map(Dependency::parse)
-                .collect::<Result<_, _>>()?,
+            dependencies: items(&package["dependencies"]).map(Dependency::parse).collect::<Result<_, _>>()?,
         })
     }
 }
 
 impl Dependency {
     fn parse(dependency: &Value) -> Result<Self, Failure> {
-        Ok(Self {
-            package: text(&dependency["name"])?.to_owned(),
-            is_dev: dependency["kind"] == "dev",
-        })
+        Ok(Self { package: text(&dependency["name"])?.to_owned(), is_dev: dependency["kind"] == "dev" })
     }
 }
 
@@ -109,9 +102,7 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn text(value: &Value) -> Result<&str, Failure> {
-    value
-        .as_str()
-        .ok_or_else(|| Failure(format!("cargo metadata has {value} where a text belongs")))
+    value.as_str().ok_or_else(|| Failure(format!("cargo metadata has {value} where a text belongs")))
 }
 
 #[cfg(test)]
@@ -137,10 +128,8 @@ mod tests {
         assert_eq!(package.folder, "crates/state");
         assert_eq!(package.short_name(), "state");
         assert_eq!(package.features, ["redis"]);
-        let expected = [("serde", false), ("tempfile", true)].map(|(name, is_dev)| Dependency {
-            package: name.to_owned(),
-            is_dev,
-        });
+        let expected = [("serde", false), ("tempfile", true)]
+            .map(|(name, is_dev)| Dependency { package: name.to_owned(), is_dev });
         assert_eq!(package.dependencies, expected);
     }
 

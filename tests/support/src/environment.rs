@@ -9,6 +9,9 @@ pub const REDIS_URL_ENV: &str = "ACTEON_TEST_REDIS_URL";
 /// Names the variable with the path of the program that tests start when they need a Redis of their own.
 pub const REDIS_SERVER_ENV: &str = "ACTEON_TEST_REDIS_SERVER";
 
+/// Names the variable with the path of the `acteon-server` that was built together with the tests.
+pub const SERVER_ENV: &str = "ACTEON_TEST_SERVER";
+
 /// The module whose tests start a server of their own and therefore need its program, not just a URL.
 pub const PRIVATE_SERVER_MODULE: &str = "private_server";
 
@@ -31,19 +34,29 @@ pub fn redis_server_program() -> Option<PathBuf> {
     }
 }
 
+/// The `acteon-server` to start in tests: the one that [`SERVER_ENV`] names, otherwise the one that cargo left beside this test.
+///
+/// The latter is there after `cargo build -p acteon-server` and as old as that build. `None` when there is none.
+pub fn acteon_server_program() -> Option<PathBuf> {
+    if let Some(path) = env::var_os(SERVER_ENV).filter(|path| !path.is_empty()) {
+        return Some(PathBuf::from(path));
+    }
+    // Tests are in target/debug/deps, programs in target/debug.
+    let test = env::current_exe().ok()?;
+    let program = test.parent()?.parent()?.join("acteon-server");
+    is_executable(&program).then_some(program)
+}
+
 /// The first executable file called `name` in the folders of PATH.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|candidate| is_executable(candidate))
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     const ANY_EXECUTE_BIT: u32 = 0o111;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & ANY_EXECUTE_BIT != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & ANY_EXECUTE_BIT != 0)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! `cargo xtask test` exports what it found; tests never install anything themselves:
 //! - [`REDIS_URL_ENV`]: a running server, shared by all tests. Use fresh keys and leave its settings alone.
 //! - [`REDIS_SERVER_ENV`]: the program from which a [`RedisServer`] is started; without it the PATH is searched.
+//! - [`SERVER_ENV`]: the dispatch server that was built with the tests, for suites that start it as a process.
 //!
 //! With a URL but no program, tests that need a server of their own cannot run. Such tests live in a module called
 //! [`PRIVATE_SERVER_MODULE`], so that `cargo xtask test` finds them by name and reports them as ignored. When run by hand without a
@@ -26,8 +27,8 @@ mod redis_server;
 mod resp;
 
 pub use environment::{
-    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, find_program, redis_server_program,
-    redis_url_from_env,
+    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, acteon_server_program, find_program,
+    redis_server_program, redis_url_from_env,
 };
 pub use process::{supervised, supervised_command};
 #[cfg(feature = "proxy")]

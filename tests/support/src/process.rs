@@ -38,10 +38,7 @@ pub fn supervised_command(program: impl AsRef<OsStr>) -> Command {
 pub fn supervised(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
     let (reply, spawned) = mpsc::channel();
-    SPAWNER
-        .get_or_init(start_spawner)
-        .send(Job { command, reply })
-        .map_err(|_| spawner_gone())?;
+    SPAWNER.get_or_init(start_spawner).send(Job { command, reply }).map_err(|_| spawner_gone())?;
     spawned.recv().map_err(|_| spawner_gone())?
 }
 
@@ -70,11 +67,7 @@ fn spawner_gone() -> io::Error {
 
 fn setpriv() -> Option<&'static OsStr> {
     static SETPRIV: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
-    let found = SETPRIV.get_or_init(|| {
-        cfg!(target_os = "linux")
-            .then(|| find_program("setpriv"))
-            .flatten()
-    });
+    let found = SETPRIV.get_or_init(|| cfg!(target_os = "linux").then(|| find_program("setpriv")).flatten());
     found.as_deref().map(OsStr::new)
 }
 
@@ -94,10 +87,7 @@ mod tests {
         .join()
         .expect("the asking thread does not panic")
         .expect("sleep starts");
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "killed with its thread"
-        );
+        assert!(child.try_wait().unwrap().is_none(), "killed with its thread");
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -80,12 +80,7 @@ impl FaultProxy {
         let (state, watcher) = watch::channel(State::new(Fault::None, 0));
         let open = Arc::new(AtomicUsize::new(0));
         let acceptor = tokio::spawn(accept(listener, upstream, watcher, Arc::clone(&open)));
-        Ok(Self {
-            address,
-            state,
-            open,
-            acceptor,
-        })
+        Ok(Self { address, state, open, acceptor })
     }
 
     /// Where clients connect to.
@@ -95,8 +90,7 @@ impl FaultProxy {
 
     /// Puts `fault` in force, also for open connections, and starts its byte count anew.
     pub fn set(&self, fault: Fault) {
-        self.state
-            .send_modify(|state| *state = State::new(fault, state.cuts));
+        self.state.send_modify(|state| *state = State::new(fault, state.cuts));
     }
 
     /// Closes all open connections, also those that are held back. New ones are accepted.
@@ -118,20 +112,11 @@ impl Drop for FaultProxy {
 
 impl State {
     fn new(fault: Fault, cuts: u64) -> Self {
-        Self {
-            fault,
-            reply_bytes_passed: Arc::default(),
-            cuts,
-        }
+        Self { fault, reply_bytes_passed: Arc::default(), cuts }
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    upstream: SocketAddr,
-    state: watch::Receiver<State>,
-    open: Arc<AtomicUsize>,
-) {
+async fn accept(listener: TcpListener, upstream: SocketAddr, state: watch::Receiver<State>, open: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -148,12 +133,7 @@ async fn accept(
 }
 
 /// Serves one connection until either side closes it or it is cut.
-async fn connect(
-    client: TcpStream,
-    upstream: SocketAddr,
-    mut state: watch::Receiver<State>,
-    _counted: Counted,
-) {
+async fn connect(client: TcpStream, upstream: SocketAddr, mut state: watch::Receiver<State>, _counted: Counted) {
     let cuts = state.borrow_and_update().cuts;
     let Ok(server) = TcpStream::connect(upstream).await else {
         return;
@@ -163,12 +143,7 @@ async fn connect(
     let _ = server.set_nodelay(true);
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let requests = copy(
-        client_read,
-        server_write,
-        Direction::Requests,
-        state.clone(),
-    );
+    let requests = copy(client_read, server_write, Direction::Requests, state.clone());
     let replies = copy(server_read, client_write, Direction::Replies, state.clone());
     tokio::select! {
         () = requests => {}
@@ -208,41 +183,25 @@ struct Passing {
 }
 
 /// Applies the fault in force to a piece of `length` bytes, waiting as long as it says. `None` when the proxy is gone.
-async fn admit(
-    length: usize,
-    direction: Direction,
-    state: &mut watch::Receiver<State>,
-) -> Option<Passing> {
+async fn admit(length: usize, direction: Direction, state: &mut watch::Receiver<State>) -> Option<Passing> {
     loop {
         let current = state.borrow_and_update().clone();
         match (current.fault, direction) {
             (Fault::Blackhole, _) => state.changed().await.ok()?,
             (Fault::Delay(delay), _) => {
                 sleep(delay).await;
-                return Some(Passing {
-                    bytes: length,
-                    then_close: false,
-                });
+                return Some(Passing { bytes: length, then_close: false });
             }
             (Fault::LoseReplies { after_bytes }, Direction::Replies) => {
                 let bytes = current.take_reply_bytes(length, after_bytes);
-                return Some(Passing {
-                    bytes,
-                    then_close: false,
-                });
+                return Some(Passing { bytes, then_close: false });
             }
             (Fault::CutReplies { after_bytes }, Direction::Replies) => {
                 let bytes = current.take_reply_bytes(length, after_bytes);
-                return Some(Passing {
-                    bytes,
-                    then_close: bytes < length,
-                });
+                return Some(Passing { bytes, then_close: bytes < length });
             }
             _ => {
-                return Some(Passing {
-                    bytes: length,
-                    then_close: false,
-                });
+                return Some(Passing { bytes: length, then_close: false });
             }
         }
     }
@@ -251,9 +210,7 @@ async fn admit(
 impl State {
     /// Counts a reply of `length` bytes and returns how many of them are within the limit.
     fn take_reply_bytes(&self, length: usize, limit: u64) -> usize {
-        let before = self
-            .reply_bytes_passed
-            .fetch_add(length as u64, Ordering::Relaxed);
+        let before = self.reply_bytes_passed.fetch_add(length as u64, Ordering::Relaxed);
         usize::try_from(limit.saturating_sub(before)).map_or(length, |left| left.min(length))
     }
 }

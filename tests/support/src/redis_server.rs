@@ -55,9 +55,7 @@ pub struct RedisServer {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// There is no program to start.
-    #[error(
-        "no redis-server: install it (Debian: apt-get install redis-server) or set {REDIS_SERVER_ENV}"
-    )]
+    #[error("no redis-server: install it (Debian: apt-get install redis-server) or set {REDIS_SERVER_ENV}")]
     NoProgram,
     /// A file or a process could not be created.
     #[error("cannot set up redis-server: {0}")]
@@ -94,13 +92,7 @@ impl RedisServer {
     pub fn start(options: RedisOptions) -> Result<Self, StartError> {
         let program = redis_server_program().ok_or(StartError::NoProgram)?;
         let folder = tempfile::Builder::new().prefix("acteon-redis-").tempdir()?;
-        let mut server = Self {
-            program,
-            options,
-            port: 0,
-            child: None,
-            folder,
-        };
+        let mut server = Self { program, options, port: 0, child: None, folder };
         for attempt in 1.. {
             server.port = free_port()?;
             match server.launch() {
@@ -131,9 +123,7 @@ impl RedisServer {
 
     /// The unix socket, if [`RedisOptions::unix_socket`] asked for one.
     pub fn socket_path(&self) -> Option<PathBuf> {
-        self.options
-            .unix_socket
-            .then(|| self.folder.path().join(SOCKET_FILE))
+        self.options.unix_socket.then(|| self.folder.path().join(SOCKET_FILE))
     }
 
     /// The folder with the server's files: configuration, log, data.
@@ -196,12 +186,7 @@ impl RedisServer {
     /// # Errors
     /// The server cannot be reached, stays silent for 5 seconds, or answers with an error, which is then the message.
     pub fn query(&self, arguments: &[&str]) -> io::Result<Option<String>> {
-        resp::query(
-            self.address(),
-            self.options.password.as_deref(),
-            QUERY_TIMEOUT,
-            arguments,
-        )
+        resp::query(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
     }
 
     /// The last lines of the server's log.
@@ -217,12 +202,7 @@ impl RedisServer {
         fs::write(&config, self.config())?;
         let log = File::create(self.folder.path().join(LOG_FILE))?;
         let mut command = supervised_command(&self.program);
-        command
-            .arg(&config)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.arg(&config).current_dir(self.folder.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(supervised(command)?);
         self.wait_until_ready()
     }
@@ -309,9 +289,7 @@ impl RedisServer {
             .as_ref()
             .and_then(|child| i32::try_from(child.id()).ok())
             .and_then(Pid::from_raw)
-            .ok_or_else(|| {
-                io::Error::new(io::ErrorKind::NotConnected, "redis-server is not running")
-            })
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "redis-server is not running"))
     }
 }
 
@@ -324,7 +302,5 @@ impl Drop for RedisServer {
 
 /// A port that was free a moment ago.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

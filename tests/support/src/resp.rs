@@ -95,14 +95,7 @@ mod tests {
 
     #[test]
     fn errors_and_broken_replies_are_errors() {
-        for bytes in [
-            "-ERR no\r\n",
-            "",
-            "*1\r\n+a\r\n",
-            "$x\r\n",
-            "$9\r\nshort\r\n",
-            "é",
-        ] {
+        for bytes in ["-ERR no\r\n", "", "*1\r\n+a\r\n", "$x\r\n", "$9\r\nshort\r\n", "é"] {
             assert!(read_reply(&mut bytes.as_bytes()).is_err(), "{bytes:?}");
         }
     }

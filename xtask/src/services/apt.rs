@@ -52,8 +52,6 @@ fn apt(arguments: &[&str], interrupt: &Interrupt) -> Result<bool, Failure> {
         sudo
     };
     // The run level keeps init scripts from starting the packaged service: tests start servers of their own.
-    command
-        .args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"])
-        .args(arguments);
+    command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]).args(arguments);
     Ok(process::run(&mut command, interrupt)?.success())
 }

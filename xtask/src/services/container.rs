@@ -23,14 +23,8 @@ pub(crate) struct Container {
 }
 
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
-const KEEPER: [&str; 6] = [
-    "--package",
-    "acteon-test-support",
-    "--features",
-    "containers",
-    "--bin",
-    "acteon-test-container",
-];
+const KEEPER: [&str; 6] =
+    ["--package", "acteon-test-support", "--features", "containers", "--bin", "acteon-test-container"];
 const START_TIMEOUT: Duration = Duration::from_secs(300); // the image may have to be fetched over a slow line
 const STOP_TIMEOUT: Duration = Duration::from_secs(20); // Docker waits 10 s before it kills
 const POLL: Duration = Duration::from_millis(100);
@@ -58,15 +52,10 @@ impl Container {
         let mut build = cargo();
         build.arg("build").args(KEEPER).current_dir(&workspace.root);
         if !run(&mut build, interrupt)?.success() {
-            return Err(Failure(
-                "the helper that runs containers does not build".to_owned(),
-            ));
+            return Err(Failure("the helper that runs containers does not build".to_owned()));
         }
         let mut command = cargo();
-        command
-            .args(["run", "--quiet"])
-            .args(KEEPER)
-            .current_dir(&workspace.root);
+        command.args(["run", "--quiet"]).args(KEEPER).current_dir(&workspace.root);
         Self::keep(command, interrupt)
     }
 
@@ -78,15 +67,8 @@ impl Container {
     fn keep(mut command: Command, interrupt: &Interrupt) -> Result<Self, Failure> {
         use std::os::unix::process::CommandExt;
         // A group of its own: a Ctrl-C that reached the keeper would end it before it removes its container.
-        let keeper = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let mut container = Self {
-            keeper,
-            url: String::new(),
-        };
+        let keeper = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).spawn()?;
+        let mut container = Self { keeper, url: String::new() };
         let (lines, inbox) = mpsc::channel();
         if let Some(output) = container.keeper.stdout.take() {
             thread::spawn(move || forward_lines(output, |line| lines.send(line).is_ok()));
@@ -130,16 +112,11 @@ mod tests {
     fn the_keeper_is_told_to_end_and_has_time_to_clean_up() {
         let folder = tempfile::tempdir().unwrap();
         let mut keeper = Command::new("sh");
-        keeper
-            .args(["-c", "echo redis://host:1; cat; echo removed > removed"])
-            .current_dir(&folder);
+        keeper.args(["-c", "echo redis://host:1; cat; echo removed > removed"]).current_dir(&folder);
         let container = Container::keep(keeper, &Interrupt::fixed(false)).unwrap();
         assert_eq!(container.url(), "redis://host:1");
         drop(container);
-        assert_eq!(
-            fs::read_to_string(folder.path().join("removed")).unwrap(),
-            "removed\n"
-        );
+        assert_eq!(fs::read_to_string(folder.path().join("removed")).unwrap(), "removed\n");
     }
 
     #[test]

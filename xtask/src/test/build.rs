@@ -26,93 +26,103 @@ pub(crate) struct TestProgram {
 /// Features that tests do not want. This one brings a Docker client, which only the machines without redis-server need.
 const LEFT_OUT: [(&str, &str); 1] = [("acteon-test-support", "containers")];
 
-/// Builds and returns the test programs of `suites`.
+/// What a build made.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) programs: Vec<TestProgram>,
+    /// The dispatch server, for the suites that start it.
+    pub(crate) server: Option<PathBuf>,
+}
+
+const SERVER: &str = "acteon-server";
+
+/// Builds the test programs of `suites`, and the dispatch server if one of them starts it.
 ///
 /// A whole run builds the workspace. A narrowed one builds just its packages: on a clean clone that is much less to wait for.
-pub(crate) fn test_programs(
+pub(crate) fn build(
     workspace: &Workspace,
     suites: &[Suite],
     is_narrowed: bool,
     interrupt: &Interrupt,
-) -> Result<Vec<TestProgram>, Failure> {
-    let wanted = |package: &&Package| {
-        suites
-            .iter()
-            .any(|suite| suite.packages.contains(&package.name))
-    };
+) -> Result<Built, Failure> {
+    let mut built = Built::default();
+    let wanted = |package: &&Package| suites.iter().any(|suite| suite.packages.contains(&package.name));
     let packages: Vec<Package> = workspace.packages.iter().filter(wanted).cloned().collect();
     if packages.is_empty() {
-        return Ok(Vec::new());
+        return Ok(built);
     }
-    let mut command = cargo();
-    command.args([
-        "test",
-        "--no-run",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    let mut arguments = vec!["test".to_owned(), "--no-run".to_owned()];
     if is_narrowed {
-        command.args(
-            packages
-                .iter()
-                .flat_map(|package| ["--package", &package.name]),
-        );
+        arguments.extend(packages.iter().map(|package| format!("--package={}", package.name)));
     } else {
-        command.arg("--workspace");
+        arguments.push("--workspace".to_owned());
     }
-    command
-        .args(features(&packages))
-        .current_dir(&workspace.root);
-    let mut programs = Vec::new();
-    let status = run_by_line(&mut command, interrupt, |line| {
-        programs.extend(parse_artifact(line, workspace));
-    })?;
+    arguments.extend(features(&packages));
+    run_cargo(&arguments, workspace, interrupt, &mut built)?;
+    // The whole build makes the server only if its own package has integration tests.
+    if built.server.is_none() && suites.iter().any(|suite| suite.starts_server) {
+        let arguments = ["build".to_owned(), format!("--package={SERVER}")];
+        run_cargo(&arguments, workspace, interrupt, &mut built)?;
+    }
+    // Cargo reports them as they are finished; runs are easier to compare in a fixed order, unit tests first.
+    built
+        .programs
+        .sort_by_cached_key(|program| (program.folder.clone(), program.is_integration, program.executable.clone()));
+    Ok(built)
+}
+
+/// Runs a cargo command that builds, and notes what it made.
+fn run_cargo(
+    arguments: &[String],
+    workspace: &Workspace,
+    interrupt: &Interrupt,
+    built: &mut Built,
+) -> Result<(), Failure> {
+    let mut command = cargo();
+    command.args(arguments).args(["--message-format", "json-render-diagnostics"]).current_dir(&workspace.root);
+    let status = run_by_line(&mut command, interrupt, |line| built.note(line, workspace))?;
     if !status.success() {
         return Err(Failure("the tests do not build".to_owned()));
     }
-    // Cargo reports them as they are finished; runs are easier to compare in a fixed order, unit tests first.
-    programs.sort_by_cached_key(|program| {
-        (
-            program.folder.clone(),
-            program.is_integration,
-            program.executable.clone(),
-        )
-    });
-    Ok(programs)
+    Ok(())
+}
+
+impl Built {
+    /// Keeps what a line of cargo's JSON announces, if it is of interest.
+    fn note(&mut self, line: &str, workspace: &Workspace) {
+        let Ok(message) = serde_json::from_str::<Value>(line) else {
+            return;
+        };
+        if message["reason"] != "compiler-artifact" {
+            return;
+        }
+        if message["profile"]["test"] == true {
+            self.programs.extend(test_program(&message, workspace));
+        } else if message["target"]["kind"][0] == "bin" && message["target"]["name"] == SERVER {
+            self.server = message["executable"].as_str().map(PathBuf::from);
+        }
+    }
 }
 
 /// The arguments that switch on every feature of these packages, except those left out.
 pub(crate) fn features(packages: &[Package]) -> Vec<String> {
     packages
         .iter()
-        .flat_map(|package| {
-            package
-                .features
-                .iter()
-                .map(move |feature| (package.name.as_str(), feature.as_str()))
-        })
+        .flat_map(|package| package.features.iter().map(move |feature| (package.name.as_str(), feature.as_str())))
         .filter(|(_, feature)| *feature != "default")
         .filter(|named| !LEFT_OUT.contains(named))
         .map(|(package, feature)| format!("--features={package}/{feature}"))
         .collect()
 }
 
-/// The test program that a line of cargo's JSON announces, if it announces one.
-fn parse_artifact(line: &str, workspace: &Workspace) -> Option<TestProgram> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
-        return None;
-    }
-    let folder = Path::new(message["manifest_path"].as_str()?).parent()?;
-    let package = workspace
-        .packages
-        .iter()
-        .find(|package| workspace.root.join(&package.folder) == folder)?;
+fn test_program(artifact: &Value, workspace: &Workspace) -> Option<TestProgram> {
+    let folder = Path::new(artifact["manifest_path"].as_str()?).parent()?;
+    let package = workspace.packages.iter().find(|package| workspace.root.join(&package.folder) == folder)?;
     Some(TestProgram {
         package: package.name.clone(),
         folder: folder.to_owned(),
-        executable: PathBuf::from(message["executable"].as_str()?),
-        is_integration: message["target"]["kind"][0] == "test",
+        executable: PathBuf::from(artifact["executable"].as_str()?),
+        is_integration: artifact["target"]["kind"][0] == "test",
     })
 }
 
@@ -122,7 +132,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{TestProgram, features, parse_artifact};
+    use super::{Built, TestProgram, features};
     use crate::workspace::{Package, Workspace};
 
     fn workspace() -> Workspace {
@@ -138,21 +148,20 @@ mod tests {
             features: ["containers", "proxy"].map(str::to_owned).into(),
             ..Package::default()
         };
-        Workspace {
-            root: PathBuf::from("/w"),
-            packages: vec![package, support],
-        }
+        Workspace { root: PathBuf::from("/w"), packages: vec![package, support] }
     }
 
-    fn artifact(is_test: bool) -> String {
-        json!({
+    fn noted(kind: &str, name: &str, is_test: bool) -> Built {
+        let artifact = json!({
             "reason": "compiler-artifact",
             "manifest_path": "/w/crates/state/Cargo.toml",
-            "target": {"kind": ["test"]},
+            "target": {"kind": [kind], "name": name},
             "profile": {"test": is_test},
-            "executable": "/w/target/debug/deps/config-1",
-        })
-        .to_string()
+            "executable": "/w/target/debug/it",
+        });
+        let mut built = Built::default();
+        built.note(&artifact.to_string(), &workspace());
+        built
     }
 
     #[test]
@@ -160,33 +169,32 @@ mod tests {
         let expected = TestProgram {
             package: "acteon-state".to_owned(),
             folder: PathBuf::from("/w/crates/state"),
-            executable: PathBuf::from("/w/target/debug/deps/config-1"),
+            executable: PathBuf::from("/w/target/debug/it"),
             is_integration: true,
         };
-        assert_eq!(
-            parse_artifact(&artifact(true), &workspace()),
-            Some(expected)
-        );
+        assert_eq!(noted("test", "config", true).programs, [expected]);
+        assert!(!noted("lib", "state", true).programs[0].is_integration);
+    }
+
+    #[test]
+    fn the_server_is_recognised_and_not_taken_for_its_unit_tests() {
+        let server = noted("bin", "acteon-server", false).server;
+        assert_eq!(server, Some(PathBuf::from("/w/target/debug/it")));
+        assert_eq!(noted("bin", "acteon-server", true).server, None);
     }
 
     #[test]
     fn other_artifacts_and_other_lines_are_passed_over() {
-        assert_eq!(parse_artifact(&artifact(false), &workspace()), None);
-        assert_eq!(
-            parse_artifact(r#"{"reason":"build-finished"}"#, &workspace()),
-            None
-        );
-        assert_eq!(parse_artifact("not json", &workspace()), None);
+        let mut built = noted("lib", "state", false);
+        built.note(r#"{"reason":"build-finished"}"#, &workspace());
+        built.note("not json", &workspace());
+        assert!(built.programs.is_empty() && built.server.is_none());
     }
 
     #[test]
     fn every_feature_is_on_except_the_docker_client() {
         let expected = ["memory", "redis"].map(|name| format!("--features=acteon-state/{name}"));
-        let expected = [
-            &expected[..],
-            &["--features=acteon-test-support/proxy".to_owned()],
-        ]
-        .concat();
+        let expected = [&expected[..], &["--features=acteon-test-support/proxy".to_owned()]].concat();
         assert_eq!(features(&workspace().packages), expected);
     }
 }

@@ -31,12 +31,7 @@ impl AddAssign for Counts {
 
 impl Outcome {
     pub(crate) fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            counts: Counts::default(),
-            reasons: Vec::new(),
-            seconds: 0.0,
-        }
+        Self { name: name.to_owned(), counts: Counts::default(), reasons: Vec::new(), seconds: 0.0 }
     }
 
     pub(crate) fn add(&mut self, counts: Counts) {
@@ -55,16 +50,8 @@ impl Outcome {
 /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`, which libtest and libtest-mimic write alike.
 pub(crate) fn parse_result(line: &str) -> Option<Counts> {
     let (_verdict, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let count = |what: &str| {
-        counts
-            .split(';')
-            .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
-    };
-    Some(Counts {
-        passed: count("passed")?,
-        failed: count("failed")?,
-        ignored: count("ignored")?,
-    })
+    let count = |what: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
+    Some(Counts { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
 }
 
 /// Whether nothing failed. A run in which there was nothing at all, such as one with a misspelt filter, is no success either.
@@ -75,25 +62,11 @@ pub(crate) fn is_success(outcomes: &[Outcome]) -> bool {
 
 /// A table with a line per suite, and the totals alone on the last line.
 pub(crate) fn summary(outcomes: &[Outcome]) -> String {
-    let mut text = format!(
-        "\n{:<16} {:>7} {:>7} {:>8} {:>8}\n",
-        "suite", "passed", "failed", "ignored", "seconds"
-    );
-    for Outcome {
-        name,
-        counts,
-        reasons,
-        seconds,
-    } in outcomes
-    {
-        let Counts {
-            passed,
-            failed,
-            ignored,
-        } = counts;
+    let mut text = format!("\n{:<16} {:>7} {:>7} {:>8} {:>8}\n", "suite", "passed", "failed", "ignored", "seconds");
+    for Outcome { name, counts, reasons, seconds } in outcomes {
+        let Counts { passed, failed, ignored } = counts;
         let reasons = reasons.join("; ");
-        let line =
-            format!("{name:<16} {passed:>7} {failed:>7} {ignored:>8} {seconds:>8.1}  {reasons}");
+        let line = format!("{name:<16} {passed:>7} {failed:>7} {ignored:>8} {seconds:>8.1}  {reasons}");
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -101,15 +74,8 @@ pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     if total == Counts::default() {
         text.push_str("no test ran\n");
     }
-    let Counts {
-        passed,
-        failed,
-        ignored,
-    } = total;
-    let _ = writeln!(
-        text,
-        "\n{passed} passed, {failed} failed, {ignored} skipped"
-    ); // a String takes everything
+    let Counts { passed, failed, ignored } = total;
+    let _ = writeln!(text, "\n{passed} passed, {failed} failed, {ignored} skipped"); // a String takes everything
     text
 }
 
@@ -125,11 +91,7 @@ mod tests {
 
     fn outcome(passed: usize, failed: usize) -> Outcome {
         let mut outcome = Outcome::new("engine");
-        outcome.add(Counts {
-            passed,
-            failed,
-            ignored: 0,
-        });
+        outcome.add(Counts { passed, failed, ignored: 0 });
         outcome
     }
 
@@ -137,32 +99,13 @@ mod tests {
     fn result_lines_of_both_harnesses_are_read() {
         let libtest = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 1 filtered out; finished in 0.52s";
         let mimic = "test result: FAILED. 7 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 1.00s";
-        assert_eq!(
-            parse_result(libtest),
-            Some(Counts {
-                passed: 12,
-                failed: 0,
-                ignored: 3
-            })
-        );
-        assert_eq!(
-            parse_result(mimic),
-            Some(Counts {
-                passed: 7,
-                failed: 2,
-                ignored: 1
-            })
-        );
+        assert_eq!(parse_result(libtest), Some(Counts { passed: 12, failed: 0, ignored: 3 }));
+        assert_eq!(parse_result(mimic), Some(Counts { passed: 7, failed: 2, ignored: 1 }));
     }
 
     #[test]
     fn other_lines_are_no_results() {
-        for line in [
-            "test result: ok",
-            "running 3 tests",
-            "test a ... ok",
-            "test result: ok. 1 passed",
-        ] {
+        for line in ["test result: ok", "running 3 tests", "test a ... ok", "test result: ok. 1 passed"] {
             assert_eq!(parse_result(line), None, "{line}");
         }
     }

@@ -13,6 +13,8 @@ pub(crate) struct Suite {
     pub(crate) packages: Vec<String>,
     /// Whether its integration tests talk to a real Redis.
     pub(crate) needs_redis: bool,
+    /// Whether its tests start the dispatch server as a process.
+    pub(crate) starts_server: bool,
     /// The examples in the documentation of all packages.
     pub(crate) is_docs: bool,
 }
@@ -21,6 +23,9 @@ const DOCS: &str = "docs";
 
 /// Suites whose integration tests talk to a real Redis.
 const NEEDS_REDIS: &[&str] = &["e2e", "state-redis", "test-support"];
+
+/// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
+const STARTS_SERVER: &[&str] = &["e2e"];
 
 /// All suites: one per package, in the order of their folders, then the documentation's.
 pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
@@ -33,6 +38,7 @@ pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
                 name: name.to_owned(),
                 packages: vec![package.name.clone()],
                 needs_redis: NEEDS_REDIS.contains(&name),
+                starts_server: STARTS_SERVER.contains(&name),
                 is_docs: false,
             }),
         }
@@ -41,6 +47,7 @@ pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
         name: DOCS.to_owned(),
         packages: Vec::new(),
         needs_redis: false,
+        starts_server: false,
         is_docs: true,
     });
     suites
@@ -51,10 +58,7 @@ pub(crate) fn choose(suites: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>,
     for name in names {
         if !suites.iter().any(|suite| suite.name == *name) {
             let known: Vec<_> = suites.iter().map(|suite| suite.name.as_str()).collect();
-            return Err(Failure(format!(
-                "no suite is called {name}; there are: {}",
-                known.join(", ")
-            )));
+            return Err(Failure(format!("no suite is called {name}; there are: {}", known.join(", "))));
         }
     }
     let is_chosen = |suite: &Suite| names.is_empty() || names.contains(&suite.name);
@@ -115,10 +119,7 @@ mod tests {
     #[test]
     fn each_package_has_a_suite_and_examples_share_one() {
         let suites = suites();
-        assert_eq!(
-            names(&suites),
-            ["conformance", "state-redis", "examples", "e2e", "docs"]
-        );
+        assert_eq!(names(&suites), ["conformance", "state-redis", "examples", "e2e", "docs"]);
         assert_eq!(suites[2].packages, ["embed", "limiter"]);
     }
 
@@ -133,12 +134,6 @@ mod tests {
     #[test]
     fn an_unknown_suite_is_refused_with_the_known_names() {
         let failure = choose(suites(), &["redis".to_owned()]).unwrap_err();
-        assert!(
-            failure
-                .0
-                .contains("called redis; there are: conformance, state-redis"),
-            "{}",
-            failure.0
-        );
+        assert!(failure.0.contains("called redis; there are: conformance, state-redis"), "{}", failure.0);
     }
 }

@@ -24,11 +24,7 @@ const DRIVERS: &str = "*drivers*";
 const ALLOWED_FOR_DRIVERS: &[&str] = &["state-core", "engine", "resp"];
 
 /// Packages from outside that a crate must never need, and why.
-const FORBIDDEN: &[(&str, &str, &str)] = &[(
-    "engine",
-    "tokio",
-    "time and I/O come into the engine from outside",
-)];
+const FORBIDDEN: &[(&str, &str, &str)] = &[("engine", "tokio", "time and I/O come into the engine from outside")];
 
 pub(super) fn check(packages: &[Package]) -> Vec<String> {
     packages
@@ -41,39 +37,23 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
 fn check_package(package: &Package, packages: &[Package]) -> Vec<String> {
     let name = package.short_name();
     let Some(allowed) = allowed(name) else {
-        return vec![format!(
-            "{}: no row in xtask/src/tidy/borders.rs says what {name} may depend on",
-            package.folder
-        )];
+        return vec![format!("{}: no row in xtask/src/tidy/borders.rs says what {name} may depend on", package.folder)];
     };
     let mut problems = Vec::new();
     for dependency in &package.dependencies {
-        if let Some((.., why)) = FORBIDDEN
-            .iter()
-            .find(|(from, to, _)| *from == name && *to == dependency.package && !dependency.is_dev)
+        if let Some((.., why)) =
+            FORBIDDEN.iter().find(|(from, to, _)| *from == name && *to == dependency.package && !dependency.is_dev)
         {
-            problems.push(format!(
-                "{}: must not depend on {}: {why}",
-                package.folder, dependency.package
-            ));
+            problems.push(format!("{}: must not depend on {}: {why}", package.folder, dependency.package));
         }
-        let Some(target) = packages
-            .iter()
-            .find(|other| other.name == dependency.package)
-        else {
+        let Some(target) = packages.iter().find(|other| other.name == dependency.package) else {
             continue;
         };
         let target = target.short_name();
         if is_driver(name) && is_driver(target) {
-            problems.push(format!(
-                "{}: a driver must not name another driver, {target}",
-                package.folder
-            ));
+            problems.push(format!("{}: a driver must not name another driver, {target}", package.folder));
         } else if !dependency.is_dev && !permits(allowed, target) {
-            problems.push(format!(
-                "{}: must not depend on {target}; arrows go one way",
-                package.folder
-            ));
+            problems.push(format!("{}: must not depend on {target}; arrows go one way", package.folder));
         }
     }
     problems
@@ -83,10 +63,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
     if is_driver(name) {
         return Some(ALLOWED_FOR_DRIVERS);
     }
-    ALLOWED
-        .iter()
-        .find(|(row, _)| *row == name)
-        .map(|(_, allowed)| *allowed)
+    ALLOWED.iter().find(|(row, _)| *row == name).map(|(_, allowed)| *allowed)
 }
 
 fn permits(allowed: &[&str], target: &str) -> bool {
@@ -95,8 +72,7 @@ fn permits(allowed: &[&str], target: &str) -> bool {
 
 /// Drivers are recognised by name, so that a new one needs no line here.
 fn is_driver(name: &str) -> bool {
-    name.strip_prefix("state-")
-        .is_some_and(|rest| !matches!(rest, "core" | "conformance"))
+    name.strip_prefix("state-").is_some_and(|rest| !matches!(rest, "core" | "conformance"))
 }
 
 #[cfg(test)]
@@ -111,28 +87,18 @@ mod tests {
             features: Vec::new(),
             dependencies: dependencies
                 .iter()
-                .map(|(name, is_dev)| Dependency {
-                    package: (*name).to_owned(),
-                    is_dev: *is_dev,
-                })
+                .map(|(name, is_dev)| Dependency { package: (*name).to_owned(), is_dev: *is_dev })
                 .collect(),
         }
     }
 
     /// The problems of a crate with these dependencies, in a workspace with the usual others.
     fn problems(name: &str, dependencies: &[(&str, bool)]) -> Vec<String> {
-        let mut packages: Vec<_> = [
-            "state-core",
-            "engine",
-            "state-memory",
-            "state-redis",
-            "state",
-            "dispatch",
-        ]
-        .into_iter()
-        .filter(|other| *other != name)
-        .map(|other| package(other, &[]))
-        .collect();
+        let mut packages: Vec<_> = ["state-core", "engine", "state-memory", "state-redis", "state", "dispatch"]
+            .into_iter()
+            .filter(|other| *other != name)
+            .map(|other| package(other, &[]))
+            .collect();
         packages.push(package(name, dependencies));
         check(&packages)
     }
@@ -141,13 +107,7 @@ mod tests {
     fn arrows_downwards_are_fine() {
         assert!(problems("state", &[("acteon-state-redis", false), ("serde", false)]).is_empty());
         assert!(problems("dispatch", &[("acteon-state-core", false)]).is_empty());
-        assert!(
-            problems(
-                "state-memory",
-                &[("acteon-engine", false), ("tokio", false)]
-            )
-            .is_empty()
-        );
+        assert!(problems("state-memory", &[("acteon-engine", false), ("tokio", false)]).is_empty());
         assert!(problems("state-core", &[("acteon-state-memory", true)]).is_empty());
     }
 
@@ -156,22 +116,13 @@ mod tests {
         assert_eq!(problems("state-core", &[("acteon-engine", false)]).len(), 1);
         assert_eq!(problems("engine", &[("acteon-state-core", false)]).len(), 1);
         assert_eq!(problems("state-redis", &[("acteon-state", false)]).len(), 1);
-        assert_eq!(
-            problems("server", &[("acteon-state-redis", false)]).len(),
-            1
-        );
+        assert_eq!(problems("server", &[("acteon-state-redis", false)]).len(), 1);
     }
 
     #[test]
     fn a_driver_never_names_another_even_in_tests() {
-        assert_eq!(
-            problems("state-redis", &[("acteon-state-memory", true)]).len(),
-            1
-        );
-        assert_eq!(
-            problems("state-new", &[("acteon-state-redis", false)]).len(),
-            1
-        );
+        assert_eq!(problems("state-redis", &[("acteon-state-memory", true)]).len(), 1);
+        assert_eq!(problems("state-new", &[("acteon-state-redis", false)]).len(), 1);
     }
 
     #[test]

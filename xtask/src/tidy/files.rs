@@ -31,8 +31,8 @@ pub(super) fn load(root: &Path) -> Result<Vec<TextFile>, Failure> {
                     folders.push(path);
                 }
             } else if is_text(&path) {
-                let text = fs::read_to_string(&path)
-                    .map_err(|error| Failure(format!("{}: {error}", path.display())))?;
+                let text =
+                    fs::read_to_string(&path).map_err(|error| Failure(format!("{}: {error}", path.display())))?;
                 let path = path.strip_prefix(root).unwrap_or(&path).to_owned();
                 files.push(TextFile { path, text });
             }
@@ -47,19 +47,12 @@ pub(super) fn check_lengths(files: &[TextFile]) -> Vec<String> {
         .iter()
         .map(|file| (file, file.text.lines().count()))
         .filter(|(_, lines)| *lines > LINES_MAX)
-        .map(|(file, lines)| {
-            format!(
-                "{}: {lines} lines, at most {LINES_MAX}: split it",
-                file.path.display()
-            )
-        })
+        .map(|(file, lines)| format!("{}: {lines} lines, at most {LINES_MAX}: split it", file.path.display()))
         .collect()
 }
 
 fn is_text(path: &Path) -> bool {
-    path.extension()
-        .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| EXTENSIONS.contains(&extension))
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| EXTENSIONS.contains(&extension))
 }
 
 #[cfg(test)]
@@ -70,16 +63,10 @@ mod tests {
 
     #[test]
     fn a_file_above_the_limit_is_named() {
-        let file = |name: &str, lines: usize| TextFile {
-            path: name.into(),
-            text: "x\n".repeat(lines),
-        };
+        let file = |name: &str, lines: usize| TextFile { path: name.into(), text: "x\n".repeat(lines) };
         let problems = check_lengths(&[file("fits.rs", LINES_MAX), file("long.rs", LINES_MAX + 1)]);
         assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].starts_with("long.rs: 901 lines"),
-            "{problems:?}"
-        );
+        assert!(problems[0].starts_with("long.rs: 901 lines"), "{problems:?}");
     }
 
     #[test]
@@ -90,10 +77,7 @@ mod tests {
             fs::write(root.path().join(folder).join("a.rs"), "").unwrap();
         }
         let files = load(root.path()).unwrap();
-        let paths: Vec<_> = files
-            .iter()
-            .map(|file| file.path.to_str().unwrap())
-            .collect();
+        let paths: Vec<_> = files.iter().map(|file| file.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["src/a.rs"]);
     }
 }

@@ -6,18 +6,12 @@ use super::files::TextFile;
 
 pub(super) fn check(root: &Path, files: &[TextFile]) -> Vec<String> {
     let mut problems = Vec::new();
-    for file in files
-        .iter()
-        .filter(|file| file.path.extension().is_some_and(|it| it == "md"))
-    {
+    for file in files.iter().filter(|file| file.path.extension().is_some_and(|it| it == "md")) {
         let folder = root.join(file.path.parent().unwrap_or(Path::new("")));
         for (number, target) in links(&file.text) {
             let path = target.split(['#', '?']).next().unwrap_or(target);
             if !path.is_empty() && !folder.join(path).exists() {
-                problems.push(format!(
-                    "{}:{number}: the link to {target} leads nowhere",
-                    file.path.display()
-                ));
+                problems.push(format!("{}:{number}: the link to {target} leads nowhere", file.path.display()));
             }
         }
     }
@@ -55,7 +49,8 @@ mod tests {
 
     #[test]
     fn only_links_within_the_repository_are_found() {
-        let text = "see [a](a.md#part), [b](https://b.example/x) and [c](../c \"title\")\n```\n[d](d.md)\n```\n[e](#here)";
+        let text =
+            "see [a](a.md#part), [b](https://b.example/x) and [c](../c \"title\")\n```\n[d](d.md)\n```\n[e](#here)";
         assert_eq!(links(text), [(1, "a.md#part"), (1, "../c"), (5, "#here")]);
     }
 
@@ -64,13 +59,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("docs")).unwrap();
         fs::write(root.path().join("README.md"), "").unwrap();
-        let file = TextFile {
-            path: "docs/a.md".into(),
-            text: "[up](../README.md#x)\n[gone](gone.md) [same](#x)".to_owned(),
-        };
-        assert_eq!(
-            check(root.path(), &[file]),
-            ["docs/a.md:2: the link to gone.md leads nowhere"]
-        );
+        let file =
+            TextFile { path: "docs/a.md".into(), text: "[up](../README.md#x)\n[gone](gone.md) [same](#x)".to_owned() };
+        assert_eq!(check(root.path(), &[file]), ["docs/a.md:2: the link to gone.md leads nowhere"]);
     }
 }

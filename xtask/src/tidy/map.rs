@@ -18,12 +18,7 @@ fn missing(readme: &str, packages: &[Package]) -> Vec<String> {
     packages
         .iter()
         .filter(|package| !is_listed(&package.folder, &listed))
-        .map(|package| {
-            format!(
-                "{README}: the \"where is\" table has no line that begins with `{}`",
-                package.folder
-            )
-        })
+        .map(|package| format!("{README}: the \"where is\" table has no line that begins with `{}`", package.folder))
         .collect()
 }
 
@@ -37,13 +32,8 @@ fn listed_folder(line: &str) -> Option<&str> {
 
 /// Crates need a line of their own; what lies elsewhere may be covered by its parent's, such as all of `examples`.
 fn is_listed(folder: &str, listed: &[&str]) -> bool {
-    let parent = folder
-        .split('/')
-        .next()
-        .filter(|_| !folder.starts_with("crates/"));
-    listed
-        .iter()
-        .any(|line| *line == folder || Some(*line) == parent)
+    let parent = folder.split('/').next().filter(|_| !folder.starts_with("crates/"));
+    listed.iter().any(|line| *line == folder || Some(*line) == parent)
 }
 
 #[cfg(test)]
@@ -60,10 +50,7 @@ mod tests {
 `crates/state` is mentioned outside of the table";
 
     fn missing_of(folder: &str) -> usize {
-        let package = Package {
-            folder: folder.to_owned(),
-            ..Package::default()
-        };
+        let package = Package { folder: folder.to_owned(), ..Package::default() };
         missing(README, &[package]).len()
     }
 

@@ -23,19 +23,13 @@ async fn connect(proxy: &FaultProxy) -> TcpStream {
 }
 
 async fn send(client: &mut TcpStream, command: &str) {
-    client
-        .write_all(format!("{command}\r\n").as_bytes())
-        .await
-        .unwrap();
+    client.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
 }
 
 /// Expects exactly these bytes to arrive.
 async fn expect(client: &mut TcpStream, reply: &str) {
     let mut bytes = vec![0; reply.len()];
-    timeout(PATIENCE, client.read_exact(&mut bytes))
-        .await
-        .expect("a reply in time")
-        .unwrap();
+    timeout(PATIENCE, client.read_exact(&mut bytes)).await.expect("a reply in time").unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), reply);
 }
 
@@ -47,10 +41,7 @@ async fn expect_silence(client: &mut TcpStream) {
 
 async fn expect_closed(client: &mut TcpStream) {
     let mut byte = [0];
-    match timeout(PATIENCE, client.read(&mut byte))
-        .await
-        .expect("the connection ends in time")
-    {
+    match timeout(PATIENCE, client.read(&mut byte)).await.expect("the connection ends in time") {
         Ok(0) => {}
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         Ok(_) => panic!("expected the end of the connection, got data"),
@@ -64,10 +55,7 @@ async fn without_a_fault_everything_passes() {
     let large = "x".repeat(300_000);
     send(&mut client, "PING").await;
     expect(&mut client, "+PONG\r\n").await;
-    client
-        .write_all(format!("*2\r\n$4\r\nECHO\r\n${}\r\n{large}\r\n", large.len()).as_bytes())
-        .await
-        .unwrap();
+    client.write_all(format!("*2\r\n$4\r\nECHO\r\n${}\r\n{large}\r\n", large.len()).as_bytes()).await.unwrap();
     expect(&mut client, &format!("${}\r\n{large}\r\n", large.len())).await;
     assert_eq!(proxy.connections(), 1);
 }
@@ -93,11 +81,7 @@ async fn a_delay_counts_in_both_directions() {
     let begin = Instant::now();
     send(&mut client, "PING").await;
     expect(&mut client, "+PONG\r\n").await;
-    assert!(
-        begin.elapsed() >= Duration::from_millis(80),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() >= Duration::from_millis(80), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -110,10 +94,7 @@ async fn a_black_hole_holds_back_until_it_is_lifted() {
     assert_eq!(server.query(&["GET", "held"]).unwrap(), None);
     proxy.set(Fault::None);
     expect(&mut client, "+OK\r\n").await;
-    assert_eq!(
-        server.query(&["GET", "held"]).unwrap().as_deref(),
-        Some("yes")
-    );
+    assert_eq!(server.query(&["GET", "held"]).unwrap().as_deref(), Some("yes"));
 }
 
 #[tokio::test]
@@ -136,10 +117,7 @@ async fn lost_replies_belong_to_commands_that_happened() {
     expect(&mut client, ":1\r\n").await;
     send(&mut client, "INCR hits").await;
     expect_silence(&mut client).await;
-    assert_eq!(
-        server.query(&["GET", "hits"]).unwrap().as_deref(),
-        Some("2")
-    );
+    assert_eq!(server.query(&["GET", "hits"]).unwrap().as_deref(), Some("2"));
 }
 
 #[tokio::test]

@@ -13,11 +13,7 @@ fn start() -> RedisServer {
 }
 
 fn durable() -> RedisServer {
-    RedisServer::start(RedisOptions {
-        append_only: true,
-        ..RedisOptions::default()
-    })
-    .unwrap()
+    RedisServer::start(RedisOptions { append_only: true, ..RedisOptions::default() }).unwrap()
 }
 
 #[test]
@@ -36,15 +32,10 @@ fn servers_started_at_once_are_separate() {
         .map(|starting| starting.join().unwrap())
         .collect();
     for (number, server) in servers.iter().enumerate() {
-        server
-            .query(&["SET", "number", &number.to_string()])
-            .unwrap();
+        server.query(&["SET", "number", &number.to_string()]).unwrap();
     }
     for (number, server) in servers.iter().enumerate() {
-        assert_eq!(
-            server.query(&["GET", "number"]).unwrap(),
-            Some(number.to_string())
-        );
+        assert_eq!(server.query(&["GET", "number"]).unwrap(), Some(number.to_string()));
     }
 }
 
@@ -66,10 +57,7 @@ fn an_append_only_server_keeps_its_data_through_a_kill() {
     server.query(&["SET", "kept", "yes"]).unwrap();
     server.kill9().unwrap();
     server.restart().unwrap();
-    assert_eq!(
-        server.query(&["GET", "kept"]).unwrap().as_deref(),
-        Some("yes")
-    );
+    assert_eq!(server.query(&["GET", "kept"]).unwrap().as_deref(), Some("yes"));
 }
 
 #[test]
@@ -84,18 +72,14 @@ fn a_plain_server_is_empty_after_a_restart() {
 fn a_paused_server_is_silent_until_it_is_resumed() {
     let server = start();
     let mut client = TcpStream::connect(server.address()).unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     server.pause().unwrap();
     io::Write::write_all(&mut client, b"PING\r\n").unwrap();
     let mut reply = [0; 7];
     let silence = io::Read::read(&mut client, &mut reply).unwrap_err();
     assert_eq!(silence.kind(), io::ErrorKind::WouldBlock);
     server.resume().unwrap();
-    client
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     io::Read::read_exact(&mut client, &mut reply).unwrap();
     assert_eq!(&reply, b"+PONG\r\n");
 }
@@ -104,23 +88,14 @@ fn a_paused_server_is_silent_until_it_is_resumed() {
 fn a_dead_server_cannot_be_paused() {
     let mut server = start();
     server.kill9().unwrap();
-    assert_eq!(
-        server.pause().unwrap_err().kind(),
-        io::ErrorKind::NotConnected
-    );
+    assert_eq!(server.pause().unwrap_err().kind(), io::ErrorKind::NotConnected);
 }
 
 #[test]
 fn a_password_is_required_and_not_on_the_command_line() {
-    let options = RedisOptions {
-        password: Some("s3cret".to_owned()),
-        ..RedisOptions::default()
-    };
+    let options = RedisOptions { password: Some("s3cret".to_owned()), ..RedisOptions::default() };
     let server = RedisServer::start(options).unwrap();
-    assert_eq!(
-        server.url(),
-        format!("redis://:s3cret@127.0.0.1:{}", server.port())
-    );
+    assert_eq!(server.url(), format!("redis://:s3cret@127.0.0.1:{}", server.port()));
     assert_eq!(server.query(&["PING"]).unwrap().as_deref(), Some("PONG"));
     let mut stranger = TcpStream::connect(server.address()).unwrap();
     io::Write::write_all(&mut stranger, b"PING\r\n").unwrap();
@@ -133,10 +108,7 @@ fn a_password_is_required_and_not_on_the_command_line() {
 
 #[test]
 fn a_unix_socket_is_served_when_asked_for() {
-    let options = RedisOptions {
-        unix_socket: true,
-        ..RedisOptions::default()
-    };
+    let options = RedisOptions { unix_socket: true, ..RedisOptions::default() };
     let server = RedisServer::start(options).unwrap();
     UnixStream::connect(server.socket_path().unwrap()).unwrap();
     assert_eq!(start().socket_path(), None);
@@ -145,11 +117,7 @@ fn a_unix_socket_is_served_when_asked_for() {
 #[test]
 fn further_settings_are_in_force() {
     let settings = vec!["maxmemory 12mb".to_owned()];
-    let server = RedisServer::start(RedisOptions {
-        settings,
-        ..RedisOptions::default()
-    })
-    .unwrap();
+    let server = RedisServer::start(RedisOptions { settings, ..RedisOptions::default() }).unwrap();
     let info = server.query(&["INFO", "memory"]).unwrap().unwrap();
     assert!(info.contains("maxmemory:12582912"), "{info}");
 }
@@ -157,11 +125,8 @@ fn further_settings_are_in_force() {
 #[test]
 fn a_server_that_does_not_come_up_shows_its_log() {
     let settings = vec!["no-such-setting yes".to_owned()];
-    let error = RedisServer::start(RedisOptions {
-        settings,
-        ..RedisOptions::default()
-    })
-    .expect_err("redis-server refuses unknown settings");
+    let error = RedisServer::start(RedisOptions { settings, ..RedisOptions::default() })
+        .expect_err("redis-server refuses unknown settings");
     assert!(matches!(&error, StartError::NotReady { .. }), "{error:?}");
     assert!(error.to_string().contains("no-such-setting"), "{error}");
 }
