@@ -1,0 +1,454 @@
+//! Keys: (namespace, tenant, kind, id), and the one text that every key-value backend stores them under.
+//!
+//! # Guarantees
+//! The text is injective: two different keys never share one. It keeps the byte order of ids within one scope. No part
+//! can act as a separator, a glob wildcard or a Redis hash tag.
+//!
+//! # How it works
+//! A key reads `namespace:tenant:kind:id`. Percent-encoding would be injective but not order-preserving (`%` sorts before
+//! the digits, `:` after them), so each special character is replaced by two that begin with a neighbour of it in ASCII,
+//! and the neighbour is escaped too:
+//!
+//! | group | written as | group | written as |
+//! |---|---|---|---|
+//! | `$` `%` | `$0` `$1` | `[` `\` `]` `^` | `^0` `^1` `^2` `^3` |
+//! | `)` `*` | `)0` `)1` | `{` <code>&#124;</code> `}` | <code>&#124;0</code> <code>&#124;1</code> <code>&#124;2</code> |
+//! | `:` `;` | `;0` `;1` | `>` `?` | `>0` `>1` |
+//!
+//! No other character lies between the members of a group, so comparing the lead with anything outside of the group
+//! gives the same answer as before.
+//!
+//! # Companions
+//! What else a key names (its lock, its rate limit, its queue) lives under `{text}:suffix`. The braces are a Redis
+//! Cluster hash tag around the whole text of the key, so all of it shares the key's slot (contract K3). A plain key
+//! contains no brace and is hashed whole, which is the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Most bytes of a namespace, a tenant or a kind.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Most bytes of an id.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// What a list of keys is confined to: namespace, tenant and kind.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope {
+    /// `namespace:tenant:kind:`, escaped.
+    text: Arc<str>,
+    namespace_end: u16,
+    tenant_end: u16,
+}
+
+/// The name of one value, counter, lock, rate limit or queue.
+///
+/// Cheap to clone. It keeps its text, so a driver pays for escaping once, when the key is made.
+///
+/// ```
+/// use acteon_state_core::StateKey;
+/// let key = StateKey::new("mail", "acme", "dedup", "welcome:ada")?;
+/// assert_eq!(key.text(), "mail:acme:dedup:welcome;0ada");
+/// assert_eq!(key.id(), "welcome:ada");
+/// # Ok::<(), acteon_state_core::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateKey {
+    text: Arc<str>,
+    namespace_end: u16,
+    tenant_end: u16,
+    kind_end: u16,
+}
+
+impl Scope {
+    /// The scope of one kind of one tenant.
+    ///
+    /// # Errors
+    /// `Invalid` for a part that is empty, longer than 64 bytes, or contains NUL.
+    pub fn new(namespace: &str, tenant: &str, kind: &str) -> Result<Self> {
+        let mut text = String::with_capacity(namespace.len() + tenant.len() + kind.len() + 3);
+        push_part(&mut text, "namespace", namespace, NAME_BYTES_MAX)?;
+        let namespace_end = offset(&text);
+        text.push(':');
+        push_part(&mut text, "tenant", tenant, NAME_BYTES_MAX)?;
+        let tenant_end = offset(&text);
+        text.push(':');
+        push_part(&mut text, "kind", kind, NAME_BYTES_MAX)?;
+        text.push(':');
+        Ok(Self { text: text.into(), namespace_end, tenant_end })
+    }
+
+    /// The key with this id in this scope.
+    ///
+    /// # Errors
+    /// `Invalid` for an id that is empty, longer than 512 bytes, or contains NUL.
+    pub fn key(&self, id: &str) -> Result<StateKey> {
+        let mut text = String::with_capacity(self.text.len() + id.len());
+        text.push_str(&self.text);
+        push_part(&mut text, "id", id, ID_BYTES_MAX)?;
+        Ok(StateKey {
+            text: text.into(),
+            namespace_end: self.namespace_end,
+            tenant_end: self.tenant_end,
+            kind_end: offset(&self.text) - 1,
+        })
+    }
+
+    /// `namespace:tenant:kind:`, escaped: what the text of every key of this scope begins with.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text that keys with this beginning of an id begin with. An empty beginning means all.
+    ///
+    /// # Errors
+    /// `Invalid` for a beginning that no id can have.
+    pub fn text_with_id_prefix(&self, id_prefix: &str) -> Result<String> {
+        let mut text = self.text.to_string();
+        if !id_prefix.is_empty() {
+            push_part(&mut text, "id prefix", id_prefix, ID_BYTES_MAX)?;
+        }
+        Ok(text)
+    }
+
+    /// The namespace, as it was given.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        unescape(&self.text[..usize::from(self.namespace_end)])
+    }
+
+    /// The tenant, as it was given.
+    #[must_use]
+    pub fn tenant(&self) -> String {
+        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)])
+    }
+
+    /// The kind, as it was given.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        unescape(&self.text[usize::from(self.tenant_end) + 1..self.text.len() - 1])
+    }
+}
+
+impl StateKey {
+    /// The key of these four parts.
+    ///
+    /// # Errors
+    /// `Invalid` when namespace, tenant or kind is not 1 to 64 bytes, the id not 1 to 512, or one contains NUL.
+    pub fn new(namespace: &str, tenant: &str, kind: &str, id: &str) -> Result<Self> {
+        Scope::new(namespace, tenant, kind)?.key(id)
+    }
+
+    /// Reads a key back from its text; `None` when no key has this text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (namespace, tenant, kind, id) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let key = Self::new(&unescape(namespace), &unescape(tenant), &unescape(kind), &unescape(id)).ok()?;
+        // Something that unescapes but was never written by us (`a;9`) must not pass for another key.
+        (key.text() == text).then_some(key)
+    }
+
+    /// The text: `namespace:tenant:kind:id`, escaped, without any prefix.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The scope that this key belongs to.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            text: self.text[..=usize::from(self.kind_end)].into(),
+            namespace_end: self.namespace_end,
+            tenant_end: self.tenant_end,
+        }
+    }
+
+    /// The namespace, as it was given.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        unescape(&self.text[..usize::from(self.namespace_end)])
+    }
+
+    /// The tenant, as it was given.
+    #[must_use]
+    pub fn tenant(&self) -> String {
+        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)])
+    }
+
+    /// The kind, as it was given.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        unescape(&self.text[usize::from(self.tenant_end) + 1..usize::from(self.kind_end)])
+    }
+
+    /// The id, as it was given.
+    #[must_use]
+    pub fn id(&self) -> String {
+        unescape(&self.text[usize::from(self.kind_end) + 1..])
+    }
+}
+
+impl fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateKey({})", self.text)
+    }
+}
+
+impl fmt::Display for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({})", self.text)
+    }
+}
+
+/// What a key names besides its value: each lives under a key text of its own, in the same hash slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Companion {
+    /// The lock record.
+    Lock,
+    /// The state of a fixed-window rate limit.
+    FixedWindow,
+    /// The log of a sliding-window rate limit.
+    SlidingWindow,
+    /// The theoretical arrival time of a GCRA rate limit.
+    Gcra,
+    /// Due times of a queue, by item.
+    Due,
+    /// Items of a queue, by id.
+    Items,
+}
+
+impl Companion {
+    /// What its text ends with.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Lock => "}:lock",
+            Self::FixedWindow => "}:fixed",
+            Self::SlidingWindow => "}:sliding",
+            Self::Gcra => "}:gcra",
+            Self::Due => "}:due",
+            Self::Items => "}:items",
+        }
+    }
+}
+
+/// The texts of keys under one configured prefix: what the memory and the Redis driver store under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyspace {
+    /// The prefix with its colon.
+    prefix: Arc<str>,
+}
+
+impl Keyspace {
+    /// All keys begin with `prefix` and a colon.
+    ///
+    /// # Errors
+    /// `Config` unless the prefix is 1 to 64 characters out of `A-Z a-z 0-9 _ . -`: anything else could make the keys of
+    /// two deployments meet.
+    pub fn new(prefix: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if prefix.is_empty() || prefix.len() > NAME_BYTES_MAX || !prefix.chars().all(allowed) {
+            return Err(Error::config(format!(
+                "prefix {prefix:?} is not allowed: use 1 to {NAME_BYTES_MAX} characters out of A-Z a-z 0-9 _ . -"
+            )));
+        }
+        Ok(Self { prefix: format!("{prefix}:").into() })
+    }
+
+    /// The text that the value or counter of a key is stored under: `prefix:namespace:tenant:kind:id`.
+    #[must_use]
+    pub fn text(&self, key: &StateKey) -> String {
+        let mut text = String::with_capacity(self.prefix.len() + key.text.len());
+        text.push_str(&self.prefix);
+        text.push_str(&key.text);
+        text
+    }
+
+    /// The text that a companion is stored under: `{prefix:namespace:tenant:kind:id}:suffix`.
+    #[must_use]
+    pub fn companion(&self, key: &StateKey, companion: Companion) -> String {
+        let suffix = companion.suffix();
+        let mut text = String::with_capacity(self.prefix.len() + key.text.len() + suffix.len() + 1);
+        text.push('{');
+        text.push_str(&self.prefix);
+        text.push_str(&key.text);
+        text.push_str(suffix);
+        text
+    }
+
+    /// What the texts of all keys begin with: the prefix and its colon.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key that is stored under this text; `None` when it is not one of ours.
+    #[must_use]
+    pub fn parse(&self, text: &str) -> Option<StateKey> {
+        StateKey::from_text(text.strip_prefix(&*self.prefix)?)
+    }
+
+    /// The key whose companion is stored under this text; `None` when it is not one of ours.
+    #[must_use]
+    pub fn parse_companion(&self, text: &str, companion: Companion) -> Option<StateKey> {
+        self.parse(text.strip_prefix('{')?.strip_suffix(companion.suffix())?)
+    }
+}
+
+fn push_part(text: &mut String, name: &'static str, part: &str, bytes_max: usize) -> Result<()> {
+    if part.is_empty() || part.len() > bytes_max || part.contains('\0') {
+        let what = match part.len() {
+            0 => "it is empty".to_owned(),
+            bytes if bytes > bytes_max => format!("it has {bytes} bytes"),
+            _ => "it contains NUL".to_owned(),
+        };
+        return Err(Error::invalid(format!("key {name}: {what}; allowed are 1 to {bytes_max} bytes without NUL")));
+    }
+    let mut plain_from = 0;
+    for (at, byte) in part.bytes().enumerate() {
+        if let Some(escaped) = escape(byte) {
+            text.push_str(&part[plain_from..at]);
+            text.push_str(escaped);
+            plain_from = at + 1;
+        }
+    }
+    text.push_str(&part[plain_from..]);
+    Ok(())
+}
+
+const fn escape(byte: u8) -> Option<&'static str> {
+    Some(match byte {
+        b'$' => "$0",
+        b'%' => "$1",
+        b')' => ")0",
+        b'*' => ")1",
+        b':' => ";0",
+        b';' => ";1",
+        b'>' => ">0",
+        b'?' => ">1",
+        b'[' => "^0",
+        b'\\' => "^1",
+        b']' => "^2",
+        b'^' => "^3",
+        b'{' => "|0",
+        b'|' => "|1",
+        b'}' => "|2",
+        _ => return None,
+    })
+}
+
+/// Undoes `escape`. Text that `escape` never writes comes back as it is: `from_text` compares the round trip.
+fn unescape(text: &str) -> String {
+    let mut part = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(lead) = chars.next() {
+        let group = match lead {
+            '$' => "$%",
+            ')' => ")*",
+            ';' => ":;",
+            '>' => ">?",
+            '^' => "[\\]^",
+            '|' => "{|}",
+            plain => {
+                part.push(plain);
+                continue;
+            }
+        };
+        let member = chars.next().and_then(|digit| digit.to_digit(10)).and_then(|at| group.chars().nth(at as usize));
+        part.push(member.unwrap_or(lead));
+    }
+    part
+}
+
+/// Texts are at most 2 * (3 * 64 + 512) + 3 bytes long, which a u16 holds.
+fn offset(text: &str) -> u16 {
+    u16::try_from(text.len()).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Companion, Keyspace, StateKey};
+
+    #[test]
+    fn separators_and_wildcards_in_a_part_cannot_reach_another_key() {
+        let first = StateKey::new("a:b", "c", "k", "i").unwrap();
+        let second = StateKey::new("a", "b:c", "k", "i").unwrap();
+        assert_ne!(first.text(), second.text());
+        let wild = StateKey::new("n", "*?[]{}\\%", "k", "$;>^|)").unwrap();
+        assert!(!wild.text().contains(['*', '?', '[', ']', '{', '}', '\\', '%']));
+    }
+
+    #[test]
+    fn parts_and_text_round_trip() {
+        for part in ["plain", "a:b;c", "$%)*:;>?[\\]^{|}", "ünï 🙂", "0", "\u{1}"] {
+            let key = StateKey::new(part, part, part, part).unwrap();
+            assert_eq!((key.namespace(), key.tenant()), (part.to_owned(), part.to_owned()));
+            assert_eq!((key.kind(), key.id()), (part.to_owned(), part.to_owned()));
+            assert_eq!(StateKey::from_text(key.text()), Some(key.clone()));
+            assert_eq!(key.scope().key(part).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn text_that_no_key_has_is_refused() {
+        for text in ["", "a:b:c", "a:b:c:d:e", "a:b:c:;9", "a:b:c:;", "a:b:c:*", ":b:c:d"] {
+            assert_eq!(StateKey::from_text(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_keep_their_order_in_the_text() {
+        let all: Vec<String> =
+            (1_u8..128).flat_map(|a| ["", "!", "0", "~"].map(|b| format!("{}{b}", a as char))).collect();
+        for left in &all {
+            for right in &all {
+                let text = |id: &str| StateKey::new("n", "t", "k", id).unwrap().text().to_owned();
+                assert_eq!(left.cmp(right), text(left).cmp(&text(right)), "{left:?} {right:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_out_of_bounds_are_refused_by_name() {
+        for (parts, name) in [
+            (["", "t", "k", "i"], "namespace"),
+            (["n", &"t".repeat(65), "k", "i"], "tenant"),
+            (["n", "t", "k\0", "i"], "kind"),
+            (["n", "t", "k", &"i".repeat(513)], "id"),
+        ] {
+            let error = StateKey::new(parts[0], parts[1], parts[2], parts[3]).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn companions_share_the_hash_tag_of_their_key() {
+        let keyspace = Keyspace::new("acteon").unwrap();
+        let key = StateKey::new("n", "t", "k", "{x}").unwrap();
+        assert_eq!(keyspace.text(&key), "acteon:n:t:k:|0x|2");
+        assert_eq!(keyspace.companion(&key, Companion::Lock), "{acteon:n:t:k:|0x|2}:lock");
+        assert_eq!(keyspace.parse_companion("{acteon:n:t:k:|0x|2}:lock", Companion::Lock), Some(key.clone()));
+        assert_eq!(keyspace.parse("acteon:n:t:k:|0x|2"), Some(key));
+        assert_eq!(keyspace.parse("other:n:t:k:i"), None);
+    }
+
+    #[test]
+    fn a_prefix_that_could_meet_another_is_refused() {
+        for bad in ["", "a:b", "a*", "ü", "{a}"] {
+            assert!(Keyspace::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Stops calling a backend that does not answer, and tries again with single calls.
+//!
+//! Closed: calls go through; `failures` transient ones in a row (unavailable, timeout, failover) open the breaker. Open: calls
+//! fail at once with `Unavailable`, `NotApplied`, for `open_for`. Half open: one call at a time goes through; the first success
+//! closes the breaker, a failure opens it again. `ping` and `close` always go through, so that readiness tells the truth.
+//! Errors of the caller (invalid, wrong type, …) prove that the backend answers. Right order: outside of retry, which counts as
+//! one failure however often it tried.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer::Around;
+use crate::operation::{Call, Operation, Reply};
+
+/// When to open, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Transient failures in a row that open the breaker. At least 1.
+    pub failures: u32,
+    /// How long it stays open before one call may try.
+    pub open_for: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct CircuitBreaker {
+    thresholds: Thresholds,
+    /// A plain mutex: held for a few instructions on each call, never across an await.
+    state: Mutex<BreakerState>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BreakerState {
+    Closed {
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One call is trying; if it is dropped without an answer, another may try after `until`.
+    HalfOpen {
+        until: Instant,
+    },
+}
+
+impl CircuitBreaker {
+    /// A closed breaker.
+    #[must_use]
+    pub const fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds, state: Mutex::new(BreakerState::Closed { failures: 0 }) }
+    }
+
+    fn admit(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        match *state {
+            BreakerState::Closed { .. } => Ok(()),
+            BreakerState::Open { until } | BreakerState::HalfOpen { until } if now >= until => {
+                *state = BreakerState::HalfOpen { until: now + self.thresholds.open_for };
+                Ok(())
+            }
+            BreakerState::Open { until } | BreakerState::HalfOpen { until } => {
+                let left = until.saturating_duration_since(now);
+                let message =
+                    format!("the backend did not answer repeatedly; calls are stopped for another {left:.1?}");
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        }
+    }
+
+    fn settle(&self, answered: bool) {
+        let mut state = self.state.lock();
+        let failures = match *state {
+            _ if answered => {
+                *state = BreakerState::Closed { failures: 0 };
+                return;
+            }
+            BreakerState::Closed { failures } => failures.saturating_add(1),
+            BreakerState::HalfOpen { .. } => self.thresholds.failures,
+            // A call that began before the breaker opened: it is open already.
+            BreakerState::Open { .. } => return,
+        };
+        *state = if failures >= self.thresholds.failures {
+            ::tracing::warn!(failures, open_for = ?self.thresholds.open_for, "the state backend does not answer: circuit opened");
+            BreakerState::Open { until: Instant::now() + self.thresholds.open_for }
+        } else {
+            BreakerState::Closed { failures }
+        };
+    }
+}
+
+impl Around for CircuitBreaker {
+    fn around<'a, T: Reply + 'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        async move {
+            if !matches!(call.operation, Operation::Ping | Operation::Close) {
+                self.admit().map_err(|error| error.in_operation(call.operation.as_str()))?;
+            }
+            let result = attempt().await;
+            let failed = |error: &Error| {
+                matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Failover)
+            };
+            self.settle(!result.as_ref().is_err_and(failed));
+            result
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{CircuitBreaker, Thresholds};
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_lets_one_call_try() {
+        let breaker = CircuitBreaker::new(Thresholds { failures: 2, open_for: Duration::from_secs(1) });
+        breaker.settle(false);
+        breaker.settle(true);
+        breaker.settle(false);
+        assert!(breaker.admit().is_ok(), "a success in between starts the count again");
+        breaker.settle(false);
+        assert!(breaker.admit().is_err());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(breaker.admit().is_ok());
+        assert!(breaker.admit().is_err(), "only one call tries");
+        breaker.settle(false);
+        assert!(breaker.admit().is_err());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(breaker.admit().is_ok());
+        breaker.settle(true);
+        assert!(breaker.admit().is_ok());
+    }
+}

@@ -1,0 +1,131 @@
+//! Counts and times calls, for Prometheus.
+//!
+//! | metric | type | labels |
+//! |---|---|---|
+//! | `acteon_state_operations_total` | counter | backend, operation, outcome |
+//! | `acteon_state_operation_duration_seconds` | histogram | backend, operation |
+//! | `acteon_state_operations_in_flight` | gauge | backend |
+//!
+//! The outcome is one word: `applied`, `not_met`, `granted`, `busy`, …, or the kind of the error. Keys are never labels. The
+//! time of `lock_acquire` includes its wait. Right order: inside of tracing only, so that it sees what the application saw.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::error::Result;
+use crate::layer::Around;
+use crate::operation::{Call, Reply};
+
+/// Upper bounds of the histogram in seconds: from a call in process to one that waits.
+const BUCKETS_S: [f64; 14] =
+    [0.000_001, 0.000_01, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    backend: Arc<str>,
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    backend: Arc<str>,
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackendLabels {
+    backend: Arc<str>,
+}
+
+/// The metrics of all stores of a process.
+#[derive(Debug)]
+pub struct StoreMetrics {
+    operations: Family<OutcomeLabels, Counter>,
+    durations: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    in_flight: Family<BackendLabels, Gauge>,
+}
+
+impl StoreMetrics {
+    /// Metrics that are registered in `registry`.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Self {
+            operations: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
+            in_flight: Family::default(),
+        };
+        let Self { operations, durations, in_flight } = &metrics;
+        registry.register("acteon_state_operations", "Calls of the state store, by outcome", operations.clone());
+        let help = "Time of calls of the state store";
+        registry.register("acteon_state_operation_duration_seconds", help, durations.clone());
+        registry.register("acteon_state_operations_in_flight", "Calls under way", in_flight.clone());
+        Arc::new(metrics)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Metrics {
+    metrics: Arc<StoreMetrics>,
+    backend: Arc<str>,
+    in_flight: Gauge,
+}
+
+impl Metrics {
+    /// Counts into `metrics` under the backend's name.
+    #[must_use]
+    pub fn new(metrics: Arc<StoreMetrics>, backend: &str) -> Self {
+        let backend: Arc<str> = backend.into();
+        let in_flight = metrics.in_flight.get_or_create(&BackendLabels { backend: backend.clone() }).clone();
+        Self { metrics, backend, in_flight }
+    }
+}
+
+/// Counts a call as under way until it ends or is dropped.
+struct InFlight<'a>(&'a Gauge);
+
+impl<'a> InFlight<'a> {
+    fn begin(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Around for Metrics {
+    fn around<'a, T: Reply + 'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        async move {
+            let _in_flight = InFlight::begin(&self.in_flight);
+            let started = Instant::now();
+            let result = attempt().await;
+            let outcome = match &result {
+                Ok(reply) => reply.outcome(),
+                Err(error) => error.kind().as_str(),
+            };
+            let (backend, operation) = (self.backend.clone(), call.operation.as_str());
+            let labels = OperationLabels { backend: backend.clone(), operation };
+            self.metrics.durations.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+            self.metrics.operations.get_or_create(&OutcomeLabels { backend, operation, outcome }).inc();
+            result
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Makes each call a span, and each failure an event in it.
+//!
+//! Spans are at debug level and carry operation, backend and outcome, never the value. The key is recorded too: traces are
+//! looked at one by one, unlike metrics, whose labels must stay few. Right order: outermost.
+
+use std::future::Future;
+
+use futures_util::future::BoxFuture;
+use tracing::Instrument as _;
+
+use crate::error::{Error, Result};
+use crate::layer::Around;
+use crate::operation::{Call, Keys, Reply};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Tracing {
+    backend: String,
+}
+
+impl Tracing {
+    /// Names the backend in each span.
+    #[must_use]
+    pub fn new(backend: &str) -> Self {
+        Self { backend: backend.to_owned() }
+    }
+}
+
+impl Around for Tracing {
+    fn around<'a, T: Reply + 'a>(
+        &'a self,
+        call: &'a Call<'a>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        let span = tracing::debug_span!(
+            "state",
+            operation = call.operation.as_str(),
+            backend = self.backend,
+            key = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+        );
+        match call.keys {
+            Keys::One(key) => _ = span.record("key", key.text()),
+            Keys::Scope(scope) => _ = span.record("key", scope.text()),
+            Keys::None | Keys::Batch(_) | Keys::Transact(_) => {}
+        }
+        let recorded = span.clone();
+        async move {
+            let result = attempt().await;
+            match &result {
+                Ok(reply) => _ = recorded.record("outcome", reply.outcome()),
+                Err(error) => {
+                    recorded.record("outcome", error.kind().as_str());
+                    log_failure(error);
+                }
+            }
+            result
+        }
+        .instrument(span)
+    }
+}
+
+/// What the operator can do something about is a warning; what the caller did wrong is its own business.
+fn log_failure(error: &Error) {
+    use crate::error::ErrorKind::{Closed, Invalid, Overflow, TooLarge, Unsupported, WrongType};
+    if matches!(error.kind(), Invalid | TooLarge | Unsupported | WrongType | Overflow | Closed) {
+        tracing::debug!(%error, "state call refused");
+    } else {
+        tracing::warn!(%error, "state call failed");
+    }
+}

@@ -1,0 +1,431 @@
+//! What an application holds while it holds a lock.
+//!
+//! # Guarantees
+//! The guard's own deadline is counted from before the request was sent, on a clock that goes on during suspend, so it ends
+//! before the lease does. [`lost`](LockGuard::lost) fires before that deadline. An unknown outcome counts as not held.
+//!
+//! # Failure
+//! An acquisition that fails with unknown effect, or whose future is dropped, is followed by a release of its owner in the
+//! background. So is a guard that is dropped without [`release`](LockGuard::release). Where that release does not get
+//! through, the lease ends by itself.
+//!
+//! # How it works
+//! Renewal, on request, is a task that extends the lease after a third of it, with jitter, until the guard is gone, the time
+//! limit on the whole hold is reached, a heartbeat is missing, or the lock is lost. It cannot resurrect a lock: the backend
+//! extends only what the owner still holds.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::BootInstant;
+use crate::entry::FencingToken;
+use crate::error::{Effect, Error, Result};
+use crate::key::StateKey;
+use crate::lock::request::{
+    ExtendOutcome, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, OwnerId, ReleaseOutcome,
+};
+use crate::store::StateStore;
+
+/// How to take and hold a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockOptions {
+    /// How long a grant lasts unless extended.
+    pub lease: Duration,
+    /// How long to wait when it is busy; zero returns at once.
+    pub wait: Duration,
+    /// How it is shared.
+    pub mode: LockMode,
+    /// What operators see.
+    pub meta: String,
+    /// Whether the lease is extended for as long as the guard lives.
+    pub renew: bool,
+    /// With renewal: the guard is lost after this long in all, whatever happens.
+    pub hold_max: Option<Duration>,
+    /// With renewal: the lease is extended only while [`LockGuard::beat`] was called within this time, so that a stuck holder
+    /// loses the lock.
+    pub heartbeat: Option<Duration>,
+}
+
+impl LockOptions {
+    /// An exclusive lock for `lease`, without waiting and without renewal.
+    #[must_use]
+    pub const fn new(lease: Duration) -> Self {
+        Self {
+            lease,
+            wait: Duration::ZERO,
+            mode: LockMode::Exclusive,
+            meta: String::new(),
+            renew: false,
+            hold_max: None,
+            heartbeat: None,
+        }
+    }
+
+    /// Waits up to `wait` when the lock is busy.
+    #[must_use]
+    pub const fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Shares the lock in this mode.
+    #[must_use]
+    pub const fn mode(mut self, mode: LockMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Says who holds it and why, for operators.
+    #[must_use]
+    pub fn meta(mut self, meta: impl Into<String>) -> Self {
+        self.meta = meta.into();
+        self
+    }
+
+    /// Extends the lease for as long as the guard lives.
+    #[must_use]
+    pub const fn renew(mut self) -> Self {
+        self.renew = true;
+        self
+    }
+
+    /// With renewal: gives the lock up after this long in all.
+    #[must_use]
+    pub const fn hold_max(mut self, hold_max: Duration) -> Self {
+        self.hold_max = Some(hold_max);
+        self
+    }
+
+    /// With renewal: gives the lock up when [`LockGuard::beat`] was not called for this long.
+    #[must_use]
+    pub const fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = Some(heartbeat);
+        self
+    }
+}
+
+/// What came of asking for a lock.
+#[derive(Debug)]
+pub enum LockAttempt {
+    /// It is ours.
+    Acquired(LockGuard),
+    /// Others hold it, and did until the wait was over.
+    Busy(LockBusy),
+}
+
+impl LockAttempt {
+    /// The guard, if it is ours.
+    #[must_use]
+    pub fn acquired(self) -> Option<LockGuard> {
+        match self {
+            Self::Acquired(guard) => Some(guard),
+            Self::Busy(_) => None,
+        }
+    }
+}
+
+/// A held lock. Release it; dropping it releases it in the background, without telling whether it was still ours.
+#[derive(Debug)]
+pub struct LockGuard {
+    lease: Arc<Lease>,
+    renewal: Option<AbortHandle>,
+    runtime: Handle,
+    released: bool,
+}
+
+/// What the guard, its renewal and its watchers share.
+#[derive(Debug)]
+struct Lease {
+    store: Arc<dyn StateStore>,
+    key: StateKey,
+    owner: OwnerId,
+    token: FencingToken,
+    /// Both are read and written as a whole, for an instant; never held across an await.
+    times: Mutex<Times>,
+    lost: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// When we must have stopped: before the lease ends on the backend.
+    deadline: BootInstant,
+    /// How long before the deadline `lost` fires.
+    margin: Duration,
+    last_beat: BootInstant,
+}
+
+/// `lost` fires this share of the lease before the deadline: time to stop in, and slack for late timers.
+const MARGIN_SHARE: u32 = 10;
+const MARGIN_MAX: Duration = Duration::from_secs(2);
+/// Timers do not run during suspend: sleeps are cut, so that a deadline that passed meanwhile is seen this soon after.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
+
+impl LockGuard {
+    /// Asks `store` for the lock.
+    ///
+    /// Dropping the future leaves nothing held: the owner is released in the background.
+    ///
+    /// # Errors
+    /// As [`StateStore::lock_acquire`]. An error of unknown effect was followed by a release in the background.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn acquire(store: Arc<dyn StateStore>, key: &StateKey, options: &LockOptions) -> Result<LockAttempt> {
+        let request = LockRequest {
+            key: key.clone(),
+            owner: OwnerId::draw(),
+            lease: options.lease,
+            wait: options.wait,
+            mode: options.mode,
+            meta: options.meta.clone(),
+        };
+        let pending = Pending { store: Some(store), key, owner: request.owner, runtime: Handle::current() };
+        let (store, outcome) = pending.acquire(&request).await?;
+        Ok(match outcome {
+            LockOutcome::Granted(grant) => LockAttempt::Acquired(Self::new(store, request, grant, options)),
+            LockOutcome::Busy(busy) => LockAttempt::Busy(busy),
+        })
+    }
+
+    fn new(store: Arc<dyn StateStore>, request: LockRequest, grant: LockGrant, options: &LockOptions) -> Self {
+        let times = Times { deadline: grant.deadline, margin: margin(options.lease), last_beat: BootInstant::now() };
+        let lease = Arc::new(Lease {
+            store,
+            key: request.key,
+            owner: request.owner,
+            token: grant.token,
+            times: Mutex::new(times),
+            lost: CancellationToken::new(),
+        });
+        let runtime = Handle::current();
+        let renewal = options.renew.then(|| {
+            let renewal = Renewal {
+                lease: lease.clone(),
+                every: options.lease,
+                end: options.hold_max.map(|hold_max| BootInstant::now() + hold_max),
+                heartbeat: options.heartbeat,
+            };
+            runtime.spawn(renewal.run()).abort_handle()
+        });
+        Self { lease, renewal, runtime, released: false }
+    }
+
+    /// The lock's name.
+    #[must_use]
+    pub fn key(&self) -> &StateKey {
+        &self.lease.key
+    }
+
+    /// This acquisition.
+    #[must_use]
+    pub fn owner(&self) -> OwnerId {
+        self.lease.owner
+    }
+
+    /// The fencing token: write with [`Put::fenced_by`](crate::Put::fenced_by) what the lock protects.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.lease.token
+    }
+
+    /// How long the lock is certainly still ours; zero once it is lost.
+    #[must_use]
+    pub fn valid_for(&self) -> Duration {
+        if self.lease.lost.is_cancelled() {
+            return Duration::ZERO;
+        }
+        self.lease.times.lock().deadline.remaining()
+    }
+
+    /// Whether the lock is certainly still ours, by our own clock: asks nobody.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        !self.valid_for().is_zero()
+    }
+
+    /// Tells the renewal that the holder is alive; see [`LockOptions::heartbeat`].
+    pub fn beat(&self) {
+        self.lease.times.lock().last_beat = BootInstant::now();
+    }
+
+    /// Completes when the lock is lost or about to be: a tenth of the lease (at most 2 s) before our own deadline, when an
+    /// extension found it gone, or when the hold limit or a missing heartbeat ended the renewal. Independent of the guard's
+    /// life; completes also some time after a release.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let lease = self.lease.clone();
+        async move { lease.watch().await }
+    }
+
+    /// Moves the end of the lease to `lease` from now. On `Lost` the guard is lost.
+    ///
+    /// # Errors
+    /// As [`StateStore::lock_extend`]; the deadline stays where it was.
+    pub async fn extend(&self, lease: Duration) -> Result<ExtendOutcome> {
+        self.lease.extend(lease).await
+    }
+
+    /// Releases the lock. `AlreadyLost` when it was not ours any more: not an error, but what was done under it may have
+    /// overlapped with another holder.
+    ///
+    /// # Errors
+    /// As [`StateStore::lock_release`]; the lease then ends by itself.
+    pub async fn release(mut self) -> Result<ReleaseOutcome> {
+        self.stop_renewal();
+        let outcome = self.lease.store.lock_release(&self.lease.key, self.lease.owner).await;
+        // Only now: if this future is dropped while it waits, the guard's drop sends the release again.
+        self.released = true;
+        self.lease.lost.cancel();
+        outcome
+    }
+
+    fn stop_renewal(&mut self) {
+        if let Some(renewal) = self.renewal.take() {
+            renewal.abort();
+        }
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        self.stop_renewal();
+        if !self.released {
+            self.lease.lost.cancel();
+            release_in_background(&self.runtime, self.lease.store.clone(), self.lease.key.clone(), self.lease.owner);
+        }
+    }
+}
+
+fn margin(lease: Duration) -> Duration {
+    (lease / MARGIN_SHARE).min(MARGIN_MAX)
+}
+
+fn release_in_background(runtime: &Handle, store: Arc<dyn StateStore>, key: StateKey, owner: OwnerId) {
+    runtime.spawn(async move {
+        if let Err(error) = store.lock_release(&key, owner).await {
+            tracing::debug!(%key, %error, "a lock was not released in the background; its lease ends by itself");
+        }
+    });
+}
+
+/// An acquisition under way: dropped before its end, it releases its owner.
+struct Pending<'a> {
+    store: Option<Arc<dyn StateStore>>,
+    key: &'a StateKey,
+    owner: OwnerId,
+    runtime: Handle,
+}
+
+impl Pending<'_> {
+    async fn acquire(mut self, request: &LockRequest) -> Result<(Arc<dyn StateStore>, LockOutcome)> {
+        let store = self.store.clone().ok_or_else(|| Error::invalid("the acquisition was used twice"))?;
+        let outcome = store.lock_acquire(request).await;
+        if !matches!(&outcome, Err(error) if error.effect() == Effect::Unknown) {
+            self.store = None;
+        }
+        Ok((store, outcome?))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(store) = self.store.take() {
+            release_in_background(&self.runtime, store, self.key.clone(), self.owner);
+        }
+    }
+}
+
+impl Lease {
+    async fn extend(&self, lease: Duration) -> Result<ExtendOutcome> {
+        let sent_at = BootInstant::now();
+        let outcome = self.store.lock_extend(&self.key, self.owner, lease).await?;
+        match outcome {
+            ExtendOutcome::Extended => {
+                let mut times = self.times.lock();
+                times.deadline = sent_at + lease;
+                times.margin = margin(lease);
+            }
+            ExtendOutcome::Lost => self.lost.cancel(),
+        }
+        Ok(outcome)
+    }
+
+    /// Completes when the lock is lost, or is about to be.
+    async fn watch(&self) {
+        loop {
+            let left = self.left();
+            if left.is_zero() {
+                self.lost.cancel();
+                return;
+            }
+            tokio::select! {
+                () = self.lost.cancelled() => return,
+                () = tokio::time::sleep(left.min(SLEEP_MAX)) => {}
+            }
+        }
+    }
+
+    /// How long until `lost` must fire.
+    fn left(&self) -> Duration {
+        let times = *self.times.lock();
+        times.deadline.remaining().saturating_sub(times.margin)
+    }
+}
+
+/// Extends a lease for as long as it may.
+struct Renewal {
+    lease: Arc<Lease>,
+    every: Duration,
+    end: Option<BootInstant>,
+    heartbeat: Option<Duration>,
+}
+
+impl Renewal {
+    async fn run(self) {
+        let watch = self.lease.watch();
+        tokio::select! {
+            () = watch => {}
+            () = self.renew() => {}
+        }
+    }
+
+    /// Returns when the lock is lost, and never before.
+    async fn renew(&self) {
+        let mut pause = jittered(self.every / 3);
+        loop {
+            tokio::time::sleep(pause.min(self.until_end())).await;
+            if self.is_over() {
+                tracing::warn!(key = %self.lease.key, "a lock is given up: its hold limit or its heartbeat ended");
+                self.lease.lost.cancel();
+                return;
+            }
+            pause = match self.lease.extend(self.every).await {
+                Ok(ExtendOutcome::Extended) => jittered(self.every / 3),
+                Ok(ExtendOutcome::Lost) => return,
+                Err(error) => {
+                    tracing::debug!(key = %self.lease.key, %error, "a lock was not extended; trying again");
+                    jittered(self.every / 20)
+                }
+            };
+        }
+    }
+
+    fn until_end(&self) -> Duration {
+        self.end.map_or(Duration::MAX, BootInstant::remaining)
+    }
+
+    fn is_over(&self) -> bool {
+        let silent = |heartbeat| (self.lease.times.lock().last_beat + heartbeat).remaining().is_zero();
+        self.until_end().is_zero() || self.heartbeat.is_some_and(silent)
+    }
+}
+
+/// Between 80 % and 100 % of a pause, so that holders that began together do not extend together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.8..=1.0))
+}

@@ -1,0 +1,356 @@
+//! The lock record: one text that holds the last token, the last release, and who holds the lock.
+//!
+//! # Guarantees
+//! Tokens follow the rule of [`FencingToken::next`]. The record outlives its holders, so tokens go on rising; how long it is
+//! kept when nobody uses the lock is the driver's option, since the time floor of the rule stands in for a lost record.
+//!
+//! # How it works
+//! The first line is `L1 <last token> <owner of the last release, or ->`. Each further line is one holder:
+//! `<x|s|p> <permits> <token> <expires at µs> <held since µs> <owner> <meta>`. All times are the backend's clock.
+//! An owner that has released is refused from then on: a request that was delayed on a broken connection and arrives after
+//! the release of its own operation must not leave the lock held by nobody.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::entry::FencingToken;
+use crate::key::StateKey;
+use crate::lock::request::{
+    HOLDERS_MAX, LockBusy, LockHolder, LockMode, LockRequest, LockState, OwnerId, ReleaseOutcome,
+};
+
+const FORMAT: &str = "L1";
+
+/// A lock record in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LockRecord {
+    /// The newest token that was granted; 0 before the first grant.
+    pub last_token: u64,
+    /// Who released last.
+    pub last_release: Option<OwnerId>,
+    /// Who holds it, in order of their grants; may contain holders whose lease has ended.
+    pub holders: Vec<Holder>,
+}
+
+/// One holder in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// How it shares.
+    pub mode: LockMode,
+    /// Its token.
+    pub token: FencingToken,
+    /// When its lease ends, in µs of the backend's clock.
+    pub expires_at_us: u64,
+    /// When it was granted.
+    pub since_us: u64,
+    /// The acquisition.
+    pub owner: OwnerId,
+    /// What it said of itself.
+    pub meta: String,
+}
+
+/// What a record answers to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Granted now, or found granted to the same owner before.
+    Granted(FencingToken),
+    /// Others hold it.
+    Busy(LockBusy),
+    /// The space of tokens is used up.
+    TokensExhausted,
+}
+
+impl LockRecord {
+    /// Reads a record; `None` when the text is none.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        let mut head = lines.next()?.split(' ');
+        let (format, last_token, last_release) = (head.next()?, head.next()?, head.next()?);
+        if format != FORMAT || head.next().is_some() {
+            return None;
+        }
+        let last_token = last_token.parse().ok().filter(|token| *token < FencingToken::LIMIT)?;
+        let last_release = match last_release {
+            "-" => None,
+            owner => Some(OwnerId::from_text(owner.as_bytes())?),
+        };
+        let holders = lines.map(Holder::parse).collect::<Option<Vec<_>>>()?;
+        Some(Self { last_token, last_release, holders })
+    }
+
+    /// Writes the record into `text`, replacing what it held.
+    pub fn write(&self, text: &mut String) {
+        text.clear();
+        let mut number = itoa::Buffer::new();
+        text.push_str(FORMAT);
+        text.push(' ');
+        text.push_str(number.format(self.last_token));
+        text.push(' ');
+        match self.last_release {
+            Some(owner) => push_owner(text, owner),
+            None => text.push('-'),
+        }
+        text.push('\n');
+        for holder in &self.holders {
+            holder.write(text);
+        }
+    }
+
+    /// Grants the lock if nobody else's live lease forbids it. Holders whose lease has ended are removed first.
+    ///
+    /// An owner that holds it already keeps its token, and its lease begins anew: it counts its own deadline from the
+    /// request that was answered.
+    pub fn acquire(&mut self, request: &LockRequest, lease_ms: u64, now_us: u64) -> Grant {
+        self.drop_expired(now_us);
+        let expires_at_us = now_us.saturating_add(lease_ms.saturating_mul(1_000));
+        if let Some(ours) = self.holders.iter_mut().find(|holder| holder.owner == request.owner) {
+            ours.expires_at_us = expires_at_us;
+            return Grant::Granted(ours.token);
+        }
+        if self.last_release == Some(request.owner) || !self.admits(request.mode) {
+            return Grant::Busy(self.busy(now_us));
+        }
+        let Some(token) = FencingToken::next(self.last_token, now_us) else {
+            return Grant::TokensExhausted;
+        };
+        self.last_token = token.get();
+        self.holders.push(Holder {
+            mode: request.mode,
+            token,
+            expires_at_us,
+            since_us: now_us,
+            owner: request.owner,
+            meta: request.meta.clone(),
+        });
+        Grant::Granted(token)
+    }
+
+    /// Moves the end of the owner's lease to `lease_ms` from now; `false` when it has none any more.
+    pub fn extend(&mut self, owner: OwnerId, lease_ms: u64, now_us: u64) -> bool {
+        self.drop_expired(now_us);
+        let Some(holder) = self.holders.iter_mut().find(|holder| holder.owner == owner) else {
+            return false;
+        };
+        holder.expires_at_us = now_us.saturating_add(lease_ms.saturating_mul(1_000));
+        true
+    }
+
+    /// Ends the owner's lease. A repeated release of the last released owner reports `Released` again.
+    pub fn release(&mut self, owner: OwnerId, now_us: u64) -> ReleaseOutcome {
+        self.drop_expired(now_us);
+        if self.last_release == Some(owner) {
+            return ReleaseOutcome::Released;
+        }
+        let before = self.holders.len();
+        self.holders.retain(|holder| holder.owner != owner);
+        if self.holders.len() == before {
+            return ReleaseOutcome::AlreadyLost;
+        }
+        self.last_release = Some(owner);
+        ReleaseOutcome::Released
+    }
+
+    /// Ends all leases; returns how many were live.
+    pub fn force_release(&mut self, now_us: u64) -> usize {
+        self.drop_expired(now_us);
+        std::mem::take(&mut self.holders).len()
+    }
+
+    /// When the last lease ends, in µs; `None` without holders.
+    #[must_use]
+    pub fn last_expiry_us(&self) -> Option<u64> {
+        self.holders.iter().map(|holder| holder.expires_at_us).max()
+    }
+
+    /// The state as operators see it; `None` for a record that never granted anything.
+    #[must_use]
+    pub fn state(&self, key: &StateKey, now_us: u64) -> Option<LockState> {
+        let holders = self.holders.iter().filter(|holder| holder.is_live(now_us)).map(|holder| LockHolder {
+            owner: holder.owner,
+            mode: holder.mode,
+            token: holder.token,
+            expires_in: Duration::from_micros(holder.expires_at_us - now_us),
+            held_for: Duration::from_micros(now_us.saturating_sub(holder.since_us)),
+            meta: holder.meta.clone(),
+        });
+        Some(LockState {
+            key: key.clone(),
+            last_token: FencingToken::new(self.last_token).ok()?,
+            holders: holders.collect(),
+        })
+    }
+
+    /// Removes holders whose lease has ended.
+    pub fn drop_expired(&mut self, now_us: u64) {
+        self.holders.retain(|holder| holder.is_live(now_us));
+    }
+
+    /// Whether the live holders leave room for one more in this mode.
+    fn admits(&self, mode: LockMode) -> bool {
+        let others = self.holders.iter().map(|holder| holder.mode);
+        let count = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
+        match mode {
+            LockMode::Exclusive => count == 0,
+            LockMode::Shared => count < HOLDERS_MAX && { others }.all(|other| other == LockMode::Shared),
+            LockMode::Permit { of } => count < of && { others }.all(|other| matches!(other, LockMode::Permit { .. })),
+        }
+    }
+
+    fn busy(&self, now_us: u64) -> LockBusy {
+        let first_end_us = self.holders.iter().map(|holder| holder.expires_at_us).min();
+        LockBusy {
+            token: self.holders.iter().map(|holder| holder.token).max(),
+            retry_after: Duration::from_micros(first_end_us.map_or(0, |end_us| end_us.saturating_sub(now_us))),
+        }
+    }
+}
+
+impl Holder {
+    /// Whether the lease still lasts.
+    #[must_use]
+    pub const fn is_live(&self, now_us: u64) -> bool {
+        self.expires_at_us > now_us
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(7, ' ');
+        let mut next = || fields.next();
+        let (mode, permits) = (next()?, next()?.parse::<u32>().ok()?);
+        let mode = match mode {
+            "x" => LockMode::Exclusive,
+            "s" => LockMode::Shared,
+            "p" => LockMode::Permit { of: permits },
+            _ => return None,
+        };
+        Some(Self {
+            mode,
+            token: FencingToken::new(next()?.parse().ok()?).ok()?,
+            expires_at_us: next()?.parse().ok()?,
+            since_us: next()?.parse().ok()?,
+            owner: OwnerId::from_text(next()?.as_bytes())?,
+            meta: next()?.to_owned(),
+        })
+    }
+
+    fn write(&self, text: &mut String) {
+        let (mode, permits) = mode_fields(self.mode);
+        let mut number = itoa::Buffer::new();
+        text.push_str(mode);
+        for field in [u64::from(permits), self.token.get(), self.expires_at_us, self.since_us] {
+            text.push(' ');
+            text.push_str(number.format(field));
+        }
+        text.push(' ');
+        push_owner(text, self.owner);
+        text.push(' ');
+        text.push_str(&self.meta);
+        text.push('\n');
+    }
+}
+
+/// How a record and a script spell a mode: its letter and its permits.
+#[must_use]
+pub const fn mode_fields(mode: LockMode) -> (&'static str, u32) {
+    match mode {
+        LockMode::Exclusive => ("x", 1),
+        LockMode::Shared => ("s", HOLDERS_MAX),
+        LockMode::Permit { of } => ("p", of),
+    }
+}
+
+fn push_owner(text: &mut String, owner: OwnerId) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{owner}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Grant, LockRecord};
+    use crate::key::StateKey;
+    use crate::lock::request::{LockMode, LockRequest, ReleaseOutcome};
+
+    fn request(mode: LockMode) -> LockRequest {
+        let key = StateKey::new("n", "t", "k", "i").unwrap();
+        LockRequest { mode, meta: "node 7, job \"a b\"".to_owned(), ..LockRequest::new(key, Duration::from_secs(1)) }
+    }
+
+    fn token(grant: Grant) -> u64 {
+        match grant {
+            Grant::Granted(token) => token.get(),
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn records_read_back() {
+        let mut record = LockRecord::default();
+        let mut text = String::new();
+        for mode in [LockMode::Shared, LockMode::Shared] {
+            record.acquire(&request(mode), 1_000, 5);
+            record.write(&mut text);
+            assert_eq!(LockRecord::parse(text.as_bytes()), Some(record.clone()), "{text}");
+        }
+        let owner = record.holders[0].owner;
+        assert_eq!(record.release(owner, 6), ReleaseOutcome::Released);
+        record.write(&mut text);
+        assert_eq!(LockRecord::parse(text.as_bytes()), Some(record));
+        for cut in 0..text.len() - 1 {
+            let part = &text.as_bytes()[..cut];
+            assert!(LockRecord::parse(part).is_none_or(|record| record.holders.is_empty()), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn tokens_rise_over_release_expiry_and_a_lost_record() {
+        let mut record = LockRecord::default();
+        let first = request(LockMode::Exclusive);
+        let mut last = token(record.acquire(&first, 1_000, 100));
+        record.release(first.owner, 100);
+        let after_release = token(record.acquire(&request(LockMode::Exclusive), 1_000, 100));
+        assert!(after_release > last);
+        last = token(record.acquire(&request(LockMode::Exclusive), 1_000, 2_000_000));
+        assert!(last > after_release);
+        let mut lost = LockRecord::default();
+        assert!(token(lost.acquire(&request(LockMode::Exclusive), 1_000, 2_000_001)) > last);
+    }
+
+    #[test]
+    fn a_repeated_acquire_finds_its_own_grant_and_a_late_one_is_refused_after_release() {
+        let mut record = LockRecord::default();
+        let ours = request(LockMode::Exclusive);
+        let granted = token(record.acquire(&ours, 1_000, 100));
+        assert_eq!(token(record.acquire(&ours, 1_000, 200)), granted);
+        assert_eq!(record.release(ours.owner, 300), ReleaseOutcome::Released);
+        assert_eq!(record.release(ours.owner, 300), ReleaseOutcome::Released);
+        assert!(matches!(record.acquire(&ours, 1_000, 400), Grant::Busy(_)));
+    }
+
+    #[test]
+    fn modes_exclude_each_other_as_named() {
+        let mut record = LockRecord::default();
+        token(record.acquire(&request(LockMode::Shared), 1_000, 0));
+        token(record.acquire(&request(LockMode::Shared), 1_000, 0));
+        assert!(matches!(record.acquire(&request(LockMode::Exclusive), 1_000, 0), Grant::Busy(_)));
+        assert!(matches!(record.acquire(&request(LockMode::Permit { of: 9 }), 1_000, 0), Grant::Busy(_)));
+        let mut permits = LockRecord::default();
+        token(permits.acquire(&request(LockMode::Permit { of: 2 }), 1_000, 0));
+        token(permits.acquire(&request(LockMode::Permit { of: 2 }), 1_000, 0));
+        assert!(matches!(permits.acquire(&request(LockMode::Permit { of: 2 }), 1_000, 0), Grant::Busy(_)));
+        token(permits.acquire(&request(LockMode::Permit { of: 2 }), 1_000, 1_000_000));
+    }
+
+    #[test]
+    fn only_the_owner_extends_and_nobody_after_the_end() {
+        let mut record = LockRecord::default();
+        let ours = request(LockMode::Exclusive);
+        token(record.acquire(&ours, 1_000, 0));
+        assert!(!record.extend(request(LockMode::Exclusive).owner, 1_000, 10));
+        assert!(record.extend(ours.owner, 1_000, 999_999));
+        assert!(!record.extend(ours.owner, 1_000, 1_999_999));
+        assert_eq!(record.release(ours.owner, 1_999_999), ReleaseOutcome::AlreadyLost);
+    }
+}

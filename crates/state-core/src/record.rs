@@ -1,0 +1,149 @@
+//! What a value, a counter and a queue item look like as bytes, on every key-value backend alike.
+//!
+//! An engine that is embedded in one process and reached by protocol from another is one store because both write these.
+//!
+//! | record | bytes |
+//! |---|---|
+//! | value | `v`, version (22 characters), space, value |
+//! | fenced value | `f`, version (22), token (14 hexadecimal digits), space, value |
+//! | counter | its decimal text, as `INCRBY` writes it |
+//! | queue item | `i`, claim (22, `-` when unclaimed), space, attempt, space, due time in ms, space, payload |
+//!
+//! The headers have a fixed width and are text, so a script cuts them off by position and `redis-cli GET` shows the
+//! value readable behind them. What matches none of these is `Corrupt`; nothing is assumed in its place.
+
+use crate::entry::{FencingToken, Version};
+use crate::id::ID_TEXT_BYTES;
+
+const FENCE_TEXT_BYTES: usize = 14;
+const VALUE_HEADER_BYTES: usize = 1 + ID_TEXT_BYTES + 1;
+const FENCED_HEADER_BYTES: usize = 1 + ID_TEXT_BYTES + FENCE_TEXT_BYTES + 1;
+/// The most bytes that a record adds to a value.
+pub const RECORD_OVERHEAD_BYTES_MAX: usize = FENCED_HEADER_BYTES;
+
+/// A stored value or counter, read where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A value.
+    Value {
+        /// The version of its last write.
+        version: Version,
+        /// The highest token that it was written with.
+        fence: Option<FencingToken>,
+        /// Its bytes: the end of the record.
+        value: &'a [u8],
+    },
+    /// A counter.
+    Counter(i64),
+}
+
+impl<'a> Record<'a> {
+    /// Reads a record; `None` when the bytes are none.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.first()? {
+            b'v' => {
+                let (header, value) = bytes.split_at_checked(VALUE_HEADER_BYTES)?;
+                let version = Version::from_text(header.get(1..=ID_TEXT_BYTES)?)?;
+                (header.last() == Some(&b' ')).then_some(Self::Value { version, fence: None, value })
+            }
+            b'f' => {
+                let (header, value) = bytes.split_at_checked(FENCED_HEADER_BYTES)?;
+                let version = Version::from_text(header.get(1..=ID_TEXT_BYTES)?)?;
+                let fence = parse_fence(header.get(1 + ID_TEXT_BYTES..FENCED_HEADER_BYTES - 1)?)?;
+                (header.last() == Some(&b' ')).then_some(Self::Value { version, fence: Some(fence), value })
+            }
+            _ => parse_counter(bytes).map(Self::Counter),
+        }
+    }
+
+    /// How many bytes precede the value.
+    #[must_use]
+    pub const fn header_bytes(&self) -> usize {
+        match self {
+            Self::Value { fence: None, .. } => VALUE_HEADER_BYTES,
+            Self::Value { fence: Some(_), .. } => FENCED_HEADER_BYTES,
+            Self::Counter(_) => 0,
+        }
+    }
+}
+
+/// The header of a value record: what precedes the value.
+#[derive(Clone, Copy)]
+pub struct ValueHeader {
+    bytes: [u8; FENCED_HEADER_BYTES],
+    len: usize,
+}
+
+impl ValueHeader {
+    /// The header for this version and fence.
+    #[must_use]
+    pub fn new(version: Version, fence: Option<FencingToken>) -> Self {
+        let mut bytes = [b' '; FENCED_HEADER_BYTES];
+        bytes[1..=ID_TEXT_BYTES].copy_from_slice(&version.to_text());
+        let Some(fence) = fence else {
+            bytes[0] = b'v';
+            return Self { bytes, len: VALUE_HEADER_BYTES };
+        };
+        bytes[0] = b'f';
+        let mut rest = fence.get();
+        for digit in bytes[1 + ID_TEXT_BYTES..][..FENCE_TEXT_BYTES].iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(rest % 16) as usize];
+            rest /= 16;
+        }
+        Self { bytes, len: FENCED_HEADER_BYTES }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+fn parse_fence(text: &[u8]) -> Option<FencingToken> {
+    // `from_str_radix` would accept a sign.
+    if !text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    let number = u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()?;
+    FencingToken::new(number).ok()
+}
+
+/// Only the text that formatting the number gives: no sign for positive numbers, no leading zeros.
+fn parse_counter(text: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (itoa::Buffer::new().format(number).as_bytes() == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, ValueHeader};
+    use crate::entry::{FencingToken, Version};
+
+    #[test]
+    fn values_read_back_with_version_and_fence() {
+        for fence in [None, Some(FencingToken::new(1).unwrap()), Some(FencingToken::new((1 << 53) - 1).unwrap())] {
+            let version = Version::draw();
+            let header = ValueHeader::new(version, fence);
+            let bytes = [header.as_bytes(), b"some value"].concat();
+            let record = Record::parse(&bytes).unwrap();
+            assert_eq!(record, Record::Value { version, fence, value: b"some value" });
+            assert_eq!(record.header_bytes(), header.as_bytes().len());
+            assert!(Record::parse(header.as_bytes()).is_some(), "an empty value is a value");
+            for cut in 0..header.as_bytes().len() {
+                assert_eq!(Record::parse(&bytes[..cut]), None, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn counters_are_their_canonical_text_only() {
+        for number in [0, 1, -1, i64::MAX, i64::MIN] {
+            assert_eq!(Record::parse(number.to_string().as_bytes()), Some(Record::Counter(number)));
+        }
+        for bad in ["", "+1", "01", "-0", "1 ", "9223372036854775808", "hello", "v", "f"] {
+            assert_eq!(Record::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}
