@@ -1,7 +1,7 @@
 //! What the owner of an engine decides when creating it.
 
-/// Number of segments unless configured: at 5 million keys each holds about 5,000, which is resized in well under a millisecond,
-/// and two of 64 threads meet in one segment in 3 of 100 accesses at most.
+/// Number of segments unless configured: at 5 million keys each holds about 5,000, few enough to be resized whole, and with
+/// 64 threads inside the engine at every moment 6 of 100 accesses find their segment taken.
 pub const SEGMENTS_DEFAULT: usize = 1_024;
 
 /// Most segments that an engine is split into. Above this the empty tables cost more than any lock contention.
@@ -28,11 +28,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self {
-            segments: SEGMENTS_DEFAULT,
-            memory_bytes_max: None,
-            hash_seed: None,
-        }
+        Self { segments: SEGMENTS_DEFAULT, memory_bytes_max: None, hash_seed: None }
     }
 }
 
@@ -49,13 +45,7 @@ mod tests {
 
     #[test]
     fn segment_count_is_a_power_of_two_within_bounds() {
-        let count = |segments| {
-            EngineConfig {
-                segments,
-                ..EngineConfig::default()
-            }
-            .segment_count()
-        };
+        let count = |segments| EngineConfig { segments, ..EngineConfig::default() }.segment_count();
         assert_eq!(count(0), 1);
         assert_eq!(count(1), 1);
         assert_eq!(count(5), 8);

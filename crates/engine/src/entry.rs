@@ -31,10 +31,7 @@ const DEADLINE_BYTES: usize = 8;
 const DEADLINE_FLAG: u32 = 1 << 31;
 
 const _: () = assert!(size_of::<Entry>() == 16, "a table slot is 16 bytes");
-const _: () = assert!(
-    KEY_BYTES_MAX < DEADLINE_FLAG as usize,
-    "a key length never touches the flag"
-);
+const _: () = assert!(KEY_BYTES_MAX < DEADLINE_FLAG as usize, "a key length never touches the flag");
 
 /// Whether an entry with this deadline is gone.
 ///
@@ -159,13 +156,8 @@ impl StrEntry {
         if self.key_len_field() & DEADLINE_FLAG == 0 {
             return None;
         }
-        let (_, rest) = self
-            .0
-            .split_first_chunk::<KEY_LEN_BYTES>()
-            .expect("a string entry starts with its header");
-        let deadline = rest
-            .first_chunk::<DEADLINE_BYTES>()
-            .expect("a flagged header holds a deadline");
+        let (_, rest) = self.0.split_first_chunk::<KEY_LEN_BYTES>().expect("a string entry starts with its header");
+        let deadline = rest.first_chunk::<DEADLINE_BYTES>().expect("a flagged header holds a deadline");
         Some(u64::from_le_bytes(*deadline))
     }
 
@@ -173,20 +165,14 @@ impl StrEntry {
         match (self.expires_at_ms(), expires_at_ms) {
             (None, None) => {}
             (Some(_), Some(at_ms)) => {
-                self.0[KEY_LEN_BYTES..KEY_LEN_BYTES + DEADLINE_BYTES]
-                    .copy_from_slice(&at_ms.to_le_bytes());
+                self.0[KEY_LEN_BYTES..KEY_LEN_BYTES + DEADLINE_BYTES].copy_from_slice(&at_ms.to_le_bytes());
             }
             _ => *self = Self::new(self.key(), &[self.value()], expires_at_ms),
         }
     }
 
     fn key_len_field(&self) -> u32 {
-        u32::from_le_bytes(
-            *self
-                .0
-                .first_chunk()
-                .expect("a string entry starts with its header"),
-        )
+        u32::from_le_bytes(*self.0.first_chunk().expect("a string entry starts with its header"))
     }
 
     fn key_start(&self) -> usize {
@@ -199,31 +185,18 @@ impl StrEntry {
 }
 
 fn key_start(has_deadline: bool) -> usize {
-    if has_deadline {
-        KEY_LEN_BYTES + DEADLINE_BYTES
-    } else {
-        KEY_LEN_BYTES
-    }
+    if has_deadline { KEY_LEN_BYTES + DEADLINE_BYTES } else { KEY_LEN_BYTES }
 }
 
 fn key_len_field(key: &[u8], expires_at_ms: Option<u64>) -> u32 {
-    assert!(
-        key.len() <= KEY_BYTES_MAX,
-        "callers refuse keys above KEY_BYTES_MAX"
-    );
+    assert!(key.len() <= KEY_BYTES_MAX, "callers refuse keys above KEY_BYTES_MAX");
     // Fits: KEY_BYTES_MAX is below 2^31.
     let key_len = key.len() as u32;
-    if expires_at_ms.is_some() {
-        key_len | DEADLINE_FLAG
-    } else {
-        key_len
-    }
+    if expires_at_ms.is_some() { key_len | DEADLINE_FLAG } else { key_len }
 }
 
 fn encoded_len(key: &[u8], parts: &[&[u8]], expires_at_ms: Option<u64>) -> usize {
-    key_start(expires_at_ms.is_some())
-        + key.len()
-        + parts.iter().map(|part| part.len()).sum::<usize>()
+    key_start(expires_at_ms.is_some()) + key.len() + parts.iter().map(|part| part.len()).sum::<usize>()
 }
 
 /// The estimated memory of one allocation.
@@ -320,11 +293,7 @@ mod tests {
     #[test]
     fn string_reads_back_what_was_written() {
         for deadline in [None, Some(0), Some(7), Some(u64::MAX)] {
-            for (key, parts) in [
-                (&b"key"[..], &[&b"he"[..], b"", b"llo"][..]),
-                (b"", &[]),
-                (b"k", &[b""]),
-            ] {
+            for (key, parts) in [(&b"key"[..], &[&b"he"[..], b"", b"llo"][..]), (b"", &[]), (b"k", &[b""])] {
                 let string = StrEntry::new(key, parts, deadline);
                 assert_eq!(string.key(), key);
                 assert_eq!(string.value(), parts.concat());
@@ -338,18 +307,12 @@ mod tests {
         let mut string = StrEntry::new(b"key", &[b"value"], Some(5));
         let address = string.0.as_ptr();
         assert!(string.write_over(&[b"VA", b"LUE"], Some(6)));
-        assert_eq!(
-            (string.value(), string.expires_at_ms()),
-            (&b"VALUE"[..], Some(6))
-        );
+        assert_eq!((string.value(), string.expires_at_ms()), (&b"VALUE"[..], Some(6)));
         assert_eq!(string.0.as_ptr(), address);
 
         assert!(!string.write_over(&[b"longer"], Some(7)));
         assert!(!string.write_over(&[b"value"], None));
-        assert_eq!(
-            (string.value(), string.expires_at_ms()),
-            (&b"VALUE"[..], Some(6))
-        );
+        assert_eq!((string.value(), string.expires_at_ms()), (&b"VALUE"[..], Some(6)));
     }
 
     #[test]
@@ -360,14 +323,9 @@ mod tests {
             entry.set_expires_at_ms(deadline);
             assert_eq!(entry.expires_at_ms(), deadline);
             assert_eq!(entry.key(), b"key");
-            let Entry::Str(string) = &entry else {
-                panic!("still a string")
-            };
+            let Entry::Str(string) = &entry else { panic!("still a string") };
             assert_eq!(string.value(), b"value");
-            assert_eq!(
-                entry.cost_bytes(),
-                bare_bytes + if deadline.is_some() { 8 } else { 0 }
-            );
+            assert_eq!(entry.cost_bytes(), bare_bytes + if deadline.is_some() { 8 } else { 0 });
         }
     }
 }

@@ -21,9 +21,9 @@ pub enum EngineError {
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfMemory => f.write_str(
-                "the write needs more memory than memory_bytes_max allows: remove keys or raise the bound",
-            ),
+            Self::OutOfMemory => {
+                f.write_str("the write needs more memory than memory_bytes_max allows: remove keys or raise the bound")
+            }
             Self::WrongType => f.write_str("the key holds another kind of value than the operation works on"),
             Self::KeyTooLong => write!(f, "the key is longer than {KEY_BYTES_MAX} bytes: use a shorter key"),
             Self::ScoreNotANumber => f.write_str("the score is not a number: use a finite or an infinite one"),

@@ -41,11 +41,7 @@ pub(crate) struct Deadlines {
 
 impl Deadlines {
     pub(crate) fn new() -> Self {
-        Self {
-            soonest_ms: NEVER_MS,
-            blocks: Box::default(),
-            next_block: 0,
-        }
+        Self { soonest_ms: NEVER_MS, blocks: Box::default(), next_block: 0 }
     }
 
     /// Whether some entry may have expired.
@@ -58,11 +54,7 @@ impl Deadlines {
         if self.blocks.is_empty() {
             self.blocks = bounds(buckets, NEVER_MS);
         }
-        debug_assert_eq!(
-            self.blocks.len(),
-            buckets.div_ceil(BLOCK_BUCKETS),
-            "bounds follow the table"
-        );
+        debug_assert_eq!(self.blocks.len(), buckets.div_ceil(BLOCK_BUCKETS), "bounds follow the table");
         let bound_ms = &mut self.blocks[bucket / BLOCK_BUCKETS];
         *bound_ms = at_ms.min(*bound_ms);
         self.soonest_ms = at_ms.min(self.soonest_ms);
@@ -71,11 +63,7 @@ impl Deadlines {
     /// The table has moved its entries and has `buckets` now.
     pub(crate) fn entries_moved(&mut self, buckets: usize) {
         self.next_block = 0;
-        self.blocks = if self.soonest_ms == NEVER_MS {
-            Box::default()
-        } else {
-            bounds(buckets, self.soonest_ms)
-        };
+        self.blocks = if self.soonest_ms == NEVER_MS { Box::default() } else { bounds(buckets, self.soonest_ms) };
     }
 
     /// All blocks are exact up to now: so is the segment.
@@ -109,20 +97,14 @@ impl Segment {
         visits_max: u32,
         removed: &mut Vec<Entry>,
     ) -> ExpireStep {
-        assert!(
-            visits_max as usize >= BLOCK_BUCKETS,
-            "a step can visit one block"
-        );
+        assert!(visits_max as usize >= BLOCK_BUCKETS, "a step can visit one block");
         let blocks = self.deadlines.blocks.len();
         let mut visited = 0;
         for _ in 0..blocks {
             let block = self.deadlines.next_block;
             if is_expired(Some(self.deadlines.blocks[block]), now_ms) {
                 if visited + BLOCK_BUCKETS as u32 > visits_max {
-                    return ExpireStep {
-                        visited,
-                        is_done: false,
-                    };
+                    return ExpireStep { visited, is_done: false };
                 }
                 visited += self.expire_block(context, block, now_ms, removed);
             }
@@ -130,20 +112,11 @@ impl Segment {
         }
         self.deadlines.settle();
         self.shrink_if_sparse(context);
-        ExpireStep {
-            visited,
-            is_done: true,
-        }
+        ExpireStep { visited, is_done: true }
     }
 
     /// Visits all entries of a block and makes its bound exact. Returns how many there were.
-    fn expire_block(
-        &mut self,
-        context: &Context,
-        block: usize,
-        now_ms: u64,
-        removed: &mut Vec<Entry>,
-    ) -> u32 {
+    fn expire_block(&mut self, context: &Context, block: usize, now_ms: u64, removed: &mut Vec<Entry>) -> u32 {
         let mut visited = 0;
         let mut bound_ms = NEVER_MS;
         for bucket in block * BLOCK_BUCKETS..(block + 1) * BLOCK_BUCKETS {

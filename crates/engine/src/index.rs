@@ -46,9 +46,7 @@ pub(crate) struct OrderedIndex {
 impl OrderedIndex {
     pub(crate) fn new(segments: usize) -> Self {
         let shards = segments.min(SHARDS_MAX);
-        Self {
-            shards: (0..shards).map(|_| Mutex::new(Keys::new())).collect(),
-        }
+        Self { shards: (0..shards).map(|_| Mutex::new(Keys::new())).collect() }
     }
 
     pub(crate) fn insert(&self, segment: usize, key: &[u8]) {
@@ -71,12 +69,7 @@ impl OrderedIndex {
     }
 
     /// All keys that start with `prefix` and are greater than `after`, in order. `keys_expected` sizes the batches.
-    pub(crate) fn merge<'a>(
-        &'a self,
-        prefix: &'a [u8],
-        after: Option<&[u8]>,
-        keys_expected: usize,
-    ) -> Merge<'a> {
+    pub(crate) fn merge<'a>(&'a self, prefix: &'a [u8], after: Option<&[u8]>, keys_expected: usize) -> Merge<'a> {
         // Keys spread evenly over the shards, so this many from each make a page; two more against unevenness.
         let batch_keys = (keys_expected / self.shards.len() + 2).min(BATCH_KEYS_MAX);
         let mut merge = Merge {
@@ -154,10 +147,7 @@ mod tests {
     fn filled(keys: u32) -> OrderedIndex {
         let index = OrderedIndex::new(1_024);
         for number in 0..keys {
-            index.insert(
-                number.wrapping_mul(7_919) as usize,
-                format!("k{number:05}").as_bytes(),
-            );
+            index.insert(number.wrapping_mul(7_919) as usize, format!("k{number:05}").as_bytes());
         }
         index
     }

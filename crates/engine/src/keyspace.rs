@@ -67,15 +67,9 @@ impl Engine {
         let count = config.segment_count();
         let index = OrderedIndex::new(count);
         Self(Arc::new(Keyspace {
-            segments: (0..count)
-                .map(|number| Padded(Mutex::new(Segment::new(number))))
-                .collect(),
+            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number)))).collect(),
             segment_mask: count as u64 - 1,
-            context: Context::new(
-                config.hash_seed,
-                Memory::new(config.memory_bytes_max),
-                index,
-            ),
+            context: Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), index),
             is_indexed: AtomicBool::new(false),
             index_build: Mutex::new(()),
             expire_cursor: Mutex::new(0),
@@ -117,43 +111,19 @@ impl Engine {
         let keyspace = &*self.0;
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
-        update(&mut Slot::open(
-            &keyspace.context,
-            &mut segment,
-            key,
-            hash,
-            now_ms,
-        ))
+        update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms))
     }
 
     /// Runs `update` as one atomic step on all of `keys`: nobody sees some of its writes without the others.
     /// A key may be named twice; both names then mean the same value.
-    pub fn update_many<R>(
-        &self,
-        keys: &[&[u8]],
-        now_ms: u64,
-        update: impl FnOnce(&mut Slots<'_>) -> R,
-    ) -> R {
+    pub fn update_many<R>(&self, keys: &[&[u8]], now_ms: u64, update: impl FnOnce(&mut Slots<'_>) -> R) -> R {
         let keyspace = &*self.0;
         let hashes: Vec<u64> = keys.iter().map(|key| keyspace.context.hash(key)).collect();
-        let mut numbers: Vec<usize> = hashes
-            .iter()
-            .map(|hash| keyspace.segment_of(*hash))
-            .collect();
+        let mut numbers: Vec<usize> = hashes.iter().map(|hash| keyspace.segment_of(*hash)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let guards = numbers
-            .iter()
-            .map(|number| keyspace.lock(*number))
-            .collect();
-        update(&mut Slots {
-            keyspace,
-            keys,
-            hashes,
-            numbers,
-            guards,
-            now_ms,
-        })
+        let guards = numbers.iter().map(|number| keyspace.lock(*number)).collect();
+        update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms })
     }
 
     /// Visits keys in byte order: those that start with `prefix` and are greater than `after`, at most `limit` of them.
@@ -243,10 +213,7 @@ impl Engine {
     /// Numbers about this engine; locks one segment after the other.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            bytes_max: self.0.context.memory.bytes_max(),
-            ..Stats::default()
-        };
+        let mut stats = Stats { bytes_max: self.0.context.memory.bytes_max(), ..Stats::default() };
         for number in 0..self.0.segments.len() {
             let segment = self.0.lock(number);
             stats.keys += segment.table.len() as u64;
@@ -260,9 +227,7 @@ impl Engine {
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..self.0.segments.len())
-            .map(|number| self.0.lock(number).table.len())
-            .sum()
+        (0..self.0.segments.len()).map(|number| self.0.lock(number).table.len()).sum()
     }
 
     /// Whether there is no key, not even an expired one.
@@ -274,13 +239,8 @@ impl Engine {
     /// Removes all keys in one atomic step; their memory is freed after the locks are released.
     pub fn clear(&self) {
         let keyspace = &*self.0;
-        let mut guards: Vec<_> = (0..keyspace.segments.len())
-            .map(|number| keyspace.lock(number))
-            .collect();
-        let tables: Vec<_> = guards
-            .iter_mut()
-            .map(|segment| segment.take_all(&keyspace.context))
-            .collect();
+        let mut guards: Vec<_> = (0..keyspace.segments.len()).map(|number| keyspace.lock(number)).collect();
+        let tables: Vec<_> = guards.iter_mut().map(|segment| segment.take_all(&keyspace.context)).collect();
         keyspace.context.index.clear();
         drop(guards);
         drop(tables);
@@ -290,9 +250,7 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No contents: keys and values are the application's, and may be secret.
-        f.debug_struct("Engine")
-            .field("segments", &self.0.segments.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Engine").field("segments", &self.0.segments.len()).finish_non_exhaustive()
     }
 }
 
@@ -315,17 +273,9 @@ impl Slots<'_> {
     /// If there is no such position.
     pub fn slot(&mut self, position: usize) -> Slot<'_> {
         let hash = self.hashes[position];
-        let guard = self
-            .numbers
-            .binary_search(&self.keyspace.segment_of(hash))
-            .expect("the segments of all keys are locked");
-        Slot::open(
-            &self.keyspace.context,
-            &mut self.guards[guard],
-            self.keys[position],
-            hash,
-            self.now_ms,
-        )
+        let guard =
+            self.numbers.binary_search(&self.keyspace.segment_of(hash)).expect("the segments of all keys are locked");
+        Slot::open(&self.keyspace.context, &mut self.guards[guard], self.keys[position], hash, self.now_ms)
     }
 }
 
@@ -363,9 +313,7 @@ mod tests {
     }
 
     fn put(engine: &Engine, key: &[u8], expiry: Expiry) {
-        engine
-            .update(key, 0, |slot| slot.set_str(&[key], expiry))
-            .expect("no bound is configured");
+        engine.update(key, 0, |slot| slot.set_str(&[key], expiry)).expect("no bound is configured");
     }
 
     #[test]
@@ -401,20 +349,9 @@ mod tests {
 
     #[test]
     fn smallest_budget_still_makes_progress() {
-        let engine = Engine::new(EngineConfig {
-            segments: 1,
-            ..EngineConfig::default()
-        });
+        let engine = Engine::new(EngineConfig { segments: 1, ..EngineConfig::default() });
         for number in 0_u32..500 {
-            put(
-                &engine,
-                &number.to_le_bytes(),
-                if number % 5 == 0 {
-                    Expiry::At(10)
-                } else {
-                    Expiry::At(20)
-                },
-            );
+            put(&engine, &number.to_le_bytes(), if number % 5 == 0 { Expiry::At(10) } else { Expiry::At(20) });
         }
         while engine.expire_cycle(11, 0).ran_out {}
         assert_eq!(engine.len(), 400);
@@ -428,10 +365,7 @@ mod tests {
             put(&engine, &number.to_le_bytes(), Expiry::At(1_000));
         }
         let report = engine.expire_cycle(1_001, u32::MAX);
-        assert_eq!(
-            (report.expired, report.visited, report.ran_out),
-            (KEYS, KEYS, false)
-        );
+        assert_eq!((report.expired, report.visited, report.ran_out), (KEYS, KEYS, false));
         assert_eq!(engine.stats().bytes, 0);
     }
 
@@ -440,10 +374,7 @@ mod tests {
         let engine = engine();
         engine.update_many(&[b"a", b"b", b"a"], 0, |slots| {
             slots.slot(0).set_str(&[b"1"], Expiry::Clear).expect("fits");
-            assert_eq!(
-                slots.slot(2).get().and_then(|value| value.as_str()),
-                Some(&b"1"[..])
-            );
+            assert_eq!(slots.slot(2).get().and_then(|value| value.as_str()), Some(&b"1"[..]));
             assert!(slots.slot(1).get().is_none());
             assert!(slots.slot(2).remove());
             assert!(slots.slot(0).get().is_none());

@@ -21,10 +21,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(bytes_max: Option<u64>) -> Self {
-        Self {
-            bytes_max,
-            used_bytes: AtomicU64::new(0),
-        }
+        Self { bytes_max, used_bytes: AtomicU64::new(0) }
     }
 
     pub(crate) fn bytes_max(&self) -> Option<u64> {
@@ -93,10 +90,7 @@ mod tests {
     fn refused_growth_takes_nothing() {
         let memory = Memory::new(Some(100));
         let mut segment_bytes = 0;
-        let mut account = Account {
-            memory: &memory,
-            segment_bytes: &mut segment_bytes,
-        };
+        let mut account = Account { memory: &memory, segment_bytes: &mut segment_bytes };
         assert_eq!(account.grow(80), Ok(()));
         assert_eq!(account.grow(21), Err(EngineError::OutOfMemory));
         assert_eq!(account.grow(u64::MAX), Err(EngineError::OutOfMemory));

@@ -42,11 +42,7 @@ impl Context {
             Some(seed) => SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             None => SeedableRandomState::random(),
         };
-        Self {
-            hasher,
-            memory,
-            index,
-        }
+        Self { hasher, memory, index }
     }
 
     #[inline]
@@ -87,16 +83,8 @@ impl Segment {
 
     /// The bucket of `key`, unless it is absent or has expired; what has expired is removed.
     #[inline]
-    pub(crate) fn find_live(
-        &mut self,
-        context: &Context,
-        key: &[u8],
-        hash: u64,
-        now_ms: u64,
-    ) -> Option<usize> {
-        let bucket = self
-            .table
-            .find_bucket_index(hash, |entry| entry.key() == key)?;
+    pub(crate) fn find_live(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
+        let bucket = self.table.find_bucket_index(hash, |entry| entry.key() == key)?;
         if is_expired(self.get(bucket)?.expires_at_ms(), now_ms) {
             self.remove_expired(context, bucket);
             return None;
@@ -115,12 +103,7 @@ impl Segment {
     }
 
     /// Adds an entry for a key that is absent. Returns its bucket.
-    pub(crate) fn insert(
-        &mut self,
-        context: &Context,
-        hash: u64,
-        entry: Entry,
-    ) -> Result<usize, EngineError> {
+    pub(crate) fn insert(&mut self, context: &Context, hash: u64, entry: Entry) -> Result<usize, EngineError> {
         let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
         self.account(context).grow(cost_bytes)?;
         Ok(self.insert_paid(context, hash, entry))
@@ -152,10 +135,7 @@ impl Segment {
         let bytes_before = entry.cost_bytes();
         let new = Entry::Str(StrEntry::new(entry.key(), parts, expires_at_ms));
         // Only the two fields: `entry` still borrows the table.
-        let mut account = Account {
-            memory: &context.memory,
-            segment_bytes: &mut self.bytes,
-        };
+        let mut account = Account { memory: &context.memory, segment_bytes: &mut self.bytes };
         account.resize(bytes_before, new.cost_bytes())?;
         *entry = new;
         self.deadline_changed(bucket, deadline_before, expires_at_ms);
@@ -163,12 +143,7 @@ impl Segment {
     }
 
     /// Changes the deadline of the entry in `bucket`. Never refused: a ttl is how memory comes back.
-    pub(crate) fn set_deadline(
-        &mut self,
-        context: &Context,
-        bucket: usize,
-        expires_at_ms: Option<u64>,
-    ) {
+    pub(crate) fn set_deadline(&mut self, context: &Context, bucket: usize, expires_at_ms: Option<u64>) {
         let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
         let (deadline_before, bytes_before) = (entry.expires_at_ms(), entry.cost_bytes());
         entry.set_expires_at_ms(expires_at_ms);
@@ -214,8 +189,7 @@ impl Segment {
     pub(crate) fn shrink_if_sparse(&mut self, context: &Context) {
         let (len, capacity) = (self.table.len(), self.table.capacity());
         if capacity >= SHRINK_CAPACITY_MIN && len * SHRINK_SPARSENESS < capacity {
-            self.table
-                .shrink_to(len * 2, |entry| context.hash(entry.key()));
+            self.table.shrink_to(len * 2, |entry| context.hash(entry.key()));
             self.deadlines.entries_moved(self.table.num_buckets());
         }
     }
@@ -226,22 +200,13 @@ impl Segment {
             return;
         }
         self.is_indexed = true;
-        let cost_bytes = self
-            .table
-            .iter()
-            .map(|entry| index_cost_bytes(entry.key()))
-            .sum();
+        let cost_bytes = self.table.iter().map(|entry| index_cost_bytes(entry.key())).sum();
         self.account(context).grow_always(cost_bytes);
-        context
-            .index
-            .extend(self.number, self.table.iter().map(Entry::key));
+        context.index.extend(self.number, self.table.iter().map(Entry::key));
     }
 
     pub(crate) fn account<'a>(&'a mut self, context: &'a Context) -> Account<'a> {
-        Account {
-            memory: &context.memory,
-            segment_bytes: &mut self.bytes,
-        }
+        Account { memory: &context.memory, segment_bytes: &mut self.bytes }
     }
 
     fn insert_paid(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
@@ -250,9 +215,7 @@ impl Segment {
             context.index.insert(self.number, entry.key());
         }
         let expires_at_ms = entry.expires_at_ms();
-        let occupied = self
-            .table
-            .insert_unique(hash, entry, |entry| context.hash(entry.key()));
+        let occupied = self.table.insert_unique(hash, entry, |entry| context.hash(entry.key()));
         let bucket = occupied.bucket_index();
         self.deadline_changed(bucket, None, expires_at_ms);
         bucket
@@ -267,29 +230,20 @@ impl Segment {
     }
 
     fn deadline_changed(&mut self, bucket: usize, before: Option<u64>, after: Option<u64>) {
-        self.keys_with_ttl =
-            self.keys_with_ttl + u64::from(after.is_some()) - u64::from(before.is_some());
+        self.keys_with_ttl = self.keys_with_ttl + u64::from(after.is_some()) - u64::from(before.is_some());
         if let Some(at_ms) = after {
             self.deadlines.note(bucket, self.table.num_buckets(), at_ms);
         }
     }
 
     fn index_cost_bytes(&self, key: &[u8]) -> u64 {
-        if self.is_indexed {
-            index_cost_bytes(key)
-        } else {
-            0
-        }
+        if self.is_indexed { index_cost_bytes(key) } else { 0 }
     }
 }
 
 /// Refuses a key that the entry layout cannot hold.
 pub(crate) fn check_key(key: &[u8]) -> Result<(), EngineError> {
-    if key.len() > KEY_BYTES_MAX {
-        Err(EngineError::KeyTooLong)
-    } else {
-        Ok(())
-    }
+    if key.len() > KEY_BYTES_MAX { Err(EngineError::KeyTooLong) } else { Ok(()) }
 }
 
 const BUCKET_IS_TAKEN: &str = "a bucket number is used before its entry is removed or moved";
@@ -305,16 +259,9 @@ mod tests {
         Context::new(Some(1), Memory::new(None), OrderedIndex::new(1))
     }
 
-    fn put(
-        segment: &mut Segment,
-        context: &Context,
-        key: &[u8],
-        expires_at_ms: Option<u64>,
-    ) -> usize {
+    fn put(segment: &mut Segment, context: &Context, key: &[u8], expires_at_ms: Option<u64>) -> usize {
         let entry = Entry::Str(StrEntry::new(key, &[b"value"], expires_at_ms));
-        segment
-            .insert(context, context.hash(key), entry)
-            .expect("no bound is configured")
+        segment.insert(context, context.hash(key), entry).expect("no bound is configured")
     }
 
     #[test]
@@ -325,30 +272,18 @@ mod tests {
             if number == 500 {
                 segment.build_index(&context);
             }
-            put(
-                &mut segment,
-                &context,
-                &number.to_le_bytes(),
-                (number % 2 == 0).then_some(10),
-            );
+            put(&mut segment, &context, &number.to_le_bytes(), (number % 2 == 0).then_some(10));
         }
         assert_eq!(segment.keys_with_ttl, 500);
         for number in 0_u32..1_000 {
             let key = number.to_le_bytes();
-            let bucket = segment
-                .find_live(&context, &key, context.hash(&key), 0)
-                .expect("it was put");
+            let bucket = segment.find_live(&context, &key, context.hash(&key), 0).expect("it was put");
             segment.remove(&context, bucket);
             segment.shrink_if_sparse(&context);
         }
-        assert_eq!(
-            (segment.bytes, segment.keys_with_ttl, segment.table.len()),
-            (0, 0, 0)
-        );
-        assert!(
-            segment.table.capacity() < 64,
-            "the table gave its memory back"
-        );
+        assert_eq!((segment.bytes, segment.keys_with_ttl, segment.table.len()), (0, 0, 0));
+        assert!(context.index.merge(b"", None, 1).is_drained(), "the index forgot all keys");
+        assert!(segment.table.capacity() < 64, "the table gave its memory back");
     }
 
     #[test]
@@ -364,16 +299,8 @@ mod tests {
         }
         let mut removed = Vec::new();
         for now_ms in (0..=5_000).step_by(250) {
-            while !segment
-                .expire_step(&context, now_ms, 64, &mut removed)
-                .is_done
-            {}
-            assert!(
-                segment
-                    .table
-                    .iter()
-                    .all(|entry| entry.expires_at_ms() >= Some(now_ms))
-            );
+            while !segment.expire_step(&context, now_ms, 64, &mut removed).is_done {}
+            assert!(segment.table.iter().all(|entry| entry.expires_at_ms() >= Some(now_ms)));
         }
         assert_eq!((segment.table.len(), removed.len()), (0, 3_333));
     }
@@ -383,27 +310,14 @@ mod tests {
         let context = context();
         let mut segment = Segment::new(0);
         for number in 0_u64..10_000 {
-            put(
-                &mut segment,
-                &context,
-                &number.to_le_bytes(),
-                Some(1_000 + number),
-            );
+            put(&mut segment, &context, &number.to_le_bytes(), Some(1_000 + number));
         }
         let mut removed = Vec::new();
         // The first pass makes every bound exact; the later ones remove one key each.
-        assert!(
-            segment
-                .expire_step(&context, 1_001, u32::MAX, &mut removed)
-                .is_done
-        );
+        assert!(segment.expire_step(&context, 1_001, u32::MAX, &mut removed).is_done);
         for now_ms in 1_002..1_100 {
             let step = segment.expire_step(&context, now_ms, u32::MAX, &mut removed);
-            assert!(
-                step.is_done && step.visited <= 16,
-                "visited {}",
-                step.visited
-            );
+            assert!(step.is_done && step.visited <= 16, "visited {}", step.visited);
         }
         assert_eq!(removed.len(), 99);
     }

@@ -46,22 +46,9 @@ pub struct Slot<'a> {
 
 impl<'a> Slot<'a> {
     #[inline]
-    pub(crate) fn open(
-        context: &'a Context,
-        segment: &'a mut Segment,
-        key: &'a [u8],
-        hash: u64,
-        now_ms: u64,
-    ) -> Self {
+    pub(crate) fn open(context: &'a Context, segment: &'a mut Segment, key: &'a [u8], hash: u64, now_ms: u64) -> Self {
         let bucket = segment.find_live(context, key, hash, now_ms);
-        Self {
-            context,
-            segment,
-            key,
-            hash,
-            now_ms,
-            bucket,
-        }
+        Self { context, segment, key, hash, now_ms, bucket }
     }
 
     /// The key.
@@ -100,9 +87,7 @@ impl<'a> Slot<'a> {
             return Ok(());
         }
         match self.bucket {
-            Some(bucket) => self
-                .segment
-                .overwrite_str(self.context, bucket, parts, expires_at_ms),
+            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms),
             None => {
                 let entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
                 self.bucket = Some(self.segment.insert(self.context, self.hash, entry)?);
@@ -131,8 +116,7 @@ impl<'a> Slot<'a> {
         if is_expired(expires_at_ms, self.now_ms) {
             return self.remove();
         }
-        self.segment
-            .set_deadline(self.context, bucket, expires_at_ms);
+        self.segment.set_deadline(self.context, bucket, expires_at_ms);
         true
     }
 
@@ -154,13 +138,10 @@ impl<'a> Slot<'a> {
     /// # Errors
     /// [`EngineError::WrongType`], [`EngineError::KeyTooLong`].
     pub fn sorted_set_mut(&mut self) -> Result<SortedSetMut<'_>, EngineError> {
-        let bucket =
-            self.collection_bucket(|hasher| CollectionValue::SortedSet(SortedSet::new(hasher)))?;
+        let bucket = self.collection_bucket(|hasher| CollectionValue::SortedSet(SortedSet::new(hasher)))?;
         let (value, account) = self.collection_parts(bucket);
         match value {
-            Some(CollectionValue::SortedSet(sorted_set)) => {
-                Ok(SortedSetMut::new(sorted_set, account))
-            }
+            Some(CollectionValue::SortedSet(sorted_set)) => Ok(SortedSetMut::new(sorted_set, account)),
             _ => Err(EngineError::WrongType),
         }
     }
@@ -180,26 +161,15 @@ impl<'a> Slot<'a> {
         }
         check_key(self.key)?;
         let value = create(self.context.hasher.clone());
-        let collection = Collection {
-            key: self.key.into(),
-            expires_at_ms: None,
-            value,
-        };
-        let bucket = self.segment.insert_always(
-            self.context,
-            self.hash,
-            Entry::Collection(Box::new(collection)),
-        );
+        let collection = Collection { key: self.key.into(), expires_at_ms: None, value };
+        let bucket = self.segment.insert_always(self.context, self.hash, Entry::Collection(Box::new(collection)));
         self.bucket = Some(bucket);
         Ok(bucket)
     }
 
     /// The collection to change, and the account its changes go to.
     fn collection_parts(&mut self, bucket: usize) -> (Option<&mut CollectionValue>, Account<'_>) {
-        let account = Account {
-            memory: &self.context.memory,
-            segment_bytes: &mut self.segment.bytes,
-        };
+        let account = Account { memory: &self.context.memory, segment_bytes: &mut self.segment.bytes };
         match self.segment.table.get_bucket_mut(bucket) {
             Some(Entry::Collection(collection)) => (Some(&mut collection.value), account),
             _ => (None, account),
@@ -227,19 +197,12 @@ mod tests {
     use crate::{Engine, EngineConfig, EngineError, Expiry, Kind};
 
     fn engine() -> Engine {
-        Engine::new(EngineConfig {
-            segments: 4,
-            ..EngineConfig::default()
-        })
+        Engine::new(EngineConfig { segments: 4, ..EngineConfig::default() })
     }
 
     #[test]
     fn expiry_is_kept_cleared_or_set_as_asked() {
-        let deadline = |engine: &Engine| {
-            engine.read(b"k", 0, |value| {
-                value.and_then(|value| value.expires_at_ms())
-            })
-        };
+        let deadline = |engine: &Engine| engine.read(b"k", 0, |value| value.and_then(|value| value.expires_at_ms()));
         let engine = engine();
         // Same and different lengths take different paths through the entry.
         for value in [&b"four"[..], b"five", b"longer than that", b""] {
@@ -260,19 +223,14 @@ mod tests {
     #[test]
     fn expired_value_leaves_neither_bytes_nor_deadline_to_its_successor() {
         let engine = engine();
-        engine
-            .update(b"k", 0, |slot| slot.set_str(&[b"old"], Expiry::At(10)))
-            .expect("fits");
+        engine.update(b"k", 0, |slot| slot.set_str(&[b"old"], Expiry::At(10))).expect("fits");
         engine.update(b"k", 11, |slot| {
             assert!(slot.get().is_none());
             slot.set_str(&[b"new"], Expiry::Keep).expect("fits");
         });
         engine.read(b"k", u64::MAX, |value| {
             let value = value.expect("it has no deadline");
-            assert_eq!(
-                (value.as_str(), value.expires_at_ms()),
-                (Some(&b"new"[..]), None)
-            );
+            assert_eq!((value.as_str(), value.expires_at_ms()), (Some(&b"new"[..]), None));
         });
     }
 
@@ -298,10 +256,7 @@ mod tests {
     fn wrong_type_is_refused_and_a_string_replaces_any_kind() {
         let engine = engine();
         engine.update(b"k", 0, |slot| {
-            slot.hash_mut()
-                .expect("absent")
-                .insert(b"f", b"v")
-                .expect("fits");
+            slot.hash_mut().expect("absent").insert(b"f", b"v").expect("fits");
             assert_eq!(slot.sorted_set_mut().err(), Some(EngineError::WrongType));
             assert!(slot.str_mut().is_none());
             assert_eq!(slot.get().map(|value| value.kind()), Some(Kind::Hash));
@@ -316,19 +271,13 @@ mod tests {
     fn empty_collection_is_absent_and_goes_when_the_update_ends() {
         let engine = engine();
         engine.update(b"k", 0, |slot| {
-            slot.hash_mut()
-                .expect("absent")
-                .insert(b"f", b"v")
-                .expect("fits");
+            slot.hash_mut().expect("absent").insert(b"f", b"v").expect("fits");
             assert!(slot.set_expiry(Expiry::At(10)));
             slot.hash_mut().expect("a hash").remove(b"f");
             assert!(slot.get().is_none());
             assert!(!slot.set_expiry(Expiry::Clear));
             // Absent, so another kind may take its place, without the old deadline.
-            slot.sorted_set_mut()
-                .expect("absent")
-                .insert(b"m", 1.0)
-                .expect("fits");
+            slot.sorted_set_mut().expect("absent").insert(b"m", 1.0).expect("fits");
             assert_eq!(slot.get().and_then(|value| value.expires_at_ms()), None);
             slot.sorted_set_mut().expect("a sorted set").remove(b"m");
         });
@@ -339,34 +288,19 @@ mod tests {
     #[test]
     fn string_is_changed_in_place() {
         let engine = engine();
-        engine
-            .update(b"k", 0, |slot| {
-                slot.set_str(&[b"head", b"er"], Expiry::At(9))
-            })
-            .expect("fits");
-        engine.update(b"k", 0, |slot| {
-            slot.str_mut().expect("a string")[..4].copy_from_slice(b"HEAD")
-        });
+        engine.update(b"k", 0, |slot| slot.set_str(&[b"head", b"er"], Expiry::At(9))).expect("fits");
+        engine.update(b"k", 0, |slot| slot.str_mut().expect("a string")[..4].copy_from_slice(b"HEAD"));
         engine.read(b"k", 0, |value| {
             let value = value.expect("it is there");
-            assert_eq!(
-                (value.as_str(), value.expires_at_ms()),
-                (Some(&b"HEADer"[..]), Some(9))
-            );
+            assert_eq!((value.as_str(), value.expires_at_ms()), (Some(&b"HEADer"[..]), Some(9)));
         });
     }
 
     #[test]
     fn full_memory_refuses_growth_before_anything_changes() {
-        let config = EngineConfig {
-            segments: 1,
-            memory_bytes_max: Some(400),
-            ..EngineConfig::default()
-        };
+        let config = EngineConfig { segments: 1, memory_bytes_max: Some(400), ..EngineConfig::default() };
         let engine = Engine::new(config);
-        let set = |key: &[u8], len| {
-            engine.update(key, 0, |slot| slot.set_str(&[&vec![7; len]], Expiry::At(9)))
-        };
+        let set = |key: &[u8], len| engine.update(key, 0, |slot| slot.set_str(&[&vec![7; len]], Expiry::At(9)));
         assert_eq!(set(b"a", 100), Ok(()));
         assert_eq!(set(b"b", 100), Ok(()));
         assert_eq!(set(b"c", 200), Err(EngineError::OutOfMemory));
@@ -376,10 +310,7 @@ mod tests {
         assert_eq!(engine.len(), 2);
         engine.read(b"a", 0, |value| {
             let value = value.expect("the refused write left it");
-            assert_eq!(
-                (value.as_str(), value.expires_at_ms()),
-                (Some(&[7; 100][..]), Some(9))
-            );
+            assert_eq!((value.as_str(), value.expires_at_ms()), (Some(&[7; 100][..]), Some(9)));
         });
         // What expired makes room.
         assert_eq!(engine.expire_cycle(10, 100).expired, 2);

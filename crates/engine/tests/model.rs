@@ -9,20 +9,8 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{prop_assert_eq, proptest};
 
 /// Few keys, so that operations meet; some share a prefix, one is empty, one is a prefix of others.
-const KEYS: [&str; 12] = [
-    "",
-    "a",
-    "a/",
-    "a/1",
-    "a/10",
-    "a/2",
-    "a/\u{7f}",
-    "b",
-    "b/1",
-    "b/2",
-    "b/\u{7f}x",
-    "longer/than/sixteen/bytes",
-];
+const KEYS: [&str; 12] =
+    ["", "a", "a/", "a/1", "a/10", "a/2", "a/\u{7f}", "b", "b/1", "b/2", "b/\u{7f}x", "longer/than/sixteen/bytes"];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -112,13 +100,7 @@ impl Expires {
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let key = || 0..KEYS.len();
     let value = || vec(any::<u8>(), 0..6);
-    let expires = || {
-        prop_oneof![
-            Just(Expires::Keep),
-            Just(Expires::Clear),
-            (-2_i64..30).prop_map(Expires::In)
-        ]
-    };
+    let expires = || prop_oneof![Just(Expires::Keep), Just(Expires::Clear), (-2_i64..30).prop_map(Expires::In)];
     let op = prop_oneof![
         6 => (key(), value(), expires()).prop_map(|(key, value, expiry)| Op::Put { key, value, expiry }),
         1 => (key(), value()).prop_map(|(key, value)| Op::PutIfAbsent { key, value }),
@@ -155,30 +137,14 @@ impl Value {
             return Self::Str(bytes.to_vec());
         }
         if let Some(hash) = value.hash() {
-            return Self::Hash(
-                hash.iter()
-                    .map(|(field, value)| (field[0], value.to_vec()))
-                    .collect(),
-            );
+            return Self::Hash(hash.iter().map(|(field, value)| (field[0], value.to_vec())).collect());
         }
         let set = value.sorted_set().expect("one of three kinds");
         let members: Vec<_> = set.range(f64::NEG_INFINITY..=f64::INFINITY).collect();
-        assert!(
-            members.is_sorted_by(|a, b| (a.1, a.0) < (b.1, b.0)),
-            "range is in order"
-        );
-        assert!(
-            members
-                .iter()
-                .all(|(member, score)| set.score(member) == Some(*score))
-        );
+        assert!(members.is_sorted_by(|a, b| (a.1, a.0) < (b.1, b.0)), "range is in order");
+        assert!(members.iter().all(|(member, score)| set.score(member) == Some(*score)));
         assert_eq!(set.first(), members.first().copied());
-        Self::SortedSet(
-            members
-                .into_iter()
-                .map(|(member, score)| (member[0], score as i8))
-                .collect(),
-        )
+        Self::SortedSet(members.into_iter().map(|(member, score)| (member[0], score as i8)).collect())
     }
 }
 
@@ -192,8 +158,7 @@ struct Model {
 impl Model {
     fn forget_expired(&mut self) {
         let now_ms = self.now_ms;
-        self.entries
-            .retain(|_, (_, expires_at_ms)| expires_at_ms.is_none_or(|at_ms| now_ms <= at_ms));
+        self.entries.retain(|_, (_, expires_at_ms)| expires_at_ms.is_none_or(|at_ms| now_ms <= at_ms));
     }
 
     fn get(&self, key: &[u8]) -> Option<(Value, Option<u64>)> {
@@ -201,10 +166,7 @@ impl Model {
     }
 
     fn put(&mut self, key: &[u8], value: Value, expiry: Expiry) {
-        let current = self
-            .entries
-            .get(key)
-            .and_then(|(_, expires_at_ms)| *expires_at_ms);
+        let current = self.entries.get(key).and_then(|(_, expires_at_ms)| *expires_at_ms);
         let expires_at_ms = match expiry {
             Expiry::Keep => current,
             Expiry::Clear => None,
@@ -215,12 +177,7 @@ impl Model {
     }
 
     /// Changes a collection and removes it when it is empty; `None` for a wrong type.
-    fn change<T>(
-        &mut self,
-        key: &[u8],
-        empty: Value,
-        change: impl FnOnce(&mut Value) -> Option<T>,
-    ) -> Option<T> {
+    fn change<T>(&mut self, key: &[u8], empty: Value, change: impl FnOnce(&mut Value) -> Option<T>) -> Option<T> {
         let (value, _) = self.entries.entry(key.to_vec()).or_insert((empty, None));
         let result = change(value);
         let is_empty = match value {
@@ -234,38 +191,23 @@ impl Model {
         result
     }
 
-    fn change_hash<T>(
-        &mut self,
-        key: &[u8],
-        change: impl FnOnce(&mut BTreeMap<u8, Vec<u8>>) -> T,
-    ) -> Option<T> {
+    fn change_hash<T>(&mut self, key: &[u8], change: impl FnOnce(&mut BTreeMap<u8, Vec<u8>>) -> T) -> Option<T> {
         self.change(key, Value::Hash(BTreeMap::new()), |value| match value {
             Value::Hash(fields) => Some(change(fields)),
             _ => None,
         })
     }
 
-    fn change_set<T>(
-        &mut self,
-        key: &[u8],
-        change: impl FnOnce(&mut BTreeMap<u8, i8>) -> T,
-    ) -> Option<T> {
-        self.change(
-            key,
-            Value::SortedSet(BTreeMap::new()),
-            |value| match value {
-                Value::SortedSet(members) => Some(change(members)),
-                _ => None,
-            },
-        )
+    fn change_set<T>(&mut self, key: &[u8], change: impl FnOnce(&mut BTreeMap<u8, i8>) -> T) -> Option<T> {
+        self.change(key, Value::SortedSet(BTreeMap::new()), |value| match value {
+            Value::SortedSet(members) => Some(change(members)),
+            _ => None,
+        })
     }
 
     fn keys(&self, prefix: &[u8], after: Option<&[u8]>) -> Vec<Vec<u8>> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let keys = self
-            .entries
-            .range::<[u8], _>((from, Bound::Unbounded))
-            .map(|(key, _)| key.clone());
+        let keys = self.entries.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, _)| key.clone());
         keys.filter(|key| key.starts_with(prefix)).collect()
     }
 }
@@ -275,8 +217,7 @@ fn key(index: usize) -> &'static [u8] {
 }
 
 fn get(slot: &Slot<'_>) -> Option<(Value, Option<u64>)> {
-    slot.get()
-        .map(|value| (Value::of(value), value.expires_at_ms()))
+    slot.get().map(|value| (Value::of(value), value.expires_at_ms()))
 }
 
 /// A refusal for the wrong type is the model's `None`; nothing else may be refused.
@@ -292,23 +233,14 @@ fn typed<T>(result: Result<T, EngineError>) -> Option<T> {
 fn apply(engine: &Engine, model: &mut Model, op: &Op) {
     let now_ms = model.now_ms;
     match op {
-        Op::Put {
-            key: k,
-            value,
-            expiry,
-        } => {
+        Op::Put { key: k, value, expiry } => {
             let (head, tail) = value.split_at(value.len() / 2);
-            engine
-                .update(key(*k), now_ms, |slot| {
-                    slot.set_str(&[head, tail], expiry.at(now_ms))
-                })
-                .expect("unbounded");
+            engine.update(key(*k), now_ms, |slot| slot.set_str(&[head, tail], expiry.at(now_ms))).expect("unbounded");
             model.put(key(*k), Value::Str(value.clone()), expiry.at(now_ms));
         }
         Op::PutIfAbsent { key: k, value } => {
-            let stored = engine.update(key(*k), now_ms, |slot| {
-                slot.get().is_none() && slot.set_str(&[value], Expiry::Keep).is_ok()
-            });
+            let stored = engine
+                .update(key(*k), now_ms, |slot| slot.get().is_none() && slot.set_str(&[value], Expiry::Keep).is_ok());
             assert_eq!(stored, model.get(key(*k)).is_none());
             if stored {
                 model.put(key(*k), Value::Str(value.clone()), Expiry::Keep);
@@ -335,11 +267,7 @@ fn apply(engine: &Engine, model: &mut Model, op: &Op) {
             }
         }
         Op::Rename { from, to } => rename(engine, model, key(*from), key(*to)),
-        Op::Scan {
-            prefix,
-            after,
-            limit,
-        } => scan(engine, model, key(*prefix), after.map(key), *limit),
+        Op::Scan { prefix, after, limit } => scan(engine, model, key(*prefix), after.map(key), *limit),
         Op::Advance { ms } => {
             model.now_ms += ms;
             model.forget_expired();
@@ -347,10 +275,7 @@ fn apply(engine: &Engine, model: &mut Model, op: &Op) {
         Op::Cycle { budget } => {
             let report = engine.expire_cycle(now_ms, *budget);
             assert!(report.visited <= u64::from((*budget).max(16)));
-            assert!(
-                report.ran_out || engine.len() == model.entries.len(),
-                "a whole cycle leaves nothing expired"
-            );
+            assert!(report.ran_out || engine.len() == model.entries.len(), "a whole cycle leaves nothing expired");
         }
         Op::Clear => {
             engine.clear();
@@ -363,57 +288,30 @@ fn apply(engine: &Engine, model: &mut Model, op: &Op) {
 fn apply_to_collection(engine: &Engine, model: &mut Model, op: &Op) {
     let now_ms = model.now_ms;
     match op {
-        Op::HashInsert {
-            key: k,
-            field,
-            value,
-        } => {
-            let is_new = engine.update(key(*k), now_ms, |slot| {
-                slot.hash_mut()?.insert(&[*field], value)
-            });
-            let expected = model.change_hash(key(*k), |fields| {
-                fields.insert(*field, value.clone()).is_none()
-            });
+        Op::HashInsert { key: k, field, value } => {
+            let is_new = engine.update(key(*k), now_ms, |slot| slot.hash_mut()?.insert(&[*field], value));
+            let expected = model.change_hash(key(*k), |fields| fields.insert(*field, value.clone()).is_none());
             assert_eq!(typed(is_new), expected);
         }
         Op::HashRemove { key: k, field } => {
-            let old = engine.update(key(*k), now_ms, |slot| {
-                Ok(slot.hash_mut()?.remove(&[*field]))
-            });
-            let expected = model.change_hash(key(*k), |fields| {
-                fields.remove(field).map(Vec::into_boxed_slice)
-            });
+            let old = engine.update(key(*k), now_ms, |slot| Ok(slot.hash_mut()?.remove(&[*field])));
+            let expected = model.change_hash(key(*k), |fields| fields.remove(field).map(Vec::into_boxed_slice));
             assert_eq!(typed(old), expected);
         }
-        Op::SetInsert {
-            key: k,
-            member,
-            score,
-        } => {
-            let is_new = engine.update(key(*k), now_ms, |slot| {
-                slot.sorted_set_mut()?.insert(&[*member], f64::from(*score))
-            });
-            let expected =
-                model.change_set(key(*k), |members| members.insert(*member, *score).is_none());
+        Op::SetInsert { key: k, member, score } => {
+            let is_new =
+                engine.update(key(*k), now_ms, |slot| slot.sorted_set_mut()?.insert(&[*member], f64::from(*score)));
+            let expected = model.change_set(key(*k), |members| members.insert(*member, *score).is_none());
             assert_eq!(typed(is_new), expected);
         }
         Op::SetRemove { key: k, member } => {
-            let score = engine.update(key(*k), now_ms, |slot| {
-                Ok(slot.sorted_set_mut()?.remove(&[*member]))
-            });
-            let expected =
-                model.change_set(key(*k), |members| members.remove(member).map(f64::from));
+            let score = engine.update(key(*k), now_ms, |slot| Ok(slot.sorted_set_mut()?.remove(&[*member])));
+            let expected = model.change_set(key(*k), |members| members.remove(member).map(f64::from));
             assert_eq!(typed(score), expected);
         }
-        Op::SetRemoveRange {
-            key: k,
-            score_min,
-            score_max,
-        } => {
+        Op::SetRemoveRange { key: k, score_min, score_max } => {
             let scores = f64::from(*score_min)..=f64::from(*score_max);
-            let removed = engine.update(key(*k), now_ms, |slot| {
-                Ok(slot.sorted_set_mut()?.remove_range(scores))
-            });
+            let removed = engine.update(key(*k), now_ms, |slot| Ok(slot.sorted_set_mut()?.remove_range(scores)));
             let expected = model.change_set(key(*k), |members| {
                 let before = members.len();
                 members.retain(|_, score| !(*score_min..=*score_max).contains(score));
@@ -427,13 +325,8 @@ fn apply_to_collection(engine: &Engine, model: &mut Model, op: &Op) {
 
 fn append(engine: &Engine, model: &mut Model, key: &[u8], tail: &[u8]) {
     engine.update(key, model.now_ms, |slot| {
-        let head = slot
-            .get()
-            .and_then(|value| value.as_str())
-            .map(<[u8]>::to_vec)
-            .unwrap_or_default();
-        slot.set_str(&[&head, tail], Expiry::Keep)
-            .expect("unbounded");
+        let head = slot.get().and_then(|value| value.as_str()).map(<[u8]>::to_vec).unwrap_or_default();
+        slot.set_str(&[&head, tail], Expiry::Keep).expect("unbounded");
     });
     let mut bytes = match model.get(key) {
         Some((Value::Str(bytes), _)) => bytes,
@@ -461,10 +354,7 @@ fn rename(engine: &Engine, model: &mut Model, from: &[u8], to: &[u8]) {
 fn scan(engine: &Engine, model: &Model, prefix: &[u8], after: Option<&[u8]>, limit: usize) {
     let mut page = Vec::new();
     let more = engine.scan(prefix, after, limit, model.now_ms, |key, value| {
-        assert_eq!(
-            model.get(key),
-            Some((Value::of(value), value.expires_at_ms()))
-        );
+        assert_eq!(model.get(key), Some((Value::of(value), value.expires_at_ms())));
         page.push(key.to_vec());
     });
     let expected = model.keys(prefix, after);
@@ -516,11 +406,11 @@ proptest! {
         overwritten in vec((0_usize..400, proptest::option::of(0_u64..200)), 0..100),
     ) {
         let engine = Engine::new(EngineConfig { segments: 1 << segments_log2, ..EngineConfig::default() });
-        let mut deadlines: BTreeMap<usize, Option<u64>> = deadlines_ms.into_iter().enumerate().collect();
-        deadlines.extend(overwritten.iter().copied());
-        for (number, deadline) in &deadlines {
+        let mut deadlines = BTreeMap::new();
+        for (number, deadline) in deadlines_ms.into_iter().enumerate().chain(overwritten) {
             let expiry = deadline.map_or(Expiry::Clear, Expiry::At);
             engine.update(&number.to_le_bytes(), 0, |slot| slot.set_str(&[b"v"], expiry)).expect("unbounded");
+            deadlines.insert(number, deadline);
         }
         let mut now_ms = 0;
         for (ms, budget) in steps {

@@ -10,23 +10,17 @@ use acteon_engine::{Engine, EngineConfig, EngineError, Expiry, Slot};
 const THREADS: u64 = 4;
 
 fn engine(segments: usize) -> Engine {
-    Engine::new(EngineConfig {
-        segments,
-        ..EngineConfig::default()
-    })
+    Engine::new(EngineConfig { segments, ..EngineConfig::default() })
 }
 
 fn number(slot: &Slot<'_>) -> u64 {
     slot.get()
         .and_then(|value| value.as_str())
-        .map_or(0, |bytes| {
-            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
-        })
+        .map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
 }
 
 fn set_number(slot: &mut Slot<'_>, number: u64) {
-    slot.set_str(&[&number.to_le_bytes()], Expiry::Keep)
-        .expect("unbounded");
+    slot.set_str(&[&number.to_le_bytes()], Expiry::Keep).expect("unbounded");
 }
 
 /// A repeatable sequence of numbers that look random (splitmix64).
@@ -47,16 +41,8 @@ fn transfers_between_accounts_keep_their_sum_and_never_deadlock() {
     let engine = engine(4);
     let names: Vec<_> = (0..ACCOUNTS).map(u64::to_le_bytes).collect();
     let all: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
-    engine.update_many(&all, 0, |slots| {
-        (0..all.len()).for_each(|at| set_number(&mut slots.slot(at), BALANCE))
-    });
-    let sum = || {
-        engine.update_many(&all, 0, |slots| {
-            (0..all.len())
-                .map(|at| number(&slots.slot(at)))
-                .sum::<u64>()
-        })
-    };
+    engine.update_many(&all, 0, |slots| (0..all.len()).for_each(|at| set_number(&mut slots.slot(at), BALANCE)));
+    let sum = || engine.update_many(&all, 0, |slots| (0..all.len()).map(|at| number(&slots.slot(at))).sum::<u64>());
 
     thread::scope(|scope| {
         for seed in 0..THREADS {
@@ -98,8 +84,7 @@ fn one_of_many_writers_wins_each_generation_of_an_expiring_key() {
                     start.wait();
                     engine.update(b"k", now_ms, |slot| {
                         if slot.get().is_none() {
-                            slot.set_str(&[b"v"], Expiry::At(now_ms))
-                                .expect("unbounded");
+                            slot.set_str(&[b"v"], Expiry::At(now_ms)).expect("unbounded");
                             wins.fetch_add(1, Ordering::Relaxed);
                         }
                     });
@@ -126,25 +111,17 @@ fn concurrent_increments_are_all_counted() {
             });
         }
     });
-    assert_eq!(
-        engine.update(b"hits", 0, |slot| number(slot)),
-        THREADS * 10_000
-    );
+    assert_eq!(engine.update(b"hits", 0, |slot| number(slot)), THREADS * 10_000);
 }
 
 #[test]
 fn scan_returns_every_key_that_is_present_throughout_while_others_come_and_go() {
     const STAYING: u64 = 500;
     let engine = engine(64);
-    let put =
-        |key: &str, expiry| engine.update(key.as_bytes(), 0, |slot| slot.set_str(&[b"v"], expiry));
-    let staying: BTreeSet<Vec<u8>> = (0..STAYING)
-        .map(|at| format!("k{at:05}s").into_bytes())
-        .collect();
+    let put = |key: &str, expiry| engine.update(key.as_bytes(), 0, |slot| slot.set_str(&[b"v"], expiry));
+    let staying: BTreeSet<Vec<u8>> = (0..STAYING).map(|at| format!("k{at:05}s").into_bytes()).collect();
     for key in &staying {
-        engine
-            .update(key, 0, |slot| slot.set_str(&[b"v"], Expiry::Clear))
-            .expect("unbounded");
+        engine.update(key, 0, |slot| slot.set_str(&[b"v"], Expiry::Clear)).expect("unbounded");
     }
     let is_over = AtomicBool::new(false);
     let (put, is_over, staying) = (&put, &is_over, &staying);
@@ -169,10 +146,7 @@ fn scan_returns_every_key_that_is_present_throughout_while_others_come_and_go() 
         // The first scan builds the index while the others write.
         for limit in [1, 7, 64, 10_000].repeat(5) {
             let seen = scan_all(&engine, limit);
-            assert!(
-                seen.is_sorted_by(|a, b| a < b),
-                "each key once and in order"
-            );
+            assert!(seen.is_sorted_by(|a, b| a < b), "each key once and in order");
             let stayed = seen.into_iter().filter(|key| key.ends_with(b"s"));
             assert_eq!(stayed.collect::<BTreeSet<_>>(), *staying, "limit {limit}");
         }
@@ -193,9 +167,7 @@ fn scan_all(engine: &Engine, limit: usize) -> Vec<Vec<u8>> {
     loop {
         let after = seen.last().cloned();
         let before = seen.len();
-        let more = engine.scan(b"k", after.as_deref(), limit, 10, |key, _| {
-            seen.push(key.to_vec())
-        });
+        let more = engine.scan(b"k", after.as_deref(), limit, 10, |key, _| seen.push(key.to_vec()));
         assert!(seen.len() - before <= limit, "a page is bounded");
         if !more {
             return seen;
@@ -206,10 +178,7 @@ fn scan_all(engine: &Engine, limit: usize) -> Vec<Vec<u8>> {
 #[test]
 fn memory_bound_holds_under_concurrent_writers() {
     const BYTES_MAX: u64 = 64 << 10;
-    let engine = Engine::new(EngineConfig {
-        memory_bytes_max: Some(BYTES_MAX),
-        ..EngineConfig::default()
-    });
+    let engine = Engine::new(EngineConfig { memory_bytes_max: Some(BYTES_MAX), ..EngineConfig::default() });
     let refused = AtomicU64::new(0);
     thread::scope(|scope| {
         for seed in 0..THREADS {
@@ -221,9 +190,7 @@ fn memory_bound_holds_under_concurrent_writers() {
                     let value = vec![0; (next() % 300) as usize];
                     match engine.update(&key, 0, |slot| slot.set_str(&[&value], Expiry::Clear)) {
                         Ok(()) => {}
-                        Err(EngineError::OutOfMemory) => {
-                            _ = refused.fetch_add(1, Ordering::Relaxed)
-                        }
+                        Err(EngineError::OutOfMemory) => _ = refused.fetch_add(1, Ordering::Relaxed),
                         Err(error) => panic!("{error}"),
                     }
                     if next().is_multiple_of(8) {
@@ -235,15 +202,8 @@ fn memory_bound_holds_under_concurrent_writers() {
     });
     let stats = engine.stats();
     assert!(stats.bytes <= BYTES_MAX, "{} bytes", stats.bytes);
-    assert!(
-        refused.load(Ordering::Relaxed) > 0,
-        "the bound was never reached"
-    );
+    assert!(refused.load(Ordering::Relaxed) > 0, "the bound was never reached");
     engine.clear();
     assert_eq!(engine.stats().bytes, 0);
-    engine
-        .update(b"k", 0, |slot| {
-            slot.set_str(&[&[0; 60 << 10]], Expiry::Clear)
-        })
-        .expect("all memory came back");
+    engine.update(b"k", 0, |slot| slot.set_str(&[&[0; 60 << 10]], Expiry::Clear)).expect("all memory came back");
 }

@@ -23,10 +23,7 @@ pub struct Hash {
 
 impl Hash {
     pub(crate) fn new(hasher: SeedableRandomState) -> Self {
-        Self {
-            fields: HashMap::with_hasher(hasher),
-            cost_bytes: 0,
-        }
+        Self { fields: HashMap::with_hasher(hasher), cost_bytes: 0 }
     }
 
     /// The value of `field`.
@@ -37,9 +34,7 @@ impl Hash {
 
     /// All fields with their values, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields
-            .iter()
-            .map(|(field, value)| (&**field, &**value))
+        self.fields.iter().map(|(field, value)| (&**field, &**value))
     }
 
     /// The number of fields.
@@ -59,7 +54,7 @@ impl Hash {
     }
 }
 
-/// A hash that is being changed; reads go through to [`Hash`].
+/// A hash that is being changed; reads go through to [`struct@Hash`].
 pub struct HashMut<'a> {
     hash: &'a mut Hash,
     account: Account<'a>,
@@ -128,13 +123,7 @@ mod tests {
         let memory = Memory::new(None);
         let mut segment_bytes = 0;
         let mut hash = Hash::new(SeedableRandomState::fixed());
-        let mut fields = HashMut::new(
-            &mut hash,
-            Account {
-                memory: &memory,
-                segment_bytes: &mut segment_bytes,
-            },
-        );
+        let mut fields = HashMut::new(&mut hash, Account { memory: &memory, segment_bytes: &mut segment_bytes });
         assert_eq!(fields.insert(b"a", b"1"), Ok(true));
         assert_eq!(fields.insert(b"a", b"a longer value"), Ok(false));
         assert_eq!(fields.insert(b"b", b""), Ok(true));
@@ -154,18 +143,9 @@ mod tests {
         let memory = Memory::new(Some(100));
         let mut segment_bytes = 0;
         let mut hash = Hash::new(SeedableRandomState::fixed());
-        let mut fields = HashMut::new(
-            &mut hash,
-            Account {
-                memory: &memory,
-                segment_bytes: &mut segment_bytes,
-            },
-        );
+        let mut fields = HashMut::new(&mut hash, Account { memory: &memory, segment_bytes: &mut segment_bytes });
         assert_eq!(fields.insert(b"a", b"1"), Ok(true));
-        assert_eq!(
-            fields.insert(b"a", &[0; 100]),
-            Err(EngineError::OutOfMemory)
-        );
+        assert_eq!(fields.insert(b"a", &[0; 100]), Err(EngineError::OutOfMemory));
         assert_eq!(fields.insert(b"b", b"2"), Err(EngineError::OutOfMemory));
         assert_eq!(fields.get(b"a"), Some(&b"1"[..]));
         assert_eq!(fields.len(), 1);

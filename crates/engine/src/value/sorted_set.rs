@@ -30,11 +30,7 @@ pub struct SortedSet {
 
 impl SortedSet {
     pub(crate) fn new(hasher: SeedableRandomState) -> Self {
-        Self {
-            scores: HashMap::with_hasher(hasher),
-            order: BTreeSet::new(),
-            cost_bytes: 0,
-        }
+        Self { scores: HashMap::with_hasher(hasher), order: BTreeSet::new(), cost_bytes: 0 }
     }
 
     /// The score of `member`.
@@ -131,11 +127,7 @@ impl<'a> SortedSetMut<'a> {
     }
 
     fn first_member_within(&self, scores: &RangeInclusive<f64>) -> Option<Arc<[u8]>> {
-        let rank = self
-            .set
-            .order
-            .range(Rank::new(*scores.start(), Arc::default())..)
-            .next()?;
+        let rank = self.set.order.range(Rank::new(*scores.start(), Arc::default())..).next()?;
         (rank.score <= *scores.end()).then(|| Arc::clone(&rank.member))
     }
 
@@ -143,9 +135,7 @@ impl<'a> SortedSetMut<'a> {
         if let Some(stored) = self.set.scores.get_mut(&member) {
             *stored = score;
         }
-        self.set
-            .order
-            .remove(&Rank::new(old_score, Arc::clone(&member)));
+        self.set.order.remove(&Rank::new(old_score, Arc::clone(&member)));
         self.set.order.insert(Rank::new(score, member));
     }
 
@@ -173,10 +163,7 @@ struct Rank {
 impl Rank {
     fn new(score: f64, member: Arc<[u8]>) -> Self {
         // A bound of -0.0 must find members at 0.0 as well.
-        Self {
-            score: score + 0.0,
-            member,
-        }
+        Self { score: score + 0.0, member }
     }
 
     fn as_pair(&self) -> (&[u8], f64) {
@@ -186,9 +173,7 @@ impl Rank {
 
 impl Ord for Rank {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then_with(|| self.member.cmp(&other.member))
+        self.score.total_cmp(&other.score).then_with(|| self.member.cmp(&other.member))
     }
 }
 
@@ -222,13 +207,8 @@ mod tests {
         let memory = Memory::new(bytes_max);
         let mut segment_bytes = 0;
         let mut set = SortedSet::new(SeedableRandomState::fixed());
-        let result = change(&mut SortedSetMut::new(
-            &mut set,
-            Account {
-                memory: &memory,
-                segment_bytes: &mut segment_bytes,
-            },
-        ));
+        let result =
+            change(&mut SortedSetMut::new(&mut set, Account { memory: &memory, segment_bytes: &mut segment_bytes }));
         assert_eq!(set.cost_bytes(), segment_bytes);
         assert_eq!(set.order.len(), set.scores.len());
         assert_eq!(set.is_empty(), segment_bytes == 0);
@@ -243,15 +223,7 @@ mod tests {
             }
             assert_eq!(set.insert(b"a", 1.0), Ok(false));
             let all: Vec<_> = set.range(f64::NEG_INFINITY..=f64::INFINITY).collect();
-            assert_eq!(
-                all,
-                [
-                    (&b"z"[..], f64::NEG_INFINITY),
-                    (b"a", 1.0),
-                    (b"b", 2.0),
-                    (b"c", 2.0)
-                ]
-            );
+            assert_eq!(all, [(&b"z"[..], f64::NEG_INFINITY), (b"a", 1.0), (b"b", 2.0), (b"c", 2.0)]);
             assert_eq!(set.range(1.0..=2.0).take(2).count(), 2);
             assert_eq!(set.first(), Some((&b"z"[..], f64::NEG_INFINITY)));
             assert_eq!(set.score(b"c"), Some(2.0));
@@ -287,10 +259,7 @@ mod tests {
     #[test]
     fn score_that_is_not_a_number_is_refused_and_finds_nothing() {
         with_set(None, |set| {
-            assert_eq!(
-                set.insert(b"a", f64::NAN),
-                Err(EngineError::ScoreNotANumber)
-            );
+            assert_eq!(set.insert(b"a", f64::NAN), Err(EngineError::ScoreNotANumber));
             assert_eq!(set.insert(b"a", 1.0), Ok(true));
             assert_eq!(set.range(f64::NAN..=1.0).count(), 0);
             assert_eq!(set.range(0.0..=f64::NAN).count(), 0);
