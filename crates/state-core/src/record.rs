@@ -12,6 +12,7 @@
 //! The headers have a fixed width and are text, so a script cuts them off by position and `redis-cli GET` shows the
 //! value readable behind them. What matches none of these is `Corrupt`; nothing is assumed in its place.
 
+use crate::due::ClaimToken;
 use crate::entry::{FencingToken, Version};
 use crate::id::ID_TEXT_BYTES;
 
@@ -101,6 +102,52 @@ impl ValueHeader {
     }
 }
 
+/// A queue item, read where it lies: a field of the hash under [`Companion::Items`](crate::key::Companion::Items), named
+/// by its id. When it is handed out next is its score in the sorted set under [`Companion::Due`](crate::key::Companion::Due).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemRecord<'a> {
+    /// The newest claim; `None` before the first.
+    pub claim: Option<ClaimToken>,
+    /// How often it was handed out.
+    pub attempt: u32,
+    /// When it was scheduled for, in ms.
+    pub due_at_ms: u64,
+    /// Its payload: the end of the record.
+    pub payload: &'a [u8],
+}
+
+impl<'a> ItemRecord<'a> {
+    /// Reads a record; `None` when the bytes are none.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut fields = bytes.strip_prefix(b"i")?.splitn(4, |byte| *byte == b' ');
+        let claim = match fields.next()? {
+            b"-" => None,
+            text => Some(ClaimToken::from_text(text)?),
+        };
+        let attempt = u32::try_from(parse_counter(fields.next()?)?).ok()?;
+        let due_at_ms = u64::try_from(parse_counter(fields.next()?)?).ok()?;
+        Some(Self { claim, attempt, due_at_ms, payload: fields.next()? })
+    }
+
+    /// Writes the record into `bytes`, replacing what it held.
+    pub fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.push(b'i');
+        match self.claim {
+            Some(claim) => bytes.extend_from_slice(&claim.to_text()),
+            None => bytes.push(b'-'),
+        }
+        let mut number = itoa::Buffer::new();
+        for field in [u64::from(self.attempt), self.due_at_ms] {
+            bytes.push(b' ');
+            bytes.extend_from_slice(number.format(field).as_bytes());
+        }
+        bytes.push(b' ');
+        bytes.extend_from_slice(self.payload);
+    }
+}
+
 fn parse_fence(text: &[u8]) -> Option<FencingToken> {
     // `from_str_radix` would accept a sign.
     if !text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
@@ -118,7 +165,8 @@ fn parse_counter(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Record, ValueHeader};
+    use super::{ItemRecord, Record, ValueHeader};
+    use crate::due::ClaimToken;
     use crate::entry::{FencingToken, Version};
 
     #[test]
@@ -144,6 +192,29 @@ mod tests {
         }
         for bad in ["", "+1", "01", "-0", "1 ", "9223372036854775808", "hello", "v", "f"] {
             assert_eq!(Record::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn queue_items_read_back_whatever_their_payload() {
+        let mut bytes = Vec::new();
+        for (claim, attempt, payload) in
+            [(None, 0, &b""[..]), (Some(ClaimToken::draw()), 1, b"plain"), (None, u32::MAX, b" two  spaces \0")]
+        {
+            let item = ItemRecord { claim, attempt, due_at_ms: 1_700_000_000_000, payload };
+            item.write(&mut bytes);
+            assert_eq!(ItemRecord::parse(&bytes), Some(item));
+        }
+        ItemRecord { claim: None, attempt: 0, due_at_ms: 7, payload: b"p" }.write(&mut bytes);
+        assert_eq!(bytes, b"i- 0 7 p");
+    }
+
+    #[test]
+    fn what_is_no_queue_item_is_refused() {
+        for bad in
+            ["", "i", "i- 0 7", "i- -1 7 p", "i- 0 -7 p", "i- 00 7 p", "ishort 0 7 p", "v- 0 7 p", "i- 4294967296 7 p"]
+        {
+            assert_eq!(ItemRecord::parse(bad.as_bytes()), None, "{bad:?}");
         }
     }
 }
