@@ -31,13 +31,20 @@ pub(crate) fn run(command: &mut Command, interrupt: &Interrupt) -> Result<ExitSt
     }
 }
 
+/// For programs that end by themselves, such as cargo.
+pub(crate) const NO_LIMIT: Duration = Duration::MAX;
+
 /// Runs `command` and hands each line of its standard output to `on_line` as it appears. Errors go where ours go.
+///
+/// A program that runs longer than `limit` is ended; its status then says by which signal.
 pub(crate) fn run_by_line(
     command: &mut Command,
     interrupt: &Interrupt,
+    limit: Duration,
     mut on_line: impl FnMut(&str),
 ) -> Result<ExitStatus, Failure> {
     let mut child = spawn(command.stdout(Stdio::piped()))?;
+    let begin = Instant::now();
     let (lines, inbox) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         thread::spawn(move || forward_lines(output, |line| lines.send(line).is_ok()));
@@ -53,6 +60,11 @@ pub(crate) fn run_by_line(
                     return Ok(status);
                 }
             }
+        }
+        if begin.elapsed() >= limit {
+            eprintln!("no end after {} s: ending it", limit.as_secs());
+            end_group(&mut child);
+            return Ok(child.wait()?);
         }
         if interrupt.requested() {
             end_group(&mut child);
@@ -106,8 +118,9 @@ fn interrupted() -> Failure {
 mod tests {
     use std::io::{self, Read};
     use std::process::Command;
+    use std::time::Duration;
 
-    use super::{run, run_by_line};
+    use super::{NO_LIMIT, run, run_by_line};
     use crate::interrupt::Interrupt;
 
     fn shell(script: &str) -> Command {
@@ -120,7 +133,8 @@ mod tests {
     fn lines_arrive_in_order_and_the_status_is_kept() {
         let mut lines = Vec::new();
         let mut command = shell("echo one; printf 'two\\377\\nthree'; exit 3");
-        let status = run_by_line(&mut command, &Interrupt::fixed(false), |line| lines.push(line.to_owned())).unwrap();
+        let status =
+            run_by_line(&mut command, &Interrupt::fixed(false), NO_LIMIT, |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(lines, ["one", "two\u{fffd}", "three"]);
         assert_eq!(status.code(), Some(3));
     }
@@ -142,9 +156,17 @@ mod tests {
         let mut lines = Vec::new();
         let mut command = shell("echo done; sleep 3 & exit 0");
         let begin = std::time::Instant::now();
-        run_by_line(&mut command, &Interrupt::fixed(false), |line| lines.push(line.to_owned())).unwrap();
+        run_by_line(&mut command, &Interrupt::fixed(false), NO_LIMIT, |line| lines.push(line.to_owned())).unwrap();
         assert_eq!(lines, ["done"]);
         assert!(begin.elapsed().as_secs() < 3, "waited for the grandchild");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let mut command = shell("sleep 600 & wait");
+        let limit = Duration::from_millis(1);
+        let status = run_by_line(&mut command, &Interrupt::fixed(false), limit, |_| {}).unwrap();
+        assert!(!status.success());
     }
 
     #[test]

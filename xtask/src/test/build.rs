@@ -2,6 +2,7 @@
 //!
 //! Building package by package would choose features package by package, and compile half of the dependencies again for each.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::suites::Suite;
 use crate::Failure;
 use crate::interrupt::Interrupt;
-use crate::process::run_by_line;
+use crate::process::{NO_LIMIT, run_by_line};
 use crate::workspace::{Package, Workspace, cargo};
 
 /// One executable with tests.
@@ -25,6 +26,14 @@ pub(crate) struct TestProgram {
 
 /// Features that tests do not want. This one brings a Docker client, which only the machines without redis-server need.
 const LEFT_OUT: [(&str, &str); 1] = [("acteon-test-support", "containers")];
+
+impl TestProgram {
+    /// The file's name, which says target and build.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        let path = self.executable.as_path();
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()
+    }
+}
 
 /// What a build made.
 #[derive(Debug, Default)]
@@ -80,7 +89,7 @@ fn run_cargo(
 ) -> Result<(), Failure> {
     let mut command = cargo();
     command.args(arguments).args(["--message-format", "json-render-diagnostics"]).current_dir(&workspace.root);
-    let status = run_by_line(&mut command, interrupt, |line| built.note(line, workspace))?;
+    let status = run_by_line(&mut command, interrupt, NO_LIMIT, |line| built.note(line, workspace))?;
     if !status.success() {
         return Err(Failure("the tests do not build".to_owned()));
     }
