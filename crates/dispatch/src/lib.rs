@@ -1,8 +1,9 @@
 //! Acts on requests: what an action is, what the rules say about it, and how a provider executes it.
 //!
-//! An [`Action`] asks that a provider do something on behalf of a tenant. The [`rules`] decide whether it may, whether it
-//! is a repetition, how often it may be done, whether it goes elsewhere or later. A [provider](providers) does it, or fails
-//! in a way that says whether it may have been done all the same. What became of it is an [`Outcome`].
+//! An [`Action`] asks that a provider do something on behalf of a tenant. The [`rules`] decide whether it may,
+//! whether it is a repetition, how often it may be done, whether it goes elsewhere or later. A [provider](providers)
+//! does it, or fails in a way that says whether it may have been done all the same. What became of it is an
+//! [`Outcome`].
 //!
 //! ```
 //! use acteon_dispatch::Action;
@@ -36,15 +37,25 @@
 //! | `providers/config`, `secret` | the `[[providers]]` section |
 //! | `providers/registry`, `breaker` | lookup by name, concurrency limit, circuit breaker |
 //! | `providers/log`, `webhook`, `retry`, `signature` | the providers of this crate |
+//! | `pipeline/mod` | **the stages of a dispatch, in their order** |
+//! | `pipeline/deduplicate`, `throttle`, `execute`, `schedule`, `worker` | one file per stage, and the worker of scheduled actions |
+//! | `pipeline/options`, `error`, `metrics` | times and bounds, why there is no outcome, what is counted |
+//! | `keys` | every state key in one place |
 //!
 //! # What it promises
-//! Whatever callers, rule files and receivers send is bounded by a named constant before it is used, and refused with the
-//! place and what is allowed. Nothing here panics on input. No message shows a secret.
+//! Whatever callers, rule files and receivers send is bounded by a named constant before it is used, and refused with
+//! the place and what is allowed. Nothing here panics on input. No message shows a secret.
 
 pub mod action;
+mod keys;
 pub mod outcome;
+pub mod pipeline;
 pub mod providers;
 pub mod rules;
 
 pub use action::{Action, ActionError};
 pub use outcome::{Effect, Failure, Outcome};
+pub use pipeline::Dispatcher;
+pub use pipeline::error::DispatchError;
+pub use pipeline::metrics::DispatchMetrics;
+pub use pipeline::options::{DispatchOptions, OnStateError, WorkerOptions};

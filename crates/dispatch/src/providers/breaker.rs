@@ -1,9 +1,10 @@
 //! A circuit breaker: leaves a failing provider alone for a while instead of queueing up behind it.
 //!
 //! # What it promises
-//! Closed, it admits everything and counts failures in a row. At `failures_max` it opens and admits nothing for `open_for`.
-//! After that it is half open: one probe at a time is admitted; its success closes the breaker, its failure opens it again
-//! for another `open_for`. A probe that reports nothing (its future was dropped) gives its place back.
+//! Closed, it admits everything and counts failures in a row. At `failures_max` it opens and admits nothing for
+//! `open_for`. After that it is half open: one probe at a time is admitted; its success closes the breaker, its
+//! failure opens it again for another `open_for`. A probe that reports nothing (its future was dropped) gives its
+//! place back.
 //!
 //! # How it works
 //! A state machine without a clock: the time is an argument. A result counts only in the phase in which its permit was

@@ -6,9 +6,10 @@
 //! ([`breaker`]). Every wait ends at the deadline of the [`ExecuteContext`], or when that is cancelled.
 //!
 //! # Failure
-//! [`ProviderError`] has a stable code, says whether another attempt may succeed, and whether the provider may
-//! have done the work all the same. Its message holds no secret: of an address, only scheme, host and
-//! port are shown, since its path may be one. Dropping the future of an execution stops waiting for it; the provider may still do the work.
+//! [`ProviderError`] has a stable code, says whether another attempt may succeed, and whether the provider may have
+//! done the work all the same. Its message holds no secret: of an address, only scheme, host and port are shown,
+//! since its path may be one. Dropping the future of an execution stops waiting for it; the provider may still do the
+//! work.
 //!
 //! # How it works
 //! `config` is the `[[providers]]` section, `registry` the lookup with limit and breaker, `log` and `webhook` the

@@ -2,11 +2,11 @@
 //!
 //! # How it works
 //! An execution first takes one of the provider's `concurrency_max` places, waiting until its deadline, then asks the
-//! breaker, then the provider. The breaker is asked last, so that an execution that waited for a place does not go ahead on
-//! an opinion from before the wait.
+//! breaker, then the provider. The breaker is asked last, so that an execution that waited for a place does not go
+//! ahead on an opinion from before the wait.
 //!
-//! Only failures that speak against the provider count for its breaker: those that another attempt may mend. A refusal of one
-//! action, such as HTTP 400, shows that the provider is at work.
+//! Only failures that speak against the provider count for its breaker: those that another attempt may mend. A
+//! refusal of one action, such as HTTP 400, shows that the provider is at work.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,8 @@ impl Registry {
     /// Dropping the future gives the place back; the provider may still do the work.
     ///
     /// # Errors
-    /// [`ProviderError`] of the provider, or `unknown_provider`, `busy`, `circuit_open` or `cancelled` without asking it.
+    /// [`ProviderError`] of the provider, or `unknown_provider`, `busy`, `circuit_open` or `cancelled` without asking
+    /// it.
     pub async fn execute(&self, action: &Action, ctx: &ExecuteContext) -> Result<Receipt, ProviderError> {
         let entry = self.entries.get(&action.provider).ok_or_else(|| {
             let message = format!("no provider is named `{}`", action.provider);

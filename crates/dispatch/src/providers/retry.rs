@@ -1,8 +1,8 @@
 //! How long to wait before another attempt.
 //!
-//! Exponential with full jitter: a random time up to `delay_min`, then up to twice that, and so on up to `delay_max`. Full
-//! jitter spreads clients that failed together best (AWS Architecture Blog, "Exponential Backoff And Jitter").
-//! A receiver that says `Retry-After` is believed instead, up to [`RETRY_AFTER_MAX`].
+//! Exponential with full jitter: a random time up to `delay_min`, then up to twice that, and so on up to `delay_max`.
+//! Full jitter spreads clients that failed together best (AWS Architecture Blog, "Exponential Backoff And Jitter"). A
+//! receiver that says `Retry-After` is believed instead, up to [`RETRY_AFTER_MAX`].
 
 use std::time::Duration;
 

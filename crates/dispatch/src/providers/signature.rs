@@ -1,9 +1,9 @@
 //! Signs webhook requests, so that a receiver can tell who sent them and that they are fresh.
 //!
 //! Two headers are sent: `Acteon-Timestamp` with the Unix time in seconds at which the attempt was made, and
-//! `Acteon-Signature` with `v1=` and, in lower-case hex, HMAC-SHA256 under the shared secret over the timestamp,
-//! a full stop, and the body: `"1763632800.{...}"`. A receiver computes the same over the raw body, compares in constant time, and
-//! refuses timestamps that are more than a few minutes off, which bounds replays.
+//! `Acteon-Signature` with `v1=` and, in lower-case hex, HMAC-SHA256 under the shared secret over the timestamp, a
+//! full stop, and the body: `"1763632800.{...}"`. A receiver computes the same over the raw body, compares in
+//! constant time, and refuses timestamps that are more than a few minutes off, which bounds replays.
 
 use std::fmt::Write as _;
 

@@ -1,24 +1,27 @@
 //! The provider that sends actions by HTTP.
 //!
 //! # The request
-//! `POST` to the configured URL with the action as JSON, fields as in [`Action`], and these headers besides the configured
-//! ones: `Content-Type: application/json`, `Idempotency-Key` with the action's id (the same for every attempt), and, with
-//! a signing secret, the two of [`signature`](crate::providers::signature), made afresh for each attempt.
+//! `POST` to the configured URL with the action as JSON, fields as in [`Action`], and these headers besides the
+//! configured ones: `Content-Type: application/json`, `Idempotency-Key` with the action's id (the same for every
+//! attempt), and, with a signing secret, the two of [`signature`](crate::providers::signature), made afresh for each
+//! attempt.
 //!
 //! # What it promises
-//! Any 2xx is success. 408, 429, 5xx and broken connections are tried again, within `attempts_max` and the deadline of the
-//! context; the waits are those of [`retry`](crate::providers::retry). Anything else, redirects included, fails at once:
-//! following a redirect could carry the action and its headers to a host that nobody configured.
-//! Certificates are verified against the roots of the system; there is no switch to turn that off.
-//! Of the answer at most [`RESPONSE_BYTES_MAX`] bytes are read.
+//! Any 2xx is success. 408, 429, 5xx and broken connections are tried again, within `attempts_max` and the deadline
+//! of the context; the waits are those of [`retry`](crate::providers::retry). Anything else, redirects included,
+//! fails at once: following a redirect could carry the action and its headers to a host that nobody configured.
+//! Certificates are verified against the roots of the system; there is no switch to turn that off. Of the answer at
+//! most [`RESPONSE_BYTES_MAX`] bytes are read.
 //!
 //! # Failure
 //! The [`Effect`] is `NotApplied` only when every attempt was refused: no connection, 429, or another 4xx. After a
 //! timeout, a broken connection or a 5xx it is `Unknown`, and a receiver tells repetitions by the `Idempotency-Key`.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -50,7 +53,6 @@ const RESERVED_HEADERS: &[&str] = &[
 ];
 
 /// Sends actions by HTTP.
-#[derive(Debug)]
 pub struct Webhook {
     name: String,
     client: Client,
@@ -93,7 +95,7 @@ impl Webhook {
         })
     }
 
-    async fn attempt(&self, action: &Action, body: &[u8], time: Duration) -> Result<Value, Failed> {
+    async fn attempt(&self, action: &Action, body: &Bytes, time: Duration) -> Result<Value, Failed> {
         let id = HeaderValue::from_str(&action.id)
             .map_err(|_| self.unsendable("the id of the action cannot stand in a header"))?;
         let mut request = self
@@ -107,7 +109,7 @@ impl Webhook {
             let now_s = Timestamp::now().as_second();
             request = request.header(TIMESTAMP_HEADER, now_s).header(SIGNATURE_HEADER, sign(key, now_s, body));
         }
-        let response = request.body(body.to_vec()).send().await.map_err(|error| self.not_answered(error))?;
+        let response = request.body(body.clone()).send().await.map_err(|error| self.not_answered(error))?;
         let status = response.status();
         if !status.is_success() {
             return Err(self.refused(status, &response));
@@ -168,6 +170,13 @@ impl Webhook {
     }
 }
 
+/// Without the URL, which may hold a password or a token.
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Provider for Webhook {
     fn name(&self) -> &str {
@@ -180,7 +189,12 @@ impl Provider for Webhook {
 
     async fn execute(&self, action: &Action, ctx: &ExecuteContext) -> Result<Receipt, ProviderError> {
         let body = serde_json::to_vec(action)
+            .map(Bytes::from)
             .map_err(|error| ProviderError::not_asked(ErrorCode::Unsendable, false, error.to_string()))?;
+        if ctx.deadline <= Instant::now() {
+            let message = format!("{}: the deadline had passed before anything was sent", self.origin);
+            return Err(ProviderError::not_asked(ErrorCode::Timeout, true, message));
+        }
         let mut effect = Effect::NotApplied;
         let mut attempt = 1;
         loop {

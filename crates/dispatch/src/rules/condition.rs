@@ -18,9 +18,9 @@
 //!
 //! # Comparing
 //! Values of different JSON types are never equal and never ordered: `"1"` is not `1`, and `null` equals only `null`.
-//! Numbers compare by value (`1` equals `1.0`); integers exactly, an integer with a fraction as `f64`. Strings compare
-//! byte by byte, which is the order of their code points, and with respect to case. Arrays and objects are equal when their
-//! elements are; they are not ordered. There is no conversion of any kind.
+//! Numbers compare by value (`1` equals `1.0`); integers exactly, an integer with a fraction as `f64`. Strings
+//! compare byte by byte, which is the order of their code points, and with respect to case. Arrays and objects are
+//! equal when their elements are; they are not ordered. There is no conversion of any kind.
 //!
 //! # Bounds
 //! [`DEPTH_MAX`], [`NODES_MAX`], [`IN_VALUES_MAX`], [`PATTERN_BYTES_MAX`] and [`REGEX_BYTES_MAX`], all checked when a

@@ -13,10 +13,10 @@
 //!
 //! Algorithms: `fixed_window`, `sliding_window` (unless given), `gcra`. Durations carry units: `250ms`, `5m`, `1h 30m`.
 //!
-//! A `deduplicate` whose key lacks a field does not apply: otherwise all actions without the field would count as one, and
-//! be lost. A `throttle` applies all the same, and the actions without the field share one limit: otherwise the limit
-//! could be escaped by leaving the field out. Limits are kept per namespace, tenant and rule, whatever the key is;
-//! renaming a rule starts its limits afresh.
+//! A `deduplicate` whose key lacks a field does not apply: otherwise all actions without the field would count as
+//! one, and be lost. A `throttle` applies all the same, and the actions without the field share one limit: otherwise
+//! the limit could be escaped by leaving the field out. Limits are kept per namespace, tenant and rule, whatever the
+//! key is; renaming a rule starts its limits afresh.
 
 use std::time::Duration;
 

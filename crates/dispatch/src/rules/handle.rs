@@ -1,9 +1,9 @@
 //! The rules in force: one immutable set at a time, replaced as a whole.
 //!
 //! # What it promises
-//! [`Rules::current`] never waits, not even while a reload reads files: it hands out the set in force, which stays valid
-//! for as long as the caller keeps it. A reload swaps the set in one step after everything was checked. A reload that
-//! fails changes nothing, and is remembered for [`Rules::last_failure`] until one succeeds.
+//! [`Rules::current`] never waits, not even while a reload reads files: it hands out the set in force, which stays
+//! valid for as long as the caller keeps it. A reload swaps the set in one step after everything was checked. A
+//! reload that fails changes nothing, and is remembered for [`Rules::last_failure`] until one succeeds.
 //!
 //! # How it works
 //! The set sits behind an `ArcSwap`. Reloads are serialised by a mutex, so that generations count up and a slow old
@@ -24,7 +24,8 @@ use crate::rules::set::RuleSet;
 /// A handle to the rules in force, shared by evaluations, reloads and the watcher.
 #[derive(Debug)]
 pub struct Rules {
-    directory: PathBuf,
+    /// Absent for rules that were given as a set, and never change.
+    directory: Option<PathBuf>,
     options: LoadOptions,
     current: ArcSwap<RuleSet>,
     last_failure: ArcSwapOption<ReloadFailure>,
@@ -49,13 +50,25 @@ impl Rules {
     pub fn load(directory: impl Into<PathBuf>, options: LoadOptions) -> Result<Self, LoadError> {
         let directory = directory.into();
         let set = load_directory(&directory, options)?;
-        Ok(Self {
+        Ok(Self::new(Some(directory), options, set))
+    }
+
+    /// Rules that come from no directory, for an application that brings its own, or for none at all. A reload
+    /// leaves them as they are.
+    #[must_use]
+    pub fn fixed(set: RuleSet) -> Self {
+        let options = LoadOptions { default: set.default_decision() };
+        Self::new(None, options, set)
+    }
+
+    fn new(directory: Option<PathBuf>, options: LoadOptions, set: RuleSet) -> Self {
+        Self {
             directory,
             options,
             current: ArcSwap::from_pointee(set),
             last_failure: ArcSwapOption::empty(),
             reloading: Mutex::new(()),
-        })
+        }
     }
 
     /// The set in force.
@@ -70,8 +83,11 @@ impl Rules {
     /// # Errors
     /// [`LoadError`] with every problem that was found; the old set stays in force.
     pub fn reload(&self) -> Result<Arc<RuleSet>, LoadError> {
+        let Some(directory) = &self.directory else {
+            return Ok(self.current());
+        };
         let _one_at_a_time = self.reloading.lock();
-        match load_directory(&self.directory, self.options) {
+        match load_directory(directory, self.options) {
             Ok(set) => {
                 let set = Arc::new(set.after(self.current.load().generation()));
                 self.current.store(Arc::clone(&set));
@@ -92,10 +108,10 @@ impl Rules {
         self.last_failure.load_full()
     }
 
-    /// The directory that the rules come from.
+    /// The directory that the rules come from; absent for [`Rules::fixed`].
     #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 }
 
@@ -104,7 +120,7 @@ mod tests {
     use std::fs;
 
     use super::Rules;
-    use crate::rules::load::LoadOptions;
+    use crate::rules::load::{LoadOptions, load_text};
 
     #[test]
     fn a_bad_file_leaves_the_rules_in_force_as_they_were() {
@@ -125,6 +141,15 @@ mod tests {
         assert_eq!(rules.reload().expect("valid rules").generation(), 2);
         assert!(rules.current().rules().is_empty());
         assert!(rules.last_failure().is_none());
+    }
+
+    #[test]
+    fn fixed_rules_stay_as_they_are() {
+        let text = "rules: [{ name: a, action: deny }]".to_owned();
+        let set = load_text(vec![("own.yaml".into(), text)], LoadOptions::default()).expect("valid rules");
+        let rules = Rules::fixed(set);
+        assert_eq!(rules.reload().expect("nothing to read").generation(), 1);
+        assert_eq!(rules.current().rules().len(), 1);
     }
 
     #[test]

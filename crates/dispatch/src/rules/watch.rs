@@ -62,7 +62,10 @@ fn start(rules: &Rules, changed: Arc<Notify>) -> Result<RecommendedWatcher, noti
             changed.notify_one();
         }
     })?;
-    watcher.watch(rules.directory(), RecursiveMode::NonRecursive)?;
+    // Fixed rules have nothing to watch; the task then only waits for its end.
+    if let Some(directory) = rules.directory() {
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    }
     Ok(watcher)
 }
 

@@ -180,6 +180,28 @@ async fn deadline_of_the_caller_cuts_attempts_and_waits_short() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_once_the_deadline_has_passed() {
+    let (receiver, address) = Receiver::start([]).await;
+    let registry = Registry::from_config(&[config(address)]).expect("valid");
+    let ctx = ExecuteContext { deadline: Instant::now(), ..patient() };
+    let error = registry.execute(&action(), &ctx).await.expect_err("too late");
+    assert_eq!((error.code, error.effect, error.attempts), (ErrorCode::Timeout, Effect::NotApplied, 0));
+    assert!(receiver.received().is_empty());
+}
+
+#[test]
+fn a_registry_printed_for_debugging_shows_no_secret() {
+    let mut config = config(SocketAddr::from(([127, 0, 0, 1], 9)));
+    config.headers.insert("x-key".into(), Secret::new("hunter2"));
+    config.signing_secret = Some(Secret::new("hunter2"));
+    let shown = format!("{:?}", Registry::from_config(&[config]).expect("valid"));
+    assert!(shown.contains("127.0.0.1"), "{shown}");
+    for secret in ["hunter2", "t0ken", "s3cret"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn cancellation_ends_the_wait_for_the_next_attempt() {
     let (receiver, address) = Receiver::start([Answer::RetryAfter(503, "20")]).await;
     let registry = Registry::from_config(&[config(address)]).expect("valid");

@@ -1,0 +1,88 @@
+//! Execution: the action goes to its provider, under a lock of its own that is renewed for as long as the work takes.
+//!
+//! # Guarantees
+//! An action is in execution once at a time by the lock service's clock, whichever servers hold it. When the lock is lost
+//! meanwhile, the provider may finish what it has begun but begins no further attempt, and the outcome is reported as it is.
+//!
+//! # Failure
+//! A provider's failure is an outcome. A lock that cannot be had is an error: this stage always fails closed. A lock that
+//! turns out lost at its release is logged; the work was done.
+
+use acteon_state_core::{LockAttempt, LockGuard, LockOptions, ReleaseOutcome};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::Action;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::pipeline::Dispatcher;
+use crate::pipeline::error::DispatchError;
+use crate::providers::ExecuteContext;
+use crate::rules::{Reroute, Verdict};
+
+impl Dispatcher {
+    pub(super) async fn execute(&self, verdict: &Verdict) -> Result<Outcome, DispatchError> {
+        let result = self.execute_locked(&verdict.action).await?;
+        Ok(as_rerouted(verdict.reroute.as_ref(), result))
+    }
+
+    /// Executes an action whose rules were applied already.
+    pub(super) async fn execute_locked(&self, action: &Action) -> Result<Outcome, DispatchError> {
+        let guard = self.lock(action).await?;
+        let outcome = self.ask_provider(action, &guard).await;
+        match guard.release().await {
+            Ok(ReleaseOutcome::Released) => {}
+            Ok(ReleaseOutcome::AlreadyLost) => {
+                self.0.metrics.lock_lost();
+                tracing::warn!(action = action.id, "the lock of an action was lost while it was executed");
+            }
+            Err(error) => tracing::warn!(action = action.id, %error, "the lock of an action ends with its lease"),
+        }
+        Ok(outcome)
+    }
+
+    async fn lock(&self, action: &Action) -> Result<LockGuard, DispatchError> {
+        let failed = DispatchError::state("lock");
+        let key = keys::action_lock(action).map_err(&failed)?;
+        let options = LockOptions::new(self.0.options.lock_lease).wait(self.0.options.lock_wait).renew();
+        match self.0.state.lock(&key, &options).await.map_err(failed)? {
+            LockAttempt::Acquired(guard) => Ok(guard),
+            LockAttempt::Busy(_) => Err(DispatchError::Busy { action_id: action.id.clone() }),
+        }
+    }
+
+    async fn ask_provider(&self, action: &Action, guard: &LockGuard) -> Outcome {
+        let cancel = CancellationToken::new();
+        let ctx = ExecuteContext { deadline: Instant::now() + self.0.options.execute_timeout, cancel: cancel.clone() };
+        let execution = self.0.providers.execute(action, &ctx);
+        tokio::pin!(execution);
+        let result = tokio::select! {
+            result = &mut execution => result,
+            () = guard.lost() => {
+                cancel.cancel();
+                execution.await
+            }
+        };
+        let (action_id, provider) = (action.id.clone(), action.provider.clone());
+        match result {
+            Ok(receipt) => {
+                Outcome::Executed { action_id, provider, attempts: receipt.attempts, detail: receipt.detail }
+            }
+            Err(error) => Outcome::Failed { action_id, provider, error: error.failure(), attempts: error.attempts },
+        }
+    }
+}
+
+/// Says in the outcome that a rule chose the provider.
+pub(super) fn as_rerouted(reroute: Option<&Reroute>, result: Outcome) -> Outcome {
+    match reroute {
+        None => result,
+        Some(Reroute { rule, from, to }) => Outcome::Rerouted {
+            action_id: result.action_id().to_owned(),
+            rule: rule.to_string(),
+            from: from.clone(),
+            to: to.clone(),
+            result: Box::new(result),
+        },
+    }
+}

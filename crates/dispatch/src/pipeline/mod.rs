@@ -1,0 +1,159 @@
+//! What happens to an action, from its arrival to its outcome.
+//!
+//! # The stages, in their order
+//! 1. *validate*: the action is within its bounds ([`Action::validate`]).
+//! 2. *rules*: they modify it, note limits, and decide ([`crate::rules`]).
+//! 3. *deduplicate*: the first of its key claims it; others get the first one's outcome ([`deduplicate`]).
+//! 4. *throttle*: each limit must admit it ([`throttle`]).
+//! 5. *schedule* it for later ([`schedule`]), or *execute* it under a lock ([`execute`]).
+//! 6. *record*: the claim is completed with the outcome, or given back when it failed; metrics count it.
+//!
+//! [`worker`] takes up what was scheduled.
+//!
+//! # Guarantees
+//! Of actions with the same deduplication key, sent to any number of servers on one store at once, one is executed, unless it
+//! takes longer than its claim can be renewed (the store is gone for a whole claim lease). A failed action gives its claim
+//! back, so that a retry runs. A dispatch that was begun is finished, also when its caller goes away.
+//!
+//! # Failure
+//! A provider that fails is an [`Outcome`]. A store that does not answer is a [`DispatchError`], unless the options say that
+//! deduplication or throttling fail open; the lock always fails closed.
+
+pub mod deduplicate;
+pub mod error;
+pub mod execute;
+pub mod metrics;
+pub mod options;
+pub mod schedule;
+pub mod throttle;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use acteon_state_core::State;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::action::Action;
+use crate::outcome::Outcome;
+use crate::pipeline::deduplicate::Deduplicated;
+use crate::pipeline::error::DispatchError;
+use crate::pipeline::metrics::DispatchMetrics;
+use crate::pipeline::options::DispatchOptions;
+use crate::providers::Registry;
+use crate::rules::{Decision, Rules, Verdict};
+
+/// Takes actions and sees to it that each becomes an outcome. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Dispatcher(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    state: State,
+    rules: Arc<Rules>,
+    providers: Arc<Registry>,
+    options: DispatchOptions,
+    metrics: Arc<DispatchMetrics>,
+    /// What is under way, so that a shutdown can wait for it.
+    tasks: TaskTracker,
+    /// Wakes the worker when something was scheduled here.
+    scheduled: Notify,
+}
+
+impl Dispatcher {
+    /// A dispatcher over these parts. Nothing runs until it is called.
+    #[must_use]
+    pub fn new(
+        state: State,
+        rules: Arc<Rules>,
+        providers: Arc<Registry>,
+        options: DispatchOptions,
+        metrics: Arc<DispatchMetrics>,
+    ) -> Self {
+        let (tasks, scheduled) = (TaskTracker::new(), Notify::new());
+        Self(Arc::new(Parts { state, rules, providers, options, metrics, tasks, scheduled }))
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.0.rules
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    /// Dispatches one action.
+    ///
+    /// Runs as a task of its own: dropping the future stops waiting, not the work.
+    ///
+    /// # Errors
+    /// [`DispatchError`]: the action is not valid, or the store did not answer. Nothing was executed unless its effect is
+    /// unknown.
+    pub async fn dispatch(&self, action: Action) -> Result<Outcome, DispatchError> {
+        let dispatcher = self.clone();
+        let task = self.0.tasks.spawn(async move { dispatcher.run(action).await });
+        task.await.unwrap_or_else(|error| Err(DispatchError::Panicked { message: error.to_string() }))
+    }
+
+    /// Dispatches several actions, as many at once as the options say. The answers are in the order of the actions.
+    pub async fn dispatch_batch(&self, actions: Vec<Action>) -> Vec<Result<Outcome, DispatchError>> {
+        let dispatches = actions.into_iter().map(|action| self.dispatch(action));
+        stream::iter(dispatches).buffered(self.0.options.batch_concurrency.max(1)).collect().await
+    }
+
+    /// Waits until nothing is under way any more, or `patience` is over. Returns whether all was finished.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        self.0.tasks.close();
+        tokio::time::timeout(patience, self.0.tasks.wait()).await.is_ok()
+    }
+
+    async fn run(&self, action: Action) -> Result<Outcome, DispatchError> {
+        let started = Instant::now();
+        let result = self.run_stages(action).await;
+        self.0.metrics.record_dispatch(&result, started.elapsed());
+        result
+    }
+
+    async fn run_stages(&self, action: Action) -> Result<Outcome, DispatchError> {
+        action.validate()?;
+        let verdict = self.0.rules.current().evaluate(action);
+        match verdict.decision.clone() {
+            Decision::Deny { rule } => {
+                let rule = rule.map(|rule| rule.to_string());
+                Ok(Outcome::Denied { action_id: verdict.action.id, rule })
+            }
+            Decision::Suppress { rule } => {
+                Ok(Outcome::Suppressed { action_id: verdict.action.id, rule: rule.to_string() })
+            }
+            Decision::Allow { .. } => self.run_limited(verdict, Duration::ZERO).await,
+            Decision::Schedule { delay, .. } => self.run_limited(verdict, delay).await,
+        }
+    }
+
+    /// The stages that touch the store.
+    async fn run_limited(&self, verdict: Verdict, delay: Duration) -> Result<Outcome, DispatchError> {
+        let claim = match self.deduplicate(&verdict).await? {
+            Deduplicated::First(claim) => claim,
+            Deduplicated::Duplicate(outcome) => return Ok(outcome),
+        };
+        let result = match self.throttle(&verdict).await {
+            Ok(Some(throttled)) => Ok(throttled),
+            Ok(None) => match schedule::due_at(&verdict.action, delay) {
+                Some(due_at) => self.schedule(&verdict, due_at).await,
+                None => self.execute(&verdict).await,
+            },
+            Err(error) => Err(error),
+        };
+        if let Some(claim) = claim {
+            claim.settle(&result).await;
+        }
+        result
+    }
+}

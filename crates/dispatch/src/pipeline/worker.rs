@@ -1,0 +1,198 @@
+//! The worker: delivers scheduled actions when their time has come.
+//!
+//! # Guarantees
+//! At least once, never lost: an action is claimed, executed, then acknowledged. When a server dies in between, the claim
+//! ends and another worker delivers it again, under the same action id. A failure that may pass is tried again with growing
+//! pauses; what fails for good, or too often, is kept under the kind `dead` before it leaves the queue.
+//!
+//! # How it works
+//! One loop claims as many as there are free places. It sleeps until the store says that the next action is due, until one is
+//! scheduled here, or for the poll interval. Each delivery extends its claim while it works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use acteon_state_core::{ClaimDue, ClaimOutcome, Claimed, DueItem, Put, StateKey};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::pipeline::Dispatcher;
+use crate::pipeline::deduplicate;
+use crate::pipeline::error::DispatchError;
+use crate::pipeline::schedule::Deferred;
+
+/// The most actions of one claim: they are loaded whole.
+const CLAIM_MAX: usize = 64;
+/// The shortest sleep, so that clocks that differ by a little do not make the loop spin.
+const SLEEP_MIN: Duration = Duration::from_millis(5);
+
+/// What is to become of a claimed item after an attempt.
+enum Verdict {
+    /// It is dealt with.
+    Done(Outcome),
+    /// It may succeed later.
+    Retry(String),
+    /// It will not succeed.
+    GiveUp(String),
+}
+
+impl Dispatcher {
+    /// Starts to deliver scheduled actions, until `cancel`. What is being delivered then is finished by
+    /// [`drain`](Self::drain).
+    pub fn spawn_worker(&self, cancel: CancellationToken) -> JoinHandle<()> {
+        let dispatcher = self.clone();
+        tokio::spawn(async move {
+            let places = Arc::new(Semaphore::new(dispatcher.0.options.worker.concurrency.max(1)));
+            cancel.run_until_cancelled(dispatcher.deliver_forever(places)).await;
+        })
+    }
+
+    async fn deliver_forever(&self, places: Arc<Semaphore>) {
+        let options = &self.0.options.worker;
+        loop {
+            let sleep = match self.deliver_due(&places).await {
+                Ok(next_due_in) => next_due_in.unwrap_or(options.poll).min(options.poll),
+                Err(error) => {
+                    tracing::warn!(%error, "the queue of scheduled actions did not answer; trying again");
+                    options.poll.mul_f64(rand::random_range(0.5..=1.5))
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(sleep.max(SLEEP_MIN)) => {}
+                () = self.0.scheduled.notified() => {}
+            }
+        }
+    }
+
+    /// Claims what is due, as far as there are places, and starts to deliver it.
+    async fn deliver_due(&self, places: &Arc<Semaphore>) -> acteon_state_core::Result<Option<Duration>> {
+        let queue = keys::queue()?;
+        // Waiting for a place here, not in the deliveries: what is claimed must be worked on.
+        let Ok(first) = places.clone().acquire_owned().await else {
+            return Ok(None);
+        };
+        let mut permits = vec![first];
+        while permits.len() < CLAIM_MAX
+            && let Ok(permit) = places.clone().try_acquire_owned()
+        {
+            permits.push(permit);
+        }
+        let limit = u32::try_from(permits.len()).unwrap_or(1);
+        let claim = ClaimDue { limit, visibility: self.0.options.worker.visibility };
+        let Claimed { items, next_due_in } = self.0.state.claim_due(&queue, claim).await?;
+        for (item, permit) in items.into_iter().zip(permits) {
+            let dispatcher = self.clone();
+            let queue = queue.clone();
+            self.0.tasks.spawn(async move { dispatcher.deliver(queue, item, permit).await });
+        }
+        Ok(next_due_in)
+    }
+
+    async fn deliver(&self, queue: StateKey, item: DueItem, _place: OwnedSemaphorePermit) {
+        let verdict = tokio::select! {
+            verdict = self.attempt(&item) => verdict,
+            () = self.keep(&queue, &item) => return,
+        };
+        let word = match &verdict {
+            Verdict::Done(outcome) => outcome.status(),
+            Verdict::Retry(_) => "retried",
+            Verdict::GiveUp(_) => "given_up",
+        };
+        self.0.metrics.record_delivery(word);
+        if let Err(error) = self.settle(&queue, &item, verdict).await {
+            tracing::warn!(item = item.id, %error, "a delivered action was not settled; it will be delivered again");
+        }
+    }
+
+    async fn attempt(&self, item: &DueItem) -> Verdict {
+        let deferred: Deferred = match serde_json::from_slice(&item.payload) {
+            Ok(deferred) => deferred,
+            Err(error) => return Verdict::GiveUp(format!("it is no action of this version: {error}")),
+        };
+        let outcome = match self.execute_locked(&deferred.action).await {
+            Ok(outcome) => outcome,
+            Err(error) => return self.retry_or_give_up(item, error.is_retryable(), error.to_string()),
+        };
+        if let Outcome::Failed { error, .. } = &outcome {
+            return self.retry_or_give_up(item, error.retryable, error.message.clone());
+        }
+        if let Some(key) = deferred.dedup.and_then(|dedup| dedup.state_key(&deferred.action).ok())
+            && let Err(error) = deduplicate::replace(&self.0.state, &key, &outcome).await
+        {
+            tracing::debug!(%key, %error, "duplicates will see this action as scheduled");
+        }
+        Verdict::Done(outcome)
+    }
+
+    fn retry_or_give_up(&self, item: &DueItem, retryable: bool, reason: String) -> Verdict {
+        if retryable && item.attempt < self.0.options.worker.attempts_max {
+            Verdict::Retry(reason)
+        } else {
+            Verdict::GiveUp(reason)
+        }
+    }
+
+    /// Extends the claim for as long as the item is being worked on. Returns when it was lost.
+    async fn keep(&self, queue: &StateKey, item: &DueItem) {
+        let visibility = self.0.options.worker.visibility;
+        loop {
+            tokio::time::sleep(visibility / 3).await;
+            match self.0.state.extend_claim(queue, item, visibility).await {
+                Ok(ClaimOutcome::Done) => {}
+                Ok(ClaimOutcome::Lost) => {
+                    tracing::warn!(
+                        item = item.id,
+                        "a scheduled action was cancelled, replaced or taken over meanwhile"
+                    );
+                    return;
+                }
+                Err(error) => tracing::debug!(item = item.id, %error, "a claim was not extended yet"),
+            }
+        }
+    }
+
+    async fn settle(&self, queue: &StateKey, item: &DueItem, verdict: Verdict) -> Result<(), DispatchError> {
+        let failed = DispatchError::state("settle");
+        let state = &self.0.state;
+        match verdict {
+            Verdict::Done(outcome) => {
+                tracing::debug!(item = item.id, status = outcome.status(), "a scheduled action was delivered");
+                state.ack(queue, item).await.map_err(failed)?;
+            }
+            Verdict::Retry(reason) => {
+                let pause = self.pause_after(item.attempt);
+                tracing::warn!(item = item.id, attempt = item.attempt, ?pause, reason, "a scheduled action failed");
+                state.extend_claim(queue, item, pause).await.map_err(failed)?;
+            }
+            Verdict::GiveUp(reason) => {
+                tracing::error!(item = item.id, attempt = item.attempt, reason, "a scheduled action is given up");
+                self.put_aside(item, &reason).await?;
+                state.ack(queue, item).await.map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_aside(&self, item: &DueItem, reason: &str) -> Result<(), DispatchError> {
+        let failed = DispatchError::state("settle");
+        let key = match serde_json::from_slice::<Deferred>(&item.payload) {
+            Ok(deferred) => keys::dead(&deferred.action).map_err(&failed)?,
+            Err(_) => keys::dead_item(&item.id).map_err(&failed)?,
+        };
+        let payload = String::from_utf8_lossy(&item.payload);
+        let record =
+            serde_json::json!({ "reason": reason, "attempts": item.attempt, "item": item.id, "payload": payload });
+        let put = Put::new(record.to_string()).expires_after(self.0.options.worker.dead_ttl);
+        // After an error the item stays in the queue and comes back here.
+        self.0.state.put(&key, &put).await.map(|_| ()).map_err(failed)
+    }
+
+    fn pause_after(&self, attempt: u32) -> Duration {
+        let options = &self.0.options.worker;
+        let doublings = attempt.saturating_sub(1).min(31);
+        options.backoff.saturating_mul(1 << doublings).min(options.backoff_max).mul_f64(rand::random_range(0.8..=1.0))
+    }
+}
