@@ -271,22 +271,25 @@ impl Keyspace {
     /// The text that the value or counter of a key is stored under: `prefix:namespace:tenant:kind:id`.
     #[must_use]
     pub fn text(&self, key: &StateKey) -> String {
-        let mut text = String::with_capacity(self.prefix.len() + key.text.len());
-        text.push_str(&self.prefix);
-        text.push_str(&key.text);
-        text
+        self.text_parts(key).concat()
     }
 
     /// The text that a companion is stored under: `{prefix:namespace:tenant:kind:id}:suffix`.
     #[must_use]
     pub fn companion(&self, key: &StateKey, companion: Companion) -> String {
-        let suffix = companion.suffix();
-        let mut text = String::with_capacity(self.prefix.len() + key.text.len() + suffix.len() + 1);
-        text.push('{');
-        text.push_str(&self.prefix);
-        text.push_str(&key.text);
-        text.push_str(suffix);
-        text
+        self.companion_parts(key, companion).concat()
+    }
+
+    /// What [`text`](Self::text) is put together from: for a driver that brings its own buffer.
+    #[must_use]
+    pub fn text_parts<'a>(&'a self, key: &'a StateKey) -> [&'a str; 2] {
+        [&self.prefix, &key.text]
+    }
+
+    /// What [`companion`](Self::companion) is put together from.
+    #[must_use]
+    pub fn companion_parts<'a>(&'a self, key: &'a StateKey, companion: Companion) -> [&'a str; 4] {
+        ["{", &self.prefix, &key.text, companion.suffix()]
     }
 
     /// What the texts of all keys begin with: the prefix and its colon.

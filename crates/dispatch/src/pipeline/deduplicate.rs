@@ -115,6 +115,13 @@ impl Dispatcher {
     }
 }
 
+/// Settles a claim, if there is one.
+pub(super) async fn settle(claim: Option<Claim>, result: &Result<Outcome, DispatchError>) {
+    if let Some(claim) = claim {
+        claim.settle(result).await;
+    }
+}
+
 impl Claim {
     fn new(shared: Arc<Shared>, ttl: Duration) -> Self {
         let renewal = tokio::spawn(renew(shared.clone())).abort_handle();
@@ -122,7 +129,7 @@ impl Claim {
     }
 
     /// Stores the outcome for duplicates to come, or gives the claim back when a retry shall run.
-    pub(crate) async fn settle(self, result: &Result<Outcome, DispatchError>) {
+    async fn settle(self, result: &Result<Outcome, DispatchError>) {
         self.renewal.abort();
         let version = *self.shared.version.lock();
         let Shared { state, key, .. } = &*self.shared;

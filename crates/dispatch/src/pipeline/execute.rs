@@ -21,24 +21,31 @@ use crate::providers::ExecuteContext;
 use crate::rules::{Reroute, Verdict};
 
 impl Dispatcher {
-    pub(super) async fn execute(&self, verdict: &Verdict) -> Result<Outcome, DispatchError> {
-        let result = self.execute_locked(&verdict.action).await?;
-        Ok(as_rerouted(verdict.reroute.as_ref(), result))
+    /// The outcome, and the lock to release once it was recorded.
+    pub(super) async fn execute(&self, verdict: &Verdict) -> Result<(Outcome, LockGuard), DispatchError> {
+        let (result, guard) = self.execute_locked(&verdict.action).await?;
+        Ok((as_rerouted(verdict.reroute.as_ref(), result), guard))
     }
 
     /// Executes an action whose rules were applied already.
-    pub(super) async fn execute_locked(&self, action: &Action) -> Result<Outcome, DispatchError> {
+    pub(super) async fn execute_locked(&self, action: &Action) -> Result<(Outcome, LockGuard), DispatchError> {
         let guard = self.lock(action).await?;
         let outcome = self.ask_provider(action, &guard).await;
+        Ok((outcome, guard))
+    }
+
+    /// Releases the lock of an action that was executed.
+    pub(super) async fn release(&self, guard: Option<LockGuard>) {
+        let Some(guard) = guard else { return };
+        let key = guard.key().clone();
         match guard.release().await {
             Ok(ReleaseOutcome::Released) => {}
             Ok(ReleaseOutcome::AlreadyLost) => {
                 self.0.metrics.lock_lost();
-                tracing::warn!(action = action.id, "the lock of an action was lost while it was executed");
+                tracing::warn!(%key, "the lock of an action was lost while it was executed");
             }
-            Err(error) => tracing::warn!(action = action.id, %error, "the lock of an action ends with its lease"),
+            Err(error) => tracing::warn!(%key, %error, "the lock of an action ends with its lease"),
         }
-        Ok(outcome)
     }
 
     async fn lock(&self, action: &Action) -> Result<LockGuard, DispatchError> {

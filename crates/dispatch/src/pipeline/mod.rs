@@ -144,16 +144,19 @@ impl Dispatcher {
             Deduplicated::Duplicate(outcome) => return Ok(outcome),
         };
         let result = match self.throttle(&verdict).await {
-            Ok(Some(throttled)) => Ok(throttled),
+            Ok(Some(throttled)) => Ok((throttled, None)),
             Ok(None) => match schedule::due_at(&verdict.action, delay) {
-                Some(due_at) => self.schedule(&verdict, due_at).await,
-                None => self.execute(&verdict).await,
+                Some(due_at) => self.schedule(&verdict, due_at).await.map(|scheduled| (scheduled, None)),
+                None => self.execute(&verdict).await.map(|(outcome, guard)| (outcome, Some(guard))),
             },
             Err(error) => Err(error),
         };
-        if let Some(claim) = claim {
-            claim.settle(&result).await;
-        }
+        let (result, guard) = match result {
+            Ok((outcome, guard)) => (Ok(outcome), guard),
+            Err(error) => (Err(error), None),
+        };
+        // Neither waits for the other: one round trip where the store takes both at once.
+        tokio::join!(deduplicate::settle(claim, &result), self.release(guard));
         result
     }
 }

@@ -113,7 +113,10 @@ impl Dispatcher {
             Err(error) => return Verdict::GiveUp(format!("it is no action of this version: {error}")),
         };
         let outcome = match self.execute_locked(&deferred.action).await {
-            Ok(outcome) => outcome,
+            Ok((outcome, guard)) => {
+                self.release(Some(guard)).await;
+                outcome
+            }
             Err(error) => return self.retry_or_give_up(item, error.is_retryable(), error.to_string()),
         };
         if let Outcome::Failed { error, .. } = &outcome {

@@ -4,7 +4,6 @@
 //! effect unless it was a read. Right order: inside of retry, which then tries again. Outside of it, the first attempt
 //! would eat the time of all.
 
-use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -28,12 +27,12 @@ impl AttemptTimeout {
 }
 
 impl Around for AttemptTimeout {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        within(self.timeout, call, attempt())
+    ) -> Result<T> {
+        within(self.timeout, call, attempt()).await
     }
 }
 

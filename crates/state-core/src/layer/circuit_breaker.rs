@@ -6,7 +6,6 @@
 //! Errors of the caller (invalid, wrong type, …) prove that the backend answers. Right order: outside of retry, which counts as
 //! one failure however often it tried.
 
-use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -95,22 +94,19 @@ impl CircuitBreaker {
 }
 
 impl Around for CircuitBreaker {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        async move {
-            if !matches!(call.operation, Operation::Ping | Operation::Close) {
-                self.admit().map_err(|error| error.in_operation(call.operation.as_str()))?;
-            }
-            let result = attempt().await;
-            let failed = |error: &Error| {
-                matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Failover)
-            };
-            self.settle(!result.as_ref().is_err_and(failed));
-            result
+    ) -> Result<T> {
+        if !matches!(call.operation, Operation::Ping | Operation::Close) {
+            self.admit().map_err(|error| error.in_operation(call.operation.as_str()))?;
         }
+        let result = attempt().await;
+        let failed =
+            |error: &Error| matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Failover);
+        self.settle(!result.as_ref().is_err_and(failed));
+        result
     }
 }
 

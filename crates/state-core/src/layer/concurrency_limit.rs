@@ -4,7 +4,6 @@
 //! place held by a waiter would block the very release that it waits for. Right order: inside of the deadline, which also
 //! bounds the queueing; outside of retry, so that a repetition keeps its place.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
@@ -61,20 +60,18 @@ impl Drop for Leave<'_> {
 }
 
 impl Around for ConcurrencyLimit {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        async move {
-            if call.operation == Operation::LockAcquire && !call.wait.is_zero() {
-                return attempt().await;
-            }
-            let _place = match self.places.try_acquire() {
-                Ok(place) => place,
-                Err(_) => self.queue().await.map_err(|error| error.in_operation(call.operation.as_str()))?,
-            };
-            attempt().await
+    ) -> Result<T> {
+        if call.operation == Operation::LockAcquire && !call.wait.is_zero() {
+            return attempt().await;
         }
+        let _place = match self.places.try_acquire() {
+            Ok(place) => place,
+            Err(_) => self.queue().await.map_err(|error| error.in_operation(call.operation.as_str()))?,
+        };
+        attempt().await
     }
 }

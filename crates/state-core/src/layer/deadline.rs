@@ -4,7 +4,6 @@
 //! a request handler sets one deadline, and every call under it keeps to it. A call under a deadline that has passed fails
 //! at once with `Timeout`, `NotApplied`. Right order: outside of retry and of everything that waits.
 
-use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -40,24 +39,22 @@ impl Deadline {
 }
 
 impl Around for Deadline {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        async move {
-            let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now())).ok();
-            if left == Some(Duration::ZERO) {
-                let error = Error::new(ErrorKind::Timeout, "the caller's deadline has passed; nothing was sent");
-                return Err(error.in_operation(call.operation.as_str()));
+    ) -> Result<T> {
+        let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now())).ok();
+        if left == Some(Duration::ZERO) {
+            let error = Error::new(ErrorKind::Timeout, "the caller's deadline has passed; nothing was sent");
+            return Err(error.in_operation(call.operation.as_str()));
+        }
+        match left {
+            // The caller's deadline also ends a wait for a lock; the default does not.
+            Some(left) if left < self.default.saturating_add(call.wait) => {
+                within(left, &Call { wait: Duration::ZERO, ..*call }, attempt()).await
             }
-            match left {
-                // The caller's deadline also ends a wait for a lock; the default does not.
-                Some(left) if left < self.default.saturating_add(call.wait) => {
-                    within(left, &Call { wait: Duration::ZERO, ..*call }, attempt()).await
-                }
-                _ => within(self.default, call, attempt()).await,
-            }
+            _ => within(self.default, call, attempt()).await,
         }
     }
 }

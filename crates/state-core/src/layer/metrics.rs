@@ -9,7 +9,6 @@
 //! The outcome is one word: `applied`, `not_met`, `granted`, `busy`, …, or the kind of the error. Keys are never labels. The
 //! time of `lock_acquire` includes its wait. Right order: inside of tracing only, so that it sees what the application saw.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -108,24 +107,22 @@ impl Drop for InFlight<'_> {
 }
 
 impl Around for Metrics {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        async move {
-            let _in_flight = InFlight::begin(&self.in_flight);
-            let started = Instant::now();
-            let result = attempt().await;
-            let outcome = match &result {
-                Ok(reply) => reply.outcome(),
-                Err(error) => error.kind().as_str(),
-            };
-            let (backend, operation) = (self.backend.clone(), call.operation.as_str());
-            let labels = OperationLabels { backend: backend.clone(), operation };
-            self.metrics.durations.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
-            self.metrics.operations.get_or_create(&OutcomeLabels { backend, operation, outcome }).inc();
-            result
-        }
+    ) -> Result<T> {
+        let _in_flight = InFlight::begin(&self.in_flight);
+        let started = Instant::now();
+        let result = attempt().await;
+        let outcome = match &result {
+            Ok(reply) => reply.outcome(),
+            Err(error) => error.kind().as_str(),
+        };
+        let (backend, operation) = (self.backend.clone(), call.operation.as_str());
+        let labels = OperationLabels { backend: backend.clone(), operation };
+        self.metrics.durations.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+        self.metrics.operations.get_or_create(&OutcomeLabels { backend, operation, outcome }).inc();
+        result
     }
 }

@@ -11,7 +11,6 @@
 //! a share of the traffic, so that a backend in trouble is not hit several times as hard: each call earns a tenth of a
 //! repetition, each repetition costs one, and at most `budget` are saved up.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -89,35 +88,33 @@ fn may_repeat(call: &Call<'_>, error: &Error) -> bool {
 }
 
 impl Around for Retry {
-    fn around<'a, T: Reply + 'a>(
+    async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
-    ) -> impl Future<Output = Result<T>> + Send + 'a {
-        async move {
-            self.earn();
-            let mut unknown: Option<Error> = None;
-            let mut repetition = 0;
-            loop {
-                let error = match attempt().await {
-                    Ok(reply) => match unknown {
-                        Some(error) if reply.may_be_own_trace() => return Err(error),
-                        _ => return Ok(reply),
-                    },
-                    Err(error) => error,
-                };
-                let last = repetition + 1 >= self.policy.attempts_max;
-                if last || !may_repeat(call, &error) || !self.spend() {
-                    // An earlier attempt of unknown effect outweighs a later one that was certainly not applied.
-                    return Err(if error.effect() == Effect::Unknown { error } else { unknown.unwrap_or(error) });
-                }
-                ::tracing::debug!(operation = call.operation.as_str(), %error, repetition, "repeating a state call");
-                if error.effect() == Effect::Unknown {
-                    unknown = Some(error);
-                }
-                tokio::time::sleep(self.wait_before(repetition)).await;
-                repetition += 1;
+    ) -> Result<T> {
+        self.earn();
+        let mut unknown: Option<Error> = None;
+        let mut repetition = 0;
+        loop {
+            let error = match attempt().await {
+                Ok(reply) => match unknown {
+                    Some(error) if reply.may_be_own_trace() => return Err(error),
+                    _ => return Ok(reply),
+                },
+                Err(error) => error,
+            };
+            let last = repetition + 1 >= self.policy.attempts_max;
+            if last || !may_repeat(call, &error) || !self.spend() {
+                // An earlier attempt of unknown effect outweighs a later one that was certainly not applied.
+                return Err(if error.effect() == Effect::Unknown { error } else { unknown.unwrap_or(error) });
             }
+            ::tracing::debug!(operation = call.operation.as_str(), %error, repetition, "repeating a state call");
+            if error.effect() == Effect::Unknown {
+                unknown = Some(error);
+            }
+            tokio::time::sleep(self.wait_before(repetition)).await;
+            repetition += 1;
         }
     }
 }

@@ -152,6 +152,11 @@ impl LockRecord {
         ReleaseOutcome::Released
     }
 
+    /// Undoes a grant that its owner never learnt of. Unlike a release it leaves the owner free to ask again.
+    pub fn withdraw(&mut self, owner: OwnerId, now_us: u64) {
+        self.holders.retain(|holder| holder.owner != owner && holder.is_live(now_us));
+    }
+
     /// Ends all leases; returns how many were live.
     pub fn force_release(&mut self, now_us: u64) -> usize {
         self.drop_expired(now_us);
@@ -198,7 +203,9 @@ impl LockRecord {
         }
     }
 
-    fn busy(&self, now_us: u64) -> LockBusy {
+    /// What a request that is not granted is told about the holders.
+    #[must_use]
+    pub fn busy(&self, now_us: u64) -> LockBusy {
         let first_end_us = self.holders.iter().map(|holder| holder.expires_at_us).min();
         LockBusy {
             token: self.holders.iter().map(|holder| holder.token).max(),
