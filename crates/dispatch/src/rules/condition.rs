@@ -219,7 +219,14 @@ pub fn compile_regex(pattern: &str) -> Result<Regex, String> {
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_BYTES_MAX)
         .build()
-        .map_err(|error| format!("regular expression is not valid: {error}"))
+        .map_err(|error| format!("regular expression is not valid: {}", last_line(&error)))
+}
+
+/// The parser draws a picture over several lines; what is wrong stands in the last one.
+fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().last().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 fn equal(seen: Seen<'_>, value: &Value) -> bool {
@@ -388,6 +395,6 @@ mod tests {
     fn regular_expressions_are_bounded() {
         assert!(compile_regex(&"a".repeat(1_025)).expect_err("too long").contains("at most"));
         assert!(compile_regex(r"(\w{500}){500}").is_err(), "compiles to more than the limit");
-        assert!(compile_regex("(").expect_err("unclosed").contains("unclosed"));
+        assert!(compile_regex("(").expect_err("unclosed").ends_with("not valid: unclosed group"));
     }
 }

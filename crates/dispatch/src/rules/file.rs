@@ -150,6 +150,7 @@ fn shape_problem(file: &Path, error: &serde_saphyr::Error) -> Problem {
         serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
             format!("unknown value `{variant}`{}; allowed: {}", suggestion(variant, expected), expected.join(", "))
         }
+        serde_saphyr::Error::InvalidScalar { ty, .. } => format!("the value is no {ty}"),
         serde_saphyr::Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
         other => other.to_string(),
     };
@@ -423,7 +424,7 @@ mod tests {
     #[test]
     fn misspelt_keys_are_located_and_the_right_one_is_suggested() {
         let text = only_problem("rules:\n  - name: a\n    conditon: { field: tenant, eq: x }\n    action: deny\n");
-        assert!(text.starts_with("test.yaml:3:5: unknown key `conditon`; did you mean `condition`?"), "{text}");
+        assert!(text.starts_with("test.yaml:3:5: unknown key `conditon` (did you mean `condition`?)"), "{text}");
         let text =
             only_problem("rules:\n  - name: a\n    action: { throttle: { key: [tenant], limt: 3, window: 1s } }\n");
         assert!(text.contains(":3:") && text.contains("did you mean `limit`?"), "{text}");

@@ -1,9 +1,9 @@
 //! Finds the word that was probably meant, for error messages.
 
-/// `"; did you mean `x`?"`, or nothing when no allowed word is close.
+/// `" (did you mean `x`?)"`, or nothing when no allowed word is close.
 pub(crate) fn suggestion(written: &str, allowed: &[&str]) -> String {
     match closest(written, allowed) {
-        Some(word) => format!("; did you mean `{word}`?"),
+        Some(word) => format!(" (did you mean `{word}`?)"),
         None => String::new(),
     }
 }
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn close_words_are_suggested_and_distant_ones_are_not() {
-        assert_eq!(suggestion("conditon", &["name", "condition"]), "; did you mean `condition`?");
+        assert_eq!(suggestion("conditon", &["name", "condition"]), " (did you mean `condition`?)");
         assert_eq!(suggestion("zzz", &["name", "condition"]), "");
     }
 
