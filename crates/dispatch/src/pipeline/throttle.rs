@@ -3,14 +3,11 @@
 //! The limits are asked in the order of their rules, and the first that refuses ends the stage: a refused action uses up
 //! nothing of that limit nor of those after it. What the limits before it counted stays counted.
 
-use acteon_state_core::{RateAlgorithm, RateLimit};
-
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
 use crate::pipeline::error::DispatchError;
 use crate::pipeline::options::OnStateError;
-use crate::rules::effect::Algorithm;
 use crate::rules::{Throttle, Verdict};
 
 impl Dispatcher {
@@ -34,12 +31,7 @@ impl Dispatcher {
     async fn ask_limit(&self, verdict: &Verdict, throttle: &Throttle) -> Result<Option<Outcome>, DispatchError> {
         let failed = DispatchError::state("throttle");
         let key = keys::throttle(&verdict.action, throttle).map_err(&failed)?;
-        let algorithm = match throttle.algorithm {
-            Algorithm::FixedWindow => RateAlgorithm::FixedWindow,
-            Algorithm::SlidingWindow => RateAlgorithm::SlidingWindow,
-            Algorithm::Gcra => RateAlgorithm::Gcra { burst: throttle.limit },
-        };
-        let request = RateLimit::new(algorithm, throttle.limit, throttle.window);
+        let request = throttle.algorithm.request(throttle.limit, throttle.window);
         let decision = self.0.state.rate_limit(&key, &request).await.map_err(failed)?;
         Ok((!decision.allowed).then(|| Outcome::Throttled {
             action_id: verdict.action.id.clone(),

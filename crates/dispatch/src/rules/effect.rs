@@ -20,6 +20,7 @@
 
 use std::time::Duration;
 
+use acteon_state_core::{RateAlgorithm, RateLimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,9 +30,6 @@ use crate::rules::key::KeyFields;
 pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Shortest `ttl` and `window`: the resolution of the stores.
 pub const DURATION_MIN: Duration = Duration::from_millis(1);
-/// Largest `limit`. Exact logs hold one entry per admitted action.
-pub const LIMIT_MAX: u64 = 1_000_000;
-
 /// What a rule does, checked.
 #[derive(Debug, Clone)]
 pub enum Effect {
@@ -87,6 +85,19 @@ pub enum Algorithm {
     SlidingWindow,
     /// Evenly spread, with a burst of the limit: the generic cell rate algorithm.
     Gcra,
+}
+
+impl Algorithm {
+    /// One action against a limit that is counted this way. GCRA admits the whole limit at once after a pause.
+    #[must_use]
+    pub fn request(self, limit: u64, window: Duration) -> RateLimit {
+        let algorithm = match self {
+            Self::FixedWindow => RateAlgorithm::FixedWindow,
+            Self::SlidingWindow => RateAlgorithm::SlidingWindow,
+            Self::Gcra => RateAlgorithm::Gcra { burst: limit },
+        };
+        RateLimit::new(algorithm, limit, window)
+    }
 }
 
 impl Effect {

@@ -14,7 +14,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::action::{NAME_BYTES_MAX, deeper_than};
 use crate::rules::condition::{Condition, DEPTH_MAX, IN_VALUES_MAX, Leaf, NODES_MAX, Order, Test, compile_regex};
-use crate::rules::effect::{Algorithm, DURATION_MAX, DURATION_MIN, Effect, LIMIT_MAX};
+use crate::rules::effect::{Algorithm, DURATION_MAX, DURATION_MIN, Effect};
 use crate::rules::field::Field;
 use crate::rules::key::KeyFields;
 use crate::rules::problem::Problem;
@@ -329,11 +329,12 @@ impl Check<'_> {
             }
             EffectShape::Throttle { key, limit, window, algorithm } => {
                 let key = self.key(key);
-                let window = self.duration("window", &window);
-                if !(1..=LIMIT_MAX).contains(&limit.value) {
-                    return self.fail(limit.referenced, format!("limit is {}; allowed: 1 to {LIMIT_MAX}", limit.value));
+                let window = self.duration("window", &window)?;
+                // What the store would refuse with each action is refused here, once.
+                if let Err(error) = algorithm.request(limit.value, window).check() {
+                    return self.fail(limit.referenced, error.message().to_owned());
                 }
-                Effect::Throttle { key: key?, limit: limit.value, window: window?, algorithm }
+                Effect::Throttle { key: key?, limit: limit.value, window, algorithm }
             }
             EffectShape::Reroute { provider } => Effect::Reroute { provider: self.provider(provider)? },
             EffectShape::Modify { payload } => Effect::Modify { payload: self.patch(payload)? },
