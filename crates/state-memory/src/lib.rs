@@ -1,1 +1,47 @@
-//! StateStore over an in-process engine
+//! The state contract over an engine in this process: `backend = "memory"`.
+//!
+//! # Guarantees
+//! Everything that [`StateStore`](acteon_state_core::StateStore) promises, with every capability but two: nothing survives the end
+//! of the process (`durable`), and other processes share the store only where the application publishes its engine
+//! (`shared`). Keys, values and records are written byte for byte as the Redis driver writes them, so an engine that is
+//! embedded here and reached by protocol elsewhere is one store.
+//!
+//! # Failure
+//! Writes are refused with `OutOfMemory` when the configured bound is reached, and have then changed nothing. After
+//! [`close`](acteon_state_core::StateStore::close) every call is `Closed`. Nothing is ever of unknown effect.
+//!
+//! # Time
+//! The store reads one clock: the wall clock at its creation, continued by a monotonic one. Tests pass a
+//! [`ManualClock`](acteon_state_core::clock::ManualClock) to [`MemoryStore::open_with_clock`] and call [`MemoryStore::tick`] after moving
+//! it. How long a request for a lock waits is patience, not state, and is measured by tokio's clock.
+//!
+//! # How it works
+//! Each method is one atomic step of the engine, carried out by the calling thread; only a wait for a lock suspends. It needs
+//! a tokio runtime for its timer, and expired keys are removed in the background as soon as a call is made inside one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config.rs` | the options |
+//! | `store.rs` | [`MemoryStore`]: handles on an engine, and the trait |
+//! | `value.rs`, `counter.rs`, `rate.rs`, `due.rs`, `lock.rs` | what the methods of their names do to the engine |
+//! | `many.rs`, `scan.rs` | batches and transactions; listings |
+//! | `wait.rs` | who waits for a lock, in order |
+//! | `sweep.rs` | removal of expired keys in the background |
+//! | `text.rs`, `error.rs` | texts of keys without allocation; errors of the engine as errors of the contract |
+
+mod config;
+mod counter;
+mod due;
+mod error;
+mod lock;
+mod many;
+mod rate;
+mod scan;
+mod store;
+mod sweep;
+mod text;
+mod value;
+mod wait;
+
+pub use config::MemoryConfig;
+pub use store::MemoryStore;

@@ -1,0 +1,400 @@
+//! [`MemoryStore`]: handles on an engine, and the contract's trait, each method in one line.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use acteon_engine::Engine;
+use acteon_state_core::clock::{Clock, SeededClock};
+use acteon_state_core::{
+    BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
+    Entry, Error, ExtendOutcome, Get, Increment, IncrementOutcome, Keyspace, LockClock, LockOutcome, LockRequest,
+    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
+    ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits, TransactOp, TransactOutcome,
+    TransactScope, Ttl, Waiting,
+};
+use async_trait::async_trait;
+
+use crate::config::{Checked, MemoryConfig};
+use crate::error::closed;
+use crate::lock::Attempt;
+use crate::sweep::Sweeper;
+use crate::wait::{self, Hub};
+
+const BACKEND: &str = "memory";
+/// The most operations in one transaction: it locks all of their keys at once.
+const TRANSACT_OPS_MAX: usize = 1_000;
+
+/// State in the memory of this process.
+///
+/// Cloning gives the same handle: closing one closes its clones. [`handle`](Self::handle) opens another one on the same data.
+///
+/// ```
+/// use acteon_state_core::{Get, Put, StateKey, StateStore};
+/// use acteon_state_memory::MemoryStore;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> acteon_state_core::Result<()> {
+/// let store = MemoryStore::default();
+/// let key = StateKey::new("mail", "acme", "greeting", "ada")?;
+/// store.put(&key, &Put::new("hello")).await?;
+/// assert_eq!(store.get(&key, Get::default()).await?.map(|entry| entry.value), Some("hello".into()));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryStore(Arc<Handle>);
+
+/// One opened store: its view of the shared data, until it is closed.
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) lock_retention_ms: u64,
+    is_closed: AtomicBool,
+}
+
+/// What all handles on one engine share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) hub: Hub,
+    pub(crate) sweeper: Sweeper,
+    clock: Arc<dyn Clock>,
+    handles_open: AtomicUsize,
+}
+
+/// One moment of the store's clock. Every operation reads it once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now(u64);
+
+impl MemoryStore {
+    /// A new engine with nothing in it.
+    ///
+    /// # Errors
+    /// `Config`, naming the option that is out of range.
+    pub fn open(config: &MemoryConfig) -> Result<Self> {
+        Self::open_with_clock(config, Arc::new(SeededClock::new()))
+    }
+
+    /// The same, on a clock of the caller's. After moving a manual clock, call [`tick`](Self::tick).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_clock(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::over(Engine::new(config.engine_config()), config, clock)
+    }
+
+    /// A store over an engine that the application also uses otherwise, such as publishing it on the network. Everyone must
+    /// give it the time of the same clock.
+    ///
+    /// Call this once per engine and [`handle`](Self::handle) for more: those who wait for locks know of each other only among the
+    /// handles of one store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and `Config` for a `memory_bytes_max` other than the engine's own.
+    pub fn over(engine: Engine, config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        let bytes_max = engine.stats().bytes_max;
+        if config.memory_bytes_max.is_some() && config.memory_bytes_max != bytes_max {
+            return Err(Error::config(format!(
+                "memory_bytes_max {:?} differs from {bytes_max:?}, which the engine was created with: leave it out",
+                config.memory_bytes_max
+            )));
+        }
+        let (hub, sweeper, handles_open) = (Hub::default(), Sweeper::default(), AtomicUsize::new(0));
+        let shared = Shared { engine, hub, sweeper, clock, handles_open };
+        Ok(Self::attach(Arc::new(shared), config.check()?))
+    }
+
+    /// Another handle on the same data, closed by itself.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        let handle = &self.0;
+        let checked = Checked {
+            keyspace: handle.keyspace.clone(),
+            value_bytes_max: handle.capabilities.value_bytes_max,
+            lock_retention_ms: handle.lock_retention_ms,
+        };
+        Self::attach(handle.shared.clone(), checked)
+    }
+
+    /// The engine underneath, to publish or to observe it.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.0.shared.engine
+    }
+
+    /// Looks whether somebody who waits for a lock can have it now.
+    ///
+    /// Needed only after moving a manual clock, or when a lock may have been released through the engine itself: releases
+    /// through a store are passed on at once, and ends of leases are waited for.
+    pub fn tick(&self) {
+        self.0.shared.lock_pass_on_all();
+    }
+
+    fn attach(shared: Arc<Shared>, checked: Checked) -> Self {
+        shared.handles_open.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::new(Handle {
+            shared,
+            keyspace: checked.keyspace,
+            capabilities: capabilities(checked.value_bytes_max),
+            lock_retention_ms: checked.lock_retention_ms,
+            is_closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Carries out one operation at one moment.
+    fn run<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
+        let handle = &*self.0;
+        let result = if handle.is_closed() {
+            Err(closed())
+        } else {
+            handle.shared.ensure_swept();
+            step(handle, handle.shared.now())
+        };
+        result.map_err(|error| Handle::locate(error, operation))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::open(&MemoryConfig::default()).expect("the default configuration is allowed")
+    }
+}
+
+impl Handle {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Adds where an error comes from.
+    #[cold]
+    pub(crate) fn locate(error: Error, operation: Operation) -> Error {
+        error.in_operation(operation.as_str()).on_backend(BACKEND)
+    }
+
+    /// Returns whether it was open.
+    fn close(&self) -> bool {
+        let was_open = !self.is_closed.swap(true, Ordering::AcqRel);
+        if was_open {
+            self.shared.handles_open.fetch_sub(1, Ordering::AcqRel);
+        }
+        was_open
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("prefix", &self.keyspace.prefix())
+            .field("engine", &self.shared.engine)
+            .field("is_closed", &self.is_closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Now {
+        Now(self.clock.now_us())
+    }
+
+    /// Whether some handle is open.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.handles_open.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Now {
+    pub(crate) const fn us(self) -> u64 {
+        self.0
+    }
+
+    /// The millisecond that the moment lies in: the engine's time.
+    pub(crate) const fn ms(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// The first whole millisecond that is not before the moment: for what must not come early.
+    pub(crate) const fn ceil_ms(self) -> u64 {
+        self.0.div_ceil(1_000)
+    }
+
+    pub(crate) fn until_us(self, at_us: u64) -> Duration {
+        Duration::from_micros(at_us.saturating_sub(self.0))
+    }
+
+    pub(crate) fn until_ms(self, at_ms: u64) -> Duration {
+        self.until_us(at_ms.saturating_mul(1_000))
+    }
+
+    /// The moment this long after this one, in µs.
+    pub(crate) fn after_us(self, duration: Duration) -> u64 {
+        self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+fn capabilities(value_bytes_max: u64) -> Capabilities {
+    Capabilities {
+        cas: true,
+        fencing: true,
+        counters: true,
+        rate_limits: true,
+        transact: Some(TransactLimits { scope: TransactScope::AnyKeys, ops_max: TRANSACT_OPS_MAX }),
+        scan: true,
+        ordered_scan: true,
+        due: true,
+        locks: true,
+        shared_locks: true,
+        semaphores: true,
+        server_clock: true,
+        durable: false,
+        shared: false,
+        value_bytes_max,
+    }
+}
+
+#[async_trait]
+impl StateStore for MemoryStore {
+    fn backend(&self) -> &str {
+        BACKEND
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.0.capabilities
+    }
+
+    fn lock_semantics(&self) -> LockSemantics {
+        LockSemantics {
+            topology: "memory, one process".to_owned(),
+            clock: LockClock::Monotonic,
+            tokens_rise_across: "restart (wall-clock seed)".to_owned(),
+            survives_server_crash: Survival::No,
+            survives_failover: Survival::NotApplicable,
+            waiting: Waiting::FifoHandOff,
+            fit_for: "correctness inside one process".to_owned(),
+            notes: vec![
+                "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile.".to_owned(),
+                "For a lock that other processes respect, choose a backend that they share.".to_owned(),
+            ],
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.run(Operation::Ping, |_, _| Ok(()))
+    }
+
+    async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
+        self.run(Operation::Get, |handle, now| handle.get(key, get, now))
+    }
+
+    async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome> {
+        self.run(Operation::Put, |handle, now| handle.put(key, put, now))
+    }
+
+    async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome> {
+        self.run(Operation::Delete, |handle, now| handle.delete(key, condition, now))
+    }
+
+    async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
+        self.run(Operation::Take, |handle, now| handle.take(key, now))
+    }
+
+    async fn touch(&self, key: &StateKey, ttl: Ttl) -> Result<bool> {
+        self.run(Operation::Touch, |handle, now| handle.touch(key, ttl, now))
+    }
+
+    async fn increment(&self, key: &StateKey, increment: Increment) -> Result<IncrementOutcome> {
+        self.run(Operation::Increment, |handle, now| handle.increment(key, increment, now))
+    }
+
+    async fn rate_limit(&self, key: &StateKey, request: &RateLimit) -> Result<Decision> {
+        self.run(Operation::RateLimit, |handle, now| handle.rate_limit(key, request, now))
+    }
+
+    async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
+        self.run(Operation::Batch, |handle, now| handle.batch(ops, now))
+    }
+
+    async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
+        self.run(Operation::Transact, |handle, now| handle.transact(ops, now))
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {
+        self.run(Operation::Scan, |handle, now| handle.scan(scan, now))
+    }
+
+    async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
+        self.run(Operation::Schedule, |handle, now| handle.schedule(queue, schedule, now))
+    }
+
+    async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
+        self.run(Operation::Cancel, |handle, now| handle.cancel(queue, id, now))
+    }
+
+    async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
+        self.run(Operation::ClaimDue, |handle, now| handle.claim_due(queue, claim, now))
+    }
+
+    async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
+        self.run(Operation::Ack, |handle, now| handle.ack(queue, id, token, now))
+    }
+
+    async fn extend_claim(
+        &self,
+        queue: &StateKey,
+        id: &str,
+        token: ClaimToken,
+        visibility: Duration,
+    ) -> Result<ClaimOutcome> {
+        self.run(Operation::ExtendClaim, |handle, now| handle.extend_claim(queue, id, token, visibility, now))
+    }
+
+    async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
+        let operation = Operation::LockAcquire;
+        let (lease_ms, attempt) = self.run(operation, |handle, now| {
+            let lease_ms = request.check(&handle.capabilities)?;
+            Ok((lease_ms, handle.lock_try(request, lease_ms, now)?))
+        })?;
+        match attempt {
+            Attempt::Granted(grant) => Ok(LockOutcome::Granted(grant)),
+            Attempt::Busy(_) if !request.wait.is_zero() => {
+                wait::wait(&self.0, request, lease_ms).await.map_err(|error| Handle::locate(error, operation))
+            }
+            Attempt::Busy(busy) | Attempt::Refused(busy) => Ok(LockOutcome::Busy(busy)),
+        }
+    }
+
+    async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
+        self.run(Operation::LockExtend, |handle, now| handle.lock_extend(key, owner, lease, now))
+    }
+
+    async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
+        self.run(Operation::LockRelease, |handle, now| handle.lock_release(key, owner, now))
+    }
+
+    async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
+        self.run(Operation::LockInspect, |handle, now| handle.lock_inspect(key, now))
+    }
+
+    async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
+        self.run(Operation::LockForceRelease, |handle, now| handle.lock_force_release(key, reason, now))
+    }
+
+    async fn lock_list(&self, scan: &Scan) -> Result<Page<LockState>> {
+        self.run(Operation::LockList, |handle, now| handle.lock_list(scan, now))
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.0.close() {
+            self.0.shared.lock_call_all_of(&self.0);
+        }
+        Ok(())
+    }
+}

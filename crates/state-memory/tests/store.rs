@@ -1,0 +1,149 @@
+//! What is special to this driver: the memory bound, removal in the background, closing, and several handles.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not see as such")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use acteon_engine::{Engine, EngineConfig};
+use acteon_state_core::clock::ManualClock;
+use acteon_state_core::key::Companion;
+use acteon_state_core::{
+    ClaimDue, Condition, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, Schedule, StateKey, StateStore,
+    TransactOp,
+};
+use acteon_state_memory::{MemoryConfig, MemoryStore};
+
+fn key(id: &str) -> StateKey {
+    StateKey::new("test", "acme", "thing", id).unwrap()
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(1_700_000_000_000_000))
+}
+
+fn bounded(bytes_max: u64) -> MemoryStore {
+    let config = MemoryConfig { memory_bytes_max: Some(bytes_max), ..MemoryConfig::default() };
+    MemoryStore::open_with_clock(&config, clock()).unwrap()
+}
+
+#[tokio::test]
+async fn write_above_the_memory_bound_is_refused_and_changes_nothing() {
+    let store = bounded(4_096);
+    store.put(&key("a"), &Put::new("first")).await.unwrap();
+    let error = store.put(&key("a"), &Put::new(vec![0; 8_192])).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
+    assert_eq!((error.backend(), error.operation(), error.key()), (Some("memory"), Some("put"), Some(&key("a"))));
+    assert_eq!(store.get(&key("a"), Get::default()).await.unwrap().unwrap().value, "first");
+}
+
+#[tokio::test]
+async fn transaction_that_does_not_fit_leaves_everything_as_it_was() {
+    let store = bounded(4_096);
+    store.put(&key("grown"), &Put::new("short").expires_after(Duration::from_secs(60))).await.unwrap();
+    store.put(&key("deleted"), &Put::new("still here")).await.unwrap();
+    let before = store.engine().stats().bytes;
+    let ops = [
+        TransactOp::Delete(key("deleted"), Condition::Always),
+        TransactOp::Put(key("grown"), Put::new(vec![1; 500])),
+        TransactOp::Increment(key("new"), Increment::by(1)),
+        TransactOp::Put(key("too large"), Put::new(vec![0; 8_192])),
+    ];
+    assert_eq!(store.transact(&ops).await.unwrap_err().kind(), ErrorKind::OutOfMemory);
+    let grown = store.get(&key("grown"), Get { with_ttl: true }).await.unwrap().unwrap();
+    assert_eq!(grown.value, "short");
+    assert!(grown.ttl.is_some(), "its time to live is back as well");
+    assert_eq!(store.get(&key("deleted"), Get::default()).await.unwrap().unwrap().value, "still here");
+    assert!(store.get(&key("new"), Get::default()).await.unwrap().is_none());
+    assert_eq!(store.engine().stats().bytes, before);
+}
+
+#[tokio::test]
+async fn schedule_that_does_not_fit_keeps_the_item_at_its_time() {
+    let store = bounded(4_096);
+    let queue = key("queue");
+    let item = |due_at, bytes| Schedule { id: "job".to_owned(), due_at, payload: vec![0; bytes].into() };
+    store.schedule(&queue, &item(DueAt::After(Duration::ZERO), 8)).await.unwrap();
+    let later = DueAt::After(Duration::from_secs(60));
+    assert_eq!(store.schedule(&queue, &item(later, 8_192)).await.unwrap_err().kind(), ErrorKind::OutOfMemory);
+    let claim = ClaimDue { limit: 10, visibility: Duration::from_secs(1) };
+    assert_eq!(store.claim_due(&queue, claim).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_keys_give_their_memory_back_without_being_met() {
+    let clock = clock();
+    let store = MemoryStore::open_with_clock(&MemoryConfig::default(), clock.clone()).unwrap();
+    for number in 0..10_000 {
+        let put = Put::new("value").expires_after(Duration::from_secs(1));
+        store.put(&key(&number.to_string()), &put).await.unwrap();
+    }
+    store.put(&key("stays"), &Put::new("value")).await.unwrap();
+    clock.advance(Duration::from_millis(1_001));
+    // Paused: this jumps over the pauses of the sweep.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.engine().stats().keys, 1);
+}
+
+#[tokio::test]
+async fn closed_handle_refuses_and_its_sibling_goes_on() {
+    let store = MemoryStore::default();
+    let (clone, other) = (store.clone(), store.handle());
+    store.put(&key("a"), &Put::new("shared")).await.unwrap();
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    for closed in [&store, &clone] {
+        assert_eq!(closed.ping().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(closed.get(&key("a"), Get::default()).await.unwrap_err().kind(), ErrorKind::Closed);
+    }
+    other.ping().await.unwrap();
+    assert_eq!(other.get(&key("a"), Get::default()).await.unwrap().unwrap().value, "shared");
+}
+
+#[tokio::test]
+async fn two_prefixes_on_one_engine_do_not_meet() {
+    let engine = Engine::new(EngineConfig::default());
+    let open = |prefix: &str| {
+        let config = MemoryConfig { prefix: prefix.to_owned(), ..MemoryConfig::default() };
+        MemoryStore::over(engine.clone(), &config, clock()).unwrap()
+    };
+    let (one, two) = (open("one"), open("two"));
+    one.put(&key("a"), &Put::new("mine")).await.unwrap();
+    assert!(two.get(&key("a"), Get::default()).await.unwrap().is_none());
+    let config = MemoryConfig { memory_bytes_max: Some(1), ..MemoryConfig::default() };
+    assert_eq!(MemoryStore::over(engine, &config, clock()).unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn queue_that_is_worked_off_leaves_no_keys() {
+    let store = MemoryStore::open_with_clock(&MemoryConfig::default(), clock()).unwrap();
+    let queue = key("queue");
+    let schedule = Schedule { id: "job".to_owned(), due_at: DueAt::UnixMs(0), payload: "payload".into() };
+    store.schedule(&queue, &schedule).await.unwrap();
+    let claim = ClaimDue { limit: 10, visibility: Duration::from_secs(1) };
+    let claimed = store.claim_due(&queue, claim).await.unwrap();
+    assert_eq!(claimed.next_due_in, Some(Duration::from_secs(1)));
+    store.ack(&queue, "job", claimed.items[0].token).await.unwrap();
+    assert!(store.engine().is_empty());
+}
+
+#[tokio::test]
+async fn what_others_wrote_under_our_keys_is_corrupt_and_stays() {
+    let store = MemoryStore::default();
+    let keyspace = Keyspace::new("acteon").unwrap();
+    let write = |text: String| {
+        let text = text.as_bytes();
+        store
+            .engine()
+            .update(text, 0, |slot| slot.set_str(&[b"something else"], acteon_engine::Expiry::Clear))
+            .unwrap();
+    };
+    write(keyspace.text(&key("a")));
+    write(keyspace.companion(&key("a"), Companion::Lock));
+    let kind = |error: acteon_state_core::Error| error.kind();
+    assert_eq!(store.get(&key("a"), Get::default()).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert_eq!(store.put(&key("a"), &Put::new("x")).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert_eq!(store.increment(&key("a"), Increment::by(1)).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert_eq!(store.lock_inspect(&key("a")).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert_eq!(store.engine().len(), 2);
+}
