@@ -485,8 +485,15 @@ rules:
 
     #[test]
     fn limits_of_throttles_are_bounded() {
-        let text = only_problem("rules: [{ name: a, action: { throttle: { key: [tenant], limit: 0, window: 1s } } }]");
-        assert!(text.contains("limit is 0; allowed: 1 to"), "{text}");
+        for (throttle, allowed) in [
+            ("limit: 0, window: 1s", "limit 0 is out of range: allowed are 1 to 100000"),
+            ("limit: 100001, window: 1s", "allowed are 1 to 100000"),
+            ("limit: 5000000, window: 1s, algorithm: gcra", "more than one per microsecond"),
+        ] {
+            let rule = format!("rules: [{{ name: a, action: {{ throttle: {{ key: [tenant], {throttle} }} }} }}]");
+            let text = only_problem(&rule);
+            assert!(text.contains(allowed), "{text}");
+        }
     }
 
     #[test]
