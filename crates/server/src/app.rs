@@ -1,0 +1,335 @@
+//! The wiring: from a configuration to a running server, and back to nothing.
+//!
+//! # What it promises
+//! [`Server::start`] returns once the server listens, the rules are in force and the backend answered (unless it is optional), or with
+//! the reason why not. Cheap checks come first: a misspelt rule is reported without waiting for a backend.
+//!
+//! [`Server::run`] ends in this order, so that nothing that was accepted is lost:
+//! 1. `/ready` says `draining`, for `server.drain_delay`: load balancers stop sending.
+//! 2. No more connections are accepted, no more scheduled actions are claimed. Idle connections close.
+//! 3. Requests, dispatches and deliveries under way are finished, for `server.drain_timeout` at most.
+//! 4. The store is closed.
+//!
+//! # Failure
+//! What is not finished in time is cut off and logged: a deduplication claim or a lock then ends with its lease, and a scheduled
+//! action is delivered again.
+
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use acteon_dispatch::providers::Registry as Providers;
+use acteon_dispatch::rules::{LoadError, RuleSet, Rules};
+use acteon_dispatch::{DispatchMetrics, Dispatcher};
+use acteon_state::core::layer::metrics::StoreMetrics;
+use acteon_state::{OpenOptions, State};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::http::limits::Limits;
+use crate::http::metrics::ServerMetrics;
+use crate::http::{router, serve};
+use crate::shutdown::Shutdown;
+use crate::start_error::StartError;
+
+/// Closing the store says goodbye to the backend; one that is gone does not answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all requests share. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    dispatcher: Dispatcher,
+    providers: Arc<Providers>,
+    state: State,
+    optional: bool,
+    limits: Limits,
+    registry: Registry,
+    metrics: ServerMetrics,
+    draining: AtomicBool,
+    started: Instant,
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    app: App,
+    config: Config,
+    address: SocketAddr,
+    closing: CancellationToken,
+    /// The loop that accepts, the worker, and the watcher of the rules: all end by `closing`.
+    serving: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl App {
+    /// Loads the rules, makes the providers and opens the store. Nothing runs yet.
+    ///
+    /// # Errors
+    /// [`StartError`] for the first of them that does not work.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        let rules = Arc::new(load_rules(config).await?);
+        let providers = Arc::new(make_providers(config).await?);
+        let mut registry = Registry::default();
+        let metrics = ServerMetrics::register(&mut registry);
+        let dispatch_metrics = DispatchMetrics::register(&mut registry);
+        let state = open_state(config, &mut registry).await?;
+        let options = config.dispatch_options();
+        let dispatcher = Dispatcher::new(state.clone(), rules, Arc::clone(&providers), options, dispatch_metrics);
+        let server = &config.server;
+        let body_bytes_max = usize::try_from(server.body_max.0).unwrap_or(usize::MAX);
+        Ok(Self(Arc::new(Parts {
+            dispatcher,
+            providers,
+            state,
+            optional: config.state.optional,
+            limits: Limits::new(body_bytes_max, server.request_timeout.0, server.concurrency_max),
+            registry,
+            metrics,
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+        })))
+    }
+
+    /// Takes actions.
+    #[must_use]
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.0.dispatcher
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<Rules> {
+        self.0.dispatcher.rules()
+    }
+
+    /// The providers.
+    #[must_use]
+    pub fn providers(&self) -> &Providers {
+        &self.0.providers
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    /// Whether the server goes on while the backend is down.
+    #[must_use]
+    pub fn optional(&self) -> bool {
+        self.0.optional
+    }
+
+    /// What requests may cost.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// What the server counts.
+    #[must_use]
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.0.metrics
+    }
+
+    /// All metrics of the process.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Whether the server is stopping.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// When it was opened.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    /// Reads the rules again, and logs the result with who asked for it.
+    ///
+    /// # Errors
+    /// [`LoadError`] with every problem that was found; the old rules stay in force.
+    pub async fn reload_rules(&self, asked_by: &'static str) -> Result<Arc<RuleSet>, LoadError> {
+        let rules = Arc::clone(self.rules());
+        let result = blocking(move || rules.reload()).await;
+        match &result {
+            Ok(set) => info!(asked_by, rules = set.rules().len(), generation = set.generation(), "rules reloaded"),
+            Err(problems) => error!(asked_by, %problems, "rules not reloaded; the old ones stay in force"),
+        }
+        result
+    }
+}
+
+impl Server {
+    /// Opens everything and begins to listen.
+    ///
+    /// # Errors
+    /// [`StartError`] with the reason and, where there is one, a hint.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let app = App::open(&config).await?;
+        let (listener, address) = listen(&config).await?;
+        let closing = CancellationToken::new();
+        let background = start_background(&app, &config, &closing);
+        let serving = tokio::spawn(serve::serve(listener, router(app.clone()), closing.clone()));
+        announce(&app, &config, address);
+        Ok(Self { app, config, address, closing, serving, background })
+    }
+
+    /// Where it listens; with `port = 0` the port that was chosen.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its requests share.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Serves until `shutdown` begins, and then until what is under way is finished; see the module for the order.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        shutdown.begun().await;
+        self.app.0.draining.store(true, Ordering::Release);
+        info!(delay = %self.config.server.drain_delay, "draining");
+        tokio::select! {
+            () = tokio::time::sleep(self.config.server.drain_delay.0) => {}
+            () = shutdown.hurried() => {}
+        }
+        self.closing.cancel();
+        let patience = self.config.server.drain_timeout.0;
+        tokio::select! {
+            finished = timeout(patience, finish(&self.app, &mut self.serving, patience)) => match finished {
+                Ok(()) => info!("everything under way was finished"),
+                Err(_) => self.report_cut_off("after server.drain_timeout"),
+            },
+            () = shutdown.hurried() => self.report_cut_off("in a hurry"),
+        }
+        self.serving.abort();
+        for task in self.background {
+            task.abort();
+        }
+        match timeout(CLOSE_TIMEOUT, self.app.state().close()).await {
+            Ok(Ok(())) => info!("stopped"),
+            Ok(Err(error)) => warn!(%error, "stopped; the store did not close cleanly"),
+            Err(_) => warn!("stopped; the store did not close in time"),
+        }
+    }
+
+    fn report_cut_off(&self, why: &str) {
+        warn!(requests = self.app.limits().tasks().len(), "cutting off what is under way, {why}");
+    }
+}
+
+/// Waits for connections, for the work of requests whose callers went away, and for deliveries.
+async fn finish(app: &App, serving: &mut JoinHandle<()>, patience: Duration) {
+    if let Err(error) = serving.await {
+        error!(%error, "the accepting loop ended unexpectedly");
+    }
+    let tasks = app.limits().tasks();
+    tasks.close();
+    tasks.wait().await;
+    app.dispatcher().drain(patience).await;
+}
+
+async fn load_rules(config: &Config) -> Result<Rules, StartError> {
+    let (directory, options) = (config.rules.directory.clone(), config.load_options());
+    let shown = directory.display().to_string();
+    blocking(move || Rules::load(directory, options)).await.map_err(|error| {
+        let failed = StartError::new(format!("the rules in {shown} cannot be used"), error);
+        if config.rules.directory.is_dir() {
+            return failed;
+        }
+        failed.with_hint("the path is relative to the working directory; set `directory` in [rules], or create it")
+    })
+}
+
+async fn make_providers(config: &Config) -> Result<Providers, StartError> {
+    let configs = config.providers.clone();
+    let made = blocking(move || Providers::from_config(&configs)).await;
+    made.map_err(|error| StartError::new("the providers cannot be made", error))
+}
+
+async fn open_state(config: &Config, registry: &mut Registry) -> Result<State, StartError> {
+    let options = OpenOptions { metrics: Some(StoreMetrics::register(registry)), ..OpenOptions::default() };
+    let opened = acteon_state::open_with(&config.state, options).await;
+    opened.map_err(|error| StartError::new("the state store cannot be opened", error))
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
+    let (host, port) = (config.server.host.as_str(), config.server.port);
+    let bound = async {
+        let listener = TcpListener::bind((host, port)).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    bound.await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => Some("another program has the port; choose one with --port"),
+            std::io::ErrorKind::PermissionDenied => Some("ports below 1024 need a privilege; choose one with --port"),
+            _ => None,
+        };
+        let failed = StartError::new(format!("cannot listen on {host} port {port}"), error);
+        match hint {
+            Some(hint) => failed.with_hint(hint),
+            None => failed,
+        }
+    })
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // A task that was not cancelled can only have panicked, and that goes on here.
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
+
+/// Starts the worker and the watcher, as far as they are configured.
+fn start_background(app: &App, config: &Config, closing: &CancellationToken) -> Vec<JoinHandle<()>> {
+    let mut tasks = Vec::new();
+    if config.dispatch.worker.enabled {
+        tasks.push(app.dispatcher().spawn_worker(closing.clone()));
+    }
+    if config.rules.watch {
+        match app.rules().watch(closing.clone()) {
+            Ok(task) => tasks.push(task),
+            // The rules are in force, and SIGHUP and HTTP reload them: no reason not to serve.
+            Err(error) => warn!(%error, "changes of the rules will not be noticed; use SIGHUP"),
+        }
+    }
+    tasks
+}
+
+fn announce(app: &App, config: &Config, address: SocketAddr) {
+    let locks = app.state().lock_semantics();
+    info!(
+        %address,
+        backend = app.state().store().backend(),
+        rules = app.rules().current().rules().len(),
+        providers = config.providers.len(),
+        locks = %locks.topology,
+        locks_fit_for = %locks.fit_for,
+        "acteon is ready"
+    );
+    if config.server.is_exposed() {
+        warn!(
+            host = config.server.host,
+            "OTHER MACHINES CAN REACH THIS SERVER, AND IT DOES NOT AUTHENTICATE THEM. Whoever reaches it can dispatch \
+             actions. Put a proxy in front that does, or listen on 127.0.0.1."
+        );
+    }
+}

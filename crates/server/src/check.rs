@@ -1,0 +1,118 @@
+//! `acteon-server check`: would it start, with what, and what would its locks be worth?
+//!
+//! Opens everything that a server opens except its port, asks the backend for a sign of life, and closes it again. Nothing is
+//! written to it. The report goes to stdout, the reason of a failure to stderr.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use acteon_dispatch::rules::RuleSet;
+use acteon_state::{Capabilities, LockSemantics, StateStore};
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::start_error::StartError;
+
+/// Longer than any layer takes to give up by itself.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Checks everything and writes the report to `out`.
+///
+/// # Errors
+/// [`StartError`] with the first thing that does not work; what was found until then has been written.
+pub async fn check(config: &Config, out: &mut impl Write) -> Result<(), StartError> {
+    print(out, &describe_config(config)?)?;
+    let app = App::open(config).await?;
+    print(out, &describe_rules(config, &app.rules().current()))?;
+    print(out, &describe_providers(&app))?;
+    let answered_in = ping(&app).await?;
+    let state = app.state();
+    print(out, &describe_store("backend", state.store().as_ref()))?;
+    if state.has_own_lock_store() {
+        print(out, &describe_store("locks on", state.lock_store().as_ref()))?;
+    }
+    print(out, &describe_locks(&state.lock_semantics()))?;
+    if let Err(error) = state.close().await {
+        print(out, &format!("The store did not close cleanly: {error}\n"))?;
+    }
+    print(out, &format!("Everything is in order; the backend answered in {:.2} ms.\n", answered_in.as_secs_f64() * 1e3))
+}
+
+async fn ping(app: &App) -> Result<Duration, StartError> {
+    let started = Instant::now();
+    let failed = |error: &dyn std::fmt::Display| {
+        let failed = StartError::new("the backend does not answer", std::io::Error::other(error.to_string()));
+        if app.optional() {
+            return failed.with_hint("the backend is optional: the server would start, and be degraded");
+        }
+        failed
+    };
+    match timeout(PING_TIMEOUT, app.state().ping()).await {
+        Ok(Ok(())) => Ok(started.elapsed()),
+        Ok(Err(error)) => Err(failed(&error)),
+        Err(_) => Err(failed(&format!("no answer within {} s", PING_TIMEOUT.as_secs()))),
+    }
+}
+
+fn describe_config(config: &Config) -> Result<String, StartError> {
+    let toml =
+        toml::to_string_pretty(config).map_err(|error| StartError::new("the configuration cannot be shown", error))?;
+    let indented: String = toml.lines().map(|line| format!("  {line}\n")).collect();
+    Ok(format!("The configuration in force:\n\n{indented}\n"))
+}
+
+fn describe_rules(config: &Config, set: &RuleSet) -> String {
+    let mut text = format!("{} rules in {}:\n", set.rules().len(), config.rules.directory.display());
+    for rule in set.summaries() {
+        let off = if rule.enabled { "" } else { " (disabled)" };
+        text.push_str(&format!("  {:>6}  {:<12} {}{off}\n", rule.priority, rule.action, rule.name));
+    }
+    text + "\n"
+}
+
+fn describe_providers(app: &App) -> String {
+    let listed: Vec<String> = app.providers().describe().map(|(name, kind, _)| format!("{name} ({kind})")).collect();
+    format!("Providers: {}\n\n", listed.join(", "))
+}
+
+fn describe_store(title: &str, store: &dyn StateStore) -> String {
+    let Capabilities { value_bytes_max, transact, .. } = store.capabilities();
+    let capabilities = store.capabilities();
+    let (has, lacks): (Vec<_>, Vec<_>) = capabilities.list().partition(|(_, has)| *has);
+    let names = |list: Vec<(&'static str, bool)>| match list.is_empty() {
+        true => "nothing".to_owned(),
+        false => list.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+    };
+    let transactions = transact.map_or_else(String::new, |limits| {
+        format!("  transactions:  {:?}, at most {} operations\n", limits.scope, limits.ops_max)
+    });
+    format!(
+        "{title}: {}\n  has:           {}\n  lacks:         {}\n{transactions}  largest value: {value_bytes_max} bytes\n\n",
+        store.backend(),
+        names(has),
+        names(lacks),
+    )
+}
+
+fn describe_locks(locks: &LockSemantics) -> String {
+    let mut text = format!(
+        "locks: {}\n  clock:                 {}\n  tokens rise across:    {}\n  survives server crash: {}\n  survives \
+         failover:     {}\n  waiting:               {}\n  fit for:               {}\n",
+        locks.topology,
+        locks.clock,
+        locks.tokens_rise_across,
+        locks.survives_server_crash,
+        locks.survives_failover,
+        locks.waiting,
+        locks.fit_for,
+    );
+    for note in &locks.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
+    text + "\n"
+}
+
+fn print(out: &mut impl Write, text: &str) -> Result<(), StartError> {
+    out.write_all(text.as_bytes()).map_err(|error| StartError::new("the report cannot be written", error))
+}

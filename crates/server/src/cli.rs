@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Sources;
+
+const EXAMPLES: &str = "\
+Examples:
+  acteon-server                            with ./acteon.toml if there is one, otherwise with the defaults
+  acteon-server -c acteon.toml             with this file
+  acteon-server -c acteon.toml check       is it valid, does the backend answer, what do its locks guarantee?
+  acteon-server --host 0.0.0.0 --port 80   reachable from other machines: put something that authenticates in front
+  ACTEON__STATE__URL=redis://db:6379 ACTEON__STATE__BACKEND=redis acteon-server
+                                           every option has a variable: ACTEON__SECTION__KEY
+
+Settings, later ones win: defaults, configuration file, environment, command line.
+
+Signals:
+  SIGTERM, SIGINT   finish what is under way and stop; a second one stops at once
+  SIGHUP            read the rules again; bad ones are reported, and the old ones stay in force
+
+Exit codes: 0 after a clean stop or a successful check, 1 when it cannot start, 2 for wrong arguments.";
+
+/// Dispatches actions: decides by rules whether they may be executed, are duplicates, come too often or go elsewhere,
+/// and has them executed by providers, once.
+///
+/// Without a command the server runs in the foreground and logs to stderr.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "acteon-server", version, after_long_help = EXAMPLES, after_help = "--help shows examples.")]
+pub struct Cli {
+    /// The configuration file [default: ./acteon.toml, if there is one]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// The address or name to listen on, instead of the configured one
+    #[arg(long, value_name = "HOST", global = true)]
+    host: Option<String>,
+
+    /// The port to listen on, instead of the configured one; 0 chooses a free one
+    #[arg(long, value_name = "PORT", global = true)]
+    port: Option<u16>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the server (the default)
+    Serve,
+    /// Check the configuration and the rules, connect to the backend, and print what it can do and what its locks guarantee
+    ///
+    /// Prints the configuration in force, with secrets as ***. Nothing is written to the backend. The exit code is 1 when
+    /// something is wrong, also when an optional backend does not answer.
+    Check,
+}
+
+impl Cli {
+    /// What to do.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.command.unwrap_or(Command::Serve)
+    }
+
+    /// Where the configuration comes from.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let environment = std::env::vars_os();
+        Sources {
+            file: self.config.clone(),
+            host: self.host.clone(),
+            port: self.port,
+            ..Sources::with_env(environment)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, Command};
+
+    #[test]
+    fn arguments_are_consistent() {
+        <Cli as CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_the_default_and_options_stand_on_either_side_of_a_command() {
+        assert_eq!(Cli::parse_from(["acteon-server", "-c", "a.toml"]).command(), Command::Serve);
+        for arguments in [["acteon-server", "check", "-c", "a.toml"], ["acteon-server", "-c", "a.toml", "check"]] {
+            let cli = Cli::parse_from(arguments);
+            assert_eq!((cli.command(), cli.config.as_deref()), (Command::Check, Some("a.toml".as_ref())));
+        }
+    }
+}

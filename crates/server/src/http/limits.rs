@@ -1,0 +1,203 @@
+//! What one request may cost: bytes, time, and a place among those under way.
+//!
+//! # What it promises
+//! A body is read only when it is announced as JSON, at most to `server.body_max`, and for at most `server.request_timeout`. Work
+//! that uses the state store or a provider runs in one of `server.concurrency_max` places; without a free place a request is
+//! refused at once instead of queueing, so that an overloaded server answers quickly and callers can go elsewhere.
+//!
+//! # How it works
+//! A place is held by the work, not by the request: a caller that hangs up, or that was told of a timeout, does not free the place
+//! of an action that is still being executed. Such work is neither cut off halfway, and a drain waits for it.
+//!
+//! The content type is insisted on, since a browser sends any other one across origins without asking: otherwise a web page could
+//! make its visitors dispatch actions to a server on their own machine.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, Request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::bytes::Bytes;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span, error};
+
+use crate::http::error::ApiError;
+
+/// The bounds that requests share.
+#[derive(Debug)]
+pub struct Limits {
+    body_bytes_max: usize,
+    timeout: Duration,
+    places: Arc<Semaphore>,
+    /// All work that holds a place, so that a drain can wait for it.
+    tasks: TaskTracker,
+}
+
+impl Limits {
+    /// Bounds with all places free.
+    #[must_use]
+    pub fn new(body_bytes_max: usize, timeout: Duration, concurrency_max: usize) -> Self {
+        let places = Arc::new(Semaphore::new(concurrency_max));
+        Self { body_bytes_max, timeout, places, tasks: TaskTracker::new() }
+    }
+
+    /// The work under way, for a drain.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Reads the JSON text of a body.
+    ///
+    /// # Errors
+    /// `unsupported_media_type`, `body_too_large`, `request_timeout`; `invalid_json` when the connection breaks off.
+    pub async fn read_json(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
+        if !is_json(request.headers()) {
+            let message = "the body must be sent as `content-type: application/json`";
+            return Err(ApiError::new("unsupported_media_type", message));
+        }
+        if announced_bytes(request.headers()).is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
+            return Err(self.too_large());
+        }
+        let reading = Limited::new(request.into_body(), self.body_bytes_max).collect();
+        match timeout(self.timeout, reading).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(_)) => Err(ApiError::new("invalid_json", "the body broke off before its end")),
+            Err(_) => {
+                let message = format!("the body did not arrive within {} ms", self.timeout.as_millis());
+                Err(ApiError::new("request_timeout", message))
+            }
+        }
+    }
+
+    /// Runs `work` to its end in a place of its own, and waits for it for at most `server.request_timeout`.
+    ///
+    /// # Errors
+    /// `overloaded` without a free place; `timeout` when it takes longer, while the work goes on; `internal` when it panics.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(ApiError::new("overloaded", "too many requests are under way; try again shortly"));
+        };
+        let work = async move {
+            let result = work.await;
+            drop(place);
+            result
+        };
+        match timeout(self.timeout, self.tasks.spawn(work.instrument(Span::current()))).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(panic)) => {
+                error!(%panic, "a dispatch panicked");
+                Err(ApiError::internal().with_unknown_effect())
+            }
+            Err(_) => {
+                let message =
+                    format!("no outcome within {} ms; the action may still be executed", self.timeout.as_millis());
+                Err(ApiError::new("timeout", message).with_unknown_effect())
+            }
+        }
+    }
+
+    fn too_large(&self) -> ApiError {
+        ApiError::new("body_too_large", format!("the body is larger than {} bytes", self.body_bytes_max))
+    }
+}
+
+/// `application/json`, or a type with the suffix `+json`, with any parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::io;
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use futures_util::stream::pending as pending_stream;
+    use tokio::sync::oneshot;
+    use tokio_util::bytes::Bytes;
+
+    use super::Limits;
+
+    fn limits() -> Limits {
+        Limits::new(8, Duration::from_secs(1), 1)
+    }
+
+    fn json(body: impl Into<Body>) -> Request<Body> {
+        Request::post("/").header("content-type", "application/json; charset=utf-8").body(body.into()).expect("request")
+    }
+
+    #[tokio::test]
+    async fn bodies_are_read_up_to_the_bound() {
+        assert_eq!(limits().read_json(json("12345678")).await.expect("8 bytes"), "12345678");
+        assert_eq!(limits().read_json(json("123456789")).await.expect_err("9 bytes").code(), "body_too_large");
+    }
+
+    #[tokio::test]
+    async fn other_content_types_are_refused() {
+        for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/x+json"] {
+            let request = Request::post("/").header("content-type", content_type).body(Body::empty()).expect("request");
+            let error = limits().read_json(request).await.expect_err(content_type);
+            assert_eq!(error.code(), "unsupported_media_type");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = Body::from_stream(pending_stream::<io::Result<Bytes>>());
+        assert_eq!(limits().read_json(json(never)).await.expect_err("too slow").code(), "request_timeout");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_outlives_its_request_keeps_its_place_and_is_not_cut_off() {
+        let limits = limits();
+        let (finish, finished) = oneshot::channel::<()>();
+        let error = limits.run(async move { finished.await.is_ok() }).await.expect_err("too slow");
+        assert_eq!(error.code(), "timeout");
+        assert_eq!(limits.run(async {}).await.expect_err("no place").code(), "overloaded");
+
+        finish.send(()).expect("still running");
+        limits.tasks().close();
+        limits.tasks().wait().await;
+        limits.run(async {}).await.expect("a free place");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_frees_the_place() {
+        let limits = limits();
+        let error = limits.run(async { panic!("on purpose") }).await.map(|()| ()).expect_err("panicked");
+        assert_eq!(error.code(), "internal");
+        limits.run(async {}).await.expect("a free place");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_does_not_stop_the_work() {
+        let limits = limits();
+        let (started, has_started) = oneshot::channel();
+        let work = async move {
+            started.send(()).expect("awaited");
+            pending::<()>().await;
+        };
+        tokio::select! {
+            _ = limits.run(work) => unreachable!("the work never ends"),
+            _ = has_started => {}
+        }
+        assert_eq!(limits.tasks().len(), 1);
+    }
+}

@@ -1,0 +1,90 @@
+//! The Acteon dispatch server: takes actions over HTTP and sees to it that each becomes an outcome.
+//!
+//! # Map
+//! | file | what it holds |
+//! |---|---|
+//! | [`cli`] | arguments and the text of `--help` |
+//! | [`config`] | every option with its default and bounds; file, environment, arguments |
+//! | [`app`] | the wiring: from a configuration to a running server, and back |
+//! | [`check`] | `acteon-server check` |
+//! | [`http`] | routes, errors, limits, metrics, OpenAPI |
+//! | [`shutdown`] | signals |
+//! | [`logging`] | where log lines go |
+//! | [`start_error`] | why a server did not start, for people |
+//!
+//! # In a test, or inside another program
+//! ```no_run
+//! # async fn example() -> Result<(), acteon_server::StartError> {
+//! let mut config = acteon_server::Config::default();
+//! config.server.port = 0;
+//! let server = acteon_server::Server::start(config).await?;
+//! println!("listening on {}", server.address());
+//! let shutdown = acteon_server::Shutdown::default();
+//! server.run(shutdown).await;
+//! # Ok(()) }
+//! ```
+
+use std::process::ExitCode;
+
+use tokio::runtime::Runtime;
+use tracing::warn;
+
+pub mod app;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod logging;
+pub mod shutdown;
+pub mod start_error;
+
+pub use app::Server;
+pub use cli::Cli;
+pub use config::Config;
+pub use shutdown::Shutdown;
+pub use start_error::StartError;
+
+use cli::Command;
+
+/// Does what the command line says. What goes wrong is written to stderr, and the exit code is 1.
+#[must_use]
+pub fn execute(cli: &Cli) -> ExitCode {
+    match try_execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts a server and runs it until `shutdown` says so and what was under way is finished.
+///
+/// # Errors
+/// [`StartError`] when it cannot start. Once it runs, it ends only by `shutdown`.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
+    Server::start(config).await?.run(shutdown).await;
+    Ok(())
+}
+
+fn try_execute(cli: &Cli) -> Result<(), StartError> {
+    let config = Config::load(&cli.sources())?;
+    // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    let runtime = Runtime::new().map_err(|error| StartError::new("the runtime cannot be started", error))?;
+    match cli.command() {
+        Command::Check => runtime.block_on(check::check(&config, &mut std::io::stdout().lock())),
+        Command::Serve => {
+            logging::init(&config.server)?;
+            if installed.is_err() {
+                warn!("another provider of cryptography was installed before ours");
+            }
+            runtime.block_on(async {
+                let server = Server::start(config).await?;
+                let shutdown = Shutdown::on_signals(server.app())?;
+                server.run(shutdown).await;
+                Ok(())
+            })
+        }
+    }
+}
