@@ -47,26 +47,24 @@ fn fixed_window(
     now: Now,
 ) -> Result<Decision> {
     let used = stored_number(key, slot)?.unwrap_or(0);
-    // The engine keeps a key throughout the millisecond of its deadline; the next window begins after that.
-    let ends_at_ms = slot.get().and_then(|stored| stored.expires_at_ms()).map(|at_ms| at_ms.saturating_add(1));
-    let next = used.saturating_add(request.cost);
-    let allowed = next <= request.limit;
-    let ends_at_ms = match ends_at_ms {
-        Some(ends_at_ms) => ends_at_ms,
+    let ends_at_ms = match slot.get().and_then(|stored| stored.expires_at_ms()) {
+        // The engine keeps a key throughout the millisecond of its deadline; the next window begins after that.
+        Some(deadline_ms) => deadline_ms.saturating_add(1),
         None => now.ms().saturating_add(window_ms),
     };
+    let next = used.saturating_add(request.cost);
+    let allowed = next <= request.limit;
     if allowed {
         let mut text = itoa::Buffer::new();
         slot.set_str(&[text.format(next).as_bytes()], Expiry::At(ends_at_ms - 1))
             .map_err(|error| classify(key, error))?;
     }
     let reset_after = now.until_ms(ends_at_ms);
-    let used = if allowed { next } else { used };
     Ok(Decision {
         allowed,
         limit: request.limit,
-        remaining: request.limit.saturating_sub(used),
-        reset_after: if used == 0 { Duration::ZERO } else { reset_after },
+        remaining: request.limit.saturating_sub(if allowed { next } else { used }),
+        reset_after,
         retry_after: (!allowed).then_some(reset_after),
     })
 }

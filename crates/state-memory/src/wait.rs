@@ -269,7 +269,7 @@ impl Place {
             }
         }
         drop(queues);
-        self.take_outcome().unwrap_or_else(|| unreachable!("who is in no queue has an outcome"))
+        self.take_outcome().expect("who is in no queue has an outcome")
     }
 
     fn take_outcome(&mut self) -> Option<Result<LockOutcome>> {

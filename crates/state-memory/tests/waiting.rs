@@ -8,6 +8,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -234,4 +235,47 @@ async fn closing_a_handle_ends_its_waits_and_no_others() {
     assert_eq!(ours.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
     release(&other, holder).await;
     token(theirs.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_holder_at_a_time_while_other_waiters_are_dropped_anywhere() {
+    let store = MemoryStore::default();
+    let inside = Arc::new(AtomicU32::new(0));
+    let workers = (0..32_usize).map(|worker| {
+        let (store, inside) = (store.clone(), inside.clone());
+        tokio::spawn(async move {
+            for round in 0..100_usize {
+                let request = exclusive();
+                let mut waiting = store.lock_acquire(&request);
+                if (worker + round) % 3 == 0 && give_up_after(&mut waiting, round % 7).await.is_none() {
+                    continue;
+                }
+                if (worker + round) % 3 != 0 {
+                    token(waiting.await);
+                }
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "exclusive");
+                yield_now().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+                release(&store, request.owner).await;
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.unwrap();
+    }
+    assert!(is_free(&store).await, "nothing was left behind");
+}
+
+/// Polls a few times and gives up; the grant, if it came.
+async fn give_up_after(
+    waiting: &mut Pin<Box<dyn Future<Output = Result<LockOutcome>> + Send + '_>>,
+    polls: usize,
+) -> Option<FencingToken> {
+    for _ in 0..polls {
+        if let Poll::Ready(outcome) = poll_once(waiting).await {
+            return Some(token(outcome));
+        }
+        yield_now().await;
+    }
+    None
 }
