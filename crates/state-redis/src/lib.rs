@@ -1,1 +1,73 @@
-//! StateStore over Redis and Valkey
+//! [`StateStore`](acteon_state_core::StateStore) over Redis 7.0 or newer, or Valkey; standalone servers.
+//!
+//! ```no_run
+//! use acteon_state_core::{State, StateKey};
+//! use acteon_state_redis::{RedisConfig, RedisStore};
+//! # async fn example() -> acteon_state_core::Result<()> {
+//! let store = RedisStore::connect(RedisConfig::from_url("redis://localhost:6379")?).await?;
+//! let state = State::new(std::sync::Arc::new(store));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it promises
+//! - Each operation is atomic: one command, or one script that Redis runs as a whole. The server's clock decides.
+//! - A request is sent once. Nothing in here or in the client library repeats one whose answer was lost.
+//! - Errors tell kind and effect: refused before sending or by the server is `NotApplied`; a write whose answer was lost, by a
+//!   broken connection or a timeout, is `Unknown`; reads are never `Unknown`.
+//! - The connection comes back by itself, without end; meanwhile calls fail at once instead of piling up.
+//!
+//! # Round trips
+//! | operation | commands | round trips |
+//! |---|---|---|
+//! | `get` | `GET`; with ttl a script | 1 |
+//! | `put` | `SET NX GET` when absent, else a script | 1 |
+//! | `delete` | `DEL`; by version or fence a script | 1 |
+//! | `take` | `GETDEL` | 1 |
+//! | `touch` | `PEXPIRE`, `EXISTS`, or a script | 1 |
+//! | `increment`, `rate_limit`, `transact` | a script | 1 |
+//! | `batch` | all of the above in one pipeline | 1 |
+//! | `scan`, `lock_list` | `SCAN`, and `MGET` where records are read | 1 for each thousand keys visited, at most 16, and 1 |
+//! | `schedule`, `cancel`, `claim_due`, `ack`, `extend_claim` | a script | 1 |
+//! | `lock_acquire` | a script; `SUBSCRIBE` when it waits | 1 without waiting |
+//! | `lock_extend`, `lock_release`, `lock_force_release` | a script | 1 |
+//! | `lock_inspect` | `GET` and `TIME` in one pipeline | 1 |
+//!
+//! A script that the server has forgotten costs one more, once.
+//!
+//! # Keys
+//! A value or counter lives under `prefix:namespace:tenant:kind:id` and is readable in `redis-cli` behind a header of fixed
+//! width. Its companions live under `{prefix:namespace:tenant:kind:id}:lock` and so on; see `acteon_state_core::key` and
+//! `acteon_state_core::record`. The memory driver writes the same bytes.
+//!
+//! # Rights
+//! With ACLs, the user needs `+@read +@write +@scripting +@connection +time +info`, keys `~prefix:* ~{prefix:*`, and channels
+//! `&{prefix:*` for waking lock waiters. Without the channels waiters still get their locks, a second late. Where `INFO` or
+//! `CONFIG GET` are denied, the weaker guarantees are declared.
+//!
+//! # Map
+//! | what | where |
+//! |---|---|
+//! | options and URLs | [`config`] |
+//! | opening a connection; TLS; what the server says of itself | `connect`, `tls`, `server` |
+//! | connections that heal; the way of a request | `link` |
+//! | operations by family | `store`, `due`, `lock` |
+//! | waking lock waiters | `wakeup` |
+//! | scripts and their loader | `scripts/*.lua`, `script` |
+//! | from replies and failures to results | `reply`, `error` |
+
+pub mod config;
+mod connect;
+mod due;
+mod error;
+mod link;
+mod lock;
+mod reply;
+mod script;
+mod server;
+mod store;
+mod tls;
+mod wakeup;
+
+pub use config::{RedisConfig, Secret};
+pub use store::RedisStore;

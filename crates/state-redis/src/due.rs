@@ -1,0 +1,135 @@
+//! Due times: a sorted set of ids by the time at which they can be claimed, beside a hash of the items themselves.
+//!
+//! Both keys lie in one slot. Each operation is one script, so they never disagree; should one of them be damaged from
+//! outside, claims report `Corrupt` with the id, and `cancel` removes it.
+
+use std::time::Duration;
+
+use acteon_state_core::due::check_item_id;
+use acteon_state_core::entry::{ceil_ms, duration_ms};
+use acteon_state_core::key::Companion;
+use acteon_state_core::{
+    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Error, Result, Schedule, Scheduled, StateKey,
+};
+use bytes::Bytes;
+use redis::{Cmd, Value};
+
+use crate::error::{Access, unexpected};
+use crate::reply;
+use crate::script::{self, By, Script};
+use crate::store::Inner;
+
+impl Inner {
+    pub(crate) async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
+        schedule.check(self.capabilities())?;
+        let (how, time_ms) = match schedule.due_at {
+            DueAt::UnixMs(at_ms) => ("at", at_ms),
+            DueAt::After(delay) => ("after", ceil_ms(delay)),
+        };
+        let command = |by| {
+            let mut cmd = self.queue_command(&script::SCHEDULE, queue, by);
+            cmd.arg(&schedule.id).arg(how).arg(time_ms).arg(&schedule.payload[..]);
+            cmd
+        };
+        match self.run(Access::Write, command).await? {
+            Value::Int(1) => Ok(Scheduled::Created),
+            Value::Int(0) => Ok(Scheduled::Replaced),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
+        check_item_id(id)?;
+        let command = |by| {
+            let mut cmd = self.queue_command(&script::CANCEL, queue, by);
+            cmd.arg(id);
+            cmd
+        };
+        Ok(reply::int(self.run(Access::Write, command).await?)? == 1)
+    }
+
+    pub(crate) async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
+        let visibility_ms = claim.check(self.capabilities())?;
+        let token = ClaimToken::draw();
+        let command = |by| {
+            let mut cmd = self.queue_command(&script::CLAIM_DUE, queue, by);
+            cmd.arg(claim.limit).arg(visibility_ms).arg(&token.to_text()[..]);
+            cmd
+        };
+        let mut fields = reply::array(self.run(Access::Write, command).await?)?;
+        if reply::int(reply::next(&mut fields)?)? != 1 {
+            return Err(corrupt_item(queue, &reply::text(reply::next(&mut fields)?)?));
+        }
+        let next_ms = reply::int(reply::next(&mut fields)?)?;
+        let mut items = Vec::with_capacity(fields.len() / 4);
+        while let Some(id) = fields.next() {
+            items.push(due_item(queue, reply::text(id)?, &mut fields, token)?);
+        }
+        Ok(Claimed { items, next_due_in: u64::try_from(next_ms).ok().map(Duration::from_millis) })
+    }
+
+    pub(crate) async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
+        check_item_id(id)?;
+        let command = |by| {
+            let mut cmd = self.queue_command(&script::ACK, queue, by);
+            cmd.arg(id).arg(&token.to_text()[..]);
+            cmd
+        };
+        claim_outcome(queue, id, self.run(Access::Write, command).await?)
+    }
+
+    pub(crate) async fn extend_claim(
+        &self,
+        queue: &StateKey,
+        id: &str,
+        token: ClaimToken,
+        visibility: Duration,
+    ) -> Result<ClaimOutcome> {
+        check_item_id(id)?;
+        let visibility_ms = duration_ms("visibility", visibility)?;
+        let command = |by| {
+            let mut cmd = self.queue_command(&script::EXTEND_CLAIM, queue, by);
+            cmd.arg(id).arg(&token.to_text()[..]).arg(visibility_ms);
+            cmd
+        };
+        claim_outcome(queue, id, self.run(Access::Write, command).await?)
+    }
+
+    /// A call of a script about a queue, with its two keys.
+    fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
+        let mut cmd = script.command(by, 2);
+        cmd.arg(self.keyspace.companion(queue, Companion::Due));
+        cmd.arg(self.keyspace.companion(queue, Companion::Items));
+        cmd
+    }
+}
+
+fn due_item(
+    queue: &StateKey,
+    id: String,
+    fields: &mut std::vec::IntoIter<Value>,
+    token: ClaimToken,
+) -> Result<DueItem> {
+    let attempt = reply::unsigned(reply::next(fields)?)?;
+    let due = reply::text(reply::next(fields)?)?;
+    let payload = reply::bytes_or_nil(reply::next(fields)?)?;
+    match (u32::try_from(attempt), due.parse(), payload) {
+        (Ok(attempt), Ok(due_at_ms), Some(payload)) => {
+            Ok(DueItem { id, payload: Bytes::from(payload), due_at_ms, attempt, token })
+        }
+        _ => Err(corrupt_item(queue, &id)),
+    }
+}
+
+fn claim_outcome(queue: &StateKey, id: &str, reply: Value) -> Result<ClaimOutcome> {
+    match reply {
+        Value::Int(1) => Ok(ClaimOutcome::Done),
+        Value::Int(0) => Ok(ClaimOutcome::Lost),
+        Value::Int(-2) => Err(corrupt_item(queue, id)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn corrupt_item(queue: &StateKey, id: &str) -> Error {
+    Error::corrupt(queue, format!("the item {id:?} of the queue does not parse; cancel it to go on"))
+}

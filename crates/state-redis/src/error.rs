@@ -1,0 +1,159 @@
+//! From the server's error codes and the client library's failures to kind and effect.
+//!
+//! # Effects
+//! An error reply means that the server refused: [`NotApplied`](Effect::NotApplied), since none of our commands and scripts
+//! fails after its first write. A connection that breaks, or an answer that does not come in time, leaves a write
+//! [`Unknown`](Effect::Unknown); a read changes nothing either way.
+
+use std::time::Duration;
+
+use acteon_state_core::{Effect, Error, ErrorKind};
+use redis::{RedisError, ServerError};
+
+/// The backend's name in errors and configuration.
+pub(crate) const BACKEND: &str = "redis";
+
+/// Whether a request can change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+impl Access {
+    /// The effect of a request that was sent and whose answer is missing.
+    pub(crate) const fn unanswered(self) -> Effect {
+        match self {
+            Self::Read => Effect::NotApplied,
+            Self::Write => Effect::Unknown,
+        }
+    }
+}
+
+/// Error codes, the first word of an error reply.
+const CODES: [(&str, ErrorKind); 19] = [
+    ("LOADING", ErrorKind::Failover),
+    ("READONLY", ErrorKind::Failover),
+    ("MASTERDOWN", ErrorKind::Failover),
+    ("TRYAGAIN", ErrorKind::Failover),
+    ("CLUSTERDOWN", ErrorKind::Failover),
+    ("UNBLOCKED", ErrorKind::Failover),
+    ("MOVED", ErrorKind::Config),
+    ("ASK", ErrorKind::Config),
+    ("CROSSSLOT", ErrorKind::Config),
+    ("OOM", ErrorKind::OutOfMemory),
+    ("NOAUTH", ErrorKind::Denied),
+    ("WRONGPASS", ErrorKind::Denied),
+    ("NOPERM", ErrorKind::Denied),
+    ("DENIED", ErrorKind::Denied),
+    ("BUSY", ErrorKind::Unavailable),
+    ("MISCONF", ErrorKind::NotDurable),
+    ("NOREPLICAS", ErrorKind::NotDurable),
+    // Another type of Redis under one of our keys: nothing of ours writes that.
+    ("WRONGTYPE", ErrorKind::Corrupt),
+    ("NOPROTO", ErrorKind::Config),
+];
+
+/// What the general code `ERR` says, by a part of its text.
+const PHRASES: [(&str, ErrorKind); 8] = [
+    ("max number of clients reached", ErrorKind::Throttled),
+    ("increment or decrement would overflow", ErrorKind::Overflow),
+    ("value is not an integer", ErrorKind::Corrupt),
+    ("string exceeds maximum allowed size", ErrorKind::TooLarge),
+    ("DB index is out of range", ErrorKind::Config),
+    ("invalid DB index", ErrorKind::Config),
+    ("without any password configured", ErrorKind::Config),
+    ("unknown command", ErrorKind::Unsupported),
+];
+
+/// The longest text of a server that is repeated in an error: some replies echo arguments.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// The kind of an error reply.
+pub(crate) fn classify(code: &str, text: &str) -> ErrorKind {
+    let by_code = CODES.iter().find(|(known, _)| *known == code);
+    let by_phrase = || PHRASES.iter().find(|(phrase, _)| text.contains(phrase));
+    by_code.or_else(by_phrase).map_or(ErrorKind::Internal, |(_, kind)| *kind)
+}
+
+/// Whether the server does not have the script that a call named by its digest.
+pub(crate) fn is_no_script(error: &ServerError) -> bool {
+    error.code() == "NOSCRIPT"
+}
+
+/// An error reply. It refused the request, so nothing was applied.
+pub(crate) fn from_server(error: &ServerError) -> Error {
+    let text = error.details().unwrap_or_default();
+    let kind = classify(error.code(), text);
+    let shown: String = text.lines().next().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect();
+    Error::new(kind, format!("the server answered {} {shown}", error.code())).on_backend(BACKEND)
+}
+
+/// A failure of the connection after a request was handed to it.
+pub(crate) fn from_connection(error: RedisError, access: Access) -> Error {
+    if let Ok(server) = ServerError::try_from(error.clone()) {
+        return from_server(&server);
+    }
+    Error::new(ErrorKind::Unavailable, "the connection broke before the answer came")
+        .with_effect(access.unanswered())
+        .on_backend(BACKEND)
+        .with_source(error)
+}
+
+/// No answer within the operation timeout.
+pub(crate) fn timeout(after: Duration, effect: Effect) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no answer within {after:?}")).with_effect(effect).on_backend(BACKEND)
+}
+
+/// A reply of another shape than the command gives.
+pub(crate) fn unexpected(reply: &redis::Value) -> Error {
+    let shape = match reply {
+        redis::Value::Nil => "nil",
+        redis::Value::Int(_) => "an integer",
+        redis::Value::BulkString(_) | redis::Value::SimpleString(_) | redis::Value::Okay => "a string",
+        redis::Value::Array(_) => "an array",
+        _ => "another type",
+    };
+    Error::new(ErrorKind::Internal, format!("the server answered with {shape}, which this command never does"))
+        .with_effect(Effect::Unknown)
+        .on_backend(BACKEND)
+}
+
+/// The store was closed.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the store was closed").on_backend(BACKEND)
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state_core::{Effect, ErrorKind};
+    use redis::{ServerError, make_extension_error};
+
+    use super::{Access, CODES, PHRASES, classify, from_connection, from_server};
+
+    #[test]
+    fn every_row_is_reached() {
+        for (code, kind) in CODES {
+            assert_eq!(classify(code, "whatever"), kind);
+        }
+        for (phrase, kind) in PHRASES {
+            assert_eq!(classify("ERR", phrase), kind);
+        }
+        assert_eq!(classify("ERR", "something new"), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn an_error_reply_changed_nothing_and_is_cut() {
+        let reply = make_extension_error("OOM".to_owned(), Some("x".repeat(10_000)));
+        let error = from_server(&ServerError::try_from(reply).unwrap());
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
+        assert!(error.message().len() < 300);
+    }
+
+    #[test]
+    fn a_broken_connection_leaves_only_writes_unknown() {
+        let broken = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert_eq!(from_connection(broken(), Access::Write).effect(), Effect::Unknown);
+        assert_eq!(from_connection(broken(), Access::Read).effect(), Effect::NotApplied);
+    }
+}

@@ -1,0 +1,230 @@
+//! Locks: one record per lock, changed by scripts that follow the contract crate's `lock::record` step by step.
+//!
+//! # Waiting
+//! A waiter asks once; when the lock is busy it stands in line with the other waiters of this process, and the first of
+//! them asks again when it is notified of a release, when the first lease ends, or after a second, whichever comes first.
+//! Those who come while others stand in line join it without asking.
+//!
+//! # Cancellation
+//! Dropping the future of an acquisition while its request is under way leaves a release of its owner behind, which runs in
+//! the background. One that only waits holds nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use acteon_state_core::clock::BootInstant;
+use acteon_state_core::entry::duration_ms;
+use acteon_state_core::key::Companion;
+use acteon_state_core::lock::record::{LockRecord, mode_fields};
+use acteon_state_core::{
+    Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, LockState,
+    OwnerId, ReleaseOutcome, Result, StateKey,
+};
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
+
+use crate::error::{Access, closed, unexpected};
+use crate::reply;
+use crate::script::{self, By, Script};
+use crate::store::{Inner, corrupt_lock, settled};
+use crate::wakeup::Place;
+
+/// The longest sleep of the first waiter, should a notification be lost.
+const NAP_MAX: Duration = Duration::from_secs(1);
+/// The least that is added to a sleep, so that waiters of many processes do not all wake at the same moment.
+const JITTER_MIN: Duration = Duration::from_millis(2);
+
+impl Inner {
+    pub(crate) async fn lock_acquire(self: &Arc<Self>, request: &LockRequest) -> Result<LockOutcome> {
+        let lease_ms = request.check(self.capabilities())?;
+        let until = Instant::now() + request.wait;
+        let text = self.keyspace.companion(&request.key, Companion::Lock);
+        let mut busy = None;
+        if request.wait.is_zero() || !self.wakeups.has_waiters(&text) {
+            match self.attempt(request, &text, lease_ms).await? {
+                LockOutcome::Busy(reason) if !request.wait.is_zero() => busy = Some(reason),
+                outcome => return Ok(outcome),
+            }
+        }
+        let place = self.wakeups.join(&text);
+        tokio::select! {
+            outcome = self.wait_in_line(request, &text, lease_ms, place, busy, until) => outcome,
+            () = self.closed.cancelled() => Err(closed()),
+        }
+    }
+
+    pub(crate) async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
+        let lease_ms = duration_ms("lease", lease)?;
+        let text = self.keyspace.companion(key, Companion::Lock);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_EXTEND, &text, by);
+            cmd.arg(&owner.to_text()[..]).arg(lease_ms).arg(self.lock_retention_ms);
+            cmd
+        };
+        match self.run(Access::Write, command).await? {
+            Value::Int(1) => Ok(ExtendOutcome::Extended),
+            Value::Int(0) => Ok(ExtendOutcome::Lost),
+            other => Err(refused(key, &other)),
+        }
+    }
+
+    pub(crate) async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
+        let text = self.keyspace.companion(key, Companion::Lock);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_RELEASE, &text, by);
+            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms);
+            cmd
+        };
+        match self.run(Access::Write, command).await? {
+            Value::Int(1) => Ok(ReleaseOutcome::Released),
+            Value::Int(0) => Ok(ReleaseOutcome::AlreadyLost),
+            other => Err(refused(key, &other)),
+        }
+    }
+
+    pub(crate) async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("GET").arg(self.keyspace.companion(key, Companion::Lock)).cmd("TIME");
+        let mut replies = self.links.send_all(&pipeline, Access::Read).await?.into_iter();
+        let record = reply::bytes_or_nil(settled(reply::next(&mut replies)?)?)?;
+        let now_us = reply::time_us(settled(reply::next(&mut replies)?)?)?;
+        let Some(bytes) = record else { return Ok(None) };
+        let record = LockRecord::parse(&bytes).ok_or_else(|| corrupt_lock(key))?;
+        Ok(record.state(key, now_us))
+    }
+
+    pub(crate) async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
+        let text = self.keyspace.companion(key, Companion::Lock);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_FORCE_RELEASE, &text, by);
+            cmd.arg(self.lock_retention_ms);
+            cmd
+        };
+        let reply = self.run(Access::Write, command).await?;
+        match &reply {
+            Value::Int(count @ 0..) => {
+                tracing::warn!(lock = %key, holders = count, reason, "a lock was released by force");
+                usize::try_from(*count).map_err(|_| unexpected(&reply))
+            }
+            other => Err(refused(key, other)),
+        }
+    }
+
+    /// Stands in line until the lock is granted or the wait is over.
+    async fn wait_in_line(
+        self: &Arc<Self>,
+        request: &LockRequest,
+        text: &str,
+        lease_ms: u64,
+        place: Place,
+        mut busy: Option<LockBusy>,
+        until: Instant,
+    ) -> Result<LockOutcome> {
+        loop {
+            let is_over = self.sleep_in_line(&place, busy, until).await;
+            match self.attempt(request, text, lease_ms).await? {
+                LockOutcome::Busy(reason) if !is_over => busy = Some(reason),
+                outcome => {
+                    if matches!(outcome, LockOutcome::Granted(_)) && request.mode == LockMode::Exclusive {
+                        place.leave_with_exclusive();
+                    }
+                    return Ok(outcome);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until it is time to ask; returns whether the wait is over.
+    async fn sleep_in_line(&self, place: &Place, busy: Option<LockBusy>, until: Instant) -> bool {
+        let mut nap = busy.map_or(NAP_MAX, |busy| busy.retry_after.min(NAP_MAX));
+        loop {
+            let wake_at = if place.is_first() { until.min(Instant::now() + nap + jitter(nap)) } else { until };
+            tokio::select! {
+                ask = place.woken() => if ask { return false },
+                () = tokio::time::sleep_until(wake_at) => return wake_at == until,
+            }
+            // We stepped up behind a new holder, whose lease we do not know.
+            nap = NAP_MAX;
+        }
+    }
+
+    /// Asks the server once.
+    async fn attempt(self: &Arc<Self>, request: &LockRequest, text: &str, lease_ms: u64) -> Result<LockOutcome> {
+        let (mode, permits) = mode_fields(request.mode);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_ACQUIRE, text, by);
+            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
+            cmd.arg(self.lock_retention_ms).arg(&request.meta);
+            cmd
+        };
+        // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
+        let deadline = BootInstant::now() + request.lease;
+        let under_way = UnderWay { inner: self, request, answered: false };
+        let reply = self.run(Access::Write, command).await;
+        under_way.answered();
+        let mut fields = reply::array(reply?)?;
+        match reply::int(reply::next(&mut fields)?)? {
+            1 => {
+                let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?)?;
+                Ok(LockOutcome::Granted(LockGrant { token, deadline }))
+            }
+            0 => {
+                let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?).ok();
+                let retry_after = reply::micros(reply::next(&mut fields)?)?;
+                Ok(LockOutcome::Busy(LockBusy { token, retry_after }))
+            }
+            -3 => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
+            status => Err(refused(&request.key, &Value::Int(status))),
+        }
+    }
+}
+
+/// An acquisition whose answer has not come. Dropped like that, it releases what it may have been granted.
+struct UnderWay<'a> {
+    inner: &'a Arc<Inner>,
+    request: &'a LockRequest,
+    answered: bool,
+}
+
+impl UnderWay<'_> {
+    /// An answer came, or an error that tells the caller what it must do.
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        // Without a runtime the process is going away; the lease then ends by itself.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.answered {
+            return;
+        }
+        let (inner, key, owner) = (self.inner.clone(), self.request.key.clone(), self.request.owner);
+        let release = async move {
+            if let Err(error) = inner.lock_release(&key, owner).await {
+                tracing::debug!(%error, "the release of a dropped acquisition failed; its lease ends by itself");
+            }
+        };
+        self.inner.releases.spawn_on(release, &runtime);
+    }
+}
+
+/// A call of a script about one lock.
+fn lock_command(script: &Script, text: &str, by: By) -> Cmd {
+    let mut cmd = script.command(by, 1);
+    cmd.arg(text);
+    cmd
+}
+
+fn refused(key: &StateKey, reply: &Value) -> Error {
+    match reply {
+        Value::Int(-2) => corrupt_lock(key),
+        other => unexpected(other),
+    }
+}
+
+/// Up to a quarter of the sleep on top.
+fn jitter(nap: Duration) -> Duration {
+    (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
+}

@@ -1,0 +1,6 @@
+-- Part of other scripts: the server's time, in microseconds and in milliseconds since 1970-01-01 UTC.
+--
+-- Redis reads it once per script, so everything in a script happens at one moment. Below 2^53 until the year 2255.
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_ms = math.floor(now_us / 1000)

@@ -1,0 +1,147 @@
+//! Several keys: a batch is one pipeline, a transaction is one script.
+//!
+//! A batch is one round trip, and a second one for those of its scripts that the server has forgotten. A transaction checks
+//! all of its conditions before it writes anything; Redis runs the script as a whole, so nobody sees it half done.
+
+use acteon_state_core::many::{check_batch, check_transact};
+use acteon_state_core::{BatchOp, BatchReply, Error, Result, TransactOp, TransactOutcome};
+use redis::{Cmd, Pipeline, Value};
+
+use super::counter::{bound_field, increment_command, increment_reply, window_fields};
+use super::value::{
+    check_delete, condition_fields, delete_command, delete_reply, get_command, get_reply, put_command, put_reply,
+    refusal, take_command, take_reply, ttl_field,
+};
+use super::{Inner, settled};
+use crate::error::{Access, is_no_script, unexpected};
+use crate::reply;
+use crate::script::{self, By};
+
+impl Inner {
+    pub(super) async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
+        check_batch(ops)?;
+        let checks: Vec<Result<()>> = ops.iter().map(|op| self.check_op(op)).collect();
+        let sent: Vec<&BatchOp> =
+            ops.iter().zip(&checks).filter(|(_, check)| check.is_ok()).map(|(op, _)| op).collect();
+        let mut replies = self.send_ops(&sent).await?.into_iter();
+        let outcomes = ops.iter().zip(checks).map(|(op, check)| {
+            // Only what passed its check was sent.
+            let outcome = check.and_then(|()| op_reply(op, replies.next().unwrap_or(Value::Nil)));
+            outcome.map_err(|error| error.with_key(op.key()))
+        });
+        Ok(outcomes.collect())
+    }
+
+    pub(super) async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
+        check_transact(ops, self.capabilities())?;
+        let reply = self.run(Access::Write, |by| self.transact_command(ops, by)).await?;
+        let mut fields = reply::array(reply)?;
+        let status = reply::int(reply::next(&mut fields)?)?;
+        if status == 1 {
+            return Ok(TransactOutcome::Committed);
+        }
+        let index = reply::unsigned(reply::next(&mut fields)?)?;
+        let index = usize::try_from(index).ok().filter(|index| *index < ops.len());
+        let Some(index) = index else { return Err(unexpected(&Value::Nil)) };
+        let key = ops[index].key();
+        if status != 0 {
+            return Err(refusal(key, status));
+        }
+        let current = reply::entry_or_nil(key, fields.next().unwrap_or(Value::Nil))?;
+        Ok(TransactOutcome::Refused { index, current })
+    }
+
+    fn check_op(&self, op: &BatchOp) -> Result<()> {
+        match op {
+            BatchOp::Get(..) | BatchOp::Take(_) => Ok(()),
+            BatchOp::Put(_, put) => put.check(self.capabilities()),
+            BatchOp::Delete(_, condition) => check_delete(*condition),
+            BatchOp::Increment(_, increment) => increment.check().map(|_| ()),
+        }
+    }
+
+    async fn send_ops(&self, ops: &[&BatchOp]) -> Result<Vec<Value>> {
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reads = ops.iter().all(|op| matches!(op, BatchOp::Get(..)));
+        let access = if reads { Access::Read } else { Access::Write };
+        let mut replies = self.links.send_all(&self.pipeline(ops.iter().copied(), By::Sha), access).await?;
+        let forgotten: Vec<usize> = (0..ops.len())
+            .filter(|index| matches!(&replies[*index], Value::ServerError(error) if is_no_script(error)))
+            .collect();
+        if !forgotten.is_empty() {
+            let again = self.pipeline(forgotten.iter().map(|index| ops[*index]), By::Source);
+            let answers = self.links.send_all(&again, access).await?;
+            for (index, answer) in forgotten.into_iter().zip(answers) {
+                replies[index] = answer;
+            }
+        }
+        Ok(replies)
+    }
+
+    fn pipeline<'a>(&self, ops: impl Iterator<Item = &'a BatchOp>, by: By) -> Pipeline {
+        let mut pipeline = Pipeline::new();
+        for op in ops {
+            pipeline.add_command(self.op_command(op, by));
+        }
+        pipeline
+    }
+
+    fn op_command(&self, op: &BatchOp, by: By) -> Cmd {
+        match op {
+            BatchOp::Get(key, get) => get_command(&self.keyspace, key, *get, by),
+            BatchOp::Put(key, put) => put_command(&self.keyspace, key, put, by),
+            BatchOp::Delete(key, condition) => delete_command(&self.keyspace, key, *condition, by),
+            BatchOp::Take(key) => take_command(&self.keyspace, key),
+            BatchOp::Increment(key, increment) => increment_command(&self.keyspace, key, increment, by),
+        }
+    }
+
+    fn transact_command(&self, ops: &[TransactOp], by: By) -> Cmd {
+        let mut cmd = script::TRANSACT.command(by, ops.len());
+        for op in ops {
+            cmd.arg(self.keyspace.text(op.key()));
+        }
+        for op in ops {
+            push_fields(&mut cmd, op);
+        }
+        cmd
+    }
+}
+
+fn op_reply(op: &BatchOp, reply: Value) -> Result<BatchReply> {
+    let reply = settled(reply)?;
+    match op {
+        BatchOp::Get(key, get) => get_reply(key, *get, reply).map(BatchReply::Got),
+        BatchOp::Put(key, put) => put_reply(key, put, reply).map(BatchReply::Put),
+        BatchOp::Delete(key, _) => delete_reply(key, reply).map(BatchReply::Deleted),
+        BatchOp::Take(key) => take_reply(key, reply).map(BatchReply::Taken),
+        BatchOp::Increment(key, _) => increment_reply(key, reply).map(BatchReply::Incremented),
+    }
+    .map_err(|error: Error| error.in_operation("batch"))
+}
+
+/// The fields of one operation, as transact.lua lists them.
+fn push_fields(cmd: &mut Cmd, op: &TransactOp) {
+    match op {
+        TransactOp::Check(_, condition) => {
+            let (name, operand) = condition_fields(*condition);
+            cmd.arg("c").arg(name).arg(operand);
+        }
+        TransactOp::Put(_, put) => {
+            let (name, operand) = condition_fields(put.condition);
+            cmd.arg("p").arg(name).arg(operand).arg(&put.version.to_text()[..]).arg(&put.value[..]);
+            cmd.arg(ttl_field(put.ttl));
+        }
+        TransactOp::Delete(_, condition) => {
+            let (name, operand) = condition_fields(*condition);
+            cmd.arg("d").arg(name).arg(operand);
+        }
+        TransactOp::Increment(_, increment) => {
+            let (window, window_ms) = window_fields(increment);
+            cmd.arg("i").arg(increment.delta).arg(bound_field(increment.min)).arg(bound_field(increment.max));
+            cmd.arg(window).arg(window_ms);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! [`RedisStore`]: the contract's methods, each in the file of its family.
+
+mod counter;
+mod many;
+mod rate;
+mod scan;
+mod value;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use acteon_state_core::entry::ceil_ms;
+use acteon_state_core::key::Keyspace;
+use acteon_state_core::{
+    BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
+    Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics, LockState,
+    Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled,
+    StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+};
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use redis::{Cmd, Value};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::RedisConfig;
+use crate::connect::{Connector, OnPush, Opened};
+use crate::error::{Access, BACKEND, closed, from_server};
+use crate::link::Links;
+use crate::script::By;
+use crate::server::Facts;
+use crate::wakeup::Wakeups;
+
+pub(crate) use scan::corrupt_lock;
+
+/// [`StateStore`] over Redis or Valkey. Cheap to clone; clones share connections.
+///
+/// Dropping the last clone ends all connections at once; [`close`](StateStore::close) lets calls under way finish first.
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+/// What all clones share.
+pub(crate) struct Inner {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) links: Links,
+    pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) lock_retention_ms: u64,
+    /// Releases on behalf of dropped acquisitions.
+    pub(crate) releases: TaskTracker,
+    pub(crate) closed: CancellationToken,
+    known: Arc<Known>,
+}
+
+/// What is known of the server.
+struct Known {
+    value_bytes_max: u64,
+    /// What is declared before the server was reached.
+    declared: Capabilities,
+    /// What it said first. Later connections refine only the notes on locks: capabilities that change under a running
+    /// application would help nobody.
+    probed: OnceLock<Capabilities>,
+    // Written once per connection, read on request; never held across an await.
+    facts: RwLock<Facts>,
+}
+
+impl RedisStore {
+    /// Connects, and fails with the reason if that is not possible within `connect_timeout`.
+    ///
+    /// # Errors
+    /// `Config` for the options, a TLS certificate that is not trusted, or a server before 7.0; `Unavailable` when the server
+    /// cannot be reached; `Denied` for wrong credentials; `Failover` for a replica or a server that is still loading.
+    pub async fn connect(config: RedisConfig) -> Result<Self> {
+        let parts = Parts::new(&config)?;
+        let first = parts.connector.open().await?;
+        Ok(Self::start(&config, parts, Some(first)))
+    }
+
+    /// Starts without a connection and connects in the background, without end. Until then, calls fail as `Unavailable`,
+    /// and [`capabilities`](StateStore::capabilities) are what a server without persistence offers.
+    ///
+    /// # Errors
+    /// `Config` for the options.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn connect_lazy(config: RedisConfig) -> Result<Self> {
+        let parts = Parts::new(&config)?;
+        Ok(Self::start(&config, parts, None))
+    }
+
+    fn start(config: &RedisConfig, parts: Parts, first: Option<Opened>) -> Self {
+        let Parts { keyspace, connector, wakeups } = parts;
+        let known = Arc::new(Known::new(config.value_bytes_max));
+        let learner = known.clone();
+        let links = Links::start(config, connector, Arc::new(move |facts| learner.learn(facts)), first);
+        links.spawn(wakeups.clone().subscribe(links.first().clone()));
+        let inner = Inner {
+            keyspace,
+            links,
+            wakeups,
+            lock_retention_ms: ceil_ms(config.lock_retention),
+            releases: TaskTracker::new(),
+            closed: CancellationToken::new(),
+            known,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Runs an operation unless the store is closed, and says in its error which one it was.
+    async fn named<T>(
+        &self,
+        operation: Operation,
+        key: Option<&StateKey>,
+        run: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let outcome = if self.inner.closed.is_cancelled() { Err(closed()) } else { run.await };
+        outcome.map_err(|error| {
+            let error = error.in_operation(operation.as_str()).on_backend(BACKEND);
+            match key {
+                Some(key) => error.with_key(key),
+                None => error,
+            }
+        })
+    }
+}
+
+/// What is checked before anything is opened.
+struct Parts {
+    keyspace: Keyspace,
+    connector: Arc<Connector>,
+    wakeups: Arc<Wakeups>,
+}
+
+impl Parts {
+    fn new(config: &RedisConfig) -> Result<Self> {
+        let keyspace = Keyspace::new(&config.prefix)?;
+        let wakeups = Arc::new(Wakeups::default());
+        let receiver = wakeups.clone();
+        let on_push: OnPush = Arc::new(move |push| receiver.on_push(&push));
+        let connector = Arc::new(Connector::new(config, on_push)?);
+        Ok(Self { keyspace, connector, wakeups })
+    }
+}
+
+impl Known {
+    fn new(value_bytes_max: u64) -> Self {
+        let facts = Facts::unknown();
+        let declared = facts.capabilities(value_bytes_max);
+        Self { value_bytes_max, declared, probed: OnceLock::new(), facts: RwLock::new(facts) }
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.probed.get().unwrap_or(&self.declared)
+    }
+
+    fn learn(&self, facts: Facts) {
+        if *self.facts.read() == facts {
+            return;
+        }
+        if facts.evicts() {
+            tracing::warn!(
+                policy = facts.eviction.as_deref().unwrap_or_default(),
+                "maxmemory-policy lets Redis remove locks and other state under memory pressure; set noeviction"
+            );
+        }
+        self.probed.get_or_init(|| facts.capabilities(self.value_bytes_max));
+        *self.facts.write() = facts;
+    }
+}
+
+impl Inner {
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        self.known.capabilities()
+    }
+
+    /// Sends a native command.
+    pub(crate) async fn send(&self, cmd: &Cmd, access: Access) -> Result<Value> {
+        settled(self.links.send(cmd, access).await?)
+    }
+
+    /// Calls a script.
+    pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        settled(self.links.run(access, command).await?)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.send(&redis::cmd("PING"), Access::Read).await.map(|_| ())
+    }
+
+    async fn close(&self) {
+        if self.closed.is_cancelled() {
+            return;
+        }
+        // Waiters for locks end by this, and may leave releases behind.
+        self.closed.cancel();
+        self.releases.close();
+        self.links.close(self.releases.wait()).await;
+    }
+}
+
+/// A reply that is not an error of the server.
+pub(crate) fn settled(reply: Value) -> Result<Value> {
+    match reply {
+        Value::ServerError(error) => Err(from_server(&error)),
+        reply => Ok(reply),
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("endpoint", &format_args!("{}", self.inner.links.first().endpoint()))
+            .field("prefix", &self.inner.keyspace.prefix())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl StateStore for RedisStore {
+    fn backend(&self) -> &str {
+        BACKEND
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn lock_semantics(&self) -> LockSemantics {
+        self.inner.known.facts.read().lock_semantics()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.named(Operation::Ping, None, self.inner.ping()).await
+    }
+
+    async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
+        self.named(Operation::Get, Some(key), self.inner.get(key, get)).await
+    }
+
+    async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome> {
+        self.named(Operation::Put, Some(key), self.inner.put(key, put)).await
+    }
+
+    async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome> {
+        self.named(Operation::Delete, Some(key), self.inner.delete(key, condition)).await
+    }
+
+    async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
+        self.named(Operation::Take, Some(key), self.inner.take(key)).await
+    }
+
+    async fn touch(&self, key: &StateKey, ttl: Ttl) -> Result<bool> {
+        self.named(Operation::Touch, Some(key), self.inner.touch(key, ttl)).await
+    }
+
+    async fn increment(&self, key: &StateKey, increment: Increment) -> Result<IncrementOutcome> {
+        self.named(Operation::Increment, Some(key), self.inner.increment(key, &increment)).await
+    }
+
+    async fn rate_limit(&self, key: &StateKey, request: &RateLimit) -> Result<Decision> {
+        self.named(Operation::RateLimit, Some(key), self.inner.rate_limit(key, request)).await
+    }
+
+    async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
+        self.named(Operation::Batch, None, self.inner.batch(ops)).await
+    }
+
+    async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
+        self.named(Operation::Transact, None, self.inner.transact(ops)).await
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {
+        self.named(Operation::Scan, None, self.inner.scan(scan)).await
+    }
+
+    async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
+        self.named(Operation::Schedule, Some(queue), self.inner.schedule(queue, schedule)).await
+    }
+
+    async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
+        self.named(Operation::Cancel, Some(queue), self.inner.cancel(queue, id)).await
+    }
+
+    async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
+        self.named(Operation::ClaimDue, Some(queue), self.inner.claim_due(queue, claim)).await
+    }
+
+    async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
+        self.named(Operation::Ack, Some(queue), self.inner.ack(queue, id, token)).await
+    }
+
+    async fn extend_claim(
+        &self,
+        queue: &StateKey,
+        id: &str,
+        token: ClaimToken,
+        visibility: Duration,
+    ) -> Result<ClaimOutcome> {
+        let extend = self.inner.extend_claim(queue, id, token, visibility);
+        self.named(Operation::ExtendClaim, Some(queue), extend).await
+    }
+
+    async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
+        self.named(Operation::LockAcquire, Some(&request.key), self.inner.lock_acquire(request)).await
+    }
+
+    async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
+        self.named(Operation::LockExtend, Some(key), self.inner.lock_extend(key, owner, lease)).await
+    }
+
+    async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
+        self.named(Operation::LockRelease, Some(key), self.inner.lock_release(key, owner)).await
+    }
+
+    async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
+        self.named(Operation::LockInspect, Some(key), self.inner.lock_inspect(key)).await
+    }
+
+    async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
+        self.named(Operation::LockForceRelease, Some(key), self.inner.lock_force_release(key, reason)).await
+    }
+
+    async fn lock_list(&self, scan: &Scan) -> Result<Page<LockState>> {
+        self.named(Operation::LockList, None, self.inner.lock_list(scan)).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await;
+        Ok(())
+    }
+}

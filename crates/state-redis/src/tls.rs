@@ -1,0 +1,130 @@
+//! TLS to the server: whom we trust.
+//!
+//! Certificates are checked against the system's roots, or against `ca_file` alone where it is given. `tls_verify = false`
+//! accepts every certificate; the connection is encrypted then, but nobody knows to whom, and a warning says so.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use acteon_state_core::{Error, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+use crate::config::TlsOptions;
+
+/// What turns a TCP stream into a TLS stream.
+///
+/// # Errors
+/// `Config` when `ca_file` cannot be read or holds no certificate, or the system has no roots.
+pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::config("tls: no protocol version is available").with_source(error))?;
+    let config = if options.verify {
+        let roots = match &options.ca_file {
+            Some(path) => roots_from_file(path)?,
+            None => roots_of_system()?,
+        };
+        builder.with_root_certificates(roots).with_no_client_auth()
+    } else {
+        tracing::warn!(
+            "tls_verify is off: the Redis server's certificate is not checked, anyone on the way can read and change everything"
+        );
+        let anyone = Arc::new(AcceptAnyone(provider));
+        builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth()
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn roots_from_file(path: &Path) -> Result<RootCertStore> {
+    let wrong = |what: &str| Error::config(format!("ca_file {}: {what}", path.display()));
+    let pem = std::fs::read(path).map_err(|error| wrong("it cannot be read").with_source(error))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| wrong("it is not in PEM format"))?;
+        roots.add(certificate).map_err(|error| wrong("it holds a broken certificate").with_source(error))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("it holds no certificate"));
+    }
+    Ok(roots)
+}
+
+fn roots_of_system() -> Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A system's store may hold oddities that rustls refuses; the others are good.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let error =
+            Error::config("tls: this system has no trusted certificates; install ca-certificates or set ca_file");
+        return Err(match found.errors.into_iter().next() {
+            Some(source) => error.with_source(source),
+            None => error,
+        });
+    }
+    Ok(roots)
+}
+
+/// Accepts every certificate, on explicit request. Signatures are still checked, so the handshake itself is sound.
+#[derive(Debug)]
+struct AcceptAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAnyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state_core::ErrorKind;
+
+    use super::connector;
+    use crate::config::TlsOptions;
+
+    #[test]
+    fn a_ca_file_that_is_missing_or_empty_is_named() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        for path in [std::path::PathBuf::from("/nonexistent/ca.pem"), empty.path().to_owned()] {
+            let options = TlsOptions { verify: true, ca_file: Some(path.clone()), server_name: None };
+            let error = connector(&options).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.message().contains(&path.display().to_string()), "{error}");
+        }
+    }
+}
