@@ -1,1 +1,13 @@
-//! The executable contract of StateStore
+//! The executable contract of `StateStore`: what every driver promises, as named cases.
+
+mod case;
+mod cases;
+mod factory;
+mod lab;
+mod runner;
+mod verdict;
+
+pub use case::{Case, Need, all};
+pub use factory::{Factory, Time};
+pub use runner::{main, run_case};
+pub use verdict::{Failure, Verdict};

@@ -1,0 +1,2 @@
+use crate::case::Case;
+pub(crate) const CASES: &[Case] = &[];
