@@ -1,5 +1,6 @@
 //! The layers, around a memory store that fails on command. A fault either refuses a call before the store sees it, or lets it
 //! through and loses the answer: what a client cannot tell apart after a broken connection.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
