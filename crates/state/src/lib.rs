@@ -1,1 +1,61 @@
-//! From the [state] section to an open State
+//! What applications depend on: from the `[state]` section to an open [`State`].
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use acteon_state::config::Document;
+//! use acteon_state::{StateConfig, StateKey, Ttl};
+//!
+//! let text = r#"
+//! [state]
+//! backend = "memory"
+//! "#;
+//! let config: StateConfig = Document::parse("app.toml", text)?.read_section("state")?.unwrap_or_default();
+//! let state = acteon_state::open(&config).await?;
+//! let key = StateKey::new("shop", "acme", "cart", "42")?;
+//! state.put_json(&key, &["apples", "pears"], Ttl::Clear).await?;
+//! state.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is here
+//! - [`config`]: the section, its file, environment and command line, with errors that name the place.
+//! - [`Registry`]: the drivers by name. An application adds its own one under its own name.
+//! - [`open`]: connects, checks what is required, and wraps the driver in layers.
+//! - The whole contract of `acteon-state-core`, so that applications need no other dependency.
+//!
+//! # Features
+//! One per driver: `memory` (default) and `redis`. A backend whose feature is off is refused at start with the feature's name.
+//!
+//! # Failure
+//! [`open`] fails with `Config` when the settings are wrong, and with the backend's own kind of error when it does not answer,
+//! unless `optional = true`. `docs/configuration.md` lists every key, `docs/embedding.md` shows how to use the crate in a server.
+
+pub mod config;
+mod drivers;
+mod open;
+mod registry;
+
+pub use acteon_state_core as core;
+pub use acteon_state_core::{
+    AtBound, BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Counter,
+    Counting, Cursor, Decision, DeleteOutcome, DueAt, DueItem, Effect, Entry, Error, ErrorKind, ExtendOutcome,
+    FencingToken, Get, Increment, IncrementOutcome, Keyspace, LockAttempt, LockBusy, LockClock, LockGrant, LockGuard,
+    LockHolder, LockMode, LockOptions, LockOutcome, LockRequest, LockSemantics, LockState, Operation, OperationId,
+    OwnerId, Page, Put, PutOutcome, RateAlgorithm, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule,
+    Scheduled, Scope, State, StateKey, StateStore, Survival, TransactLimits, TransactOp, TransactOutcome,
+    TransactScope, Ttl, Version, Versioned, Waiting,
+};
+pub use config::StateConfig;
+pub use open::{OpenOptions, open, open_with};
+pub use registry::{BoxFuture, DriverConfig, Registry};
+
+/// The memory driver, for applications that share its engine or clock.
+#[cfg(feature = "memory")]
+pub use acteon_state_memory as memory;
+/// The Redis driver, for applications that connect by themselves.
+#[cfg(feature = "redis")]
+pub use acteon_state_redis as redis;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct EmbeddingPage;

@@ -1,0 +1,142 @@
+//! From settings to an open [`State`].
+//!
+//! # How it works
+//! For the data, and for the locks where they are elsewhere: the driver is found by name, opens its store, and is wrapped in
+//! layers; then the required capabilities are checked. With `optional = true` the driver does not wait for its backend: the
+//! application starts, its calls fail with `Unavailable`, and succeed once the backend is up. What cannot get better by waiting
+//! (wrong settings, a missing capability) is an error in any case.
+
+use std::sync::Arc;
+
+use acteon_state_core::layer::metrics::StoreMetrics;
+use acteon_state_core::{Error, ErrorKind, Result, State, StateStore};
+
+use crate::config::StateConfig;
+use crate::registry::{DriverConfig, Registry};
+
+/// Capabilities of locks, which the store of the locks must have.
+const OF_LOCKS: [&str; 3] = ["locks", "shared_locks", "semaphores"];
+
+/// What to open a [`State`] with besides its settings.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Counts and times calls into these metrics.
+    pub metrics: Option<Arc<StoreMetrics>>,
+    /// The drivers to choose from.
+    pub registry: Registry,
+}
+
+/// Opens the state that `config` describes, with the drivers of this build. Close it by [`State::close`].
+///
+/// # Errors
+/// `Config` for wrong settings and for missing required capabilities, naming the place; otherwise the error by which the
+/// backend did not open.
+pub async fn open(config: &StateConfig) -> Result<State> {
+    open_with(config, OpenOptions::default()).await
+}
+
+/// [`open`] with metrics, and with drivers of the application's own.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(config: &StateConfig, options: OpenOptions) -> Result<State> {
+    config.check()?;
+    // Both are looked up before either is connected: a misspelt name should not have to wait for a network.
+    options.registry.find(config)?;
+    if let Some(lock) = &config.lock {
+        options.registry.find(lock)?;
+    }
+    let store = open_store(config, &options).await?;
+    let state = match &config.lock {
+        None => State::new(store),
+        Some(lock) => match open_store(lock, &options).await {
+            Ok(locks) => State::with_locks(store, locks),
+            Err(error) => {
+                close_quietly(&State::new(store)).await;
+                return Err(error);
+            }
+        },
+    };
+    if let Err(error) = require(config, &state) {
+        close_quietly(&state).await;
+        return Err(error);
+    }
+    Ok(state)
+}
+
+impl StateConfig {
+    /// [`open`] as a method.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn open(&self) -> Result<State> {
+        open(self).await
+    }
+}
+
+async fn open_store(config: &StateConfig, options: &OpenOptions) -> Result<Arc<dyn StateStore>> {
+    let factory = options.registry.find(config)?;
+    let driver = factory(DriverConfig::new(config)).await.map_err(|error| explain(config, error))?;
+    let layers = config.layers.layers(driver.capabilities().shared, options.metrics.clone());
+    Ok(layers.wrap(driver))
+}
+
+/// Says what was opened, and how to start without it.
+fn explain(config: &StateConfig, error: Error) -> Error {
+    if error.kind() == ErrorKind::Config {
+        return placed(config, error);
+    }
+    let at = config.url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+    let hint = if error.kind().is_transient() && !config.optional {
+        format!("; to start without it, set {}.optional = true", config.places.path)
+    } else {
+        String::new()
+    };
+    let message = format!("cannot open the backend{at}: {}{hint}", error.message());
+    Error::new(error.kind(), message).on_backend(config.backend.clone()).with_source(error)
+}
+
+/// Adds the place to a driver's own `Config` error, unless it came with one.
+///
+/// A driver begins its reasons with the name of the option, which is a key of `[state]` or of the driver's own section.
+fn placed(config: &StateConfig, error: Error) -> Error {
+    if error.message().contains(&format!("{}.", config.places.path)) {
+        return error;
+    }
+    let message = error.message();
+    let word = message.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+    let in_section = config.sections.get(&config.backend).is_some_and(|section| section.contains_key(word));
+    let (key, known) = match word {
+        "url" | "prefix" | "region" | "table_name" => (word.to_owned(), true),
+        _ if in_section => (format!("{}.{word}", config.backend), true),
+        _ if config.url.is_some() => ("url".to_owned(), false),
+        _ => ("backend".to_owned(), false),
+    };
+    // "state.url: url: …" would say it twice.
+    let reason = message.strip_prefix(word).and_then(|rest| rest.strip_prefix(": ")).filter(|_| known);
+    config.error(&key, reason.unwrap_or(message)).into()
+}
+
+fn require(config: &StateConfig, state: &State) -> Result<()> {
+    for (at, name) in config.require.iter().enumerate() {
+        let (store, backend) = if OF_LOCKS.contains(&name.as_str()) {
+            (state.lock_store(), config.lock.as_deref().unwrap_or(config))
+        } else {
+            (state.store(), config)
+        };
+        let missing = store.capabilities().require([name.as_str()]).err();
+        if let Some(error) = missing {
+            let reason = error.message().trim_start_matches("require: ");
+            let key = format!("require[{at}]");
+            return Err(config.error(&key, format!("{reason} (backend \"{}\")", backend.backend)).into());
+        }
+    }
+    Ok(())
+}
+
+/// Closes what was opened before something else failed; that failure is the one to report.
+async fn close_quietly(state: &State) {
+    if let Err(error) = state.close().await {
+        tracing::debug!(%error, "closing after a failed start");
+    }
+}
