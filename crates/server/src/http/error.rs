@@ -127,7 +127,12 @@ impl From<ActionError> for ApiError {
 
 impl From<LoadError> for ApiError {
     fn from(error: LoadError) -> Self {
-        let mut api = Self::new("invalid_rules", format!("{error}; the rules in force stay as they were"));
+        let first = error.problems.first().map(ToString::to_string).unwrap_or_default();
+        let more = match error.problems.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        let mut api = Self::new("invalid_rules", format!("{first}{more}; the rules in force stay as they were"));
         api.body.problems = error.problems;
         api
     }

@@ -1,0 +1,164 @@
+//! The configuration files in the repository, the shipped rules and the documentation agree with the code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use acteon_dispatch::rules::{LoadOptions, load_directory};
+use acteon_server::Config;
+use acteon_server::app::App;
+use acteon_server::config::Sources;
+use acteon_server::http::error::CODES;
+
+const REDIS_TOML: &str = r#"[server]
+host = "127.0.0.1"
+port = 8080
+[state]
+backend = "redis"
+url = "redis://localhost:6379"
+prefix = "acteon"
+[rules]
+directory = "./rules"
+"#;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn load(file: &Path) -> Config {
+    let sources = Sources { file: Some(file.to_owned()), ..Sources::default() };
+    Config::load(&sources).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn parse(toml: &str) -> Config {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("acteon.toml");
+    fs::write(&file, toml).expect("writable");
+    load(&file)
+}
+
+/// `acteon.toml` with every option in it, section by section.
+fn every_option() -> Vec<(String, String)> {
+    let text = fs::read_to_string(root().join("acteon.toml")).expect("readable");
+    let mut sections: Vec<(String, String)> = Vec::new();
+    for line in text.lines() {
+        // An option has no space behind its `#`; prose has one.
+        let line =
+            line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#']) && !rest.is_empty()).unwrap_or(line);
+        if line.starts_with('[') {
+            let name = line.split([' ', '#']).next().unwrap_or(line);
+            sections.push((name.to_owned(), String::new()));
+        }
+        if let Some((_, section)) = sections.last_mut() {
+            section.push_str(line);
+            section.push('\n');
+        }
+    }
+    sections
+}
+
+fn join<'a>(sections: impl IntoIterator<Item = &'a (String, String)>) -> String {
+    sections.into_iter().map(|(_, text)| text.as_str()).collect()
+}
+
+/// The sections without those of the backend that is not chosen.
+fn every_option_without(backend: &str) -> String {
+    let sections = every_option();
+    join(sections.iter().filter(|(name, _)| *name != format!("[state.{backend}]")))
+}
+
+#[test]
+fn acteon_toml_is_the_default() {
+    let (file, default) = (load(&root().join("acteon.toml")), Config::default());
+    assert_eq!(toml::to_string(&file).expect("TOML"), toml::to_string(&default).expect("TOML"));
+}
+
+#[test]
+fn every_option_in_acteon_toml_is_accepted_and_shows_its_default() {
+    let config = parse(&every_option_without("redis"));
+    let default = Config::default();
+    assert_eq!(toml::to_string(&config.server).expect("TOML"), toml::to_string(&default.server).expect("TOML"));
+    assert_eq!(toml::to_string(&config.rules).expect("TOML"), toml::to_string(&default.rules).expect("TOML"));
+    assert_eq!(toml::to_string(&config.dispatch).expect("TOML"), toml::to_string(&default.dispatch).expect("TOML"));
+    assert_eq!(config.dispatch_options(), default.dispatch_options());
+    assert_eq!(config.providers.len(), 2);
+}
+
+#[test]
+fn acteon_toml_shows_every_option() {
+    let sections = every_option();
+    let default: toml::Table = toml::from_str(&toml::to_string(&Config::default()).expect("TOML")).expect("TOML");
+    for (name, of) in [("[server]", "server"), ("[rules]", "rules"), ("[dispatch]", "dispatch")] {
+        let shown = join(sections.iter().filter(|(section, _)| section == name));
+        for (key, value) in default[of].as_table().expect("a table") {
+            let written = if value.is_table() { format!("[{of}.{key}]") } else { format!("\n{key} = ") };
+            assert!(shown.contains(&written) || sections.iter().any(|(section, _)| *section == written), "{of}.{key}");
+        }
+    }
+    let worker = join(sections.iter().filter(|(section, _)| section == "[dispatch.worker]"));
+    for key in default["dispatch"]["worker"].as_table().expect("a table").keys() {
+        assert!(worker.contains(&format!("\n{key} = ")), "dispatch.worker.{key}");
+    }
+}
+
+/// The section of a driver is read by the driver, so this opens it.
+#[cfg(feature = "memory")]
+#[tokio::test]
+async fn the_options_of_the_memory_backend_are_accepted() {
+    let mut config = parse(&every_option_without("redis"));
+    config.rules.directory = root().join("rules");
+    App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn the_options_of_the_redis_backend_are_accepted() {
+    let text = every_option_without("memory").replace("backend = \"memory\"", "backend = \"redis\"");
+    let mut config = parse(&text.replace("optional = false", "optional = true"));
+    config.rules.directory = root().join("rules");
+    App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_redis_example_is_as_short_as_promised() {
+    assert_eq!(fs::read_to_string(root().join("examples/redis.toml")).expect("readable"), REDIS_TOML);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn every_example_is_a_configuration_that_opens() {
+    let mut seen = 0;
+    for entry in fs::read_dir(root().join("examples")).expect("listable") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let mut config = load(&path);
+        // Without a server to connect to, everything but the connection is checked.
+        if config.state.backend != "memory" {
+            config.state.optional = true;
+        }
+        if let Some(lock) = &mut config.state.lock {
+            lock.optional = true;
+        }
+        // What a server can do is known once it is connected.
+        config.state.require.clear();
+        config.rules.directory = root().join("rules");
+        App::open(&config).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        seen += 1;
+    }
+    assert!(seen >= 5, "only {seen} examples were found");
+}
+
+#[test]
+fn the_shipped_rules_are_valid() {
+    let set = load_directory(&root().join("rules"), LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(set.rules().len() >= 5);
+}
+
+#[test]
+fn the_documentation_lists_every_error_code() {
+    let text = fs::read_to_string(root().join("docs/dispatch.md")).expect("readable");
+    for (status, code, _) in CODES {
+        assert!(text.contains(&format!("| {status} | `{code}` |")), "docs/dispatch.md lacks {status} {code}");
+    }
+}
