@@ -1,1 +1,1 @@
-//! Suites across crates, on real servers
+//! Suites across crates, on real servers. The tests are in `tests/`; this library is empty.

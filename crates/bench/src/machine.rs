@@ -1,0 +1,26 @@
+//! What the figures were taken on, and how much processor time was spent.
+
+use std::fs;
+use std::time::Duration;
+
+/// Processor, cores and kernel in one line, as far as the system tells.
+pub(crate) fn describe() -> String {
+    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    format!("Machine: {model}, {cores} cores, Linux {}\n", kernel.trim())
+}
+
+/// Processor time that a process has used so far, user and system.
+pub(crate) fn cpu_time(process: &str) -> Option<Duration> {
+    /// `sysconf(_SC_CLK_TCK)` is 100 on every Linux that Rust supports: the kernel's ABI fixes it for user space.
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may hold spaces: fields are counted from behind it. See proc(5).
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND))
+}

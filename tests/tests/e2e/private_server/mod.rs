@@ -1,0 +1,6 @@
+//! Tests that start a Redis of their own, and kill it.
+
+mod once;
+mod outage;
+mod schedule;
+mod throttle;
