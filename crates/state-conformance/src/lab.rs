@@ -154,7 +154,8 @@ impl Lab {
         }
         let mut results = Vec::with_capacity(tasks);
         while let Some(joined) = running.join_next().await {
-            let (task, result) = joined.map_err(|error| Failure::new(format!("a task of the case panicked: {error}")))?;
+            let (task, result) =
+                joined.map_err(|error| Failure::new(format!("a task of the case panicked: {error}")))?;
             results.push((task, result?));
         }
         results.sort_by_key(|(task, _)| *task);

@@ -128,9 +128,7 @@ pub(crate) fn not_met(about: impl Display, what: &str, got: PutOutcome) -> Verdi
 pub(crate) fn granted(about: impl Display, what: &str, got: LockOutcome) -> Verdict<LockGrant> {
     match got {
         LockOutcome::Granted(grant) => Ok(grant),
-        LockOutcome::Busy(_) => {
-            Err(Failure::new(format!("{about}: {what}\n  expected: Granted\n       got: {got:?}")))
-        }
+        LockOutcome::Busy(_) => Err(Failure::new(format!("{about}: {what}\n  expected: Granted\n       got: {got:?}"))),
     }
 }
 
@@ -139,8 +137,6 @@ pub(crate) fn granted(about: impl Display, what: &str, got: LockOutcome) -> Verd
 pub(crate) fn busy(about: impl Display, what: &str, got: LockOutcome) -> Verdict<LockBusy> {
     match got {
         LockOutcome::Busy(busy) => Ok(busy),
-        LockOutcome::Granted(_) => {
-            Err(Failure::new(format!("{about}: {what}\n  expected: Busy\n       got: {got:?}")))
-        }
+        LockOutcome::Granted(_) => Err(Failure::new(format!("{about}: {what}\n  expected: Busy\n       got: {got:?}"))),
     }
 }

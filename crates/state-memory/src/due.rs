@@ -10,7 +10,7 @@ use acteon_state_core::entry::duration_ms;
 use acteon_state_core::key::Companion;
 use acteon_state_core::record::ItemRecord;
 use acteon_state_core::{
-    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueItem, Error, Result, Schedule, Scheduled, StateKey,
+    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Error, Result, Schedule, Scheduled, StateKey,
 };
 use bytes::Bytes;
 
@@ -25,7 +25,9 @@ const ITEMS: usize = 1;
 impl Handle {
     pub(crate) fn schedule(&self, queue: &StateKey, schedule: &Schedule, now: Now) -> Result<Scheduled> {
         schedule.check(&self.capabilities)?;
-        let due_at_ms = schedule.due_at_ms(now.ceil_ms()).min(DUE_AT_MS_MAX);
+        // Zero is due now; everything else is never early: the current millisecond counts as over.
+        let now_ms = if schedule.due_at == DueAt::After(Duration::ZERO) { now.ms() } else { now.ceil_ms() };
+        let due_at_ms = schedule.due_at_ms(now_ms).min(DUE_AT_MS_MAX);
         let item = ItemRecord { claim: None, attempt: 0, due_at_ms, payload: &schedule.payload };
         self.in_queue(queue, now, |queue| {
             let is_new = queue.store(schedule.id.as_bytes(), &item, due_at_ms)?;

@@ -50,7 +50,12 @@ async fn c1_overflow_is_an_error_and_changes_nothing(lab: Lab) -> Verdict {
             let entry = present(&key, "the counter after an overflow", lab.read(&key).await?)?;
             equal(&key, "its text", &entry.value, &edge.to_string().into())?;
         }
-        equal(&key, "counter after a step back", &value_after(&lab, &key, Increment::by(-beyond)).await?, &(edge - beyond))?;
+        equal(
+            &key,
+            "counter after a step back",
+            &value_after(&lab, &key, Increment::by(-beyond)).await?,
+            &(edge - beyond),
+        )?;
     }
     Ok(())
 }

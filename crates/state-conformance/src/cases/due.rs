@@ -122,7 +122,12 @@ async fn d1_empty_queue_has_no_next_item(lab: Lab) -> Verdict {
     lab.a.schedule(&queue, &now("one")).await?;
     let one = claim_one(&*lab.a, &queue, LONG).await?;
     lab.a.ack(&queue, &one.id, one.token).await?;
-    equal(&queue, "claim after the last item was acknowledged", &claim(&*lab.b, &queue, 10, LONG).await?, &Claimed::default())
+    equal(
+        &queue,
+        "claim after the last item was acknowledged",
+        &claim(&*lab.b, &queue, 10, LONG).await?,
+        &Claimed::default(),
+    )
 }
 
 /// Strange ids and payloads of any bytes come back as they are.
@@ -153,11 +158,9 @@ async fn d1_nonsense_is_refused(lab: Lab) -> Verdict {
         let scheduled = lab.a.schedule(&queue, &item("x", due_at)).await;
         refused(&queue, &format!("schedule at {due_at:?}"), scheduled, ErrorKind::Invalid)?;
     }
-    for (limit, visibility, kind) in [
-        (0, LONG, ErrorKind::Invalid),
-        (1_001, LONG, ErrorKind::TooLarge),
-        (1, Duration::ZERO, ErrorKind::Invalid),
-    ] {
+    for (limit, visibility, kind) in
+        [(0, LONG, ErrorKind::Invalid), (1_001, LONG, ErrorKind::TooLarge), (1, Duration::ZERO, ErrorKind::Invalid)]
+    {
         let claimed = lab.a.claim_due(&queue, ClaimDue { limit, visibility }).await;
         refused(&queue, &format!("claim of {limit} for {visibility:?}"), claimed, kind)?;
     }
@@ -173,7 +176,12 @@ async fn d2_claims_are_exclusive_until_visible_again(lab: Lab) -> Verdict {
         let mine = claim_one(lab.handle(attempt).as_ref(), &queue, 3 * SHORT).await?;
         equal(&queue, "attempt", &mine.attempt, &u32::try_from(attempt).unwrap_or(0))?;
         equal(&queue, "time that it was due", &mine.due_at_ms, &5_000)?;
-        holds(&queue, "each claim has a token of its own", last.is_none_or(|last| last.token != mine.token), mine.token)?;
+        holds(
+            &queue,
+            "each claim has a token of its own",
+            last.is_none_or(|last| last.token != mine.token),
+            mine.token,
+        )?;
         last = Some(mine);
         lab.advance(3 * SHORT + CLOCK_GRAIN).await;
     }
@@ -300,7 +308,12 @@ async fn d3_items_of_dead_workers_come_back(lab: Lab) -> Verdict {
     lab.advance(PAST_SHORT).await;
     let claimed = claim(&*lab.b, &queue, 1_000, LONG).await?;
     let attempts: u32 = claimed.items.iter().map(|item| item.attempt).sum();
-    equal(&queue, "items after their first workers died", &claimed.items.into_iter().map(|item| item.id).collect(), &expected)?;
+    equal(
+        &queue,
+        "items after their first workers died",
+        &claimed.items.into_iter().map(|item| item.id).collect(),
+        &expected,
+    )?;
     equal(&queue, "sum of attempts: 12 items twice, 8 once", &attempts, &32)
 }
 

@@ -14,15 +14,22 @@ use crate::verdict::{Verdict, absent, equal, holds, present, refused};
 /// Values above this are not tried: a driver that sends one by mistake should fail the case, not the machine.
 const TRIED_BYTES_MAX: u64 = 1 << 30;
 
+/// The error names its operation and backend, has a reason, and names no other key.
 fn tells(lab: &Lab, error: &Error, operation: &str, key: &StateKey) -> Verdict {
     equal(key, &format!("operation of {error:?}"), &error.operation(), &Some(operation))?;
     equal(key, &format!("backend of {error:?}"), &error.backend(), &Some(lab.a.backend()))?;
     holds(key, "an error has a reason", !error.message().is_empty(), error)?;
+    holds(key, "an error names no other key", error.key().is_none_or(|named| named == key), error)
+}
+
+/// The same, and the key: what is wrong is what is stored there.
+fn tells_key(lab: &Lab, error: &Error, operation: &str, key: &StateKey) -> Verdict {
+    tells(lab, error, operation, key)?;
     equal(key, &format!("key of {error:?}"), &error.key(), &Some(key))
 }
 
-/// Errors of the request carry operation, backend and key.
-async fn e1_errors_tell_operation_backend_and_key(lab: Lab) -> Verdict {
+/// Errors of the request carry operation and backend.
+async fn e1_errors_tell_operation_and_backend(lab: Lab) -> Verdict {
     let key = lab.key("tells");
     let zero = Put::new("x").expires_after(Duration::ZERO);
     let error = refused(&key, "put with ttl zero", lab.a.put(&key, &zero).await, ErrorKind::Invalid)?;
@@ -34,16 +41,16 @@ async fn e1_errors_tell_operation_backend_and_key(lab: Lab) -> Verdict {
     tells(&lab, &refused(&key, "touch with ttl zero", touched, ErrorKind::Invalid)?, "touch", &key)
 }
 
-/// Errors found by the backend carry operation, backend and key as well.
+/// Errors about what is stored carry the key as well.
 async fn e1_wrong_type_tells_operation_backend_and_key(lab: Lab) -> Verdict {
     let key = lab.key("tells");
     lab.write(&key, "text").await?;
     let incremented = lab.a.increment(&key, Increment::by(1)).await;
-    tells(&lab, &refused(&key, "increment on a value", incremented, ErrorKind::WrongType)?, "increment", &key)?;
+    tells_key(&lab, &refused(&key, "increment on a value", incremented, ErrorKind::WrongType)?, "increment", &key)?;
     let key = lab.key("overflow");
     lab.a.increment(&key, Increment::by(i64::MAX)).await?;
     let incremented = lab.a.increment(&key, Increment::by(1)).await;
-    tells(&lab, &refused(&key, "overflow", incremented, ErrorKind::Overflow)?, "increment", &key)?;
+    tells_key(&lab, &refused(&key, "overflow", incremented, ErrorKind::Overflow)?, "increment", &key)?;
     let window = Increment::by(1).window(Counting::OnCreate(Duration::ZERO));
     let incremented = lab.a.increment(&key, window).await;
     tells(&lab, &refused(&key, "window of zero", incremented, ErrorKind::Invalid)?, "increment", &key)
@@ -60,7 +67,8 @@ async fn e1_too_large_values_are_refused(lab: Lab) -> Verdict {
     let put = Put::new(value.clone());
     let error = refused(&key, "put of a value above the limit", lab.a.put(&key, &put).await, ErrorKind::TooLarge)?;
     holds(&key, "the message names the limit", error.message().contains(&bytes_max.to_string()), &error)?;
-    let replies = lab.a.batch(&[BatchOp::Put(key.clone(), put.clone()), BatchOp::Get(key.clone(), Get::default())]).await?;
+    let replies =
+        lab.a.batch(&[BatchOp::Put(key.clone(), put.clone()), BatchOp::Get(key.clone(), Get::default())]).await?;
     let mut replies = replies.into_iter();
     let first = replies.next().unwrap_or(Ok(BatchReply::Got(None)));
     refused(&key, "the same in a batch", first, ErrorKind::TooLarge)?;
@@ -140,7 +148,7 @@ async fn e1_value_at_the_limit_is_stored(lab: Lab) -> Verdict {
 
 pub(crate) const CASES: &[Case] = &[
     case!("E1", e1_open_store_answers_a_ping),
-    case!("E1", e1_errors_tell_operation_backend_and_key),
+    case!("E1", e1_errors_tell_operation_and_backend),
     case!("E1", e1_wrong_type_tells_operation_backend_and_key, [Need::Has("counters")]),
     case!("E1", e1_too_large_values_are_refused),
     case!("E1", e1_value_at_the_limit_is_stored),

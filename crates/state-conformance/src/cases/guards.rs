@@ -173,7 +173,8 @@ async fn l7_one_candidate_leads_at_a_time(lab: Lab) -> Verdict {
             Ok(election::lead(&store, &key, &LockOptions::new(LONG), term).await?)
         }
     });
-    let terms = tokio::time::timeout(3 * PATIENCE, elections).await.map_err(|_| Failure::new("an election hangs"))??;
+    let terms =
+        tokio::time::timeout(3 * PATIENCE, elections).await.map_err(|_| Failure::new("an election hangs"))??;
     for (_, others) in &terms {
         equal(&key, "other leaders during a term", others, &0)?;
     }

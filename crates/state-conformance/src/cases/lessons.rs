@@ -144,7 +144,12 @@ async fn lesson_overflow_never_wraps(lab: Lab) -> Verdict {
     let key = lab.key("wrap");
     lab.a.increment(&key, Increment::by(i64::MAX)).await?;
     for _ in 0..3 {
-        refused(&key, "step beyond the range", lab.a.increment(&key, Increment::by(i64::MAX)).await, ErrorKind::Overflow)?;
+        refused(
+            &key,
+            "step beyond the range",
+            lab.a.increment(&key, Increment::by(i64::MAX)).await,
+            ErrorKind::Overflow,
+        )?;
     }
     let value = lab.a.increment(&key, Increment::by(0)).await?.counter().value;
     equal(&key, "counter", &value, &i64::MAX)
@@ -189,9 +194,7 @@ async fn lesson_wildcard_in_a_tenant_reads_nobody_elses_keys(lab: Lab) -> Verdic
 
 /// A listing walked the whole store: 10 keys among many must not take many pages.
 async fn lesson_listing_is_not_one_unbounded_page(lab: Lab) -> Verdict {
-    let puts: Vec<_> = (0..500)
-        .map(|at| BatchOp::Put(lab.key(&format!("id-{at}")), Put::new("x")))
-        .collect();
+    let puts: Vec<_> = (0..500).map(|at| BatchOp::Put(lab.key(&format!("id-{at}")), Put::new("x"))).collect();
     lab.a.batch(&puts).await?;
     let page = lab.b.scan(&Scan::new(lab.scope()).page_size(10)).await?;
     // Where pages are not exact, the size is a hint; ten times as much is no longer one.
@@ -237,7 +240,9 @@ async fn lesson_sixteen_waiters_get_through_an_empty_section(lab: Lab) -> Verdic
             for _ in 0..10 {
                 let request = LockRequest { wait: LONG, ..exclusive(&key, LONG) };
                 let LockOutcome::Granted(_) = store.lock_acquire(&request).await? else {
-                    return Err(Failure::new(format!("{key}: a waiter gave up\n  expected: Granted\n       got: Busy")));
+                    return Err(Failure::new(format!(
+                        "{key}: a waiter gave up\n  expected: Granted\n       got: Busy"
+                    )));
                 };
                 store.lock_release(&key, request.owner).await?;
             }

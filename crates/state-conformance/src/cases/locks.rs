@@ -71,7 +71,12 @@ async fn l2_only_the_owner_extends_and_releases(lab: Lab) -> Verdict {
 async fn l2_release_of_a_lost_lock_reports_already_lost(lab: Lab) -> Verdict {
     let never = lab.key("never");
     let owner = OwnerId::draw();
-    equal(&never, "release of a lock that never was", &lab.a.lock_release(&never, owner).await?, &ReleaseOutcome::AlreadyLost)?;
+    equal(
+        &never,
+        "release of a lock that never was",
+        &lab.a.lock_release(&never, owner).await?,
+        &ReleaseOutcome::AlreadyLost,
+    )?;
     equal(&never, "extension of it", &lab.a.lock_extend(&never, owner, LONG).await?, &ExtendOutcome::Lost)?;
 
     for end in ["expired", "taken-over", "forced"] {
@@ -103,7 +108,12 @@ async fn l2_extension_counts_from_now(lab: Lab) -> Verdict {
     holds(&key, "lease after an extension", left <= LONG + CLOCK_GRAIN && left > LONG / 2, left)?;
     lab.a.lock_extend(&key, mine.owner, SHORT).await?;
     lab.advance(PAST_SHORT).await;
-    equal(&key, "extension of an ended lease", &lab.a.lock_extend(&key, mine.owner, LONG).await?, &ExtendOutcome::Lost)?;
+    equal(
+        &key,
+        "extension of an ended lease",
+        &lab.a.lock_extend(&key, mine.owner, LONG).await?,
+        &ExtendOutcome::Lost,
+    )?;
     take(&*lab.b, &exclusive(&key, LONG)).await.map(|_| ())
 }
 
@@ -225,7 +235,12 @@ async fn l6_inspect_shows_the_holder(lab: Lab) -> Verdict {
     let expected = (request.owner, LockMode::Exclusive, grant.token, &meta);
     equal(&key, "holder", &(holder.owner, holder.mode, holder.token, &holder.meta), &expected)?;
     holds(&key, "remaining lease", holder.expires_in <= LONG && holder.expires_in > LONG / 2, holder.expires_in)?;
-    holds(&key, "time it was held", holder.held_for + CLOCK_GRAIN >= SHORT && holder.held_for < LONG / 2, holder.held_for)
+    holds(
+        &key,
+        "time it was held",
+        holder.held_for + CLOCK_GRAIN >= SHORT && holder.held_for < LONG / 2,
+        holder.held_for,
+    )
 }
 
 /// A free lock shows no holder and keeps its last token.
@@ -420,7 +435,12 @@ async fn l8_semantics_are_told(lab: Lab) -> Verdict {
         ("tokens_rise_across", &semantics.tokens_rise_across),
         ("fit_for", &semantics.fit_for),
     ] {
-        holds("lock_semantics", &format!("{what} is told in one line"), !text.is_empty() && !text.contains(['\n', '|']), text)?;
+        holds(
+            "lock_semantics",
+            &format!("{what} is told in one line"),
+            !text.is_empty() && !text.contains(['\n', '|']),
+            text,
+        )?;
     }
     equal("lock_semantics", "both handles tell the same", &lab.b.lock_semantics(), &semantics)
 }

@@ -104,7 +104,8 @@ async fn m1_large_batches_drop_nothing(lab: Lab) -> Verdict {
         let keys: Vec<StateKey> = (0..count).map(|at| lab.key(&format!("{count}-{at}"))).collect();
         let puts: Vec<_> = keys.iter().map(|key| BatchOp::Put(key.clone(), Put::new(key.text().to_owned()))).collect();
         let written = lab.a.batch(&puts).await?;
-        let applied = written.iter().filter(|reply| matches!(reply, Ok(BatchReply::Put(PutOutcome::Applied(_))))).count();
+        let applied =
+            written.iter().filter(|reply| matches!(reply, Ok(BatchReply::Put(PutOutcome::Applied(_))))).count();
         equal("listing", "items written by one batch", &applied, &count)?;
         let gets: Vec<_> = keys.iter().map(|key| BatchOp::Get(key.clone(), Get::default())).collect();
         let replies = lab.b.batch(&gets).await?;

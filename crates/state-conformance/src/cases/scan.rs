@@ -72,7 +72,8 @@ async fn m3_listing_finds_nothing_else(lab: Lab) -> Verdict {
         lab.a.lock_acquire(&request).await?;
     }
     if lab.capabilities().rate_limits {
-        for limit in [RateLimit::fixed_window(1, LONG), RateLimit::sliding_window(1, LONG), RateLimit::gcra(1, LONG, 1)] {
+        for limit in [RateLimit::fixed_window(1, LONG), RateLimit::sliding_window(1, LONG), RateLimit::gcra(1, LONG, 1)]
+        {
             lab.a.rate_limit(&lab.key("a-limit"), &limit).await?;
         }
     }

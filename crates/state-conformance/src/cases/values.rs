@@ -15,8 +15,7 @@ const CASE_SPAN: Duration = Duration::from_secs(120);
 /// Every byte is stored as it is, also what looks like a record, a number or text in another encoding.
 async fn v1_values_are_any_bytes(lab: Lab) -> Verdict {
     let all: Vec<u8> = (0..=255).collect();
-    let values: [&[u8]; 8] =
-        [&all, b"\0", b"42", b"v12345", b"\xff\xfe\r\n", b"$-1\r\n", b"null", "ünï🙂".as_bytes()];
+    let values: [&[u8]; 8] = [&all, b"\0", b"42", b"v12345", b"\xff\xfe\r\n", b"$-1\r\n", b"null", "ünï🙂".as_bytes()];
     for (at, value) in values.into_iter().enumerate() {
         let key = lab.key(&format!("bytes-{at}"));
         lab.a.put(&key, &Put::new(value.to_vec())).await?;
@@ -158,7 +157,12 @@ async fn v3_touch_changes_only_the_ttl(lab: Lab) -> Verdict {
         equal(&key, "touch finds an entry", &lab.a.touch(&key, ttl).await?, &true)?;
         let entry = present(&key, "entry", lab.read_ttl(&key).await?)?;
         equal(&key, "value and version", &(entry.value, entry.version), &("x".into(), Some(put.version)))?;
-        holds(&key, &format!("after touch({ttl:?}) the entry expires: {expires}"), entry.ttl.is_some() == expires, entry.ttl)?;
+        holds(
+            &key,
+            &format!("after touch({ttl:?}) the entry expires: {expires}"),
+            entry.ttl.is_some() == expires,
+            entry.ttl,
+        )?;
     }
     lab.a.touch(&key, Ttl::After(SHORT)).await?;
     lab.advance(PAST_SHORT).await;

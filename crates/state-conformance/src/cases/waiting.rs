@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::case::{Case, Need, case};
 use crate::cases::locks::{exclusive, take};
-use crate::lab::{CLOCK_GRAIN, LONG, Lab, PATIENCE, PAST_SHORT, SHORT, in_time};
+use crate::lab::{CLOCK_GRAIN, LONG, Lab, PAST_SHORT, PATIENCE, SHORT, in_time};
 use crate::verdict::{Failure, Verdict, busy, equal, granted, holds, present};
 
 /// How long a task that was just started is given to reach its wait. When it takes longer, the case still holds: the lock
@@ -25,7 +25,10 @@ fn spawn_wait(store: &Arc<dyn StateStore>, request: LockRequest) -> JoinHandle<a
     tokio::spawn(async move { store.lock_acquire(&request).await })
 }
 
-async fn outcome_of(waiter: JoinHandle<acteon_state_core::Result<LockOutcome>>, what: &'static str) -> Verdict<LockOutcome> {
+async fn outcome_of(
+    waiter: JoinHandle<acteon_state_core::Result<LockOutcome>>,
+    what: &'static str,
+) -> Verdict<LockOutcome> {
     let joined = in_time(what, waiter).await?;
     Ok(joined.map_err(|error| Failure::new(format!("the waiting task panicked: {error}")))??)
 }
@@ -39,7 +42,8 @@ async fn l4_release_wakes_a_waiter(lab: Lab) -> Verdict {
         let waiter = spawn_wait(waits_on, waiting(&key, LONG));
         tokio::time::sleep(SETTLE).await;
         lab.a.lock_release(&key, holder.owner).await?;
-        let grant = granted(&key, "waiter after the release", outcome_of(waiter, "a waiter is woken by a release").await?)?;
+        let grant =
+            granted(&key, "waiter after the release", outcome_of(waiter, "a waiter is woken by a release").await?)?;
         holds(&key, "the waiter's token is higher", grant.token > held.token, (held.token, grant.token))?;
     }
     Ok(())
@@ -138,7 +142,11 @@ async fn l4_waiters_dropped_at_any_moment_leave_nothing_held(lab: Lab) -> Verdic
             continue;
         }
         let last = spawn_wait(&lab.a, waiting(&key, LONG));
-        granted(&key, "request after a dropped waiter", outcome_of(last, "a dropped waiter leaves nothing held").await?)?;
+        granted(
+            &key,
+            "request after a dropped waiter",
+            outcome_of(last, "a dropped waiter leaves nothing held").await?,
+        )?;
     }
     Ok(())
 }
@@ -182,7 +190,8 @@ async fn l4_read_and_write_under_the_lock_lose_nothing(lab: Lab) -> Verdict {
                 let request = waiting(&lock, LONG);
                 granted(&lock, "waiter", store.lock_acquire(&request).await?)?;
                 let entry = present(&sum, "sum", store.get(&sum, Get::default()).await?)?;
-                let value: usize = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                let value: usize =
+                    std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
                 store.put(&sum, &Put::new((value + 1).to_string())).await?;
                 store.lock_release(&lock, request.owner).await?;
             }

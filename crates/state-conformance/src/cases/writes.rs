@@ -164,7 +164,11 @@ async fn w2_fence_is_forgotten_with_its_entry(lab: Lab) -> Verdict {
             "take" => lab.a.take(&key).await.map(|_| ())?,
             _ => lab.advance(PAST_SHORT).await,
         }
-        applied(&key, "write with a lower token on a new entry", lab.a.put(&key, &Put::new("2").fenced_by(token(1)?)).await?)?;
+        applied(
+            &key,
+            "write with a lower token on a new entry",
+            lab.a.put(&key, &Put::new("2").fenced_by(token(1)?)).await?,
+        )?;
         let entry = present(&key, "entry", lab.read(&key).await?)?;
         equal(&key, "token of the new entry", &entry.fence, &Some(token(1)?))?;
     }
@@ -216,7 +220,9 @@ async fn w3_delete_by_version_spares_other_versions(lab: Lab) -> Verdict {
     let second = lab.write(&key, "2").await?;
     let stale = lab.a.delete(&key, Condition::Version(first.version)).await?;
     let DeleteOutcome::NotMet(current) = stale else {
-        return Err(Failure::new(format!("{key}: delete of an old version\n  expected: NotMet\n       got: {stale:?}")));
+        return Err(Failure::new(format!(
+            "{key}: delete of an old version\n  expected: NotMet\n       got: {stale:?}"
+        )));
     };
     equal(&key, "version of the entry that stayed", &current.version, &Some(second.version))?;
     let deleted = lab.b.delete(&key, Condition::Version(second.version)).await?;
@@ -263,7 +269,12 @@ async fn w4_one_put_if_absent_wins_while_the_old_entry_expires(lab: Lab) -> Verd
 }
 
 /// Tries until the old generation is over; the outcome belongs to the next one.
-async fn claim_next_generation(store: &dyn StateStore, key: &StateKey, task: usize, old: Version) -> Verdict<PutOutcome> {
+async fn claim_next_generation(
+    store: &dyn StateStore,
+    key: &StateKey,
+    task: usize,
+    old: Version,
+) -> Verdict<PutOutcome> {
     loop {
         // A new put each time: the same one again would be a repetition.
         let outcome = store.put(key, &Put::new(task.to_string()).if_absent().expires_after(LONG)).await?;
