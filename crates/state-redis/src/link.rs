@@ -231,7 +231,9 @@ impl Link {
             return Ok(place);
         }
         match tokio::time::timeout_at(deadline, self.places.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
+            // A place that comes free when others time out comes too late for those who asked with them.
+            Ok(Ok(place)) if Instant::now() < deadline => Ok(place),
+            Ok(Ok(_)) => Err(timeout(timeout_after, Effect::NotApplied)),
             // Nothing closes the semaphore.
             Ok(Err(_)) => Err(crate::error::closed()),
             Err(_) => Err(timeout(timeout_after, Effect::NotApplied)),

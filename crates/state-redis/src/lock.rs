@@ -6,9 +6,11 @@
 //! Those who come while others stand in line join it without asking.
 //!
 //! # Cancellation
-//! Dropping the future of an acquisition while its request is under way leaves a release of its owner behind, which runs in
-//! the background. One that only waits holds nothing.
+//! Dropping the future of an acquisition while its request is under way withdraws what it may have been granted, in the
+//! background. Should the same owner ask again meanwhile, its request is sent after the withdrawal was answered, so that it
+//! cannot lose its new grant to it. An acquisition that only waits holds nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +22,11 @@ use acteon_state_core::{
     Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, LockState,
     OwnerId, ReleaseOutcome, Result, StateKey,
 };
+use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::{Access, closed, unexpected};
 use crate::reply;
@@ -42,8 +47,8 @@ impl Inner {
         let mut busy = None;
         if request.wait.is_zero() || !self.wakeups.has_waiters(&text) {
             match self.attempt(request, &text, lease_ms).await? {
-                LockOutcome::Busy(reason) if !request.wait.is_zero() => busy = Some(reason),
-                outcome => return Ok(outcome),
+                Attempt::Busy(reason) if !request.wait.is_zero() => busy = Some(reason),
+                attempt => return Ok(attempt.outcome()),
             }
         }
         let place = self.wakeups.join(&text);
@@ -78,6 +83,20 @@ impl Inner {
         match self.run(Access::Write, command).await? {
             Value::Int(1) => Ok(ReleaseOutcome::Released),
             Value::Int(0) => Ok(ReleaseOutcome::AlreadyLost),
+            other => Err(refused(key, &other)),
+        }
+    }
+
+    /// Undoes a grant that nobody learnt of.
+    async fn lock_withdraw(&self, key: &StateKey, owner: OwnerId) -> Result<()> {
+        let text = self.keyspace.companion(key, Companion::Lock);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_WITHDRAW, &text, by);
+            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms);
+            cmd
+        };
+        match self.run(Access::Write, command).await? {
+            Value::Int(0 | 1) => Ok(()),
             other => Err(refused(key, &other)),
         }
     }
@@ -123,12 +142,12 @@ impl Inner {
         loop {
             let is_over = self.sleep_in_line(&place, busy, until).await;
             match self.attempt(request, text, lease_ms).await? {
-                LockOutcome::Busy(reason) if !is_over => busy = Some(reason),
-                outcome => {
-                    if matches!(outcome, LockOutcome::Granted(_)) && request.mode == LockMode::Exclusive {
+                Attempt::Busy(reason) if !is_over => busy = Some(reason),
+                attempt => {
+                    if matches!(attempt, Attempt::Granted(_)) && request.mode == LockMode::Exclusive {
                         place.leave_with_exclusive();
                     }
-                    return Ok(outcome);
+                    return Ok(attempt.outcome());
                 }
             }
         }
@@ -149,7 +168,8 @@ impl Inner {
     }
 
     /// Asks the server once.
-    async fn attempt(self: &Arc<Self>, request: &LockRequest, text: &str, lease_ms: u64) -> Result<LockOutcome> {
+    async fn attempt(self: &Arc<Self>, request: &LockRequest, text: &str, lease_ms: u64) -> Result<Attempt> {
+        self.withdrawals.settled(request.owner).await;
         let (mode, permits) = mode_fields(request.mode);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_ACQUIRE, text, by);
@@ -166,12 +186,14 @@ impl Inner {
         match reply::int(reply::next(&mut fields)?)? {
             1 => {
                 let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?)?;
-                Ok(LockOutcome::Granted(LockGrant { token, deadline }))
+                Ok(Attempt::Granted(LockGrant { token, deadline }))
             }
             0 => {
                 let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?).ok();
                 let retry_after = reply::micros(reply::next(&mut fields)?)?;
-                Ok(LockOutcome::Busy(LockBusy { token, retry_after }))
+                let busy = LockBusy { token, retry_after };
+                let waiting_helps = reply::int(reply::next(&mut fields)?)? == 1;
+                Ok(if waiting_helps { Attempt::Busy(busy) } else { Attempt::Refused(busy) })
             }
             -3 => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
             status => Err(refused(&request.key, &Value::Int(status))),
@@ -179,7 +201,25 @@ impl Inner {
     }
 }
 
-/// An acquisition whose answer has not come. Dropped like that, it releases what it may have been granted.
+/// What came of asking once.
+enum Attempt {
+    Granted(LockGrant),
+    /// Others hold it; waiting helps.
+    Busy(LockBusy),
+    /// The owner has released it and cannot get it again; waiting does not help.
+    Refused(LockBusy),
+}
+
+impl Attempt {
+    fn outcome(self) -> LockOutcome {
+        match self {
+            Self::Granted(grant) => LockOutcome::Granted(grant),
+            Self::Busy(busy) | Self::Refused(busy) => LockOutcome::Busy(busy),
+        }
+    }
+}
+
+/// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted.
 struct UnderWay<'a> {
     inner: &'a Arc<Inner>,
     request: &'a LockRequest,
@@ -201,12 +241,43 @@ impl Drop for UnderWay<'_> {
             return;
         }
         let (inner, key, owner) = (self.inner.clone(), self.request.key.clone(), self.request.owner);
-        let release = async move {
-            if let Err(error) = inner.lock_release(&key, owner).await {
-                tracing::debug!(%error, "the release of a dropped acquisition failed; its lease ends by itself");
+        let done = self.inner.withdrawals.begin(owner);
+        let withdraw = async move {
+            if let Err(error) = inner.lock_withdraw(&key, owner).await {
+                tracing::debug!(%error, "a dropped acquisition could not be withdrawn; its lease ends by itself");
             }
+            inner.withdrawals.end(owner, &done);
         };
-        self.inner.releases.spawn_on(release, &runtime);
+        self.inner.withdrawals.tasks.spawn_on(withdraw, &runtime);
+    }
+}
+
+/// Withdrawals on behalf of dropped acquisitions.
+#[derive(Default)]
+pub(crate) struct Withdrawals {
+    // By owner; locked for a look-up only.
+    under_way: Mutex<HashMap<OwnerId, CancellationToken>>,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Withdrawals {
+    fn begin(&self, owner: OwnerId) -> CancellationToken {
+        let done = CancellationToken::new();
+        self.under_way.lock().insert(owner, done.clone());
+        done
+    }
+
+    fn end(&self, owner: OwnerId, done: &CancellationToken) {
+        self.under_way.lock().remove(&owner);
+        done.cancel();
+    }
+
+    /// Waits until nothing is withdrawn for this owner any more.
+    async fn settled(&self, owner: OwnerId) {
+        let under_way = self.under_way.lock().get(&owner).cloned();
+        if let Some(done) = under_way {
+            done.cancelled().await;
+        }
     }
 }
 

@@ -68,11 +68,12 @@ pub(crate) static EXTEND_CLAIM: Script = Script::new(FREES, &[TIME, ITEM], inclu
 pub(crate) static LOCK_ACQUIRE: Script = Script::new(WRITES, &[TIME, LOCK], include_str!("scripts/lock_acquire.lua"));
 pub(crate) static LOCK_EXTEND: Script = Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_extend.lua"));
 pub(crate) static LOCK_RELEASE: Script = Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_release.lua"));
+pub(crate) static LOCK_WITHDRAW: Script = Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_withdraw.lua"));
 pub(crate) static LOCK_FORCE_RELEASE: Script =
     Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_force_release.lua"));
 
 /// Every script: what is loaded when a connection opens.
-pub(crate) static ALL: [&Script; 18] = [
+pub(crate) static ALL: [&Script; 19] = [
     &GET_TTL,
     &PUT,
     &DELETE,
@@ -90,6 +91,7 @@ pub(crate) static ALL: [&Script; 18] = [
     &LOCK_ACQUIRE,
     &LOCK_EXTEND,
     &LOCK_RELEASE,
+    &LOCK_WITHDRAW,
     &LOCK_FORCE_RELEASE,
 ];
 

@@ -2,9 +2,10 @@
 --
 -- KEYS     due times, items
 -- ARGV     limit, visibility in milliseconds, the claim's token
--- Returns  {1, ms until the next other item, or -1, then for each item: id, attempt, due time in ms as text, payload};
+-- Returns  {1, ms until the next item, or -1 when the queue is empty, then for each claimed item: id, attempt, due time in
+--          ms as text, payload};
 --          or {-2, id} when an item does not parse: then nothing was claimed
-local limit, visible_at = tonumber(ARGV[1]), string.format('%.0f', now_ms + tonumber(ARGV[2]))
+local limit, visible_at = tonumber(ARGV[1]), string.format('%.0f', after_ms + tonumber(ARGV[2]))
 local now = string.format('%.0f', now_ms)
 local ids = redis.call('ZRANGE', KEYS[1], '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
 local found = {}
@@ -16,24 +17,17 @@ for index, id in ipairs(ids) do
   found[index] = { tonumber(attempt) + 1, due, string.sub(bytes, payload_at) }
 end
 
-local reply, ours = { 1, -1 }, {}
+local reply = { 1, -1 }
 for index, id in ipairs(ids) do
   local attempt, due, payload = found[index][1], found[index][2], found[index][3]
   redis.call('HSET', KEYS[2], id, 'i' .. ARGV[3] .. ' ' .. string.format('%.0f', attempt) .. ' ' .. due .. ' ' .. payload)
   redis.call('ZADD', KEYS[1], visible_at, id)
-  ours[id] = true
   reply[#reply + 1] = id
   reply[#reply + 1] = attempt
   reply[#reply + 1] = due
   reply[#reply + 1] = payload
 end
 
--- Of one more than we claimed, at least one is not ours, if there is any other.
-local first = redis.call('ZRANGE', KEYS[1], 0, #ids, 'WITHSCORES')
-for index = 1, #first, 2 do
-  if not ours[first[index]] then
-    reply[2] = math.max(tonumber(first[index + 1]) - now_ms, 0)
-    break
-  end
-end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if first[2] then reply[2] = math.max(math.ceil(tonumber(first[2])) - now_ms, 0) end
 return reply

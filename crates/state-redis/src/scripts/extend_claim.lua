@@ -8,5 +8,5 @@ if not bytes then return 0 end
 local claim = item(bytes)
 if not claim then return -2 end
 if claim ~= ARGV[2] then return 0 end
-redis.call('ZADD', KEYS[1], string.format('%.0f', now_ms + tonumber(ARGV[3])), ARGV[1])
+redis.call('ZADD', KEYS[1], string.format('%.0f', after_ms + tonumber(ARGV[3])), ARGV[1])
 return 1

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the lock record
 -- ARGV     owner, mode (x, s or p), permits, lease in ms, retention in ms, meta
--- Returns  {1, token} granted; {0, newest token of the holders or 0, us until the first lease ends} busy;
+-- Returns  {1, token} granted; {0, newest token of the holders or 0, us until the first lease ends, 1 if waiting helps} busy;
 --          {-2} corrupt; {-3} tokens have run out
 local owner, mode, permits = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local lock = load(KEYS[1])
@@ -16,7 +16,8 @@ if place then
 end
 
 -- A request that arrives after the release of its own operation must not leave the lock held by nobody.
-local admitted = lock.last_release ~= owner and #lock.holders < permits
+local released = lock.last_release == owner
+local admitted = not released and #lock.holders < permits
 if mode == 'x' then
   admitted = admitted and #lock.holders == 0
 else
@@ -30,7 +31,9 @@ if not admitted then
     newest = math.max(newest, holder.token)
     first_end_us = math.min(first_end_us or holder.expires_us, holder.expires_us)
   end
-  return { 0, newest, (first_end_us or now_us) - now_us }
+  local waiting_helps = 1
+  if released then waiting_helps = 0 end
+  return { 0, newest, (first_end_us or now_us) - now_us, waiting_helps }
 end
 
 local token = math.max(lock.last_token + 1, now_us)

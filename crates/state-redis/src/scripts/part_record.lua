@@ -14,9 +14,14 @@ local function record(key)
   end
   local lead = string.sub(header, 1, 1)
   if lead ~= 'v' and lead ~= 'f' then
-    local counter = #header <= 20 and (header == '0' or string.find(header, '^%-?[1-9]%d*$'))
-    if counter then return 'counter', header end
-    return 'corrupt'
+    local sign, digits = string.match(header, '^(%-?)([1-9]%d*)$')
+    if header ~= '0' then
+      if not digits or #digits > 19 then return 'corrupt' end
+      local last = '9223372036854775807'
+      if sign == '-' then last = '9223372036854775808' end
+      if #digits == 19 and digits > last then return 'corrupt' end
+    end
+    return 'counter', header
   end
   local version = string.sub(header, 2, 23)
   if #version ~= 22 or string.find(version, '[^%w_%-]') then return 'corrupt' end

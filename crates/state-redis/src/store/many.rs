@@ -34,6 +34,11 @@ impl Inner {
 
     pub(super) async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         check_transact(ops, self.capabilities())?;
+        for op in ops {
+            if let TransactOp::Delete(_, condition) = op {
+                check_delete(*condition)?;
+            }
+        }
         let reply = self.run(Access::Write, |by| self.transact_command(ops, by)).await?;
         let mut fields = reply::array(reply)?;
         let status = reply::int(reply::next(&mut fields)?)?;

@@ -23,12 +23,12 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use redis::{Cmd, Value};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::RedisConfig;
 use crate::connect::{Connector, OnPush, Opened};
 use crate::error::{Access, BACKEND, closed, from_server};
 use crate::link::Links;
+use crate::lock::Withdrawals;
 use crate::script::By;
 use crate::server::Facts;
 use crate::wakeup::Wakeups;
@@ -49,8 +49,7 @@ pub(crate) struct Inner {
     pub(crate) links: Links,
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) lock_retention_ms: u64,
-    /// Releases on behalf of dropped acquisitions.
-    pub(crate) releases: TaskTracker,
+    pub(crate) withdrawals: Withdrawals,
     pub(crate) closed: CancellationToken,
     known: Arc<Known>,
 }
@@ -103,7 +102,7 @@ impl RedisStore {
             links,
             wakeups,
             lock_retention_ms: ceil_ms(config.lock_retention),
-            releases: TaskTracker::new(),
+            withdrawals: Withdrawals::default(),
             closed: CancellationToken::new(),
             known,
         };
@@ -195,10 +194,10 @@ impl Inner {
         if self.closed.is_cancelled() {
             return;
         }
-        // Waiters for locks end by this, and may leave releases behind.
+        // Waiters for locks end by this, and may leave withdrawals behind.
         self.closed.cancel();
-        self.releases.close();
-        self.links.close(self.releases.wait()).await;
+        self.withdrawals.tasks.close();
+        self.links.close(self.withdrawals.tasks.wait()).await;
     }
 }
 
