@@ -4,10 +4,11 @@
 //! written to it. The report goes to stdout, the reason of a failure to stderr.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use acteon_dispatch::rules::RuleSet;
-use acteon_state::{Capabilities, LockSemantics, StateStore};
+use acteon_state::{Capabilities, LockSemantics, StateStore, TransactScope};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -21,16 +22,16 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// [`StartError`] with the first thing that does not work; what was found until then has been written.
-pub async fn check(config: &Config, out: &mut impl Write) -> Result<(), StartError> {
-    print(out, &describe_config(config)?)?;
+pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -> Result<(), StartError> {
+    print(out, &describe_config(config, file)?)?;
     let app = App::open(config).await?;
     print(out, &describe_rules(config, &app.rules().current()))?;
     print(out, &describe_providers(&app))?;
     let answered_in = ping(&app).await?;
     let state = app.state();
-    print(out, &describe_store("backend", state.store().as_ref()))?;
+    print(out, &describe_store("Backend", state.store().as_ref()))?;
     if state.has_own_lock_store() {
-        print(out, &describe_store("locks on", state.lock_store().as_ref()))?;
+        print(out, &describe_store("Locks on", state.lock_store().as_ref()))?;
     }
     print(out, &describe_locks(&state.lock_semantics()))?;
     if let Err(error) = state.close().await {
@@ -55,15 +56,17 @@ async fn ping(app: &App) -> Result<Duration, StartError> {
     }
 }
 
-fn describe_config(config: &Config) -> Result<String, StartError> {
+fn describe_config(config: &Config, file: Option<&Path>) -> Result<String, StartError> {
     let toml =
         toml::to_string_pretty(config).map_err(|error| StartError::new("the configuration cannot be shown", error))?;
-    let indented: String = toml.lines().map(|line| format!("  {line}\n")).collect();
-    Ok(format!("The configuration in force:\n\n{indented}\n"))
+    let indent = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") };
+    let indented: String = toml.lines().map(indent).collect();
+    let file = file.map_or_else(|| "no file".to_owned(), |file| file.display().to_string());
+    Ok(format!("The configuration in force ({file}, environment, command line, defaults):\n\n{indented}\n"))
 }
 
 fn describe_rules(config: &Config, set: &RuleSet) -> String {
-    let mut text = format!("{} rules in {}:\n", set.rules().len(), config.rules.directory.display());
+    let mut text = format!("Rules in {} ({}):\n", config.rules.directory.display(), set.rules().len());
     for rule in set.summaries() {
         let off = if rule.enabled { "" } else { " (disabled)" };
         text.push_str(&format!("  {:>6}  {:<12} {}{off}\n", rule.priority, rule.action, rule.name));
@@ -85,7 +88,11 @@ fn describe_store(title: &str, store: &dyn StateStore) -> String {
         false => list.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", "),
     };
     let transactions = transact.map_or_else(String::new, |limits| {
-        format!("  transactions:  {:?}, at most {} operations\n", limits.scope, limits.ops_max)
+        let scope = match limits.scope {
+            TransactScope::AnyKeys => "over any keys",
+            TransactScope::OneKey => "on one key",
+        };
+        format!("  transactions:  {scope}, at most {} operations\n", limits.ops_max)
     });
     format!(
         "{title}: {}\n  has:           {}\n  lacks:         {}\n{transactions}  largest value: {value_bytes_max} bytes\n\n",
@@ -97,7 +104,7 @@ fn describe_store(title: &str, store: &dyn StateStore) -> String {
 
 fn describe_locks(locks: &LockSemantics) -> String {
     let mut text = format!(
-        "locks: {}\n  clock:                 {}\n  tokens rise across:    {}\n  survives server crash: {}\n  survives \
+        "Locks: {}\n  clock:                 {}\n  tokens rise across:    {}\n  survives server crash: {}\n  survives \
          failover:     {}\n  waiting:               {}\n  fit for:               {}\n",
         locks.topology,
         locks.clock,

@@ -6,22 +6,26 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Sources;
 
+// Lines of at most 80 columns, so that no terminal breaks them.
 const EXAMPLES: &str = "\
 Examples:
-  acteon-server                            with ./acteon.toml if there is one, otherwise with the defaults
-  acteon-server -c acteon.toml             with this file
-  acteon-server -c acteon.toml check       is it valid, does the backend answer, what do its locks guarantee?
-  acteon-server --host 0.0.0.0 --port 80   reachable from other machines: put something that authenticates in front
-  ACTEON__STATE__URL=redis://db:6379 ACTEON__STATE__BACKEND=redis acteon-server
-                                           every option has a variable: ACTEON__SECTION__KEY
+  acteon-server
+      with ./acteon.toml if there is one, otherwise with the defaults
+  acteon-server -c acteon.toml check
+      is it valid, does the backend answer, what do its locks guarantee?
+  ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
+      every option has a variable: ACTEON__SECTION__KEY
+  acteon-server --host 0.0.0.0 --port 80
+      for other machines: put something in front that authenticates them
 
-Settings, later ones win: defaults, configuration file, environment, command line.
+Settings, later ones win: defaults, file, environment, command line.
 
 Signals:
-  SIGTERM, SIGINT   finish what is under way and stop; a second one stops at once
-  SIGHUP            read the rules again; bad ones are reported, and the old ones stay in force
+  SIGTERM, SIGINT  finish what is under way and stop; a second one stops at once
+  SIGHUP           read the rules again; if they are bad, the old ones stay
 
-Exit codes: 0 after a clean stop or a successful check, 1 when it cannot start, 2 for wrong arguments.";
+Exit codes: 0 after a clean stop or a successful check, 1 when it cannot start,
+2 for wrong arguments.";
 
 /// Dispatches actions: decides by rules whether they may be executed, are duplicates, come too often or go elsewhere,
 /// and has them executed by providers, once.

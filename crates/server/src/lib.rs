@@ -68,12 +68,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
 }
 
 fn try_execute(cli: &Cli) -> Result<(), StartError> {
-    let config = Config::load(&cli.sources())?;
+    let sources = cli.sources();
+    let config = Config::load(&sources)?;
     // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
     let installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = Runtime::new().map_err(|error| StartError::new("the runtime cannot be started", error))?;
     match cli.command() {
-        Command::Check => runtime.block_on(check::check(&config, &mut std::io::stdout().lock())),
+        Command::Check => runtime.block_on(check::check(&config, sources.file(), &mut std::io::stdout().lock())),
         Command::Serve => {
             logging::init(&config.server)?;
             if installed.is_err() {

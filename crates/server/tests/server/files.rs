@@ -101,7 +101,6 @@ fn acteon_toml_shows_every_option() {
 }
 
 /// The section of a driver is read by the driver, so this opens it.
-#[cfg(feature = "memory")]
 #[tokio::test]
 async fn the_options_of_the_memory_backend_are_accepted() {
     let mut config = parse(&every_option_without("redis"));

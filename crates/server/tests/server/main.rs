@@ -1,4 +1,7 @@
 //! The server from outside: over HTTP in this process, and as a process of its own for its start, its signals and its exit codes.
+//!
+//! All of it needs a backend that is always there.
+#![cfg(feature = "memory")]
 
 mod drain;
 mod files;

@@ -132,14 +132,15 @@ fn check_shows_what_is_in_force_without_secrets_and_what_locks_guarantee() {
     let finished = run_in(directory.path(), &["check"], &[("ACTEON__SERVER__LOG_FORMAT", "json")]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     for part in [
+        "(acteon.toml, environment",
         "log_format = \"json\"",
         "signing_secret = \"***\"",
-        "1 rules in ./rules",
+        "Rules in ./rules (1)",
         "quiet",
         "hook (webhook)",
-        "backend: memory",
+        "Backend: memory",
         "fencing",
-        "locks: ",
+        "Locks: ",
         "survives server crash:",
         "Everything is in order",
     ] {
