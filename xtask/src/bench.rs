@@ -2,6 +2,8 @@
 //!
 //! A new suite is one row here and one variant in `crates/bench`. What follows `--` goes to it unchanged.
 
+use std::process::Command;
+
 use clap::Args;
 
 use crate::Failure;
@@ -18,13 +20,28 @@ pub(crate) struct BenchArguments {
     passed_on: Vec<String>,
 }
 
-/// One suite that can be asked for by name: an argument of the benchmark program.
+/// One suite that can be asked for by name.
 struct Suite {
     name: &'static str,
+    by: By,
 }
 
-const SUITES: &[Suite] =
-    &[Suite { name: "memory" }, Suite { name: "lock" }, Suite { name: "redis" }, Suite { name: "dispatch" }];
+/// How a suite is run.
+#[derive(Clone, Copy)]
+enum By {
+    /// The benchmark program, with the name as its argument.
+    Program,
+    /// A criterion benchmark of that name with `_` for `-`.
+    Criterion,
+}
+
+const SUITES: &[Suite] = &[
+    Suite { name: "memory", by: By::Program },
+    Suite { name: "lock", by: By::Program },
+    Suite { name: "redis", by: By::Program },
+    Suite { name: "dispatch", by: By::Program },
+    Suite { name: "in-process", by: By::Criterion },
+];
 
 pub(crate) fn run(arguments: &BenchArguments, workspace: &Workspace, interrupt: &Interrupt) -> Result<bool, Failure> {
     let suites = chosen(SUITES, arguments.suite.as_deref())?;
@@ -36,12 +53,21 @@ pub(crate) fn run(arguments: &BenchArguments, workspace: &Workspace, interrupt: 
     let mut all_ran = true;
     for suite in suites {
         println!("== {} ==", suite.name);
-        let mut command = cargo();
-        command
-            .args(["run", "--quiet", "--release", "--package", "acteon-bench", "--package", "acteon-server"])
-            .args(["--bin", "acteon-bench", "--", suite.name])
-            .args(&arguments.passed_on)
-            .current_dir(&workspace.root);
+        let release = workspace.target.join("release");
+        let mut command = match suite.by {
+            By::Program => {
+                let mut program = Command::new(release.join("acteon-bench"));
+                program.arg(suite.name).arg("--server").arg(release.join("acteon-server"));
+                program
+            }
+            By::Criterion => {
+                let mut cargo = cargo();
+                let target = suite.name.replace('-', "_");
+                cargo.args(["bench", "--package", "acteon-bench", "--bench", &target, "--"]);
+                cargo
+            }
+        };
+        command.args(&arguments.passed_on).current_dir(&workspace.root);
         all_ran &= process::run(&mut command, interrupt)?.success();
     }
     Ok(all_ran)
@@ -66,9 +92,9 @@ fn chosen<'a>(suites: &'a [Suite], name: Option<&str>) -> Result<Vec<&'a Suite>,
 
 #[cfg(test)]
 mod tests {
-    use super::{Suite, chosen};
+    use super::{By, Suite, chosen};
 
-    const TWO: &[Suite] = &[Suite { name: "memory" }, Suite { name: "redis" }];
+    const TWO: &[Suite] = &[Suite { name: "memory", by: By::Program }, Suite { name: "redis", by: By::Program }];
 
     #[test]
     fn without_a_name_all_suites_run() {

@@ -12,6 +12,8 @@ use crate::Failure;
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
+    /// Where cargo puts what it builds.
+    pub(crate) target: PathBuf,
     pub(crate) packages: Vec<Package>,
 }
 
@@ -53,7 +55,7 @@ impl Workspace {
             .map(|package| Package::parse(package, &root))
             .collect::<Result<Vec<_>, _>>()?;
         packages.sort_by(|one, other| one.folder.cmp(&other.folder));
-        Ok(Self { root, packages })
+        Ok(Self { root, target: PathBuf::from(text(&metadata["target_directory"])?), packages })
     }
 }
 
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn packages_are_read_with_folder_features_and_dependencies() {
         let workspace = Workspace::parse(&json!({
-            "workspace_root": "/w",
+            "workspace_root": "/w", "target_directory": "/w/target",
             "packages": [{
                 "name": "acteon-state",
                 "manifest_path": "/w/crates/state/Cargo.toml",

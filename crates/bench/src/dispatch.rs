@@ -39,7 +39,10 @@ enum Load {
 }
 
 /// Runs the suite.
-pub(crate) fn run(server: &Path, rounds: usize) -> Outcome {
+///
+/// # Errors
+/// Whatever was measured failed.
+pub fn run(server: &Path, rounds: usize) -> Outcome {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let redis = RedisServer::start(RedisOptions::default())?;
     let memory_state = "[state]\nbackend = \"memory\"\n".to_owned();

@@ -1,10 +1,15 @@
-//! Locks in process: one lock and release, and how long waiters wait, beside a lock that polls every 50 ms.
+//! Locks in process: one lock and release, beside a flag in a bare map; and how long waiters wait, beside a lock that polls
+//! every 50 ms.
+//!
+//! The flag in a map (insert if absent, remove) has no owner, no lease, no token and no waiters: it is what the map work alone
+//! costs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use acteon_state_core::{LockOptions, LockRequest, State, StateKey, StateStore};
 use acteon_state_memory::MemoryStore;
+use dashmap::DashMap;
 use tokio::runtime::Builder;
 
 use crate::Outcome;
@@ -19,12 +24,22 @@ const POLL: Duration = Duration::from_millis(50);
 const TURNS: usize = 4;
 
 /// Runs the suite.
-pub(crate) fn run(rounds: usize) -> Outcome {
+///
+/// # Errors
+/// Whatever was measured failed.
+pub fn run(rounds: usize) -> Outcome {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
     println!("## Uncontended: {CYCLES} cycles per round, {rounds} rounds\n");
-    report::head("the store's operations");
+    report::head("DashMap");
+    let (dash, moka) = (DashMap::new(), moka::sync::Cache::new(1_000));
     let cycles = vec![
+        Contestant::new("flag in DashMap", || {
+            flags(|key| drop(dash.entry(key).or_insert(())), |key| _ = dash.remove(key))
+        }),
+        Contestant::new("flag in moka", || {
+            flags(|key| drop(moka.entry(key).or_insert(())), |key| moka.invalidate(key))
+        }),
         Contestant::new("lock_acquire + lock_release", || runtime.block_on(operations(&store))),
         Contestant::new("LockGuard: try_lock + release", || runtime.block_on(guards(&State::new(store.clone())))),
     ];
@@ -46,6 +61,17 @@ pub(crate) fn run(rounds: usize) -> Outcome {
         row(waiters, "polling every 50 ms", &polled);
     }
     Ok(())
+}
+
+/// The bare map work of a lock and its release.
+fn flags(set: impl Fn(Vec<u8>), clear: impl Fn(&[u8])) -> Duration {
+    let key = b"acteon:bench:acme:lock:flag".to_vec();
+    let started = Instant::now();
+    for _ in 0..CYCLES {
+        set(key.clone());
+        clear(&key);
+    }
+    started.elapsed() / CYCLES
 }
 
 async fn operations(store: &Arc<dyn StateStore>) -> Duration {

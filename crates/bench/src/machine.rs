@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 /// Processor, cores and kernel in one line, as far as the system tells.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -14,7 +14,7 @@ pub(crate) fn describe() -> String {
 }
 
 /// Processor time that a process has used so far, user and system.
-pub(crate) fn cpu_time(process: &str) -> Option<Duration> {
+pub fn cpu_time(process: &str) -> Option<Duration> {
     /// `sysconf(_SC_CLK_TCK)` is 100 on every Linux that Rust supports: the kernel's ABI fixes it for user space.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;

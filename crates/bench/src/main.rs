@@ -1,18 +1,9 @@
-//! Benchmarks. Each suite runs its contestants alternately in one process and prints medians and ratios as Markdown.
-//!
-//! Machines are noisy: an absolute figure means little, a ratio taken within one round means something. Run them by
-//! `cargo xtask bench [suite]`, which builds in release mode.
+//! `cargo xtask bench [suite]`: runs one suite of the library.
 
-mod dispatch;
-mod lock;
-mod machine;
-mod memory;
-mod redis_driver;
-mod report;
-mod rounds;
-
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use acteon_bench::{dispatch, lock, machine, memory, redis_driver};
 use clap::{Parser, ValueEnum};
 
 /// What can be measured.
@@ -40,7 +31,7 @@ struct Arguments {
     keys: usize,
     /// The acteon-server binary for the suite `dispatch`.
     #[arg(long, default_value = "target/release/acteon-server")]
-    server: std::path::PathBuf,
+    server: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -60,6 +51,3 @@ fn main() -> ExitCode {
         }
     }
 }
-
-/// What a suite returns: a failure is told, and nothing of it is reported as measured.
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -25,7 +25,8 @@ const OPERATIONS: usize = 500_000;
 /// The engine's clock, which the benchmark does not move: nothing expires.
 const NOW_MS: u64 = 1;
 
-struct Field {
+/// The contestants, filled with the same keys.
+pub struct Field {
     keys: Vec<StateKey>,
     bytes: Vec<Vec<u8>>,
     counters: Vec<StateKey>,
@@ -39,21 +40,28 @@ struct Field {
 }
 
 /// Runs the suite.
-pub(crate) fn run(keys: usize, rounds: usize) -> Outcome {
+///
+/// # Errors
+/// Whatever was measured failed.
+pub fn run(keys: usize, rounds: usize) -> Outcome {
     eprintln!("filling five stores with {keys} keys");
     let field = Field::fill(keys)?;
     println!("{keys} keys, 64-byte values, {OPERATIONS} operations per thread and round, {rounds} rounds\n");
     report::head("DashMap");
     for threads in [1, 2] {
-        report::rows(&format!("get, {threads} threads"), &compare(field.gets(threads), rounds));
-        report::rows(&format!("put, {threads} threads"), &compare(field.puts(threads), rounds));
-        report::rows(&format!("increment, {threads} threads"), &compare(field.increments(threads), rounds));
+        for (case, contestants) in field.cases(threads) {
+            report::rows(&format!("{case}, {threads} threads"), &compare(contestants, rounds));
+        }
     }
     Ok(())
 }
 
 impl Field {
-    fn fill(count: usize) -> Outcome<Self> {
+    /// Fills every contestant with `count` keys.
+    ///
+    /// # Errors
+    /// Whatever a store reports.
+    pub fn fill(count: usize) -> Outcome<Self> {
         let scope = Scope::new("bench", "acme", "value")?;
         let counting = Scope::new("bench", "acme", "count")?;
         let keys = (0..count).map(|at| scope.key(&format!("{at:012}"))).collect::<Result<Vec<_>, _>>()?;
@@ -86,6 +94,12 @@ impl Field {
             Ok::<_, acteon_state_core::Error>(())
         })?;
         Ok(field)
+    }
+
+    /// The cases by name, with their contestants; the first of each is the base line.
+    #[must_use]
+    pub fn cases(&self, threads: usize) -> [(&'static str, Vec<Contestant<'_>>); 3] {
+        [("get", self.gets(threads)), ("put", self.puts(threads)), ("increment", self.increments(threads))]
     }
 
     fn gets(&self, threads: usize) -> Vec<Contestant<'_>> {

@@ -58,7 +58,10 @@ struct Cost {
 }
 
 /// Runs the suite.
-pub(crate) fn run(rounds: usize) -> Outcome {
+///
+/// # Errors
+/// Whatever was measured failed.
+pub fn run(rounds: usize) -> Outcome {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let server = RedisServer::start(RedisOptions::default())?;
     let (driver, raw) = runtime.block_on(async {

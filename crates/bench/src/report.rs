@@ -5,20 +5,20 @@ use std::time::Duration;
 use crate::rounds::Standing;
 
 /// Prints the head of a table of standings.
-pub(crate) fn head(base: &str) {
+pub fn head(base: &str) {
     println!("| case | contestant | per operation | time relative to {base} |");
     println!("|---|---|---:|---:|");
 }
 
 /// Prints one row per standing.
-pub(crate) fn rows(case: &str, standings: &[Standing]) {
+pub fn rows(case: &str, standings: &[Standing]) {
     for Standing { name, median, ratio } in standings {
         println!("| {case} | {name} | {} | {ratio:.2} |", time(*median));
     }
 }
 
 /// A time with three digits and a unit.
-pub(crate) fn time(time: Duration) -> String {
+pub fn time(time: Duration) -> String {
     let ns = time.as_nanos();
     match ns {
         0..1_000 => format!("{ns} ns"),

@@ -4,29 +4,32 @@
 use std::time::Duration;
 
 /// Something that is measured against others.
-pub(crate) struct Contestant<'a> {
-    pub(crate) name: String,
+pub struct Contestant<'a> {
+    /// What it is called in a table.
+    pub name: String,
     /// Does the work once and returns the time per operation.
-    pub(crate) run: Box<dyn FnMut() -> Duration + 'a>,
+    pub run: Box<dyn FnMut() -> Duration + 'a>,
 }
 
 impl<'a> Contestant<'a> {
-    pub(crate) fn new(name: impl Into<String>, run: impl FnMut() -> Duration + 'a) -> Self {
+    /// A contestant that does its work by `run`.
+    pub fn new(name: impl Into<String>, run: impl FnMut() -> Duration + 'a) -> Self {
         Self { name: name.into(), run: Box::new(run) }
     }
 }
 
 /// What a contestant made of its rounds.
-pub(crate) struct Standing {
-    pub(crate) name: String,
+pub struct Standing {
+    /// What it is called in a table.
+    pub name: String,
     /// Median time per operation.
-    pub(crate) median: Duration,
+    pub median: Duration,
     /// Median of its time over the first contestant's time of the same round: below 1 is faster.
-    pub(crate) ratio: f64,
+    pub ratio: f64,
 }
 
 /// Runs the contestants against the first of them. One round before the counted ones warms up.
-pub(crate) fn compare(mut contestants: Vec<Contestant<'_>>, rounds: usize) -> Vec<Standing> {
+pub fn compare(mut contestants: Vec<Contestant<'_>>, rounds: usize) -> Vec<Standing> {
     let mut times: Vec<Vec<Duration>> = contestants.iter().map(|_| Vec::new()).collect();
     for round in 0..=rounds {
         for turn in 0..contestants.len() {
@@ -46,7 +49,7 @@ pub(crate) fn compare(mut contestants: Vec<Contestant<'_>>, rounds: usize) -> Ve
 }
 
 /// The middle value; of an even number, the upper middle.
-pub(crate) fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
+pub fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     values[values.len() / 2]
 }

@@ -157,7 +157,7 @@ mod tests {
             features: ["containers", "proxy"].map(str::to_owned).into(),
             ..Package::default()
         };
-        Workspace { root: PathBuf::from("/w"), packages: vec![package, support] }
+        Workspace { root: PathBuf::from("/w"), target: PathBuf::from("/w/target"), packages: vec![package, support] }
     }
 
     fn noted(kind: &str, name: &str, is_test: bool) -> Built {

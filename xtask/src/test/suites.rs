@@ -99,6 +99,7 @@ mod tests {
             ..Package::default()
         };
         all(&Workspace {
+            target: std::path::PathBuf::from("/w/target"),
             root: PathBuf::new(),
             packages: [
                 ("acteon-state-conformance", "crates/state-conformance"),
