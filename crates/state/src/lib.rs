@@ -20,15 +20,17 @@
 //! # What is here
 //! - [`config`]: the section, its file, environment and command line, with errors that name the place.
 //! - [`Registry`]: the drivers by name. An application adds its own one under its own name.
-//! - [`open`]: connects, checks what is required, and wraps the driver in layers.
+//! - [`open()`]: connects, checks what is required, and wraps the driver in layers.
 //! - The whole contract of `acteon-state-core`, so that applications need no other dependency.
 //!
 //! # Features
-//! One per driver: `memory` (default) and `redis`. A backend whose feature is off is refused at start with the feature's name.
+//! One per driver: `memory` (default) and `redis`. A backend whose feature is off is refused at start, by a message that names
+//! the feature.
 //!
 //! # Failure
-//! [`open`] fails with `Config` when the settings are wrong, and with the backend's own kind of error when it does not answer,
-//! unless `optional = true`. `docs/configuration.md` lists every key, `docs/embedding.md` shows how to use the crate in a server.
+//! [`open()`] fails with `Config` when the settings are wrong, and with the backend's own kind of error when it does not
+//! answer, unless `optional = true`. `docs/configuration.md` lists every key, `docs/embedding.md` shows how to use the crate in
+//! a server.
 
 pub mod config;
 mod drivers;
@@ -56,6 +58,6 @@ pub use acteon_state_memory as memory;
 #[cfg(feature = "redis")]
 pub use acteon_state_redis as redis;
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct EmbeddingPage;

@@ -3,8 +3,8 @@
 //! # How it works
 //! For the data, and for the locks where they are elsewhere: the driver is found by name, opens its store, and is wrapped in
 //! layers; then the required capabilities are checked. With `optional = true` the driver does not wait for its backend: the
-//! application starts, its calls fail with `Unavailable`, and succeed once the backend is up. What cannot get better by waiting
-//! (wrong settings, a missing capability) is an error in any case.
+//! application starts, its calls fail with `Unavailable`, and succeed once the backend is up. What cannot get better by
+//! waiting (wrong settings, a missing capability) is an error in any case.
 
 use std::sync::Arc;
 
@@ -100,7 +100,9 @@ fn explain(config: &StateConfig, error: Error) -> Error {
 ///
 /// A driver begins its reasons with the name of the option, which is a key of `[state]` or of the driver's own section.
 fn placed(config: &StateConfig, error: Error) -> Error {
-    if error.message().contains(&format!("{}.", config.places.path)) {
+    let path = &config.places.path;
+    let says = |place: String| error.message().starts_with(&place) || error.message().contains(&format!(" {place}"));
+    if says(format!("{path}.")) || says(format!("({path}.")) {
         return error;
     }
     let message = error.message();

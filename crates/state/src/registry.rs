@@ -84,8 +84,9 @@ impl Registry {
 
     /// Adds a driver, or replaces the one of the same name.
     ///
-    /// The factory opens a store, and fails with `Config` when its settings are wrong. Every setting that it does not use must be
-    /// refused ([`DriverConfig::refuse`], [`DriverConfig::read_section`] with `deny_unknown_fields`), so that nobody believes it to be in force.
+    /// The factory opens a store, and fails with `Config` when its settings are wrong. Every setting that it does not use must
+    /// be refused ([`DriverConfig::refuse`], [`DriverConfig::read_section`] with `deny_unknown_fields`), so that nobody
+    /// believes it to be in force.
     #[must_use]
     pub fn with<F, O>(mut self, name: &str, factory: F) -> Self
     where
@@ -112,7 +113,10 @@ impl Registry {
     }
 
     fn unknown(&self, name: &str) -> String {
-        let available = format!("available are {}", listed(self.names()));
+        let available = match self.factories.len() {
+            0 => "this build has no backends".to_owned(),
+            _ => format!("available are {}", listed(self.names())),
+        };
         if let Some(reason) = drivers::why_absent(name) {
             return format!("{reason}; {available}");
         }

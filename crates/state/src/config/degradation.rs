@@ -6,8 +6,8 @@
 //! dedup = "open"          # an action may run twice rather than not at all
 //! ```
 //! The policy is data: only the application knows what "open" means for a kind, so it looks the kind up
-//! ([`DegradationPolicy::for_kind`]) where it handles the error. Locks, and writes fenced by their tokens, always fail closed:
-//! a lock that is granted because nobody could be asked is not a lock.
+//! ([`DegradationPolicy::for_kind`]) where it handles the error. Locks, and writes fenced by their tokens, always fail
+//! closed: a lock that is granted because nobody could be asked is not a lock.
 
 use std::collections::BTreeMap;
 use std::fmt;

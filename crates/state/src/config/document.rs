@@ -1,18 +1,18 @@
 //! Settings from a file, the environment and the command line, with the place of each.
 //!
 //! # Guarantees
-//! Later sources win: file, then environment, then what is [`set`](Document::set) by hand. Every error names the file and line,
-//! the variable or the option, and the key. A secret is never part of an error, of `Debug`, or of a log line.
+//! Later sources win: file, then environment, then what is [`set`](Document::set) by hand. Every error names the file and
+//! line, the variable or the option, and the key. A secret is never part of an error, of `Debug`, or of a log line.
 //!
 //! # How it works
-//! All sources are merged into one tree in which each value knows its origin. Types are read from the tree by serde; types that
-//! refuse unknown fields (`#[serde(deny_unknown_fields)]`) thereby refuse misspelt keys and misspelt variables alike.
+//! All sources are merged into one tree in which each value knows its origin. Types are read from the tree by serde; types
+//! that refuse unknown fields (`#[serde(deny_unknown_fields)]`) thereby refuse misspelt keys and misspelt variables alike.
 //! `#[serde(flatten)]` hides from serde which keys are known and should not be used.
 //!
 //! # Secrets in files
 //! A key that holds a secret ([`is_secret_key`](super::is_secret_key): `url`, `password`, `…_token`, …) can be given as
-//! `password_file = "/run/secrets/db"` instead; the file is read when the settings are, and white space around its content is
-//! cut off.
+//! `password_file = "/run/secrets/db"` instead; the file is read when the settings are, and white space around its content
+//! is cut off.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -157,5 +157,53 @@ impl fmt::Debug for Document {
         let tables = |path: &String| !matches!(self.root.find(path).map(|node| &node.value), Some(Value::Table(_)));
         let settings = origins.iter().filter(|(path, _)| tables(path));
         f.debug_map().entries(settings.map(|(path, origin)| (path, origin.to_string()))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::any;
+    use proptest::proptest;
+
+    use super::Document;
+    use crate::config::StateConfig;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_variable_of_ours_that_is_not_unicode_is_refused_and_others_are_left_alone() {
+        use std::ffi::OsString;
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let broken = || OsString::from_vec(vec![0xff]);
+        let mut document = Document::empty();
+        document.overlay_os([("OTHER".into(), broken()), (broken(), "x".into())]).unwrap();
+        let error = document.overlay_os([("ACTEON__STATE__URL".into(), broken())]).unwrap_err();
+        assert_eq!(error.to_string(), "environment variable ACTEON__STATE__URL: not Unicode");
+    }
+
+    /// Pieces that settings are made of, so that random text gets past the first character.
+    const PIECES: &str =
+        r"(\[|\]|\.|=|\n|'|,|\{|\}|state|url|layers|timeout|retry|lock|redis|password_file|5s|1|true|off| ){0,40}";
+
+    proptest! {
+        #[test]
+        fn reading_any_text_ends_in_settings_or_an_error(text in PIECES, noise in any::<String>()) {
+            for text in [text, noise] {
+                if let Ok(document) = Document::parse("any.toml", &text) {
+                    let _ = document.read::<BTreeMap<String, StateConfig>>().map(|all| all.values().all(|one| one.check().is_ok()));
+                }
+            }
+        }
+
+        #[test]
+        fn reading_any_variables_ends_in_settings_or_an_error(name in "[A-Z0-9_]{0,12}", text in any::<String>()) {
+            let mut document = Document::parse("any.toml", "[[state.jobs]]\na = 1\n[state.layers]\ntimeout = '1s'").unwrap();
+            for variable in [format!("ACTEON__{name}"), format!("ACTEON__STATE__{name}"), format!("ACTEON__STATE__JOBS__{name}")] {
+                let _ = document.overlay([(variable, text.clone())]);
+            }
+            let _ = document.read::<BTreeMap<String, StateConfig>>();
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Settings from environment variables: `ACTEON__STATE__URL` is `url` in `[state]`.
 //!
-//! Two underscores go down one table; one belongs to the name, so `ACTEON__STATE__TABLE_NAME` is `state.table_name`. A number
-//! chooses an entry of an array of tables, counted from 0: `ACTEON__PROVIDERS__0__TIMEOUT`. A secret may come from a file:
-//! `ACTEON__STATE__URL_FILE` names a file that holds the URL.
+//! Two underscores go down one table; one belongs to the name, so `ACTEON__STATE__TABLE_NAME` is `state.table_name`. A
+//! number chooses an entry of an array of tables, counted from 0: `ACTEON__PROVIDERS__0__TIMEOUT`. A secret may come from a
+//! file: `ACTEON__STATE__URL_FILE` names a file that holds the URL.
 //!
 //! Every variable with the prefix must be a setting: what is misspelt is found when the settings are read.
 

@@ -65,7 +65,8 @@ impl fmt::Display for Origin {
 
 /// A configuration that cannot be used.
 ///
-/// It reads `acteon.toml:7: state.url: what is wrong; what to do`, or `environment variable ACTEON__STATE__URL (state.url): …`.
+/// It reads `acteon.toml:7: state.url: what is wrong; what to do`, or
+/// `environment variable ACTEON__STATE__URL (state.url): …`.
 /// It never contains the value of a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError(Box<Inner>);

@@ -1,9 +1,9 @@
 //! `[state.layers]`: time limits, retries, and what to do when the backend does not answer.
 //!
 //! # Defaults
-//! They depend on what the driver says of itself. A store inside of the process (`shared = false`) answers within microseconds
-//! and cannot be unreachable: time limits and retries would cost more than the calls, so it has no layer but metrics. For a
-//! store behind a network:
+//! They depend on what the driver says of itself. A store inside of the process (`shared = false`) answers within
+//! microseconds and cannot be unreachable: time limits and retries would cost more than the calls, so it has no layer but
+//! metrics. For a store behind a network:
 //!
 //! | layer | default | why |
 //! |---|---|---|

@@ -8,7 +8,7 @@
 //! | the section `[state]` and what contradicts itself in it | [`StateConfig`] |
 //! | `[state.layers]`, defaults and why | [`layers`] |
 //! | what to do without an answer | [`degradation`] |
-//! | file, environment, command line | [`Document`], [`env`] |
+//! | file, environment, command line | [`Document`], [`mod@env`] |
 //! | durations and sizes with units | [`units`] |
 //! | secrets that do not print | [`Secret`], [`ConnectionUrl`] |
 

@@ -153,12 +153,17 @@ fn redacted_query(rest: &str) -> String {
 
 /// A table of settings as it may be shown: secrets hidden by the names of their keys, and in whatever looks like a URL.
 pub(crate) fn redacted_table(table: &toml::Table) -> toml::Table {
-    table.iter().map(|(key, value)| (key.clone(), redacted_value(value, is_secret_key(key)))).collect()
+    redacted_entries(table, false)
+}
+
+fn redacted_entries(table: &toml::Table, secret: bool) -> toml::Table {
+    let entries = table.iter();
+    entries.map(|(key, value)| (key.clone(), redacted_value(value, secret || is_secret_key(key)))).collect()
 }
 
 fn redacted_value(value: &toml::Value, secret: bool) -> toml::Value {
     match value {
-        toml::Value::Table(table) => toml::Value::Table(redacted_table(table)),
+        toml::Value::Table(table) => toml::Value::Table(redacted_entries(table, secret)),
         toml::Value::Array(items) => {
             toml::Value::Array(items.iter().map(|item| redacted_value(item, secret)).collect())
         }
@@ -170,7 +175,24 @@ fn redacted_value(value: &toml::Value, secret: bool) -> toml::Value {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::any;
+    use proptest::proptest;
+
     use super::{ConnectionUrl, is_secret_key, redacted_table};
+
+    proptest! {
+        #[test]
+        fn no_password_shows_however_badly_it_is_encoded(password in any::<String>()) {
+            // Marked, so that a password like "redis" is not found in the rest of the URL.
+            let password = format!("\u{1f511}{password}\u{1f511}");
+            // Without a user, what stands before a colon is one.
+            let token = password.replace(':', "");
+            let places = [format!("redis://ada:{password}@cache:6379/1"), format!("redis://{token}@cache"), password];
+            for url in places {
+                assert!(!ConnectionUrl::new(&url).redacted().contains('\u{1f511}'), "{url}");
+            }
+        }
+    }
 
     #[test]
     fn urls_hide_passwords_and_keep_the_rest() {
@@ -208,8 +230,7 @@ mod tests {
 
     #[test]
     fn tables_hide_secrets_at_any_depth() {
-        let text =
-            "a = 1\npassword = 12\n[deep]\nurl = 'x://u:hunter2@h'\nother = 'y://u:hunter2@h'\nsecret = ['hunter2']";
+        let text = "a = 1\npassword = 12\n[deep]\nurl = 'x://u:hunter2@h'\nother = 'y://u:hunter2@h'\nsecret = ['hunter2']\n[token]\nnew = 'hunter2'";
         let shown = redacted_table(&text.parse().unwrap()).to_string();
         assert!(!shown.contains("hunter2") && !shown.contains("12"), "{shown}");
         assert!(shown.contains("a = 1") && shown.contains("x://u:***@h"), "{shown}");
