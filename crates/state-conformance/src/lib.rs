@@ -3,7 +3,10 @@
 mod case;
 mod cases;
 mod factory;
+pub mod history;
 mod lab;
+pub mod linearizability;
+pub mod objects;
 mod runner;
 mod verdict;
 
