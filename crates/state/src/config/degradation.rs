@@ -16,7 +16,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// The kinds of keys under which locks go in the configuration.
-const LOCK_KINDS: [&str; 2] = ["lock", "locks"];
+pub(super) const LOCK_KINDS: [&str; 2] = ["lock", "locks"];
 /// The key that stands for all kinds that are not named.
 const DEFAULT: &str = "default";
 
@@ -65,6 +65,11 @@ impl DegradationPolicy {
             return Degradation::Closed;
         }
         self.kinds.get(kind).copied().unwrap_or(self.default)
+    }
+
+    /// The kinds that have a decision of their own.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.kinds.keys().map(String::as_str)
     }
 
     /// Whether nothing was configured.

@@ -7,12 +7,12 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::config::de::Sourced;
-use crate::config::degradation::DegradationPolicy;
+use crate::config::degradation::{DegradationPolicy, LOCK_KINDS};
 use crate::config::error::ConfigError;
 use crate::config::layers::LayersConfig;
 use crate::config::node::{Origins, join};
 use crate::config::secret::{ConnectionUrl, redacted_table};
-use crate::config::suggest::closest;
+use crate::config::suggest::{closest, listed};
 
 /// The backend when none is named: it needs nothing, so that a first start needs nothing.
 pub const BACKEND_DEFAULT: &str = "memory";
@@ -105,6 +105,24 @@ impl StateConfig {
     #[must_use]
     pub const fn degradation(&self) -> &DegradationPolicy {
         &self.layers.degradation
+    }
+
+    /// Checks that every kind with a degradation of its own is one that the application asks the policy about: kinds are open,
+    /// so only the application can tell a misspelt one.
+    ///
+    /// # Errors
+    /// The first kind that is not among `kinds`.
+    pub fn check_degradation_kinds(&self, kinds: &[&str]) -> Result<(), ConfigError> {
+        let foreign = |kind: &&str| !kinds.contains(kind) && !LOCK_KINDS.contains(kind);
+        let Some(kind) = self.degradation().kinds().find(foreign) else {
+            return Ok(());
+        };
+        let advice = match closest(kind, kinds.iter().copied()) {
+            Some(word) => format!("did you mean `{word}`?"),
+            None => format!("there are {}", listed(kinds.iter().copied())),
+        };
+        let message = format!("nothing asks what to do for the kind `{kind}`; {advice}");
+        Err(self.error(&format!("layers.degradation.{kind}"), message))
     }
 
     /// An error about one of its keys, such as `layers.timeout`, that names the place where it was set.

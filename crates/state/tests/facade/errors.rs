@@ -165,6 +165,20 @@ fn settings_outside_of_state_have_the_same_errors() {
     }
 }
 
+#[test]
+fn a_kind_that_nothing_asks_about_is_named() {
+    let config =
+        state("[state.layers.degradation]\ndefault = 'open'\nlock = 'closed'\ndedup = 'open'\nthrotle = 'open'");
+    config.check_degradation_kinds(&["dedup", "throtle"]).unwrap();
+    assert_eq!(
+        config.check_degradation_kinds(&["dedup", "throttle"]).unwrap_err().to_string(),
+        "app.toml:6: state.layers.degradation.throtle: nothing asks what to do for the kind `throtle`; did you mean \
+         `throttle`?"
+    );
+    let error = config.check_degradation_kinds(&["dedup"]).unwrap_err().to_string();
+    assert!(error.ends_with("; there are `dedup`"), "{error}");
+}
+
 /// Errors that need the drivers: the same place, as an error of the contract.
 async fn refused(lines: &str) -> String {
     let error = open(&state(lines)).await.err().unwrap_or_else(|| panic!("opened\n{lines}"));
