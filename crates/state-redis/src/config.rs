@@ -85,10 +85,10 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// How long one call may take, from the moment it is made. The wait for a lock is apart from it.
     pub operation_timeout: Duration,
-    /// How long a call waits for a connection that is being opened before it fails as unavailable.
+    /// For how long after a connection was lost calls wait for the next one. From then on they fail at once as unavailable.
     ///
-    /// Short, since a caller of an unreachable server is better off knowing; long enough to hide a reconnect after an idle
-    /// connection was cut.
+    /// Long enough to hide a reconnect after an idle connection was cut or a server was restarted; short, since a caller of
+    /// an unreachable server is better off knowing.
     pub connect_wait: Duration,
     /// The longest pause between two attempts to reconnect. The pauses double up to it, with full jitter.
     pub reconnect_delay_max: Duration,

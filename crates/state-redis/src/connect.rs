@@ -9,11 +9,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use acteon_state_core::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, ServerError, Value};
+use redis::{
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerError, Value,
+};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,9 +42,28 @@ pub(crate) struct Connector {
     on_push: OnPush,
 }
 
+/// A connection as callers share it.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) connection: MultiplexedConnection,
+    /// It has failed somebody. Known to callers at once, before anyone gets to replace it: what is sent into a connection
+    /// that is known to be broken would count as of unknown effect.
+    broken: Arc<AtomicBool>,
+}
+
+impl Live {
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_broken(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+}
+
 /// An open connection.
 pub(crate) struct Opened {
-    pub(crate) connection: MultiplexedConnection,
+    pub(crate) live: Live,
     /// Moves bytes; ends when the connection does.
     pub(crate) driver: AbortOnDropHandle<()>,
     pub(crate) facts: Facts,
@@ -83,10 +105,16 @@ impl Connector {
     async fn open_unbounded(&self) -> Result<Opened> {
         let stream = self.stream().await?;
         let on_push = self.on_push.clone();
+        let broken = Arc::new(AtomicBool::new(false));
+        let is_broken = broken.clone();
         let config = AsyncConnectionConfig::new()
             // Each call has its own deadline, which also covers the wait for a free place.
             .set_response_timeout(None)
             .set_push_sender(move |push: PushInfo| {
+                // The multiplexer's own word for the end of the connection, before it fails what is in flight.
+                if push.kind == PushKind::Disconnection {
+                    is_broken.store(true, Ordering::Release);
+                }
                 on_push(push);
                 Ok::<(), ()>(())
             });
@@ -95,7 +123,7 @@ impl Connector {
             .map_err(|error| self.refused_login(error))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         let facts = self.prepare(&mut connection).await?;
-        Ok(Opened { connection, driver, facts })
+        Ok(Opened { live: Live { connection, broken }, driver, facts })
     }
 
     fn login(&self) -> RedisConnectionInfo {
@@ -148,21 +176,12 @@ impl Connector {
         let answers = sent.map_err(|error| self.refused_login(error))?;
         let facts = Facts::read(&answers);
         facts.check()?;
-        for (answer, script) in answers.iter().skip(QUESTIONS).zip(script::ALL) {
+        for answer in answers.iter().skip(QUESTIONS) {
             if let Value::ServerError(error) = answer {
-                self.refused_script(error, script)?;
+                refused_script(error)?;
             }
         }
         Ok(facts)
-    }
-
-    /// A user without the right to load scripts may still run them by source; anything else is final.
-    fn refused_script(&self, error: &ServerError, script: &script::Script) -> Result<()> {
-        if error.code() == "NOPERM" {
-            return Ok(());
-        }
-        tracing::debug!(?script, "the server refused to load a script");
-        Err(from_server(error))
     }
 
     fn unreachable(&self, error: io::Error) -> Error {
@@ -209,4 +228,9 @@ impl Connector {
     fn failed(&self, kind: ErrorKind, what: String) -> Error {
         Error::new(kind, format!("cannot connect to {}: {what}", self.target.endpoint)).on_backend(BACKEND)
     }
+}
+
+/// A user without the right to load scripts may still run them by source; anything else is final.
+fn refused_script(error: &ServerError) -> Result<()> {
+    if error.code() == "NOPERM" { Ok(()) } else { Err(from_server(error)) }
 }

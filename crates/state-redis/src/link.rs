@@ -1,8 +1,9 @@
 //! Connections that heal themselves, and the way of a request through one.
 //!
 //! # Guarantees
-//! A request is sent at most once: nothing here or in the client library repeats it. While there is no connection, calls fail
-//! within `connect_wait` as `Unavailable` and `NotApplied`. Each call ends within `operation_timeout`.
+//! A request is sent at most once: nothing here or in the client library repeats it. When a connection is lost, calls wait for
+//! the next one until `connect_wait` after the loss; from then on they fail at once, as `Unavailable` and `NotApplied`. Each
+//! call ends within `operation_timeout`.
 //!
 //! # Failure
 //! A connection that breaks fails what is in flight: writes as `Unknown`, for their answers are lost. So does a timeout; the
@@ -24,10 +25,10 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Endpoint, RedisConfig};
-use crate::connect::{Connector, Opened};
+use crate::connect::{Connector, Live, Opened};
 use crate::error::{Access, BACKEND, from_connection, is_no_script, timeout};
 use crate::script::By;
 use crate::server::Facts;
@@ -69,10 +70,20 @@ pub(crate) type OnFacts = Arc<dyn Fn(Facts) + Send + Sync>;
 /// What a link has to offer.
 #[derive(Clone)]
 pub(crate) enum Line {
-    /// No connection; the reason of the last failure.
-    Down(ErrorKind, Arc<str>),
+    /// No connection.
+    Down(Outage),
     /// A connection that was open a moment ago.
-    Up(MultiplexedConnection),
+    Up(Live),
+}
+
+/// Why there is no connection.
+#[derive(Clone)]
+pub(crate) struct Outage {
+    /// When it began.
+    since: Instant,
+    /// The newest failure.
+    kind: ErrorKind,
+    reason: Arc<str>,
 }
 
 impl Links {
@@ -87,7 +98,7 @@ impl Links {
             let reason = format!("there is no connection to {} yet", connector.endpoint());
             Arc::new(Link {
                 connector: connector.clone(),
-                line: watch::Sender::new(Line::Down(ErrorKind::Unavailable, reason.into())),
+                line: watch::Sender::new(Line::Down(Outage::new(reason))),
                 places: Semaphore::new(config.in_flight_max),
                 unanswered: AtomicU32::new(0),
                 renew: Notify::new(),
@@ -152,14 +163,14 @@ impl Links {
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
-    /// Waits for `last` and for calls that are under way, at most as long as one may take, and ends all tasks and connections.
+    /// Waits for calls that are under way and then for `last`, at most as long as one may take, and ends all tasks and connections.
     pub(crate) async fn close(&self, last: impl Future<Output = ()>) {
         let until = Instant::now() + self.operation_timeout;
-        let _ = tokio::time::timeout_at(until, last).await;
         for link in &self.links {
             // All places free means that nothing is under way. A timeout is no reason to stay.
             let _ = tokio::time::timeout_at(until, link.places.acquire_many(self.in_flight_max)).await;
         }
+        let _ = tokio::time::timeout_at(until, last).await;
         self.stop();
         self.tasks.close();
         self.tasks.wait().await;
@@ -175,17 +186,20 @@ impl Links {
         access: Access,
         send: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let now = Instant::now();
-        let deadline = now + self.operation_timeout;
+        let deadline = Instant::now() + self.operation_timeout;
         let link = self.pick();
         let _place = link.place(deadline, self.operation_timeout).await?;
-        let connection = link.connection(deadline.min(now + self.connect_wait)).await?;
-        match tokio::time::timeout_at(deadline, send(connection)).await {
+        let live = link.live(deadline, self.connect_wait).await?;
+        match tokio::time::timeout_at(deadline, send(live.connection.clone())).await {
             Ok(Ok(value)) => {
                 link.answered();
                 Ok(value)
             }
-            Ok(Err(error)) => Err(from_connection(error, access)),
+            Ok(Err(error)) => {
+                live.set_broken();
+                link.renew.notify_one();
+                Err(from_connection(error, access))
+            }
             Err(_) => {
                 link.timed_out();
                 Err(timeout(self.operation_timeout, access.unanswered()))
@@ -223,7 +237,7 @@ impl Link {
     }
 
     fn is_up(&self) -> bool {
-        matches!(*self.line.borrow(), Line::Up(_))
+        self.line.borrow().live().is_some()
     }
 
     async fn place(&self, deadline: Instant, timeout_after: Duration) -> Result<SemaphorePermit<'_>> {
@@ -240,20 +254,20 @@ impl Link {
         }
     }
 
-    async fn connection(&self, until: Instant) -> Result<MultiplexedConnection> {
-        if let Line::Up(connection) = &*self.line.borrow() {
-            return Ok(connection.clone());
-        }
+    async fn live(&self, deadline: Instant, wait: Duration) -> Result<Live> {
+        let until = match &*self.line.borrow() {
+            Line::Up(live) if !live.is_broken() => return Ok(live.clone()),
+            // Its end was not noticed by the task yet.
+            Line::Up(_) => deadline.min(Instant::now() + wait),
+            Line::Down(outage) => deadline.min(outage.since + wait),
+        };
         let mut line = self.line.subscribe();
-        let up = line.wait_for(|line| matches!(line, Line::Up(_)));
-        if let Ok(Ok(line)) = tokio::time::timeout_at(until, up).await
-            && let Line::Up(connection) = &*line
-        {
-            return Ok(connection.clone());
-        }
+        // Both ways out look at the line once more.
+        let _ = tokio::time::timeout_at(until, line.wait_for(|line| line.live().is_some())).await;
         match &*self.line.borrow() {
-            Line::Up(connection) => Ok(connection.clone()),
-            Line::Down(kind, reason) => Err(Error::new(*kind, reason.to_string()).on_backend(BACKEND)),
+            Line::Up(live) if !live.is_broken() => Ok(live.clone()),
+            Line::Up(_) => Err(Error::new(ErrorKind::Unavailable, "the connection is broken").on_backend(BACKEND)),
+            Line::Down(outage) => Err(Error::new(outage.kind, outage.reason.to_string()).on_backend(BACKEND)),
         }
     }
 
@@ -271,14 +285,14 @@ impl Link {
     }
 
     /// Puts a connection into use.
-    fn up(&self, opened: Opened) -> tokio_util::task::AbortOnDropHandle<()> {
+    fn up(&self, opened: Opened) -> AbortOnDropHandle<()> {
         self.unanswered.store(0, Ordering::Relaxed);
         (self.on_facts)(opened.facts);
-        self.line.send_replace(Line::Up(opened.connection));
+        self.line.send_replace(Line::Up(opened.live));
         opened.driver
     }
 
-    async fn keep_up(self: Arc<Self>, first: Option<tokio_util::task::AbortOnDropHandle<()>>) {
+    async fn keep_up(self: Arc<Self>, first: Option<AbortOnDropHandle<()>>) {
         if let Some(driver) = first {
             self.hold(driver).await;
         }
@@ -299,7 +313,11 @@ impl Link {
                     if u32::is_power_of_two(failures) {
                         tracing::warn!(%error, failures, "no connection to Redis");
                     }
-                    self.line.send_replace(Line::Down(error.kind(), error.message().into()));
+                    self.line.send_modify(|line| {
+                        if let Line::Down(outage) = line {
+                            (outage.kind, outage.reason) = (error.kind(), error.message().into());
+                        }
+                    });
                     tokio::time::sleep(self.pause(failures)).await;
                 }
             }
@@ -307,19 +325,45 @@ impl Link {
     }
 
     /// Waits until the connection ends, or is to be replaced.
-    async fn hold(&self, driver: tokio_util::task::AbortOnDropHandle<()>) {
-        let why = tokio::select! {
-            _ = driver => "it was closed",
-            () = self.renew.notified() => "the server does not answer",
+    async fn hold(&self, driver: AbortOnDropHandle<()>) {
+        let mut driver = driver;
+        let why = loop {
+            tokio::select! {
+                _ = &mut driver => break "it was closed",
+                // A request from the time of an earlier connection may be left over, so the facts decide.
+                () = self.renew.notified() => {
+                    if self.unanswered.load(Ordering::Relaxed) >= UNANSWERED_MAX {
+                        break "the server does not answer";
+                    }
+                    if !self.is_up() {
+                        break "it broke";
+                    }
+                }
+            }
         };
         let endpoint = self.connector.endpoint();
         tracing::warn!(%endpoint, why, "lost a connection to Redis");
         let reason = format!("the connection to {endpoint} was lost: {why}");
-        self.line.send_replace(Line::Down(ErrorKind::Unavailable, reason.into()));
+        self.line.send_replace(Line::Down(Outage::new(reason)));
     }
 
     fn pause(&self, failures: u32) -> Duration {
         let doubled = RECONNECT_DELAY_MIN.saturating_mul(1 << failures.min(20));
         doubled.min(self.delay_max).mul_f64(rand::random::<f64>())
+    }
+}
+
+impl Line {
+    fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Up(live) if !live.is_broken() => Some(live),
+            Self::Up(_) | Self::Down(_) => None,
+        }
+    }
+}
+
+impl Outage {
+    fn new(reason: String) -> Self {
+        Self { since: Instant::now(), kind: ErrorKind::Unavailable, reason: reason.into() }
     }
 }

@@ -32,7 +32,7 @@ use crate::error::{Access, closed, unexpected};
 use crate::reply;
 use crate::script::{self, By, Script};
 use crate::store::{Inner, corrupt_lock, settled};
-use crate::wakeup::Place;
+use crate::wakeup::{Place, Woken};
 
 /// The longest sleep of the first waiter, should a notification be lost.
 const NAP_MAX: Duration = Duration::from_secs(1);
@@ -145,7 +145,7 @@ impl Inner {
                 Attempt::Busy(reason) if !is_over => busy = Some(reason),
                 attempt => {
                     if matches!(attempt, Attempt::Granted(_)) && request.mode == LockMode::Exclusive {
-                        place.leave_with_exclusive();
+                        place.leave_with_exclusive(lease_ms);
                     }
                     return Ok(attempt.outcome());
                 }
@@ -159,11 +159,12 @@ impl Inner {
         loop {
             let wake_at = if place.is_first() { until.min(Instant::now() + nap + jitter(nap)) } else { until };
             tokio::select! {
-                ask = place.woken() => if ask { return false },
+                woken = place.woken() => match woken {
+                    Woken::Ask => return false,
+                    Woken::SteppedUp(lease) => nap = lease.min(NAP_MAX),
+                },
                 () = tokio::time::sleep_until(wake_at) => return wake_at == until,
             }
-            // We stepped up behind a new holder, whose lease we do not know.
-            nap = NAP_MAX;
         }
     }
 

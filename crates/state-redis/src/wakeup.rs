@@ -16,7 +16,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ struct Waiter {
     signal: Notify,
     /// It should ask the server now.
     ask: AtomicBool,
+    /// The lease, in ms, of the holder behind whom it stepped up.
+    lease_ms: AtomicU64,
 }
 
 /// A place in the line for one lock. Dropping it leaves the line.
@@ -59,8 +61,17 @@ pub(crate) struct Place {
     wakeups: Arc<Wakeups>,
     channel: Arc<str>,
     waiter: Arc<Waiter>,
-    /// Whether the next in line should ask the server as soon as it steps up.
-    next_asks: bool,
+    /// The lease that we leave with, in ms. Without one, the next in line asks the server as soon as it steps up.
+    leaves_with_ms: Option<u64>,
+}
+
+/// Why a waiter was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The lock may be free.
+    Ask,
+    /// It is first now, behind a new holder with this lease.
+    SteppedUp(Duration),
 }
 
 impl Wakeups {
@@ -86,7 +97,7 @@ impl Wakeups {
         if is_new {
             self.changed.notify_one();
         }
-        Place { wakeups: self.clone(), channel: name, waiter, next_asks: true }
+        Place { wakeups: self.clone(), channel: name, waiter, leaves_with_ms: None }
     }
 
     /// Takes in what the server sends without being asked.
@@ -107,9 +118,9 @@ impl Wakeups {
                 Ok(line) => line.clone(),
                 Err(_) => return,
             };
-            if let Line::Up(connection) = up {
+            if let Line::Up(live) = up {
                 tokio::select! {
-                    () = self.follow(connection) => {}
+                    () = self.follow(live.connection) => {}
                     _ = line.changed() => {}
                 }
             }
@@ -177,16 +188,19 @@ impl Place {
         first.is_some_and(|first| Arc::ptr_eq(first, &self.waiter))
     }
 
-    /// Waits until something changed; returns whether to ask the server now. Otherwise we only stepped up.
-    pub(crate) async fn woken(&self) -> bool {
+    /// Waits until something changed.
+    pub(crate) async fn woken(&self) -> Woken {
         self.waiter.signal.notified().await;
-        self.waiter.ask.swap(false, Ordering::AcqRel)
+        if self.waiter.ask.swap(false, Ordering::AcqRel) {
+            return Woken::Ask;
+        }
+        Woken::SteppedUp(Duration::from_millis(self.waiter.lease_ms.load(Ordering::Acquire)))
     }
 
     /// Leaves the line with a lock that nobody else can get meanwhile: the next in line has nothing to ask before it is
     /// notified.
-    pub(crate) fn leave_with_exclusive(mut self) {
-        self.next_asks = false;
+    pub(crate) fn leave_with_exclusive(mut self, lease_ms: u64) {
+        self.leaves_with_ms = Some(lease_ms);
     }
 }
 
@@ -198,7 +212,8 @@ impl Drop for Place {
         channel.line.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
         if let (true, Some(next)) = (was_first, channel.line.front()) {
             // A notification that we did not act on any more is handed on.
-            next.wake(self.next_asks || self.waiter.ask.load(Ordering::Acquire));
+            next.lease_ms.store(self.leaves_with_ms.unwrap_or(0), Ordering::Release);
+            next.wake(self.leaves_with_ms.is_none() || self.waiter.ask.load(Ordering::Acquire));
         }
         if channel.line.is_empty() {
             channel.idle_since = Instant::now();
@@ -211,15 +226,16 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::Wakeups;
+    use super::{Wakeups, Woken};
 
     #[tokio::test]
     async fn a_notification_wakes_the_first_in_line_only() {
         let wakeups = Arc::new(Wakeups::default());
         let (first, second) = (wakeups.join("lock"), wakeups.join("lock"));
         wakeups.wake("lock");
-        assert!(first.woken().await);
+        assert_eq!(first.woken().await, Woken::Ask);
         assert!(first.is_first() && !second.is_first());
         assert!(!second.waiter.ask.load(std::sync::atomic::Ordering::Relaxed));
     }
@@ -229,7 +245,7 @@ mod tests {
         let wakeups = Arc::new(Wakeups::default());
         let (first, second) = (wakeups.join("lock"), wakeups.join("lock"));
         drop(first);
-        assert!(second.woken().await && second.is_first());
+        assert!(second.woken().await == Woken::Ask && second.is_first());
         drop(second);
         assert!(!wakeups.has_waiters("lock"));
     }
@@ -238,10 +254,10 @@ mod tests {
     async fn an_unused_notification_is_handed_on_also_by_a_new_holder() {
         let wakeups = Arc::new(Wakeups::default());
         let (first, second, third) = (wakeups.join("lock"), wakeups.join("lock"), wakeups.join("lock"));
-        first.leave_with_exclusive();
-        assert!(!second.woken().await, "stepped up without asking");
+        first.leave_with_exclusive(7);
+        assert_eq!(second.woken().await, Woken::SteppedUp(Duration::from_millis(7)));
         wakeups.wake("lock");
-        second.leave_with_exclusive();
-        assert!(third.woken().await);
+        second.leave_with_exclusive(7);
+        assert_eq!(third.woken().await, Woken::Ask);
     }
 }

@@ -3,6 +3,7 @@
 mod bytes;
 mod connections;
 mod counters;
+mod encryption;
 mod faults;
 mod locks;
 mod round_trips;
