@@ -6,8 +6,11 @@ mod factory;
 pub mod history;
 mod lab;
 pub mod linearizability;
+mod model;
 pub mod objects;
+mod replay;
 mod runner;
+mod steps;
 mod verdict;
 
 pub use case::{Case, Need, all};

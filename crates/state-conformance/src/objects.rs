@@ -89,11 +89,8 @@ impl Specification for BoundedCounter {
 
     fn step(&self, state: &i64, step: &i64, reply: &CounterReply) -> Option<i64> {
         let after = state + step;
-        let expected = if *step > 0 && after > self.max {
-            CounterReply::Refused(*state)
-        } else {
-            CounterReply::Applied(after)
-        };
+        let expected =
+            if *step > 0 && after > self.max { CounterReply::Refused(*state) } else { CounterReply::Applied(after) };
         let after = if let CounterReply::Applied(after) = expected { after } else { *state };
         (*reply == expected).then_some(after)
     }
@@ -141,7 +138,9 @@ impl Specification for Lock {
             (LockOperation::Acquire(owner), LockReply::Granted(token)) if holder.is_none() && token > last_token => {
                 Some((Some(owner), token))
             }
-            (LockOperation::Acquire(owner), LockReply::Busy) if holder.is_some_and(|holder| holder != owner) => Some(*state),
+            (LockOperation::Acquire(owner), LockReply::Busy) if holder.is_some_and(|holder| holder != owner) => {
+                Some(*state)
+            }
             (LockOperation::Release(owner), LockReply::Released) if holder == Some(owner) => Some((None, last_token)),
             (LockOperation::Release(owner), LockReply::Lost) if holder != Some(owner) => Some(*state),
             _ => None,
@@ -151,7 +150,9 @@ impl Specification for Lock {
 
 #[cfg(test)]
 mod tests {
-    use super::{BoundedCounter, CounterReply, Lock, LockOperation, LockReply, Register, RegisterOperation, RegisterReply};
+    use super::{
+        BoundedCounter, CounterReply, Lock, LockOperation, LockReply, Register, RegisterOperation, RegisterReply,
+    };
     use crate::history::Call;
     use crate::linearizability::{Specification, check};
 
@@ -196,11 +197,7 @@ mod tests {
     fn two_winners_of_one_condition_are_found() {
         let both = vec![call(0, 3, SetAbsent(1), Written), call(1, 2, SetAbsent(2), Written)];
         assert!(!accepts(&Register, both));
-        let swaps = vec![
-            call(0, 1, Set(1), Written),
-            call(2, 5, Swap(1, 2), Written),
-            call(3, 4, Swap(1, 3), Written),
-        ];
+        let swaps = vec![call(0, 1, Set(1), Written), call(2, 5, Swap(1, 2), Written), call(3, 4, Swap(1, 3), Written)];
         assert!(!accepts(&Register, swaps));
         let one = vec![
             call(0, 1, Set(1), Written),

@@ -9,12 +9,15 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Handle};
 
 use crate::case::{Case, all};
+use crate::cases::random::cases_asked_for;
 use crate::factory::Factory;
 use crate::lab::{Lab, fresh_prefix};
 use crate::verdict::{Failure, Verdict};
 
 /// A case that takes longer hangs.
 const CASE_TIME_MAX: Duration = Duration::from_secs(180);
+/// The same for each random sequence that was asked for: on a real clock they take a second or two.
+const SEQUENCE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Enough threads for true concurrency, whatever the machine has.
 const WORKER_THREADS: usize = 4;
 
@@ -75,9 +78,10 @@ fn trial(case: Case, capabilities: &Capabilities, factory: Arc<dyn Factory>, run
 
 async fn run(case: Case, factory: Arc<dyn Factory>) -> Verdict {
     let lab = Lab::open(factory).await?;
-    let verdict = match tokio::time::timeout(CASE_TIME_MAX, (case.run)(lab.clone())).await {
+    let time_max = CASE_TIME_MAX.max(SEQUENCE_TIME_MAX * cases_asked_for().unwrap_or(0));
+    let verdict = match tokio::time::timeout(time_max, (case.run)(lab.clone())).await {
         Ok(verdict) => verdict,
-        Err(_) => Err(Failure::new(format!("the case did not end within {CASE_TIME_MAX:?}"))),
+        Err(_) => Err(Failure::new(format!("the case did not end within {time_max:?}"))),
     };
     let cleaned = lab.close().await;
     verdict.map_err(|failure| Failure::nested(format!("rule {}, case {}", case.rule, case.name), &failure))?;

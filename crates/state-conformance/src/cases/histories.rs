@@ -96,12 +96,10 @@ async fn c3_history_of_a_bounded_counter_is_linearizable(lab: Lab) -> Verdict {
                 for _ in 0..CALLS {
                     let step = [-1, 1, 1, 2][rand::random_range(0..4)];
                     let call = async {
-                        Ok::<_, Error>(
-                            match store.increment(&key, Increment::by(step).at_most(MAX)).await? {
-                                IncrementOutcome::Refused(counter) => CounterReply::Refused(counter.value),
-                                outcome => CounterReply::Applied(outcome.counter().value),
-                            },
-                        )
+                        Ok::<_, Error>(match store.increment(&key, Increment::by(step).at_most(MAX)).await? {
+                            IncrementOutcome::Refused(counter) => CounterReply::Refused(counter.value),
+                            outcome => CounterReply::Applied(outcome.counter().value),
+                        })
                     };
                     recorder.record(step, call).await?;
                 }
@@ -141,7 +139,12 @@ async fn l3_history_of_a_lock_is_linearizable(lab: Lab) -> Verdict {
     Ok(())
 }
 
-async fn ask_lock(store: &dyn StateStore, key: &StateKey, owner: OwnerId, operation: LockOperation) -> Result<LockReply> {
+async fn ask_lock(
+    store: &dyn StateStore,
+    key: &StateKey,
+    owner: OwnerId,
+    operation: LockOperation,
+) -> Result<LockReply> {
     match operation {
         LockOperation::Acquire(_) => {
             let request = LockRequest { owner, ..LockRequest::new(key.clone(), LONG) };
