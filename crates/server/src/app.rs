@@ -51,12 +51,21 @@ struct Parts {
     dispatcher: Dispatcher,
     providers: Arc<Providers>,
     state: State,
-    optional: bool,
+    optional: Optional,
     limits: Limits,
     registry: Registry,
     metrics: ServerMetrics,
     draining: AtomicBool,
     started: Instant,
+}
+
+/// Without which backends the server goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Optional {
+    /// That of the data.
+    pub data: bool,
+    /// That of the locks, which is the same one unless configured.
+    pub locks: bool,
 }
 
 /// A server that listens.
@@ -91,7 +100,10 @@ impl App {
             dispatcher,
             providers,
             state,
-            optional: config.state.optional,
+            optional: Optional {
+                data: config.state.optional,
+                locks: config.state.lock.as_ref().map_or(config.state.optional, |lock| lock.optional),
+            },
             limits: Limits::new(body_bytes_max, server.request_timeout.0, server.concurrency_max),
             registry,
             metrics,
@@ -124,9 +136,9 @@ impl App {
         &self.0.state
     }
 
-    /// Whether the server goes on while the backend is down.
+    /// Without which backends the server goes on.
     #[must_use]
-    pub fn optional(&self) -> bool {
+    pub fn optional(&self) -> Optional {
         self.0.optional
     }
 
@@ -268,7 +280,7 @@ async fn make_providers(config: &Config) -> Result<Providers, StartError> {
 async fn open_state(config: &Config, registry: &mut Registry) -> Result<State, StartError> {
     let options = OpenOptions { metrics: Some(StoreMetrics::register(registry)), ..OpenOptions::default() };
     let opened = acteon_state::open_with(&config.state, options).await;
-    opened.map_err(|error| StartError::new("the state store cannot be opened", error))
+    opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -42,16 +42,16 @@ pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -
 
 async fn ping(app: &App) -> Result<Duration, StartError> {
     let started = Instant::now();
-    let failed = |error: &dyn std::fmt::Display| {
-        let failed = StartError::new("the backend does not answer", std::io::Error::other(error.to_string()));
-        if app.optional() {
+    let failed = |reason: &str| {
+        let failed = StartError::because("the backend does not answer", reason);
+        if app.optional().data && app.optional().locks {
             return failed.with_hint("the backend is optional: the server would start, and be degraded");
         }
         failed
     };
     match timeout(PING_TIMEOUT, app.state().ping()).await {
         Ok(Ok(())) => Ok(started.elapsed()),
-        Ok(Err(error)) => Err(failed(&error)),
+        Ok(Err(error)) => Err(failed(error.message())),
         Err(_) => Err(failed(&format!("no answer within {} s", PING_TIMEOUT.as_secs()))),
     }
 }

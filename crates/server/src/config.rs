@@ -28,6 +28,11 @@ pub const FILE_DEFAULT: &str = "acteon.toml";
 /// The provider that exists when none is configured, so that a first start needs nothing.
 const PROVIDER_DEFAULT: &str = "log";
 
+/// The kinds of keys that the dispatcher can do without; see `[state.layers.degradation]`.
+const DEGRADABLE: [&str; 2] = [DEDUP, THROTTLE];
+const DEDUP: &str = "dedup";
+const THROTTLE: &str = "throttle";
+
 /// Largest body that can be configured. It is held in memory, once per request.
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Longest duration that can be configured: a day, so that a mistyped unit is noticed.
@@ -259,8 +264,8 @@ impl Config {
             lock_wait: lock_wait.0,
             claim_lease: claim_lease.0,
             execute_timeout: execute_timeout.0,
-            on_state_error_dedup: self.on_state_error("dedup"),
-            on_state_error_throttle: self.on_state_error("throttle"),
+            on_state_error_dedup: self.on_state_error(DEDUP),
+            on_state_error_throttle: self.on_state_error(THROTTLE),
             batch_concurrency,
             worker: WorkerOptions {
                 concurrency: worker.concurrency,
@@ -290,6 +295,7 @@ impl Config {
     /// Checks what types cannot.
     fn check(&self, document: &Document) -> Result<(), ConfigError> {
         self.state.check()?;
+        self.state.check_degradation_kinds(&DEGRADABLE)?;
         let refuse = |key: &str, message: String| Err(document.error(key, message));
         for (key, duration, min) in self.durations() {
             if duration < min || duration > DURATION_MAX && key != "dispatch.worker.dead_ttl" {
@@ -430,6 +436,7 @@ mod tests {
             ("[server]\nbody_max = \"1GiB\"", ["a.toml:2", "server.body_max", "64MiB"]),
             ("[[providers]]\nname = \"x\"\nkind = \"fax\"", ["a.toml:3", "providers[0].kind", "webhook"]),
             ("[[providers]]\nname = \"x\"\nkind = \"log\"\ntimeuot = \"1s\"", ["a.toml:4", "timeuot", "timeout"]),
+            ("[state.layers.degradation]\nthrotle = \"open\"", ["a.toml:2", "throtle", "did you mean `throttle`"]),
             ("[rules]\ndefault = \"alow\"", ["a.toml:2", "rules.default", "allow"]),
         ] {
             let error = load(toml, &[]).expect_err(toml);

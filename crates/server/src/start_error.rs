@@ -1,9 +1,9 @@
 //! Why a server did not start, written for the person in front of the terminal.
 //!
 //! ```text
-//! acteon-server: the state store cannot be opened
-//!   redis at localhost:6379: connection refused
-//!   hint: is the server running? With `optional = true` in [state] this one starts without it.
+//! acteon-server: cannot listen on 127.0.0.1 port 8080
+//!   Address already in use (os error 98)
+//!   hint: another program has the port; choose one with --port
 //! ```
 
 use std::error::Error;
@@ -23,6 +23,11 @@ impl StartError {
     /// Says what did not work, and why: the error and all its sources.
     pub fn new(what: impl Into<String>, reason: impl Error) -> Self {
         Self { what: what.into(), reason: chain(&reason), hint: None }
+    }
+
+    /// Says what did not work, and why in words: for errors whose own text is meant for logs.
+    pub fn because(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { what: what.into(), reason: reason.into(), hint: None }
     }
 
     /// Adds what to do about it.

@@ -15,6 +15,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tracing::warn;
 
 /// Every error code with its status and meaning, in the order of the statuses.
 pub const CODES: [(u16, &str, &str); 18] = [
@@ -48,6 +49,9 @@ pub const CODES: [(u16, &str, &str); 18] = [
 
 /// What a caller that may try again is told to wait, in seconds, when nothing better is known.
 const RETRY_AFTER_DEFAULT_S: u64 = 1;
+
+/// All that a caller needs to know of a fault of ours.
+const INTERNAL: &str = "the server made a mistake; its log has the details under the request id";
 
 /// An error on its way to the caller.
 #[derive(Debug, Clone)]
@@ -94,7 +98,7 @@ impl ApiError {
     /// Nothing was found wrong with the request, and it failed all the same. The details belong in the log.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new("internal", "the server made a mistake; its log has the details under the request id")
+        Self::new("internal", INTERNAL)
     }
 
     /// Says that the action may have been executed.
@@ -143,7 +147,16 @@ impl From<DispatchError> for ApiError {
         if let DispatchError::Invalid(error) = error {
             return error.into();
         }
-        let api = Self::new(error.code(), error.to_string());
+        // The store's own text names its address and a key; that is for the log.
+        warn!(%error, "no outcome");
+        let message = match &error {
+            DispatchError::State { stage, source } => {
+                format!("the state store failed ({}) in stage `{stage}`", source.kind().as_str())
+            }
+            DispatchError::Panicked { .. } => INTERNAL.to_owned(),
+            other => other.to_string(),
+        };
+        let api = Self::new(error.code(), message);
         match error.effect() {
             Effect::NotApplied => api,
             Effect::Unknown => api.with_unknown_effect(),

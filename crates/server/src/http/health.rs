@@ -3,18 +3,18 @@
 //! # What it promises
 //! `/health` says that the process answers, and touches nothing else: a restart would not mend a backend that is down. `/ready` asks the
 //! backend of the data, and that of the locks if it is another one, both at once and for at most [`PROBE_TIMEOUT`]. It is 503 when one
-//! of them does not answer, unless `state.optional` is set: then it is 200 and says `degraded`. It is 503 in any case once the
+//! of them does not answer, unless that one is `optional`: then it is 200 and says `degraded`. It is 503 in any case once the
 //! server drains. A provider that is left alone by its breaker is shown, but does not count: restarting this server, or sending the
 //! traffic elsewhere, does not mend it.
 //!
 //! # Failure
-//! Shown as kind and message of the store's error; addresses and passwords are in the log, not here.
+//! Shown as the kind of the store's error and a sentence about it. The store's own text names addresses; it is in the log, not here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use acteon_dispatch::providers::breaker::Phase;
-use acteon_state::{LockSemantics, StateStore};
+use acteon_state::{ErrorKind, LockSemantics, StateStore};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,6 +22,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::app::App;
 use crate::http::schema;
@@ -75,7 +76,7 @@ struct Dependency {
 #[derive(Debug, Serialize)]
 struct ProbeError {
     kind: &'static str,
-    message: String,
+    message: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,15 +139,16 @@ pub async fn ready(State(app): State<App>) -> Response {
 pub async fn examine(app: &App) -> Ready {
     let state = app.state();
     let own_lock_store = state.has_own_lock_store().then(|| state.lock_store());
-    let (data, own_backend) = tokio::join!(probe(state.store(), app.optional()), async {
+    let optional = app.optional();
+    let (data, own_backend) = tokio::join!(probe(state.store(), optional.data), async {
         match own_lock_store {
-            Some(store) => Some(probe(store, app.optional()).await),
+            Some(store) => Some(probe(store, optional.locks).await),
             None => None,
         }
     });
-    let up = data.up && own_backend.as_ref().is_none_or(|locks| locks.up);
+    let backends = [Some(&data), own_backend.as_ref()];
     Ready {
-        status: judge(app.is_draining(), up, app.optional()),
+        status: judge(app.is_draining(), backends.into_iter().flatten().map(|backend| (backend.up, backend.optional))),
         state: data,
         locks: locks(own_backend, &state.lock_semantics()),
         rules: rules(app),
@@ -154,12 +156,16 @@ pub async fn examine(app: &App) -> Ready {
     }
 }
 
-fn judge(draining: bool, up: bool, optional: bool) -> Readiness {
-    match (draining, up, optional) {
-        (true, _, _) => Readiness::Draining,
-        (false, true, _) => Readiness::Ready,
-        (false, false, true) => Readiness::Degraded,
-        (false, false, false) => Readiness::NotReady,
+/// Each backend is up or not, and optional or not.
+fn judge(draining: bool, backends: impl Iterator<Item = (bool, bool)>) -> Readiness {
+    if draining {
+        return Readiness::Draining;
+    }
+    let down: Vec<bool> = backends.filter(|(up, _)| !up).map(|(_, optional)| optional).collect();
+    match down.as_slice() {
+        [] => Readiness::Ready,
+        optional if optional.iter().all(|optional| *optional) => Readiness::Degraded,
+        _ => Readiness::NotReady,
     }
 }
 
@@ -167,11 +173,11 @@ async fn probe(store: &Arc<dyn StateStore>, optional: bool) -> Dependency {
     let started = Instant::now();
     let error = match timeout(PROBE_TIMEOUT, store.ping()).await {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(ProbeError { kind: error.kind().as_str(), message: error.message().to_owned() }),
-        Err(_) => {
-            let message = format!("no answer within {} ms", PROBE_TIMEOUT.as_millis());
-            Some(ProbeError { kind: "timeout", message })
+        Ok(Err(error)) => {
+            warn!(%error, backend = store.backend(), "a probe failed");
+            Some(probe_error(error.kind()))
         }
+        Err(_) => Some(probe_error(ErrorKind::Timeout)),
     };
     let latency_us = started.elapsed().as_micros();
     let declared = store.capabilities();
@@ -184,6 +190,20 @@ async fn probe(store: &Arc<dyn StateStore>, optional: bool) -> Dependency {
         error,
         capabilities: declared.list().filter(|(_, has)| *has).map(|(name, _)| name).collect(),
     }
+}
+
+fn probe_error(kind: ErrorKind) -> ProbeError {
+    let message = match kind {
+        ErrorKind::Unavailable => "it cannot be reached, or the connection broke",
+        ErrorKind::Timeout => "it did not answer in time",
+        ErrorKind::Throttled => "it is asked for more than it, or a limit in front of it, admits",
+        ErrorKind::Denied => "it does not accept the credentials",
+        ErrorKind::Failover => "it is starting or changing its role",
+        ErrorKind::OutOfMemory => "it is full",
+        ErrorKind::Closed => "the connection was closed on purpose",
+        _ => "see the log",
+    };
+    ProbeError { kind: kind.as_str(), message }
 }
 
 fn locks(own_backend: Option<Dependency>, semantics: &LockSemantics) -> Locks {
@@ -229,9 +249,17 @@ mod tests {
 
     #[test]
     fn draining_comes_before_everything_and_optional_only_softens_an_outage() {
-        assert_eq!(judge(true, true, true), Readiness::Draining);
-        assert_eq!(judge(false, true, false), Readiness::Ready);
-        assert_eq!(judge(false, false, true), Readiness::Degraded);
-        assert_eq!(judge(false, false, false), Readiness::NotReady);
+        let (up, down, down_optional) = ((true, false), (false, false), (false, true));
+        for (draining, backends, readiness) in [
+            (true, [up, up], Readiness::Draining),
+            (true, [down, up], Readiness::Draining),
+            (false, [up, up], Readiness::Ready),
+            (false, [down_optional, up], Readiness::Degraded),
+            (false, [down_optional, down_optional], Readiness::Degraded),
+            (false, [down_optional, down], Readiness::NotReady),
+            (false, [up, down], Readiness::NotReady),
+        ] {
+            assert_eq!(judge(draining, backends.into_iter()), readiness, "{draining} {backends:?}");
+        }
     }
 }

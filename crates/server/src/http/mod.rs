@@ -74,3 +74,27 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     error!(panic = message.unwrap_or("of an unknown type"), "a request handler panicked");
     ApiError::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::panicked;
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_an_error_that_tells_nothing() {
+        let broken = get(|| async { panic!("the password is hunter2") });
+        let router: Router = Router::new().route("/", broken).layer(CatchPanicLayer::custom(panicked));
+        let request = Request::get("/").body(Body::empty()).expect("request");
+        let response = router.oneshot(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = to_bytes(response.into_body(), 4_096).await.expect("a body");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("\"internal\"") && !text.contains("hunter2"), "{text}");
+    }
+}

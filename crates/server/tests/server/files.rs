@@ -8,6 +8,9 @@ use acteon_server::Config;
 use acteon_server::app::App;
 use acteon_server::config::Sources;
 use acteon_server::http::error::CODES;
+use serde_json::Value;
+
+use crate::support::TestServer;
 
 const REDIS_TOML: &str = r#"[server]
 host = "127.0.0.1"
@@ -152,6 +155,44 @@ async fn every_example_is_a_configuration_that_opens() {
 fn the_shipped_rules_are_valid() {
     let set = load_directory(&root().join("rules"), LoadOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     assert!(set.rules().len() >= 5);
+}
+
+/// The requests of the README with the answers that it shows: `$ curl ..`, and the line below.
+fn readme_calls() -> Vec<(Option<Value>, String, Value)> {
+    let text = fs::read_to_string(root().join("README.md")).expect("readable");
+    let block = text.split("```console").nth(1).and_then(|rest| rest.split("```").next()).expect("a console block");
+    let lines: Vec<&str> = block.lines().filter(|line| !line.is_empty()).collect();
+    let call = |pair: &[&str]| {
+        let command = pair[0].strip_prefix("$ curl ").expect("a command");
+        let body = command.split('\'').nth(1).map(|body| serde_json::from_str(body).expect("JSON"));
+        let (_, path) = command.rsplit_once("127.0.0.1:8080").expect("the address");
+        (body, path.to_owned(), serde_json::from_str(pair[1]).expect("JSON"))
+    };
+    lines.chunks(2).map(call).collect()
+}
+
+#[tokio::test]
+async fn the_readme_shows_what_the_server_really_answers() {
+    let server = TestServer::start_with("", |config| {
+        *config = load(&root().join("acteon.toml"));
+        config.server.port = 0;
+        config.rules.directory = root().join("rules");
+    })
+    .await;
+    let calls = readme_calls();
+    assert_eq!(calls.len(), 3);
+    for (body, path, mut shown) in calls {
+        let mut answer = match body {
+            Some(body) => server.post_json(&path, &body).await.1,
+            None => server.get_json(&path).await.1,
+        };
+        for json in [&mut shown, &mut answer] {
+            if let Some(latency) = json.pointer_mut("/state/latency_ms") {
+                *latency = Value::Null;
+            }
+        }
+        assert_eq!(answer, shown, "{path}");
+    }
 }
 
 #[test]

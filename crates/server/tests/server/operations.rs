@@ -116,6 +116,9 @@ async fn an_optional_backend_that_is_down_leaves_the_server_ready_but_degraded()
     assert!(response.headers().contains_key("retry-after"));
     let (_, error) = crate::support::read(response).await;
     assert_eq!(error["error"]["code"], "state_unavailable");
+    for text in [ready.to_string(), error.to_string()] {
+        assert!(!text.contains("127.0.0.1"), "addresses are for the log: {text}");
+    }
     // Both are stopped by rules alone, so they need no store.
     server.write_rules(DENY_GREETINGS);
     server.post("/v1/rules/reload", &Value::Null).await;
