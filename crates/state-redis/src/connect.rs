@@ -46,12 +46,17 @@ pub(crate) struct Connector {
 #[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) connection: MultiplexedConnection,
-    /// It has failed somebody. Known to callers at once, before anyone gets to replace it: what is sent into a connection
-    /// that is known to be broken would count as of unknown effect.
+    pub(crate) health: Health,
+}
+
+/// Whether a connection has failed somebody. Known to callers at once, before anyone gets to replace it: what is sent into
+/// a connection that is known to be broken would count as of unknown effect.
+#[derive(Clone, Default)]
+pub(crate) struct Health {
     broken: Arc<AtomicBool>,
 }
 
-impl Live {
+impl Health {
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
@@ -105,15 +110,15 @@ impl Connector {
     async fn open_unbounded(&self) -> Result<Opened> {
         let stream = self.stream().await?;
         let on_push = self.on_push.clone();
-        let broken = Arc::new(AtomicBool::new(false));
-        let is_broken = broken.clone();
+        let health = Health::default();
+        let ending = health.clone();
         let config = AsyncConnectionConfig::new()
             // Each call has its own deadline, which also covers the wait for a free place.
             .set_response_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 // The multiplexer's own word for the end of the connection, before it fails what is in flight.
                 if push.kind == PushKind::Disconnection {
-                    is_broken.store(true, Ordering::Release);
+                    ending.set_broken();
                 }
                 on_push(push);
                 Ok::<(), ()>(())
@@ -123,7 +128,7 @@ impl Connector {
             .map_err(|error| self.refused_login(error))?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         let facts = self.prepare(&mut connection).await?;
-        Ok(Opened { live: Live { connection, broken }, driver, facts })
+        Ok(Opened { live: Live { connection, health }, driver, facts })
     }
 
     fn login(&self) -> RedisConnectionInfo {

@@ -41,14 +41,14 @@
 //! `acteon_state_core::record`. The memory driver writes the same bytes.
 //!
 //! # Rights
-//! With ACLs, the user needs `+@read +@write +@scripting +@connection +time +info`, keys `~prefix:* ~{prefix:*`, and channels
-//! `&{prefix:*` for waking lock waiters. Without the channels waiters still get their locks, a second late. Where `INFO` or
-//! `CONFIG GET` are denied, the weaker guarantees are declared.
+//! With ACLs, the user needs `+@read +@write +@scripting +@connection +time ~prefix:* ~{prefix:*`. For waking lock waiters it
+//! also needs `+publish +subscribe +unsubscribe &{prefix:*`; without, waiters get their locks up to a second late. Where
+//! `+info +config|get` are missing, the weaker guarantees are declared.
 //!
 //! # Map
 //! | what | where |
 //! |---|---|
-//! | options and URLs | [`config`] |
+//! | options and URLs | [`config`], `url` |
 //! | opening a connection; TLS; what the server says of itself | `connect`, `tls`, `server` |
 //! | connections that heal; the way of a request | `link` |
 //! | operations by family | `store`, `due`, `lock` |
@@ -67,6 +67,7 @@ mod script;
 mod server;
 mod store;
 mod tls;
+mod url;
 mod wakeup;
 
 pub use config::{RedisConfig, Secret};

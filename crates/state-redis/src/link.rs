@@ -189,14 +189,14 @@ impl Links {
         let deadline = Instant::now() + self.operation_timeout;
         let link = self.pick();
         let _place = link.place(deadline, self.operation_timeout).await?;
-        let live = link.live(deadline, self.connect_wait).await?;
-        match tokio::time::timeout_at(deadline, send(live.connection.clone())).await {
+        let Live { connection, health } = link.live(deadline, self.connect_wait).await?;
+        match tokio::time::timeout_at(deadline, send(connection)).await {
             Ok(Ok(value)) => {
                 link.answered();
                 Ok(value)
             }
             Ok(Err(error)) => {
-                live.set_broken();
+                health.set_broken();
                 link.renew.notify_one();
                 Err(from_connection(error, access))
             }
@@ -256,7 +256,7 @@ impl Link {
 
     async fn live(&self, deadline: Instant, wait: Duration) -> Result<Live> {
         let until = match &*self.line.borrow() {
-            Line::Up(live) if !live.is_broken() => return Ok(live.clone()),
+            Line::Up(live) if !live.health.is_broken() => return Ok(live.clone()),
             // Its end was not noticed by the task yet.
             Line::Up(_) => deadline.min(Instant::now() + wait),
             Line::Down(outage) => deadline.min(outage.since + wait),
@@ -265,7 +265,7 @@ impl Link {
         // Both ways out look at the line once more.
         let _ = tokio::time::timeout_at(until, line.wait_for(|line| line.live().is_some())).await;
         match &*self.line.borrow() {
-            Line::Up(live) if !live.is_broken() => Ok(live.clone()),
+            Line::Up(live) if !live.health.is_broken() => Ok(live.clone()),
             Line::Up(_) => Err(Error::new(ErrorKind::Unavailable, "the connection is broken").on_backend(BACKEND)),
             Line::Down(outage) => Err(Error::new(outage.kind, outage.reason.to_string()).on_backend(BACKEND)),
         }
@@ -356,7 +356,7 @@ impl Link {
 impl Line {
     fn live(&self) -> Option<&Live> {
         match self {
-            Self::Up(live) if !live.is_broken() => Some(live),
+            Self::Up(live) if !live.health.is_broken() => Some(live),
             Self::Up(_) | Self::Down(_) => None,
         }
     }

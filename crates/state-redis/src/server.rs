@@ -135,7 +135,7 @@ impl Facts {
             Durability::None => (Survival::No, "efficiency; with fenced writes correctness"),
         };
         LockSemantics {
-            topology: "redis standalone".to_owned(),
+            topology: format!("redis standalone, {}", self.durability.as_str()),
             clock: LockClock::ServerWall,
             tokens_rise_across: "restart".to_owned(),
             survives_server_crash,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acteon_state_core::{Effect, ErrorKind, Get, Put, StateStore, Survival};
 use acteon_state_redis::{RedisConfig, RedisStore};
-use acteon_test_support::RedisOptions;
+use acteon_test_support::{RedisOptions, RedisServer};
 
 use super::{config, connect, key, refused, server, start, text, until};
 
@@ -39,12 +39,15 @@ async fn a_password_is_needed_and_never_shown() {
 #[tokio::test]
 async fn an_acl_user_needs_only_the_documented_rights() {
     let server = server();
-    let rights = "on >hunter2 +@read +@write +@scripting +@connection +time +info ~acteon:* ~{acteon:* &{acteon:*";
-    let command: Vec<&str> = ["ACL", "SETUSER", "ada"].into_iter().chain(rights.split(' ')).collect();
+    let rights = "on >hunter2 +@read +@write +@scripting +@connection +time ~acteon:* ~{acteon:* \
+        +publish +subscribe +unsubscribe &{acteon:* +info +config|get";
+    let command: Vec<&str> = ["ACL", "SETUSER", "ada"].into_iter().chain(rights.split_whitespace()).collect();
     server.query(&command).unwrap();
     let url = format!("redis://ada:hunter2@127.0.0.1:{}", server.port());
     let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
     exercise(&store).await;
+    assert!(!store.lock_semantics().notes.iter().any(|note| note.contains("INFO")));
+    wait_for_a_release(&server, &store).await;
     let foreign = RedisConfig { prefix: "other".into(), ..RedisConfig::from_url(&url).unwrap() };
     let foreign = RedisStore::connect(foreign).await.unwrap();
     assert_eq!(foreign.get(&key("foreign"), Get::default()).await.unwrap_err().kind(), ErrorKind::Denied);
@@ -60,6 +63,29 @@ async fn a_user_that_may_not_ask_or_load_scripts_still_works() {
     let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
     exercise(&store).await;
     assert!(store.lock_semantics().notes.iter().any(|note| note.contains("INFO")));
+}
+
+/// A waiter subscribes, and is woken by the release.
+async fn wait_for_a_release(server: &RedisServer, store: &RedisStore) {
+    use acteon_state_core::{LockOutcome, LockRequest};
+    let lease = Duration::from_secs(60);
+    let holder = LockRequest::new(key("woken"), lease);
+    store.lock_acquire(&holder).await.unwrap();
+    let waiter = {
+        let request = LockRequest { wait: lease, ..LockRequest::new(holder.key.clone(), lease) };
+        let store = store.clone();
+        tokio::spawn(async move { store.lock_acquire(&request).await })
+    };
+    until("the waiter has subscribed", || async {
+        server.query(&["CLIENT", "LIST"]).unwrap().unwrap().contains(" sub=1 ")
+    })
+    .await;
+    store.lock_release(&holder.key, holder.owner).await.unwrap();
+    assert!(matches!(waiter.await.unwrap().unwrap(), LockOutcome::Granted(_)));
+    // The right to publish is used from inside of a script, where nobody would hear of its absence.
+    let stats = server.query(&["INFO", "commandstats"]).unwrap().unwrap();
+    let publish = stats.lines().find(|line| line.starts_with("cmdstat_publish:")).expect("something was published");
+    assert!(publish.contains("rejected_calls=0"), "{publish}");
 }
 
 /// A few operations of each family.
