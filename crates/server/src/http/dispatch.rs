@@ -9,7 +9,7 @@
 //! action does not stop the others; a batch is no transaction.
 //!
 //! # Failure
-//! See [`error`](crate::http::error). An action goes on when its caller hangs up; see [`limits`](crate::http::limits).
+//! See [`error`](mod@crate::http::error). An action goes on when its caller hangs up; see [`limits`](crate::http::limits).
 
 use std::time::Duration;
 

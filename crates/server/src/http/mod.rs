@@ -9,7 +9,7 @@
 //! | `GET /openapi.json` | [`openapi`] |
 //!
 //! # What it promises
-//! Every answer carries `x-request-id`. Every error is JSON with a code ([`error`]), unknown routes, wrong methods and panics
+//! Every answer carries `x-request-id`. Every error is JSON with a code ([`error`](mod@error)), unknown routes, wrong methods and panics
 //! included. What a request may cost is bounded ([`limits`]), and so is what a connection may ([`serve`]).
 //!
 //! # How it works
@@ -88,8 +88,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_handler_is_an_error_that_tells_nothing() {
-        let broken = get(|| async { panic!("the password is hunter2") });
-        let router: Router = Router::new().route("/", broken).layer(CatchPanicLayer::custom(panicked));
+        async fn broken() -> &'static str {
+            panic!("the password is hunter2")
+        }
+        let router: Router = Router::new().route("/", get(broken)).layer(CatchPanicLayer::custom(panicked));
         let request = Request::get("/").body(Body::empty()).expect("request");
         let response = router.oneshot(request).await.expect("infallible");
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
