@@ -32,6 +32,17 @@ pub(crate) enum Durability {
     None,
 }
 
+impl Durability {
+    /// How the documentation calls it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "AOF `always`",
+            Self::EverySecond => "AOF `everysec`",
+            Self::None => "no synced AOF",
+        }
+    }
+}
+
 /// What a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {

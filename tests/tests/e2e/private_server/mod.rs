@@ -1,5 +1,6 @@
 //! Tests that start a Redis of their own, and kill it.
 
+mod documentation;
 mod once;
 mod outage;
 mod schedule;
