@@ -6,6 +6,9 @@
 //! refused at once instead of queueing, so that an overloaded server answers quickly and callers can go elsewhere.
 //!
 //! # How it works
+//! A body reserves the bytes that it announces, or the most it may have, out of [`BODIES_BYTES_MAX`] while it is read. Taking a
+//! place already then would let callers with slow bodies keep out everybody else.
+//!
 //! A place is held by the work, not by the request: a caller that hangs up, or that was told of a timeout, does not free the place
 //! of an action that is still being executed. Such work is neither cut off halfway, and a drain waits for it.
 //!
@@ -20,7 +23,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 use tokio_util::task::TaskTracker;
@@ -28,9 +31,16 @@ use tracing::{Instrument, Span, error};
 
 use crate::http::error::ApiError;
 
+/// Most bytes of bodies that are being read, over all connections. Four times the largest body that can be configured.
+pub const BODIES_BYTES_MAX: u64 = 256 << 20;
+/// Bodies are reserved in units of so many bytes, since a semaphore counts in `u32`.
+const RESERVATION_BYTES: u64 = 1_024;
+
 /// The bounds that requests share.
 #[derive(Debug)]
 pub struct Limits {
+    /// A permit for each [`RESERVATION_BYTES`] that may be read at the moment.
+    bodies: Semaphore,
     body_bytes_max: usize,
     timeout: Duration,
     places: Arc<Semaphore>,
@@ -42,8 +52,10 @@ impl Limits {
     /// Bounds with all places free.
     #[must_use]
     pub fn new(body_bytes_max: usize, timeout: Duration, concurrency_max: usize) -> Self {
+        // 2^18 permits, far below what a semaphore of any platform holds.
+        let bodies = Semaphore::new((BODIES_BYTES_MAX / RESERVATION_BYTES) as usize);
         let places = Arc::new(Semaphore::new(concurrency_max));
-        Self { body_bytes_max, timeout, places, tasks: TaskTracker::new() }
+        Self { bodies, body_bytes_max, timeout, places, tasks: TaskTracker::new() }
     }
 
     /// The work under way, for a drain.
@@ -55,15 +67,19 @@ impl Limits {
     /// Reads the JSON text of a body.
     ///
     /// # Errors
-    /// `unsupported_media_type`, `body_too_large`, `request_timeout`; `invalid_json` when the connection breaks off.
+    /// `unsupported_media_type`, `body_too_large`, `request_timeout`; `invalid_json` when the connection breaks off; `overloaded` when
+    /// too much is being read already.
     pub async fn read_json(&self, request: Request<Body>) -> Result<Bytes, ApiError> {
         if !is_json(request.headers()) {
             let message = "the body must be sent as `content-type: application/json`";
             return Err(ApiError::new("unsupported_media_type", message));
         }
-        if announced_bytes(request.headers()).is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
+        let bytes_max = self.body_bytes_max as u64;
+        let bytes = announced_bytes(request.headers()).unwrap_or(bytes_max);
+        if bytes > bytes_max {
             return Err(self.too_large());
         }
+        let _reserved = self.reserve(bytes)?;
         let reading = Limited::new(request.into_body(), self.body_bytes_max).collect();
         match timeout(self.timeout, reading).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -103,6 +119,12 @@ impl Limits {
         }
     }
 
+    fn reserve(&self, bytes: u64) -> Result<SemaphorePermit<'_>, ApiError> {
+        let permits = u32::try_from(bytes.div_ceil(RESERVATION_BYTES)).unwrap_or(u32::MAX);
+        let overloaded = |_| ApiError::new("overloaded", "too many large bodies are being read; try again shortly");
+        self.bodies.try_acquire_many(permits).map_err(overloaded)
+    }
+
     fn too_large(&self) -> ApiError {
         ApiError::new("body_too_large", format!("the body is larger than {} bytes", self.body_bytes_max))
     }
@@ -133,7 +155,7 @@ mod tests {
     use tokio::sync::oneshot;
     use tokio_util::bytes::Bytes;
 
-    use super::Limits;
+    use super::{BODIES_BYTES_MAX, Limits};
 
     fn limits() -> Limits {
         Limits::new(8, Duration::from_secs(1), 1)
@@ -162,6 +184,19 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let never = Body::from_stream(pending_stream::<io::Result<Bytes>>());
         assert_eq!(limits().read_json(json(never)).await.expect_err("too slow").code(), "request_timeout");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_under_way_are_bounded_together() {
+        let large = usize::try_from(BODIES_BYTES_MAX / 2).expect("64 bits");
+        let limits = Limits::new(large, Duration::from_secs(1), 1);
+        let endless = || json(Body::from_stream(pending_stream::<io::Result<Bytes>>()));
+        // Reservations are made in the first poll, one after the other.
+        let (one, two, three) =
+            tokio::join!(limits.read_json(endless()), limits.read_json(endless()), limits.read_json(endless()));
+        let codes = [one, two, three].map(|result| result.expect_err("endless").code());
+        assert_eq!(codes, ["request_timeout", "request_timeout", "overloaded"]);
+        limits.read_json(json("{}")).await.expect("room again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,3 +90,32 @@ async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, to
 fn is_callers(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::{HEAD_TIMEOUT, serve};
+
+    // Time is virtual: it jumps ahead whenever everything waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let router = Router::new().route("/", get(|| async { "hello" }));
+        tokio::spawn(serve(listener, router, CancellationToken::new()));
+
+        let started = Instant::now();
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("closed");
+        assert!(started.elapsed() >= HEAD_TIMEOUT, "closed after {:?}", started.elapsed());
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
+}
