@@ -39,6 +39,9 @@ const UNANSWERED_MAX: u32 = 8;
 /// The first pause between two attempts to connect.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(10);
 
+/// A connection that lasted this long makes up for the failures before it.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
+
 /// All connections of a store.
 pub(crate) struct Links {
     links: Box<[Arc<Link>]>,
@@ -127,14 +130,17 @@ impl Links {
 
     /// Sends a command. The reply may be an error of the server.
     pub(crate) async fn send(&self, cmd: &Cmd, access: Access) -> Result<Value> {
-        self.with_connection(access, async |mut connection| connection.send_packed_command(cmd).await).await
+        self.send_until(self.deadline(), cmd, access).await
     }
 
     /// Sends a command that calls a script; by its source if the server has forgotten it.
     pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
-        let reply = self.send(&command(By::Sha), access).await?;
+        let deadline = self.deadline();
+        let reply = self.send_until(deadline, &command(By::Sha), access).await?;
         match &reply {
-            Value::ServerError(error) if is_no_script(error) => self.send(&command(By::Source), access).await,
+            Value::ServerError(error) if is_no_script(error) => {
+                self.send_until(deadline, &command(By::Source), access).await
+            }
             _ => Ok(reply),
         }
     }
@@ -143,7 +149,7 @@ impl Links {
     pub(crate) async fn send_all(&self, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
         let count = pipeline.len();
         let mut replies = self
-            .with_connection(access, async |mut connection| {
+            .with_connection(self.deadline(), access, async |mut connection| {
                 connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
             })
             .await?;
@@ -165,7 +171,7 @@ impl Links {
 
     /// Waits for calls that are under way and then for `last`, at most as long as one may take, and ends all tasks and connections.
     pub(crate) async fn close(&self, last: impl Future<Output = ()>) {
-        let until = Instant::now() + self.operation_timeout;
+        let until = self.deadline();
         for link in &self.links {
             // All places free means that nothing is under way. A timeout is no reason to stay.
             let _ = tokio::time::timeout_at(until, link.places.acquire_many(self.in_flight_max)).await;
@@ -181,12 +187,21 @@ impl Links {
         self.stop.cancel();
     }
 
+    /// When a call that is made now must be over.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.operation_timeout
+    }
+
+    async fn send_until(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
+        self.with_connection(deadline, access, async |mut connection| connection.send_packed_command(cmd).await).await
+    }
+
     async fn with_connection(
         &self,
+        deadline: Instant,
         access: Access,
         send: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let deadline = Instant::now() + self.operation_timeout;
         let link = self.pick();
         let _place = link.place(deadline, self.operation_timeout).await?;
         let Live { connection, health } = link.live(deadline, self.connect_wait).await?;
@@ -296,32 +311,38 @@ impl Link {
         if let Some(driver) = first {
             self.hold(driver).await;
         }
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         loop {
             match self.connector.open().await {
                 Ok(opened) => {
-                    if failures > 0 {
-                        tracing::info!(endpoint = %self.connector.endpoint(), failures, "connected to Redis again");
-                    }
-                    failures = 0;
+                    tracing::info!(endpoint = %self.connector.endpoint(), failures, "connected to Redis");
+                    let since = Instant::now();
                     let driver = self.up(opened);
                     self.hold(driver).await;
+                    // A server that accepts and hangs up would otherwise be tried again and again without a pause.
+                    failures = if since.elapsed() < STABLE_AFTER { failures.saturating_add(1) } else { 0 };
                 }
                 Err(error) => {
-                    failures += 1;
-                    // The first failure and then every doubling: an outage of hours does not fill a disk.
-                    if u32::is_power_of_two(failures) {
-                        tracing::warn!(%error, failures, "no connection to Redis");
-                    }
-                    self.line.send_modify(|line| {
-                        if let Line::Down(outage) = line {
-                            (outage.kind, outage.reason) = (error.kind(), error.message().into());
-                        }
-                    });
-                    tokio::time::sleep(self.pause(failures)).await;
+                    failures = failures.saturating_add(1);
+                    self.note_failure(&error, failures);
                 }
             }
+            if failures > 0 {
+                tokio::time::sleep(self.pause(failures)).await;
+            }
         }
+    }
+
+    fn note_failure(&self, error: &Error, failures: u32) {
+        // The first failure and then every doubling: an outage of hours does not fill a disk.
+        if failures.is_power_of_two() {
+            tracing::warn!(%error, failures, "no connection to Redis");
+        }
+        self.line.send_modify(|line| {
+            if let Line::Down(outage) = line {
+                (outage.kind, outage.reason) = (error.kind(), error.message().into());
+            }
+        });
     }
 
     /// Waits until the connection ends, or is to be replaced.
