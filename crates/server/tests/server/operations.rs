@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use acteon_state::StateConfig;
-use acteon_state::config::Document;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -97,9 +95,10 @@ async fn ready_names_the_backend_its_latency_and_its_guarantees() {
 
 /// A backend that nobody listens for. Port 1 is reserved, and nothing uses it.
 #[cfg(feature = "redis")]
-fn unreachable_redis(optional: bool) -> StateConfig {
+fn unreachable_redis(optional: bool) -> acteon_state::StateConfig {
     let text = format!("[state]\nbackend = \"redis\"\nurl = \"redis://127.0.0.1:1\"\noptional = {optional}");
-    Document::parse("test.toml", &text).expect("TOML").read_section("state").expect("valid").expect("there")
+    let document = acteon_state::config::Document::parse("test.toml", &text);
+    document.expect("TOML").read_section("state").expect("valid").expect("there")
 }
 
 #[cfg(feature = "redis")]
