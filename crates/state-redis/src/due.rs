@@ -1,7 +1,7 @@
 //! Due times: a sorted set of ids by the time at which they can be claimed, beside a hash of the items themselves.
 //!
 //! Both keys lie in one slot. Each operation is one script, so they never disagree; should one of them be damaged from
-//! outside, claims report `Corrupt` with the id, and `cancel` removes it.
+//! outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel` removes it.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use acteon_state_core::lock::record::LockRecord;
 use acteon_state_core::record::{ItemRecord, Record};
 use acteon_state_core::{
-    BatchOp, Condition, DeleteOutcome, DueAt, Effect, ErrorKind, FencingToken, Get, Increment, LockOutcome,
-    LockRequest, Put, RateLimit, Scan, Schedule, Scope, StateStore, TransactOp, TransactOutcome, Ttl,
+    BatchOp, ClaimDue, Claimed, Condition, DeleteOutcome, DueAt, Effect, ErrorKind, FencingToken, Get, Increment,
+    LockOutcome, LockRequest, Put, RateLimit, Scan, Schedule, Scope, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 
 use super::{connect, key, server, text};
@@ -114,10 +114,7 @@ async fn companions_hold_the_contracts_records() {
 
     let due_at = DueAt::UnixMs(1_700_000_000_000);
     store.schedule(&key, &Schedule { id: "job".to_owned(), due_at, payload: "p q".into() }).await.unwrap();
-    let claimed = store
-        .claim_due(&key, acteon_state_core::ClaimDue { limit: 1, visibility: Duration::from_secs(60) })
-        .await
-        .unwrap();
+    let claimed = store.claim_due(&key, ClaimDue { limit: 1, visibility: Duration::from_secs(60) }).await.unwrap();
     let item = server.query(&["HGET", &name("items"), "job"]).unwrap().unwrap();
     let item = ItemRecord::parse(item.as_bytes()).expect(&item);
     assert_eq!((item.claim, item.attempt, item.payload), (Some(claimed.items[0].token), 1, &b"p q"[..]));
@@ -141,17 +138,18 @@ async fn a_queue_item_that_was_damaged_is_named_and_can_be_cancelled() {
     let server = server();
     let store = connect(&server).await;
     let queue = key("damaged");
-    let claim = acteon_state_core::ClaimDue { limit: 10, visibility: Duration::from_secs(60) };
-    for id in ["good", "bad"] {
-        let schedule = Schedule { id: id.to_owned(), due_at: DueAt::After(Duration::ZERO), payload: "p".into() };
+    let claim = ClaimDue { limit: 10, visibility: Duration::from_secs(60) };
+    for (id, at_ms) in [("first", 1), ("bad", 2), ("last", 3)] {
+        let schedule = Schedule { id: id.to_owned(), due_at: DueAt::UnixMs(at_ms), payload: "p".into() };
         store.schedule(&queue, &schedule).await.unwrap();
     }
+    let names = |claimed: Claimed| claimed.items.into_iter().map(|item| item.id).collect::<Vec<_>>();
     server.query(&["HSET", &format!("{{acteon:{}}}:items", queue.text()), "bad", "?"]).unwrap();
-    super::until("the items are due", || async { store.claim_due(&queue, claim).await.is_err() }).await;
+    assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["first"]);
     let error = store.claim_due(&queue, claim).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("\"bad\""), "{error}");
     assert!(store.cancel(&queue, "bad").await.unwrap());
-    assert_eq!(store.claim_due(&queue, claim).await.unwrap().items.len(), 1);
+    assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["last"]);
 }
 
 #[tokio::test]
