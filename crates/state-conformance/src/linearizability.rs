@@ -48,10 +48,10 @@ pub struct NotLinearizable {
 
 impl std::fmt::Display for NotLinearizable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "no order explains this history; the longest that could be explained:")?;
-        self.explained.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
-        writeln!(f, "  and then none of these can come next:")?;
-        self.stuck.iter().try_for_each(|line| writeln!(f, "    {line}"))
+        f.write_str("no order explains this history; the longest that could be explained:")?;
+        self.explained.iter().try_for_each(|line| write!(f, "\n    {line}"))?;
+        f.write_str("\n  and then none of these can come next:")?;
+        self.stuck.iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
@@ -107,14 +107,14 @@ impl<State: Clone + Eq + Hash> Search<State> {
         next: usize,
     ) -> Option<(usize, State)> {
         let first_end = open(calls, &self.taken).map(|at| calls[at].ended).min()?;
-        for at in next..calls.len() {
-            if calls[at].began > first_end {
+        for (at, call) in calls.iter().enumerate().skip(next) {
+            if call.began > first_end {
                 break;
             }
             if self.taken.contains(at) {
                 continue;
             }
-            let Some(after) = specification.step(state, &calls[at].operation, &calls[at].reply) else {
+            let Some(after) = specification.step(state, &call.operation, &call.reply) else {
                 continue;
             };
             if self.seen.insert((self.taken.with(at), after.clone())) {
@@ -136,8 +136,8 @@ impl<State: Clone + Eq + Hash> Search<State> {
     }
 }
 
-/// Calls that were not taken yet, up to the first that begins after one of them has ended.
-fn open<'a, O, R>(calls: &'a [Call<O, R>], taken: &'a Taken) -> impl Iterator<Item = usize> + 'a {
+/// Calls that were not taken yet.
+fn open<O, R>(calls: &[Call<O, R>], taken: &Taken) -> impl Iterator<Item = usize> {
     (0..calls.len()).filter(|at| !taken.contains(*at))
 }
 

@@ -392,7 +392,7 @@ impl<'a> Replay<'a> {
         let got = self.lab.handle(self.turn).claim_due(&queue, ClaimDue { limit, visibility }).await;
         let got = got.map_err(|error| mismatch("claim", &error, &"items"))?;
         let next = self.model.queues.claim(&queue, limit, visibility, self.model.now, &got);
-        let next = next.map_err(|text| End::Mismatch(format!("expected {text}")))?;
+        let next = next.map_err(|expected| mismatch("claim", &got, &format_args!("{expected}")))?;
         self.claims.extend(got.items.into_iter().map(|item| (queue.clone(), item.id, item.token)));
         self.close("time until the next item", got.next_due_in, next)
     }
@@ -453,7 +453,7 @@ impl<'a> Replay<'a> {
         let got = got.map_err(|error| mismatch("grant", &error, &"an outcome"))?;
         let now = self.model.now;
         let busy_for = self.model.locks.at(&key, now).acquire(&request, now, &got);
-        let busy_for = busy_for.map_err(|text| End::Mismatch(format!("expected {text}")))?;
+        let busy_for = busy_for.map_err(|expected| mismatch("outcome", &got, &format_args!("{expected}")))?;
         match got {
             LockOutcome::Busy(busy) => self.close("retry_after", Some(busy.retry_after), busy_for),
             LockOutcome::Granted(_) => Ok(()),

@@ -63,7 +63,8 @@ impl Queues {
         self.0.get_mut(queue)?.get_mut(id).filter(|item| item.claim == Some(token))
     }
 
-    /// Follows a claim. Returns how long it is until the next item can be handed out.
+    /// Follows a claim. Returns how long it is until the next item can be handed out; or, when the driver is wrong, what
+    /// was expected.
     pub(crate) fn claim(
         &mut self,
         queue: &StateKey,
@@ -81,7 +82,7 @@ impl Queues {
             got.items.iter().map(|item| items.get(&item.id).map(|item| item.available_at)).collect();
         let expected: Vec<Option<Duration>> = available.into_iter().map(Some).collect();
         if handed_out != expected {
-            return Err(format!("items of these times, in this order: {expected:?}; got {handed_out:?}"));
+            return Err(format!("items of these times, in this order: {expected:?}, not {handed_out:?}"));
         }
         for got in &got.items {
             hand_out(items, got, now + visibility)?;
@@ -91,10 +92,10 @@ impl Queues {
 }
 
 fn hand_out(items: &mut BTreeMap<String, Item>, got: &DueItem, until: Duration) -> Result<(), String> {
-    let item = items.get_mut(&got.id).ok_or_else(|| format!("no item {:?}", got.id))?;
+    let item = items.get_mut(&got.id).ok_or_else(|| format!("item {:?} once", got.id))?;
     item.attempt += 1;
     if (item.attempt, &item.payload) != (got.attempt, &got.payload) {
-        return Err(format!("attempt {} with payload {:?}; got {got:?}", item.attempt, item.payload));
+        return Err(format!("item {:?}, attempt {}, with payload {:?}", got.id, item.attempt, item.payload));
     }
     item.claim = Some(got.token);
     item.available_at = until;

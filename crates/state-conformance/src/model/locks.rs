@@ -42,7 +42,7 @@ impl Locks {
 }
 
 impl Lock {
-    /// Follows a request. Returns how long a busy lock is busy.
+    /// Follows a request. Returns how long a busy lock is busy; or, when the driver is wrong, what was expected.
     pub(crate) fn acquire(
         &mut self,
         request: &LockRequest,
@@ -56,7 +56,7 @@ impl Lock {
             let token = ours.token;
             return match got {
                 LockOutcome::Granted(grant) if grant.token.get() == token => Ok(None),
-                _ => Err(format!("the grant that this owner has, with token {token}; got {got:?}")),
+                _ => Err(format!("the grant that this owner has, with token {token}")),
             };
         }
         if self.last_release == Some(request.owner) || !self.admits(request.mode) {
@@ -69,7 +69,7 @@ impl Lock {
                 self.holders.push(Holder { owner: request.owner, mode: request.mode, token, expires_at, since: now });
                 Ok(None)
             }
-            _ => Err(format!("a grant with a token above {}; got {got:?}", self.last_token)),
+            _ => Err(format!("a grant with a token above {}", self.last_token)),
         }
     }
 
@@ -78,7 +78,7 @@ impl Lock {
         let retry_after = self.holders.iter().map(|holder| holder.expires_at - now).min().unwrap_or_default();
         match got {
             LockOutcome::Busy(busy) if busy.token.map(|token| token.get()) == token => Ok(Some(retry_after)),
-            _ => Err(format!("busy, with token {token:?}; got {got:?}")),
+            _ => Err(format!("busy, with token {token:?}")),
         }
     }
 
