@@ -51,7 +51,7 @@
 //!
 //! | variable | means |
 //! |---|---|
-//! | `ACTEON_CONFORMANCE_CASES` | how many random sequences to try; default 400 on a manual clock, 12 on a real one |
+//! | `ACTEON_CONFORMANCE_CASES` | how many random sequences to try; default 400 on a manual clock, 32 on a real one |
 //! | `ACTEON_CONFORMANCE_SEED` | the seed of a run that failed, as its report names it |
 //!
 //! # Time

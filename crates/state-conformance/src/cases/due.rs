@@ -208,6 +208,16 @@ async fn d2_ack_needs_the_token_of_the_claim(lab: Lab) -> Verdict {
     equal(&queue, "items after ack", &claim(&*lab.a, &queue, 10, LONG).await?, &Claimed::default())
 }
 
+/// The time until the next item counts claimed ones too, also those that were just handed out: they come back unless
+/// they are acknowledged.
+async fn d2_next_item_counts_claimed_ones(lab: Lab) -> Verdict {
+    let queue = lab.key("next");
+    lab.a.schedule(&queue, &now("job")).await?;
+    let claimed = claim(&*lab.a, &queue, 1, LONG).await?;
+    let wait = present(&queue, "time until the next item, in the claim of the only one", claimed.next_due_in)?;
+    holds(&queue, "it is the end of the claim", wait <= LONG + CLOCK_GRAIN && wait + CLOCK_GRAIN >= LONG, wait)
+}
+
 /// A worker that is late but was not overtaken still acknowledges: the work is done, doing it again would be worse.
 async fn d2_late_ack_counts_unless_somebody_took_over(lab: Lab) -> Verdict {
     let queue = lab.key("late");
@@ -346,6 +356,7 @@ pub(crate) const CASES: &[Case] = &[
     case!("D1", d1_nonsense_is_refused, [Need::Has("due")]),
     case!("D2", d2_claims_are_exclusive_until_visible_again, [Need::Has("due")]),
     case!("D2", d2_ack_needs_the_token_of_the_claim, [Need::Has("due")]),
+    case!("D2", d2_next_item_counts_claimed_ones, [Need::Has("due")]),
     case!("D2", d2_late_ack_counts_unless_somebody_took_over, [Need::Has("due")]),
     case!("D2", d2_overtaken_worker_has_lost_its_claim, [Need::Has("due")]),
     case!("D2", d2_replacing_voids_the_claim, [Need::Has("due")]),
