@@ -244,7 +244,8 @@ async fn metrics_count_by_outcome_and_never_by_key() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     for outcome in ["unavailable", "applied", "not_met"] {
-        let line = format!(r#"acteon_state_operations_total{{backend="memory",operation="put",outcome="{outcome}"}} 1"#);
+        let line =
+            format!(r#"acteon_state_operations_total{{backend="memory",operation="put",outcome="{outcome}"}} 1"#);
         assert!(text.contains(&line), "{text}");
     }
     assert!(!text.contains("secret-id"), "{text}");

@@ -7,7 +7,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::entry::FencingToken;
+use crate::error::Result;
 use crate::key::StateKey;
 use crate::lock::guard::{LockAttempt, LockGuard, LockOptions};
 use crate::lock::request::{LockMode, WAIT_MAX};
@@ -39,7 +40,9 @@ pub async fn campaign(store: &Arc<dyn StateStore>, key: &StateKey, options: &Loc
 
 /// Leads again and again: wins an election, runs `term`, and when the lead is lost drops it and stands again.
 ///
-/// Returns what `term` returns once it ends by itself, after stepping down. `term` gets the guard's token through its argument.
+/// Returns what `term` returns once it ends by itself, after stepping down; what it did counts also where stepping down
+/// fails, and the lease then ends by itself. `term` gets the guard's token through its argument. It is dropped, at one of
+/// its awaits, when the lead is lost. Dropping the future drops the term and steps down in the background.
 ///
 /// # Errors
 /// As [`campaign`].
@@ -47,8 +50,8 @@ pub async fn lead<T, F>(
     store: &Arc<dyn StateStore>,
     key: &StateKey,
     options: &LockOptions,
-    mut term: impl FnMut(crate::entry::FencingToken) -> F,
-) -> Result<T, Error>
+    mut term: impl FnMut(FencingToken) -> F,
+) -> Result<T>
 where
     F: Future<Output = T>,
 {
@@ -56,7 +59,9 @@ where
         let guard = campaign(store, key, options).await?;
         tokio::select! {
             done = term(guard.token()) => {
-                guard.release().await?;
+                if let Err(error) = guard.release().await {
+                    tracing::warn!(%key, %error, "the lead was not handed back at once");
+                }
                 return Ok(done);
             }
             () = guard.lost() => tracing::warn!(%key, "the lead was lost"),

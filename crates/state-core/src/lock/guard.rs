@@ -6,8 +6,9 @@
 //!
 //! # Failure
 //! An acquisition that fails with unknown effect, or whose future is dropped, is followed by a release of its owner in the
-//! background. So is a guard that is dropped without [`release`](LockGuard::release). Where that release does not get
-//! through, the lease ends by itself.
+//! background. So is a guard that is dropped without [`release`](LockGuard::release), or whose release failed: a request
+//! whose own deadline has passed must not leave its locks held. Where that release does not get through either, the lease
+//! ends by itself.
 //!
 //! # How it works
 //! Renewal, on request, is a task that extends the lease after a third of it, with jitter, until the guard is gone, the time
@@ -273,13 +274,15 @@ impl LockGuard {
     /// Releases the lock. `AlreadyLost` when it was not ours any more: not an error, but what was done under it may have
     /// overlapped with another holder.
     ///
+    /// Dropping the future leaves nothing held: the release is sent again in the background.
+    ///
     /// # Errors
-    /// As [`StateStore::lock_release`]; the lease then ends by itself.
+    /// As [`StateStore::lock_release`]. It is then tried once more in the background, apart from any deadline of the caller.
     pub async fn release(mut self) -> Result<ReleaseOutcome> {
         self.stop_renewal();
         let outcome = self.lease.store.lock_release(&self.lease.key, self.lease.owner).await;
-        // Only now: if this future is dropped while it waits, the guard's drop sends the release again.
-        self.released = true;
+        // Only now and only then: if this future is dropped while it waits, or failed, the guard's drop sends it again.
+        self.released = outcome.is_ok();
         self.lease.lost.cancel();
         outcome
     }
