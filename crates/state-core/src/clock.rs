@@ -31,6 +31,11 @@ impl BootInstant {
     pub fn remaining(self) -> Duration {
         self.0.saturating_sub(Self::now().0)
     }
+
+    /// The moment this long before, at the earliest the clock's beginning.
+    pub(crate) fn earlier_by(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
 }
 
 impl Add<Duration> for BootInstant {

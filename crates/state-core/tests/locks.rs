@@ -84,3 +84,19 @@ async fn a_finished_term_counts_although_stepping_down_fails() {
     assert_eq!(done.unwrap(), 7);
     assert!(is_given_back(&store).await);
 }
+
+/// Before, only renewal knew the limit: `valid_for` promised the whole lease, and an extension by hand went beyond it.
+#[tokio::test]
+async fn a_hold_ends_at_its_limit_however_it_is_extended() {
+    let limit = Duration::from_millis(100);
+    let store = refusing(Operation::Ping, 0);
+    for options in [LockOptions::new(LEASE), LockOptions::new(LEASE).renew()] {
+        let guard = held(&store, &options.hold_max(limit)).await;
+        assert!(guard.valid_for() <= limit, "{:?}", guard.valid_for());
+        guard.extend(LEASE).await.unwrap();
+        assert!(guard.is_held() && guard.valid_for() <= limit, "{:?}", guard.valid_for());
+        tokio::time::timeout(Duration::from_secs(5), guard.lost()).await.unwrap();
+        assert!(!guard.is_held());
+        guard.release().await.unwrap();
+    }
+}

@@ -11,8 +11,8 @@
 //! ends by itself.
 //!
 //! # How it works
-//! Renewal, on request, is a task that extends the lease after a third of it, with jitter, until the guard is gone, the time
-//! limit on the whole hold is reached, a heartbeat is missing, or the lock is lost. It cannot resurrect a lock: the backend
+//! The limit on the whole hold caps the guard's own deadline, whoever extends the lease. Renewal, on request, is a task that
+//! extends the lease after a third of it, with jitter, until the guard is gone, a heartbeat is missing, or the lock is lost. It cannot resurrect a lock: the backend
 //! extends only what the owner still holds.
 
 use std::future::Future;
@@ -46,7 +46,7 @@ pub struct LockOptions {
     pub meta: String,
     /// Whether the lease is extended for as long as the guard lives.
     pub renew: bool,
-    /// With renewal: the guard is lost after this long in all, whatever happens.
+    /// The guard is lost after this long in all, however often it is extended.
     pub hold_max: Option<Duration>,
     /// With renewal: the lease is extended only while [`LockGuard::beat`] was called within this time, so that a stuck holder
     /// loses the lock.
@@ -96,7 +96,7 @@ impl LockOptions {
         self
     }
 
-    /// With renewal: gives the lock up after this long in all.
+    /// Gives the lock up after this long in all.
     #[must_use]
     pub const fn hold_max(mut self, hold_max: Duration) -> Self {
         self.hold_max = Some(hold_max);
@@ -147,17 +147,19 @@ struct Lease {
     key: StateKey,
     owner: OwnerId,
     token: FencingToken,
-    /// Both are read and written as a whole, for an instant; never held across an await.
+    /// When the limit on the whole hold is reached.
+    hold_end: Option<BootInstant>,
+    /// All are read and written as a whole, for an instant; never held across an await.
     times: Mutex<Times>,
     lost: CancellationToken,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Times {
-    /// When we must have stopped: before the lease ends on the backend.
+    /// When we must have stopped: before the lease ends on the backend, and when the limit on the hold is reached.
     deadline: BootInstant,
-    /// How long before the deadline `lost` fires.
-    margin: Duration,
+    /// When `lost` fires.
+    lost_at: BootInstant,
     last_beat: BootInstant,
 }
 
@@ -195,23 +197,20 @@ impl LockGuard {
     }
 
     fn new(store: Arc<dyn StateStore>, request: LockRequest, grant: LockGrant, options: &LockOptions) -> Self {
-        let times = Times { deadline: grant.deadline, margin: margin(options.lease), last_beat: BootInstant::now() };
+        let now = BootInstant::now();
+        let hold_end = options.hold_max.map(|hold_max| now + hold_max);
         let lease = Arc::new(Lease {
             store,
             key: request.key,
             owner: request.owner,
             token: grant.token,
-            times: Mutex::new(times),
+            hold_end,
+            times: Mutex::new(Times::new(grant.deadline, options.lease, hold_end, now)),
             lost: CancellationToken::new(),
         });
         let runtime = Handle::current();
         let renewal = options.renew.then(|| {
-            let renewal = Renewal {
-                lease: lease.clone(),
-                every: options.lease,
-                end: options.hold_max.map(|hold_max| BootInstant::now() + hold_max),
-                heartbeat: options.heartbeat,
-            };
+            let renewal = Renewal { lease: lease.clone(), every: options.lease, heartbeat: options.heartbeat };
             runtime.spawn(renewal.run()).abort_handle()
         });
         Self { lease, renewal, runtime, released: false }
@@ -255,15 +254,17 @@ impl LockGuard {
         self.lease.times.lock().last_beat = BootInstant::now();
     }
 
-    /// Completes when the lock is lost or about to be: a tenth of the lease (at most 2 s) before our own deadline, when an
-    /// extension found it gone, or when the hold limit or a missing heartbeat ended the renewal. Independent of the guard's
-    /// life; completes also some time after a release.
+    /// Completes when the lock is lost or about to be: a tenth of the lease (at most 2 s) before it ends by our own clock,
+    /// when an extension found it gone, when the hold limit is reached, or when a missing heartbeat ended the renewal.
+    /// Independent of the guard's life; completes also after a release.
     pub fn lost(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let lease = self.lease.clone();
         async move { lease.watch().await }
     }
 
-    /// Moves the end of the lease to `lease` from now. On `Lost` the guard is lost.
+    /// Moves the end of the lease to `lease` from now. On `Lost` the guard is lost. The hold limit, if any, stays.
+    ///
+    /// Dropping the future may leave the lease extended without our knowing: our own deadline stays where it was.
     ///
     /// # Errors
     /// As [`StateStore::lock_extend`]; the deadline stays where it was.
@@ -304,8 +305,14 @@ impl Drop for LockGuard {
     }
 }
 
-fn margin(lease: Duration) -> Duration {
-    (lease / MARGIN_SHARE).min(MARGIN_MAX)
+impl Times {
+    /// Of a lease of this length that ends at `lease_end`.
+    fn new(lease_end: BootInstant, lease: Duration, hold_end: Option<BootInstant>, last_beat: BootInstant) -> Self {
+        // Nobody else can take the lock when the hold ends, so only the end of the lease needs a margin.
+        let within_hold = |at: BootInstant| hold_end.map_or(at, |end| at.min(end));
+        let margin = (lease / MARGIN_SHARE).min(MARGIN_MAX);
+        Self { deadline: within_hold(lease_end), lost_at: within_hold(lease_end.earlier_by(margin)), last_beat }
+    }
 }
 
 fn release_in_background(runtime: &Handle, store: Arc<dyn StateStore>, key: StateKey, owner: OwnerId) {
@@ -350,8 +357,7 @@ impl Lease {
         match outcome {
             ExtendOutcome::Extended => {
                 let mut times = self.times.lock();
-                times.deadline = sent_at + lease;
-                times.margin = margin(lease);
+                *times = Times::new(sent_at + lease, lease, self.hold_end, times.last_beat);
             }
             ExtendOutcome::Lost => self.lost.cancel(),
         }
@@ -361,7 +367,7 @@ impl Lease {
     /// Completes when the lock is lost, or is about to be.
     async fn watch(&self) {
         loop {
-            let left = self.left();
+            let left = self.times.lock().lost_at.remaining();
             if left.is_zero() {
                 self.lost.cancel();
                 return;
@@ -372,28 +378,23 @@ impl Lease {
             }
         }
     }
-
-    /// How long until `lost` must fire.
-    fn left(&self) -> Duration {
-        let times = *self.times.lock();
-        times.deadline.remaining().saturating_sub(times.margin)
-    }
 }
 
 /// Extends a lease for as long as it may.
 struct Renewal {
     lease: Arc<Lease>,
     every: Duration,
-    end: Option<BootInstant>,
     heartbeat: Option<Duration>,
 }
 
 impl Renewal {
     async fn run(self) {
-        let watch = self.lease.watch();
         tokio::select! {
-            () = watch => {}
+            () = self.lease.watch() => {}
             () = self.renew() => {}
+        }
+        if self.lease.hold_end.is_some_and(|end| end.remaining().is_zero()) {
+            tracing::warn!(key = %self.lease.key, "a lock is given up: the limit on its hold is reached");
         }
     }
 
@@ -401,9 +402,9 @@ impl Renewal {
     async fn renew(&self) {
         let mut pause = jittered(self.every / 3);
         loop {
-            tokio::time::sleep(pause.min(self.until_end())).await;
-            if self.is_over() {
-                tracing::warn!(key = %self.lease.key, "a lock is given up: its hold limit or its heartbeat ended");
+            tokio::time::sleep(pause).await;
+            if self.is_silent() {
+                tracing::warn!(key = %self.lease.key, "a lock is given up: its holder gave no sign of life");
                 self.lease.lost.cancel();
                 return;
             }
@@ -418,13 +419,8 @@ impl Renewal {
         }
     }
 
-    fn until_end(&self) -> Duration {
-        self.end.map_or(Duration::MAX, BootInstant::remaining)
-    }
-
-    fn is_over(&self) -> bool {
-        let silent = |heartbeat| (self.lease.times.lock().last_beat + heartbeat).remaining().is_zero();
-        self.until_end().is_zero() || self.heartbeat.is_some_and(silent)
+    fn is_silent(&self) -> bool {
+        self.heartbeat.is_some_and(|heartbeat| (self.lease.times.lock().last_beat + heartbeat).remaining().is_zero())
     }
 }
 
