@@ -237,4 +237,8 @@ impl Reply for ReleaseOutcome {
             Self::AlreadyLost => "already_lost",
         }
     }
+
+    fn may_be_own_trace(&self) -> bool {
+        *self == Self::AlreadyLost
+    }
 }
