@@ -1,8 +1,13 @@
 //! Bounds how many calls are under way at once, and how many may queue for their turn.
 //!
-//! A call that finds the queue full fails at once with `Throttled`, `NotApplied`. Calls that wait for a lock do not count: a
-//! place held by a waiter would block the very release that it waits for. Right order: inside of the deadline, which also
-//! bounds the queueing; outside of retry, so that a repetition keeps its place.
+//! A call that finds the queue full fails at once with `Throttled`, `NotApplied`.
+//!
+//! Some calls neither count nor queue. Waiting for a lock: a place held by a waiter would block the very release that it waits
+//! for. Extending and releasing a lock: under overload, locks would be lost and kept by nobody, and every holder sends but
+//! one. `ping` and `close`: a backend that is busy is not down, and a shutdown must not queue.
+//!
+//! Right order: inside of the deadline, which also bounds the queueing; outside of retry, so that a repetition keeps its
+//! place. Inside of retry, each repetition would queue again behind calls that came later.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,13 +64,22 @@ impl Drop for Leave<'_> {
     }
 }
 
+/// Whether a call neither counts nor queues; see the module.
+fn goes_past(call: &Call<'_>) -> bool {
+    match call.operation {
+        Operation::LockAcquire => !call.wait.is_zero(),
+        Operation::LockExtend | Operation::LockRelease | Operation::Ping | Operation::Close => true,
+        _ => false,
+    }
+}
+
 impl Around for ConcurrencyLimit {
     async fn around<'a, T: Reply + 'a>(
         &'a self,
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
     ) -> Result<T> {
-        if call.operation == Operation::LockAcquire && !call.wait.is_zero() {
+        if goes_past(call) {
             return attempt().await;
         }
         let _place = match self.places.try_acquire() {
