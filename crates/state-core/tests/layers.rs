@@ -15,11 +15,14 @@ use acteon_state_core::layer::retry::Policy;
 use acteon_state_core::layer::{Around, Layered, Layers, deadline};
 use acteon_state_core::operation::{Call, Reply};
 use acteon_state_core::{
-    BatchOp, Condition, Effect, Error, ErrorKind, Get, Increment, Put, PutOutcome, Result, StateKey, StateStore,
+    BatchOp, Condition, Effect, Error, ErrorKind, ExtendOutcome, Get, Increment, LockOutcome, LockRequest, Put,
+    PutOutcome, ReleaseOutcome, Result, StateKey, StateStore,
 };
 use acteon_state_memory::MemoryStore;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
+
+const LEASE: Duration = Duration::from_secs(60);
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +148,24 @@ async fn a_compare_and_swap_that_may_have_been_overwritten_is_not_reported_as_re
     assert_eq!(value(&store, "n").await, None);
 }
 
+/// The release was applied and its answer lost; others took the lock and released it before the repetition came, which then
+/// reported that the lock had been lost.
+#[tokio::test(start_paused = true)]
+async fn a_release_that_was_applied_is_not_reported_as_lost_by_its_repetition() {
+    let driver: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+    let script = Script::new([Fault::None, Fault::AnswerLost, Fault::Slow(Duration::from_secs(1))]);
+    let store = retrying().wrap(Layered::wrap(driver.clone(), script));
+    let (ours, theirs) = (LockRequest::new(key("n"), LEASE), LockRequest::new(key("n"), LEASE));
+    store.lock_acquire(&ours).await.unwrap();
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(matches!(driver.lock_acquire(&theirs).await.unwrap(), LockOutcome::Granted(_)));
+        driver.lock_release(&theirs.key, theirs.owner).await.unwrap();
+    };
+    let (released, ()) = tokio::join!(store.lock_release(&ours.key, ours.owner), others);
+    assert_eq!(released.unwrap_err().effect(), Effect::Unknown);
+}
+
 #[tokio::test(start_paused = true)]
 async fn repetitions_stay_within_their_budget() {
     let script = Script::new([Fault::Refused; 100]);
@@ -203,6 +224,47 @@ async fn calls_above_the_limit_queue_and_above_the_queue_are_refused() {
     let error = third.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Throttled, Effect::NotApplied));
     assert!(get().await.is_ok(), "the places are free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_neither_fails_the_probe_nor_costs_a_holder_its_lock() {
+    let script = Script::new([Fault::None, Fault::Slow(Duration::from_secs(1))]);
+    let limits = Limits { in_flight_max: 1, queue_max: 0 };
+    let store = store(&script, Layers { concurrency: Some(limits), ..Layers::default() });
+    let lock = LockRequest::new(key("n"), LEASE);
+    store.lock_acquire(&lock).await.unwrap();
+    let crowded = async {
+        assert_eq!(store.take(&key("n")).await.unwrap_err().kind(), ErrorKind::Throttled);
+        store.ping().await.unwrap();
+        assert_eq!(store.lock_extend(&lock.key, lock.owner, LEASE).await.unwrap(), ExtendOutcome::Extended);
+        assert_eq!(store.lock_release(&lock.key, lock.owner).await.unwrap(), ReleaseOutcome::Released);
+    };
+    let key = key("n");
+    let (slow, ()) = tokio::join!(biased; store.get(&key, Get::default()), crowded);
+    assert!(slow.is_ok());
+}
+
+/// A server that hangs answers nothing at all. Reads were repeated until the deadline dropped them with all their attempts, and
+/// the breaker, which only counted answers, never opened: each caller waited for its whole deadline.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_opens_the_breaker_and_an_impatient_caller_does_not() {
+    let script = Script::new([Fault::Slow(Duration::from_secs(60)); 100]);
+    let layers = Layers {
+        attempt_timeout: Some(Duration::from_secs(1)),
+        deadline: Some(Duration::from_millis(1_500)),
+        breaker: Some(Thresholds { failures: 2, open_for: Duration::from_secs(10) }),
+        ..retrying()
+    };
+    let store = store(&script, layers);
+    let get = || async { store.get(&key("n"), Get::default()).await.unwrap_err().kind() };
+    for _ in 0..5 {
+        let soon = Instant::now() + Duration::from_millis(10);
+        assert_eq!(deadline::until(soon, get()).await, ErrorKind::Timeout);
+    }
+    assert_eq!((get().await, get().await), (ErrorKind::Timeout, ErrorKind::Timeout));
+    let calls = script.calls();
+    assert_eq!(get().await, ErrorKind::Unavailable);
+    assert_eq!(script.calls(), calls, "the open breaker spares the server, and the caller its time");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! effect unless it was a read. Right order: inside of retry, which then tries again. Outside of it, the first attempt
 //! would eat the time of all.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -37,7 +38,11 @@ impl Around for AttemptTimeout {
 }
 
 /// Waits for `future` at most `timeout`, and the wait that the call asked for.
-pub(super) async fn within<T>(timeout: Duration, call: &Call<'_>, future: BoxFuture<'_, Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(
+    timeout: Duration,
+    call: &Call<'_>,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout(timeout.saturating_add(call.wait), future).await {
         Ok(result) => result,
         Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no answer within {timeout:?}"))

@@ -3,8 +3,11 @@
 //! Closed: calls go through; `failures` transient ones in a row (unavailable, timeout, failover) open the breaker. Open: calls
 //! fail at once with `Unavailable`, `NotApplied`, for `open_for`. Half open: one call at a time goes through; the first success
 //! closes the breaker, a failure opens it again. `ping` and `close` always go through, so that readiness tells the truth.
-//! Errors of the caller (invalid, wrong type, …) prove that the backend answers. Right order: outside of retry, which counts as
-//! one failure however often it tried.
+//! Errors of the caller (invalid, wrong type, …) prove that the backend answers. A call that the deadline layer's bound cuts off
+//! is a failure; one that its caller drops earlier says nothing.
+//!
+//! Right order: outside of retry, which counts as one failure however often it tried. Inside of retry, the attempts of one
+//! unlucky call could open it for everyone.
 
 use std::time::Duration;
 
@@ -12,9 +15,13 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::entry::TTL_MAX;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::Around;
+use crate::layer::{Around, deadline};
 use crate::operation::{Call, Operation, Reply};
+
+/// The longest that a breaker stays open, whatever is asked for: a hundred years, which every clock can add.
+const OPEN_FOR_MAX: Duration = TTL_MAX;
 
 /// When to open, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +57,8 @@ enum BreakerState {
 impl CircuitBreaker {
     /// A closed breaker.
     #[must_use]
-    pub const fn new(thresholds: Thresholds) -> Self {
+    pub fn new(thresholds: Thresholds) -> Self {
+        let thresholds = Thresholds { open_for: thresholds.open_for.min(OPEN_FOR_MAX), ..thresholds };
         Self { thresholds, state: Mutex::new(BreakerState::Closed { failures: 0 }) }
     }
 
@@ -93,6 +101,21 @@ impl CircuitBreaker {
     }
 }
 
+/// A call under way, which its future's drop may end.
+struct UnderWay<'a> {
+    breaker: &'a CircuitBreaker,
+    gives_up_at: Option<Instant>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        // A server that hangs is not answered for by an error: repetitions go on until the deadline drops them all.
+        if self.gives_up_at.is_some_and(|at| Instant::now() >= at) {
+            self.breaker.settle(false);
+        }
+    }
+}
+
 impl Around for CircuitBreaker {
     async fn around<'a, T: Reply + 'a>(
         &'a self,
@@ -102,7 +125,9 @@ impl Around for CircuitBreaker {
         if !matches!(call.operation, Operation::Ping | Operation::Close) {
             self.admit().map_err(|error| error.in_operation(call.operation.as_str()))?;
         }
+        let mut under_way = UnderWay { breaker: self, gives_up_at: deadline::gives_up_at() };
         let result = attempt().await;
+        under_way.gives_up_at = None;
         let failed =
             |error: &Error| matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Failover);
         self.settle(!result.as_ref().is_err_and(failed));
@@ -115,6 +140,13 @@ mod tests {
     use std::time::Duration;
 
     use super::{CircuitBreaker, Thresholds};
+
+    #[test]
+    fn it_may_stay_open_for_as_long_as_a_duration_can_say() {
+        let breaker = CircuitBreaker::new(Thresholds { failures: 1, open_for: Duration::MAX });
+        breaker.settle(false);
+        assert!(breaker.admit().is_err());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_opens_after_failures_in_a_row_and_lets_one_call_try() {

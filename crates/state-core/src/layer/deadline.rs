@@ -4,6 +4,7 @@
 //! a request handler sets one deadline, and every call under it keeps to it. A call under a deadline that has passed fails
 //! at once with `Timeout`, `NotApplied`. Right order: outside of retry and of everything that waits.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,12 +17,32 @@ use crate::operation::{Call, Reply};
 
 tokio::task_local! {
     static DEADLINE: Instant;
+    /// When the layer's own bound ends the call that is under way.
+    static GIVES_UP_AT: Instant;
 }
 
-/// Runs `future` with a deadline for every state call that it makes. An enclosing earlier deadline stays in force.
+/// Runs `future` with a deadline for every state call that it makes itself; tasks that it spawns have none. An enclosing
+/// earlier deadline stays in force.
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use acteon_state_core::{StateStore, layer::{Layered, deadline}};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> acteon_state_core::Result<()> {
+/// # let driver = Arc::new(acteon_state_memory::MemoryStore::default());
+/// let store = Layered::wrap(driver, deadline::Deadline::new(Duration::from_secs(5)));
+/// let request_ends = tokio::time::Instant::now() + Duration::from_millis(200);
+/// deadline::until(request_ends, store.ping()).await?;
+/// # Ok(()) }
+/// ```
 pub async fn until<F: Future>(deadline: Instant, future: F) -> F::Output {
     let deadline = DEADLINE.try_with(|outer| deadline.min(*outer)).unwrap_or(deadline);
     DEADLINE.scope(deadline, future).await
+}
+
+/// When the layer's own bound ends the call that is under way; `None` where there is no layer, or a caller's deadline comes
+/// first. A backend that did not answer until then had all the time there is; a caller may leave it none.
+pub(super) fn gives_up_at() -> Option<Instant> {
+    GIVES_UP_AT.try_with(|at| *at).ok()
 }
 
 /// See the module.
@@ -54,7 +75,13 @@ impl Around for Deadline {
             Some(left) if left < self.default.saturating_add(call.wait) => {
                 within(left, &Call { wait: Duration::ZERO, ..*call }, attempt()).await
             }
-            _ => within(self.default, call, attempt()).await,
+            _ => {
+                let bound = self.default.saturating_add(call.wait);
+                match Instant::now().checked_add(bound) {
+                    Some(at) => within(self.default, call, GIVES_UP_AT.scope(at, attempt())).await,
+                    None => attempt().await,
+                }
+            }
         }
     }
 }
