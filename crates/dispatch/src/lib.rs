@@ -38,7 +38,7 @@
 //! | `providers/registry`, `breaker` | lookup by name, concurrency limit, circuit breaker |
 //! | `providers/log`, `webhook`, `retry`, `signature` | the providers of this crate |
 //! | `pipeline/mod` | **the stages of a dispatch, in their order** |
-//! | `pipeline/deduplicate`, `throttle`, `execute`, `schedule`, `worker` | one file per stage, and the worker of scheduled actions |
+//! | `pipeline/deduplicate`, `claim`, `throttle`, `execute`, `schedule`, `worker` | one file per stage, and the worker of scheduled actions |
 //! | `pipeline/options`, `error`, `metrics` | times and bounds, why there is no outcome, what is counted |
 //! | `keys` | every state key in one place |
 //!

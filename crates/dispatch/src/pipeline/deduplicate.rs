@@ -7,59 +7,51 @@
 //!
 //! # How it works
 //! The claim is a put-if-absent of an in-flight record, so a duplicate learns the first one's outcome in the same round trip.
-//! It is renewed by compare-and-swap for as long as the work takes, and completed by one: a claim that was lost meanwhile
-//! is never overwritten.
+//! [`claim`](super::claim) renews it for as long as the work takes, and settles it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_state_core::{Condition, Effect, Put, PutOutcome, State, StateKey, Version};
+use acteon_state_core::{Condition, Effect, Entry, Put, PutOutcome, State, StateKey, Ttl};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
+use crate::pipeline::claim::{self, Claim, Held, Settlement};
 use crate::pipeline::error::DispatchError;
 use crate::pipeline::options::OnStateError;
 use crate::rules::{Dedup, Verdict};
+
+/// How often a delivery looks for the record that says `scheduled`, which may be written a moment after the action is due.
+const RESOLVE_LOOKS_MAX: usize = 5;
+/// The pause between two looks.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is stored under a deduplication key.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 enum DedupRecord {
     /// Somebody is at it.
-    InFlight { action_id: String },
+    InFlight {
+        action_id: String,
+        /// Tells apart the claims of one action that is sent again.
+        #[serde(default)]
+        claim: String,
+    },
     /// This is what became of the first one.
     Done { outcome: Outcome },
 }
 
 /// What the stage found.
-pub(crate) enum Deduplicated {
+pub(super) enum Deduplicated {
     /// No other action came first; the claim is `None` when nothing deduplicates it.
     First(Option<Claim>),
     /// Another action came first.
     Duplicate(Outcome),
-}
-
-/// The right to execute the action of a key, renewed until it is settled.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    shared: Arc<Shared>,
-    ttl: Duration,
-    renewal: AbortHandle,
-}
-
-#[derive(Debug)]
-struct Shared {
-    state: State,
-    key: StateKey,
-    in_flight: Bytes,
-    lease: Duration,
-    /// The version of our record; replaced with each renewal. Never held across an await.
-    version: Mutex<Version>,
 }
 
 impl Dispatcher {
@@ -83,14 +75,13 @@ impl Dispatcher {
         let failed = DispatchError::state("deduplicate");
         let action_id = verdict.action.id.clone();
         let key = keys::dedup(&verdict.action, dedup).map_err(&failed)?;
-        let in_flight = to_bytes(&DedupRecord::InFlight { action_id: action_id.clone() })?;
+        let in_flight = in_flight_record(&action_id);
         let lease = self.0.options.claim_lease;
         let put = Put::new(in_flight.clone()).if_absent().expires_after(lease);
         match self.0.state.put(&key, &put).await {
             Ok(PutOutcome::Applied(version)) => {
-                let version = Mutex::new(version);
-                let shared = Shared { state: self.0.state.clone(), key, in_flight, lease, version };
-                Ok(Deduplicated::First(Some(Claim::new(Arc::new(shared), dedup.ttl))))
+                let held = Held { state: self.0.state.clone(), key, in_flight, lease, version: Mutex::new(version) };
+                Ok(Deduplicated::First(Some(Claim::new(held, dedup.ttl))))
             }
             Ok(PutOutcome::NotMet(current)) => {
                 let value = current.map(|entry| entry.value).unwrap_or_default();
@@ -107,57 +98,56 @@ impl Dispatcher {
             Err(error) => {
                 if error.effect() == Effect::Unknown {
                     // Otherwise a claim that was made all the same would stop the caller's retry for a whole lease.
-                    give_back_in_background(&self.0.state, key, put.version);
+                    let version = Mutex::new(put.version);
+                    let held = Held { state: self.0.state.clone(), key, in_flight, lease, version };
+                    claim::settle_in_background(Arc::new(held), Settlement::GiveBack, dedup.ttl, &self.0.tasks);
                 }
                 Err(failed(error))
             }
         }
     }
-}
 
-/// Settles a claim, if there is one.
-pub(super) async fn settle(claim: Option<Claim>, result: &Result<Outcome, DispatchError>) {
-    if let Some(claim) = claim {
-        claim.settle(result).await;
-    }
-}
-
-impl Claim {
-    fn new(shared: Arc<Shared>, ttl: Duration) -> Self {
-        let renewal = tokio::spawn(renew(shared.clone())).abort_handle();
-        Self { shared, ttl, renewal }
-    }
-
-    /// Stores the outcome for duplicates to come, or gives the claim back when a retry shall run.
-    async fn settle(self, result: &Result<Outcome, DispatchError>) {
-        self.renewal.abort();
-        let version = *self.shared.version.lock();
-        let Shared { state, key, .. } = &*self.shared;
-        let settled = match result {
-            Ok(outcome) if !retry_shall_run(outcome) => complete(state, key, version, outcome, self.ttl).await,
-            Ok(_) | Err(_) => state.delete(key, Condition::Version(version)).await.map(|done| done.is_deleted()),
-        };
-        match settled {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!(%key, "a deduplication claim was lost before its action was finished"),
-            Err(error) => tracing::warn!(%key, %error, "a deduplication claim was not settled; it ends with its lease"),
+    /// Settles a claim, if there is one: stores the outcome for duplicates to come, or gives the claim back when a retry
+    /// shall run.
+    pub(super) async fn settle_claim(&self, claim: Option<Claim>, result: &Result<Outcome, DispatchError>) {
+        if let Some(claim) = claim {
+            claim.settle(settlement(result), &self.0.tasks).await;
         }
     }
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.renewal.abort();
+/// Tells the record of a scheduled action what became of it: its outcome, or `None` when it was given up, so that the next
+/// one runs. A record that is another action's by now stays as it is.
+pub(crate) async fn resolve(
+    state: &State,
+    key: &StateKey,
+    action_id: &str,
+    outcome: Option<&Outcome>,
+) -> acteon_state_core::Result<()> {
+    for _ in 0..RESOLVE_LOOKS_MAX {
+        let Some(Entry { value, version: Some(version), .. }) = state.get(key).await? else {
+            return Ok(());
+        };
+        match serde_json::from_slice(&value) {
+            Ok(DedupRecord::Done { outcome: Outcome::Scheduled { action_id: id, .. } }) if id == action_id => {}
+            Ok(DedupRecord::InFlight { action_id: id, .. }) if id == action_id => {
+                tokio::time::sleep(RESOLVE_PAUSE).await;
+                continue;
+            }
+            _ => return Ok(()),
+        }
+        let applied = match outcome {
+            None => state.delete(key, Condition::Version(version)).await?.is_deleted(),
+            Some(outcome) => {
+                let put = Put::new(done_record(outcome)).if_version(version).ttl(Ttl::Keep);
+                state.put(key, &put).await?.is_applied()
+            }
+        };
+        if applied {
+            return Ok(());
+        }
     }
-}
-
-/// Replaces the outcome that is stored for duplicates, if one still is: a scheduled action was executed.
-pub(crate) async fn replace(state: &State, key: &StateKey, outcome: &Outcome) -> acteon_state_core::Result<()> {
-    let Ok(record) = serde_json::to_vec(&DedupRecordRef::Done { outcome }) else {
-        return Ok(());
-    };
-    let put = Put::new(record).when(Condition::Present).ttl(acteon_state_core::Ttl::Keep);
-    state.put(key, &put).await.map(|_| ())
+    Ok(())
 }
 
 /// `DedupRecord::Done` without owning the outcome.
@@ -167,64 +157,24 @@ enum DedupRecordRef<'a> {
     Done { outcome: &'a Outcome },
 }
 
+fn settlement(result: &Result<Outcome, DispatchError>) -> Settlement {
+    match result {
+        Ok(outcome) if !retry_shall_run(outcome) => Settlement::Done(done_record(outcome)),
+        Ok(_) | Err(_) => Settlement::GiveBack,
+    }
+}
+
 fn retry_shall_run(outcome: &Outcome) -> bool {
     outcome.is_failed() || matches!(outcome, Outcome::Throttled { .. })
 }
 
-async fn complete(
-    state: &State,
-    key: &StateKey,
-    version: Version,
-    outcome: &Outcome,
-    ttl: Duration,
-) -> acteon_state_core::Result<bool> {
-    let record = serde_json::to_vec(&DedupRecordRef::Done { outcome });
-    let record = record.map_err(|error| {
-        acteon_state_core::Error::invalid("the outcome cannot be written as JSON").with_key(key).with_source(error)
-    })?;
-    let put = Put::new(record).if_version(version).expires_after(ttl);
-    state.put(key, &put).await.map(|outcome| outcome.is_applied())
+fn in_flight_record(action_id: &str) -> Bytes {
+    let claim = Uuid::new_v4().to_string();
+    let json = serde_json::to_vec(&DedupRecord::InFlight { action_id: action_id.to_owned(), claim });
+    Bytes::from(json.expect("a record of two strings can be written as JSON"))
 }
 
-/// Renews a claim at a third of its lease, until it is aborted or the claim is lost.
-async fn renew(shared: Arc<Shared>) {
-    loop {
-        tokio::time::sleep(shared.lease / 3).await;
-        let version = *shared.version.lock();
-        let put = Put::new(shared.in_flight.clone()).if_version(version).expires_after(shared.lease);
-        match shared.state.put(&shared.key, &put).await {
-            Ok(PutOutcome::Applied(version)) => *shared.version.lock() = version,
-            Ok(PutOutcome::NotMet(_)) => {
-                tracing::warn!(key = %shared.key, "a deduplication claim was lost while its action is being executed");
-                return;
-            }
-            Err(error) if error.effect() == Effect::Unknown => {
-                // It may hold the new version or the old one: find out before the next step relies on either.
-                adopt_own(&shared, put.version).await;
-            }
-            Err(error) => tracing::debug!(key = %shared.key, %error, "a deduplication claim was not renewed yet"),
-        }
-    }
-}
-
-async fn adopt_own(shared: &Shared, version: Version) {
-    if let Ok(Some(entry)) = shared.state.get(&shared.key).await
-        && entry.version == Some(version)
-    {
-        *shared.version.lock() = version;
-    }
-}
-
-fn give_back_in_background(state: &State, key: StateKey, version: Version) {
-    let state = state.clone();
-    tokio::spawn(async move {
-        if let Err(error) = state.delete(&key, Condition::Version(version)).await {
-            tracing::debug!(%key, %error, "a deduplication claim of unknown effect was not given back");
-        }
-    });
-}
-
-fn to_bytes(record: &DedupRecord) -> Result<Bytes, DispatchError> {
-    let json = serde_json::to_vec(record);
-    json.map(Bytes::from).map_err(|error| DispatchError::Unstorable { message: error.to_string() })
+fn done_record(outcome: &Outcome) -> Bytes {
+    let json = serde_json::to_vec(&DedupRecordRef::Done { outcome });
+    Bytes::from(json.expect("an outcome has string keys only and can be written as JSON"))
 }

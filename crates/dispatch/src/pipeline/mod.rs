@@ -19,6 +19,7 @@
 //! A provider that fails is an [`Outcome`]. A store that does not answer is a [`DispatchError`], unless the options say that
 //! deduplication or throttling fail open; the lock always fails closed.
 
+mod claim;
 pub mod deduplicate;
 pub mod error;
 pub mod execute;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 use acteon_state_core::State;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -145,8 +147,8 @@ impl Dispatcher {
         };
         let result = match self.throttle(&verdict).await {
             Ok(Some(throttled)) => Ok((throttled, None)),
-            Ok(None) => match schedule::due_at(&verdict.action, delay) {
-                Some(due_at) => self.schedule(&verdict, due_at).await.map(|scheduled| (scheduled, None)),
+            Ok(None) => match schedule::due(&verdict.action, delay, Timestamp::now()) {
+                Some(due) => self.schedule(&verdict, due).await.map(|scheduled| (scheduled, None)),
                 None => self.execute(&verdict).await.map(|(outcome, guard)| (outcome, Some(guard))),
             },
             Err(error) => Err(error),
@@ -156,7 +158,7 @@ impl Dispatcher {
             Err(error) => (Err(error), None),
         };
         // Neither waits for the other: one round trip where the store takes both at once.
-        tokio::join!(deduplicate::settle(claim, &result), self.release(guard));
+        tokio::join!(self.settle_claim(claim, &result), self.release(guard));
         result
     }
 }

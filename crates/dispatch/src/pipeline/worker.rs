@@ -3,20 +3,25 @@
 //! # Guarantees
 //! At least once, never lost: an action is claimed, executed, then acknowledged. When a server dies in between, the claim
 //! ends and another worker delivers it again, under the same action id. A failure that may pass is tried again with growing
-//! pauses; what fails for good, or too often, is kept under the kind `dead` before it leaves the queue.
+//! pauses; what fails for good, or too often, is kept under the kind `dead` before it leaves the queue, and gives its
+//! deduplication key back. So does one that was begun too often and never ended, such as one that takes its server down.
 //!
 //! # How it works
 //! One loop claims as many as there are free places. It sleeps until the store says that the next action is due, until one is
-//! scheduled here, or for the poll interval. Each delivery extends its claim while it works.
+//! scheduled here, or for the poll interval. Each delivery extends its claim while it works. A lock that is busy, or a store
+//! that does not answer, is waited out under the claim: it says nothing about the action, and costs no attempt.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::{ClaimDue, ClaimOutcome, Claimed, DueItem, Put, StateKey};
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::action::Action;
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
@@ -40,20 +45,20 @@ enum Verdict {
 }
 
 impl Dispatcher {
-    /// Starts to deliver scheduled actions, until `cancel`. What is being delivered then is finished by
-    /// [`drain`](Self::drain).
+    /// Starts to deliver scheduled actions, until `cancel`. What was claimed until then is delivered, and
+    /// [`drain`](Self::drain) waits for it: cancel first, then drain.
     pub fn spawn_worker(&self, cancel: CancellationToken) -> JoinHandle<()> {
         let dispatcher = self.clone();
-        tokio::spawn(async move {
-            let places = Arc::new(Semaphore::new(dispatcher.0.options.worker.concurrency.max(1)));
-            cancel.run_until_cancelled(dispatcher.deliver_forever(places)).await;
-        })
+        self.0.tasks.spawn(async move { dispatcher.deliver_until(cancel).await })
     }
 
-    async fn deliver_forever(&self, places: Arc<Semaphore>) {
+    async fn deliver_until(&self, cancel: CancellationToken) {
         let options = &self.0.options.worker;
-        loop {
-            let sleep = match self.deliver_due(&places).await {
+        let places = Arc::new(Semaphore::new(options.concurrency.max(1)));
+        // Cancelled between its steps only: a claim that was sent is worked on, since nobody else sees its items for as long
+        // as they are claimed.
+        while let Some(permits) = cancel.run_until_cancelled(free_places(&places)).await {
+            let sleep = match self.deliver_due(permits).await {
                 Ok(next_due_in) => next_due_in.unwrap_or(options.poll).min(options.poll),
                 Err(error) => {
                     tracing::warn!(%error, "the queue of scheduled actions did not answer; trying again");
@@ -63,23 +68,14 @@ impl Dispatcher {
             tokio::select! {
                 () = tokio::time::sleep(sleep.max(SLEEP_MIN)) => {}
                 () = self.0.scheduled.notified() => {}
+                () = cancel.cancelled() => return,
             }
         }
     }
 
-    /// Claims what is due, as far as there are places, and starts to deliver it.
-    async fn deliver_due(&self, places: &Arc<Semaphore>) -> acteon_state_core::Result<Option<Duration>> {
+    /// Claims what is due, one item for each place, and starts to deliver it.
+    async fn deliver_due(&self, permits: Vec<OwnedSemaphorePermit>) -> acteon_state_core::Result<Option<Duration>> {
         let queue = keys::queue()?;
-        // Waiting for a place here, not in the deliveries: what is claimed must be worked on.
-        let Ok(first) = places.clone().acquire_owned().await else {
-            return Ok(None);
-        };
-        let mut permits = vec![first];
-        while permits.len() < CLAIM_MAX
-            && let Ok(permit) = places.clone().try_acquire_owned()
-        {
-            permits.push(permit);
-        }
         let limit = u32::try_from(permits.len()).unwrap_or(1);
         let claim = ClaimDue { limit, visibility: self.0.options.worker.visibility };
         let Claimed { items, next_due_in } = self.0.state.claim_due(&queue, claim).await?;
@@ -112,22 +108,48 @@ impl Dispatcher {
             Ok(deferred) => deferred,
             Err(error) => return Verdict::GiveUp(format!("it is no action of this version: {error}")),
         };
-        let outcome = match self.execute_locked(&deferred.action).await {
-            Ok((outcome, guard)) => {
-                self.release(Some(guard)).await;
-                outcome
-            }
-            Err(error) => return self.retry_or_give_up(item, error.is_retryable(), error.to_string()),
+        let attempts_max = self.0.options.worker.attempts_max;
+        if item.attempt > attempts_max {
+            return Verdict::GiveUp(format!("it was begun {attempts_max} times, and the last time never ended"));
+        }
+        // A provider that panics has failed; it must not leave the item to come back without end.
+        let outcome = match AssertUnwindSafe(self.execute_patiently(item, &deferred.action)).catch_unwind().await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => return Verdict::GiveUp(error.to_string()),
+            Err(_) => return self.retry_or_give_up(item, true, "the provider panicked".to_owned()),
         };
         if let Outcome::Failed { error, .. } = &outcome {
             return self.retry_or_give_up(item, error.retryable, error.message.clone());
         }
-        if let Some(key) = deferred.dedup.and_then(|dedup| dedup.state_key(&deferred.action).ok())
-            && let Err(error) = deduplicate::replace(&self.0.state, &key, &outcome).await
-        {
-            tracing::debug!(%key, %error, "duplicates will see this action as scheduled");
-        }
+        self.tell_duplicates(&deferred, Some(&outcome)).await;
         Verdict::Done(outcome)
+    }
+
+    /// Executes the action as soon as its lock can be had. Ends without, when that will never be.
+    async fn execute_patiently(&self, item: &DueItem, action: &Action) -> Result<Outcome, DispatchError> {
+        loop {
+            match self.execute_locked(action).await {
+                Ok((outcome, guard)) => {
+                    self.release(Some(guard)).await;
+                    return Ok(outcome);
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(item = item.id, %error, "a scheduled action waits");
+                    tokio::time::sleep(self.pause_after(1)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Lets the duplicates of a deferred action know what became of it; `None` lets the next one run.
+    async fn tell_duplicates(&self, deferred: &Deferred, outcome: Option<&Outcome>) {
+        let Deferred { action, dedup } = deferred;
+        if let Some(key) = dedup.as_ref().and_then(|dedup| dedup.state_key(action).ok())
+            && let Err(error) = deduplicate::resolve(&self.0.state, &key, &action.id, outcome).await
+        {
+            tracing::warn!(%key, %error, "duplicates will see this action as scheduled");
+        }
     }
 
     fn retry_or_give_up(&self, item: &DueItem, retryable: bool, reason: String) -> Verdict {
@@ -181,16 +203,22 @@ impl Dispatcher {
 
     async fn put_aside(&self, item: &DueItem, reason: &str) -> Result<(), DispatchError> {
         let failed = DispatchError::state("settle");
-        let key = match serde_json::from_slice::<Deferred>(&item.payload) {
-            Ok(deferred) => keys::dead(&deferred.action).map_err(&failed)?,
-            Err(_) => keys::dead_item(&item.id).map_err(&failed)?,
+        let deferred = serde_json::from_slice::<Deferred>(&item.payload).ok();
+        let key = match &deferred {
+            Some(deferred) => keys::dead(&deferred.action),
+            None => keys::dead_item(&item.id),
         };
+        let key = key.map_err(&failed)?;
         let payload = String::from_utf8_lossy(&item.payload);
         let record =
             serde_json::json!({ "reason": reason, "attempts": item.attempt, "item": item.id, "payload": payload });
         let put = Put::new(record.to_string()).expires_after(self.0.options.worker.dead_ttl);
         // After an error the item stays in the queue and comes back here.
-        self.0.state.put(&key, &put).await.map(|_| ()).map_err(failed)
+        self.0.state.put(&key, &put).await.map_err(failed)?;
+        if let Some(deferred) = &deferred {
+            self.tell_duplicates(deferred, None).await;
+        }
+        Ok(())
     }
 
     fn pause_after(&self, attempt: u32) -> Duration {
@@ -198,4 +226,17 @@ impl Dispatcher {
         let doublings = attempt.saturating_sub(1).min(31);
         options.backoff.saturating_mul(1 << doublings).min(options.backoff_max).mul_f64(rand::random_range(0.8..=1.0))
     }
+}
+
+/// As many places as are free, at least one and at most [`CLAIM_MAX`]. Waits here, not in the deliveries: what is claimed must
+/// be worked on.
+async fn free_places(places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    let first = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let mut permits = vec![first];
+    while permits.len() < CLAIM_MAX
+        && let Ok(permit) = places.clone().try_acquire_owned()
+    {
+        permits.push(permit);
+    }
+    permits
 }
