@@ -70,6 +70,28 @@ async fn schedule_that_does_not_fit_keeps_the_item_at_its_time() {
     assert_eq!(store.claim_due(&queue, claim).await.unwrap().items.len(), 1);
 }
 
+/// A claim makes its item's record a little longer. A full store refused that, so its queues could not be worked off, which
+/// would have made room.
+#[tokio::test]
+async fn full_store_still_hands_out_its_work() {
+    let store = bounded(4_096);
+    let queue = key("queue");
+    let mut scheduled = 0;
+    while let Ok(_) = store
+        .schedule(&queue, &Schedule { id: format!("job {scheduled}"), due_at: DueAt::UnixMs(0), payload: "x".into() })
+        .await
+    {
+        scheduled += 1;
+    }
+    let claim = ClaimDue { limit: 1_000, visibility: Duration::from_secs(1) };
+    let claimed = store.claim_due(&queue, claim).await.unwrap();
+    assert_eq!(claimed.items.len(), scheduled);
+    for item in &claimed.items {
+        store.ack(&queue, &item.id, item.token).await.unwrap();
+    }
+    assert_eq!(store.engine().stats().bytes, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn expired_keys_give_their_memory_back_without_being_met() {
     let clock = clock();
