@@ -30,7 +30,7 @@
 //! | `outcome` | what became of it, as tagged JSON |
 //! | `rules/mod` | **the manual of rule files** and of their evaluation |
 //! | `rules/condition`, `field`, `effect`, `key` | what a rule can test, name, do and count by |
-//! | `rules/file`, `load`, `problem`, `suggest` | from YAML to checked rules, and the report of what is wrong |
+//! | `rules/shape`, `file`, `load`, `problem`, `suggest` | from YAML to checked rules, and the report of what is wrong |
 //! | `rules/set`, `evaluate`, `merge_patch` | the immutable rule set, and applying it to an action |
 //! | `rules/handle`, `watch` | the set in force, and its replacement while running |
 //! | `providers/mod` | the trait to implement, and its errors |

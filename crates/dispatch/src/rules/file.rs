@@ -1,25 +1,24 @@
 //! One rule file: from YAML text to checked rules, or to all that is wrong with them.
 //!
 //! # How it works
-//! Serde reads the shape; the first thing that does not fit ends the file, since nothing after it can be trusted. Then
+//! `shape` reads the text; the first thing that does not fit ends the file, since nothing after it can be trusted. Then
 //! every rule is checked, and each problem is noted with the line and column that it stands at. Compilation returns
 //! `None` where a problem was noted, so that the next rule is checked all the same.
 
 use std::path::Path;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_saphyr::{Location, Spanned};
 
 use crate::action::{NAME_BYTES_MAX, deeper_than};
 use crate::rules::condition::{Condition, DEPTH_MAX, IN_VALUES_MAX, Leaf, NODES_MAX, Order, Test, compile_regex};
-use crate::rules::effect::{Algorithm, DURATION_MAX, DURATION_MIN, Effect};
+use crate::rules::effect::{DURATION_MAX, DURATION_MIN, Effect};
 use crate::rules::field::Field;
 use crate::rules::key::KeyFields;
 use crate::rules::problem::Problem;
 use crate::rules::set::Rule;
-use crate::rules::suggest::suggestion;
+use crate::rules::shape::{self, ConditionShape, EffectShape, RuleShape};
 
 /// Longest rule name, in bytes.
 pub(crate) const RULE_NAME_BYTES_MAX: usize = 64;
@@ -27,151 +26,15 @@ pub(crate) const RULE_NAME_BYTES_MAX: usize = 64;
 const PATCH_BYTES_MAX: usize = 16 * 1024;
 /// Deepest merge patch, so that a patched payload stays within the depth of an unpatched one.
 const PATCH_DEPTH_MAX: usize = crate::action::PAYLOAD_DEPTH_MAX;
-/// Deepest YAML: 16 conditions at two levels each, a patch of 32, and the rules around them.
-const YAML_DEPTH_MAX: usize = 48;
-/// Most YAML nodes in one file, aliases expanded.
-const YAML_NODES_MAX: usize = 100_000;
 
 const OPERATORS: &str = "eq, ne, gt, gte, lt, lte, in, contains, starts_with, ends_with, matches, exists";
 
 /// Reads and checks the text of one file. Needs a stack of several MiB for the deepest ones.
 pub(crate) fn parse(file: &Path, text: &str) -> Result<Vec<Rule>, Vec<Problem>> {
-    let shape: FileShape =
-        serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| vec![shape_problem(file, &error)])?;
+    let shape = shape::read(file, text).map_err(|problem| vec![problem])?;
     let mut check = Check { file, problems: Vec::new() };
     let rules: Vec<Rule> = shape.rules.into_iter().filter_map(|rule| check.rule(rule)).collect();
     if check.problems.is_empty() { Ok(rules) } else { Err(check.problems) }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileShape {
-    rules: Vec<Spanned<RuleShape>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleShape {
-    name: Spanned<String>,
-    description: Option<String>,
-    #[serde(default)]
-    priority: i32,
-    #[serde(default = "yes")]
-    enabled: bool,
-    condition: Option<Spanned<ConditionShape>>,
-    action: Spanned<EffectShape>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConditionShape {
-    all: Option<Vec<Spanned<ConditionShape>>>,
-    any: Option<Vec<Spanned<ConditionShape>>>,
-    not: Option<Box<Spanned<ConditionShape>>>,
-    field: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    eq: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    ne: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    gt: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    gte: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    lt: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    lte: Option<Value>,
-    r#in: Option<Vec<Value>>,
-    #[serde(default, deserialize_with = "present")]
-    contains: Option<Value>,
-    starts_with: Option<String>,
-    ends_with: Option<String>,
-    matches: Option<Spanned<String>>,
-    exists: Option<bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum EffectShape {
-    Allow,
-    Deny,
-    Suppress,
-    Schedule {
-        delay: Spanned<String>,
-    },
-    Deduplicate {
-        key: Option<Spanned<Vec<Spanned<String>>>>,
-        ttl: Spanned<String>,
-    },
-    Throttle {
-        key: Spanned<Vec<Spanned<String>>>,
-        limit: Spanned<u64>,
-        window: Spanned<String>,
-        #[serde(default)]
-        algorithm: Algorithm,
-    },
-    Reroute {
-        provider: Spanned<String>,
-    },
-    Modify {
-        payload: Spanned<Value>,
-    },
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Keeps `eq: null` apart from no `eq` at all.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: YAML_DEPTH_MAX,
-            max_nodes: YAML_NODES_MAX,
-            max_documents: 1,
-        },
-        // In a condition, `eq: no` is the string that it looks like to whoever writes a country code.
-        strict_booleans: true,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-    }
-}
-
-fn shape_problem(file: &Path, error: &serde_saphyr::Error) -> Problem {
-    let error = error.without_snippet();
-    let reason = match error {
-        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-            format!("unknown key `{field}`{}; allowed: {}", suggestion(field, expected), expected.join(", "))
-        }
-        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-            format!("unknown value `{variant}`{}; allowed: {}", suggestion(variant, expected), expected.join(", "))
-        }
-        serde_saphyr::Error::InvalidScalar { ty, .. } => format!("the value is no {ty}"),
-        serde_saphyr::Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
-        other => other.to_string(),
-    };
-    match error.location() {
-        Some(location) => {
-            // The parser writes the place at the end, where it would stand a second time.
-            let place = format!(" at line {}, column {}", location.line(), location.column());
-            problem_at(file, location, reason.strip_suffix(&place).unwrap_or(&reason))
-        }
-        None => Problem::of_file(file, reason),
-    }
-}
-
-fn problem_at(file: &Path, location: Location, reason: impl Into<String>) -> Problem {
-    let known = location != Location::UNKNOWN;
-    Problem {
-        file: file.to_owned(),
-        line: known.then(|| location.line()),
-        column: known.then(|| location.column()),
-        reason: reason.into(),
-    }
 }
 
 struct Check<'a> {
@@ -182,7 +45,7 @@ struct Check<'a> {
 impl Check<'_> {
     /// Notes a problem; `None` so that a caller can end with it.
     fn fail<T>(&mut self, at: Location, reason: impl Into<String>) -> Option<T> {
-        self.problems.push(problem_at(self.file, at, reason));
+        self.problems.push(shape::problem_at(self.file, at, reason));
         None
     }
 
@@ -389,18 +252,6 @@ impl Check<'_> {
     }
 }
 
-impl ConditionShape {
-    fn has_operator(&self) -> bool {
-        let values = [&self.eq, &self.ne, &self.gt, &self.gte, &self.lt, &self.lte, &self.contains];
-        values.iter().any(|value| value.is_some())
-            || self.r#in.is_some()
-            || self.starts_with.is_some()
-            || self.ends_with.is_some()
-            || self.matches.is_some()
-            || self.exists.is_some()
-    }
-}
-
 fn dedup_key() -> Result<KeyFields, String> {
     KeyFields::new(vec![Field::parse("dedup_key")?])
 }
@@ -493,6 +344,33 @@ rules:
             let rule = format!("rules: [{{ name: a, action: {{ throttle: {{ key: [tenant], {throttle} }} }} }}]");
             let text = only_problem(&rule);
             assert!(text.contains(allowed), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_another_shape_is_told_in_the_words_of_rule_files() {
+        let bomb = "rules: [{ name: a, action: { modify: { payload: { a: &a [x,x,x,x,x,x,x,x,x,x], \
+            b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b], \
+            d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], e: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d] } } } }]";
+        for (yaml, part) in [
+            ("", "without rules it would read `rules: []`"),
+            ("- name: a", "expected keys with values"),
+            ("rules: {}", "expected a list"),
+            ("rules: [{ name: a, action: { throttle: { key: tenant, limit: 1, window: 1s } } }]", "expected a list"),
+            (
+                "rules: [{ name: a, action: { throttle: { key: [tenant], limit: -1, window: 1s } } }]",
+                "whole number from 0",
+            ),
+            ("rules: [{ name: a, priority: high, action: deny }]", "is no whole number from -2147483648"),
+            ("rules: [{ name: a, enabled: yes, action: deny }]", "neither true nor false"),
+            ("rules: [{ name: a, action: [deny] }]", "an action is a word, such as `deny`"),
+            ("rules: [{ name: a, action: { schedule: { delay: 1s }, deny: } }]", "a rule has one action"),
+            ("rules: [{ name: a, name: b, action: deny }]", "the key `name` is given twice"),
+            ("rules: []\n---\nrules: []\n", "a file has one"),
+            (bomb, "more than 100000 values, aliases expanded"),
+        ] {
+            let text = only_problem(yaml);
+            assert!(text.contains(part) && text.starts_with("test.yaml:"), "{yaml}: {text}");
         }
     }
 

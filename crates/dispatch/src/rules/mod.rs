@@ -34,7 +34,7 @@
 //! Evaluation cannot fail and does no I/O. Loading either takes all files or none: see [`load`] and [`Rules`].
 //!
 //! # How it works
-//! `file` turns one YAML text into rules, `load` a directory into a [`RuleSet`], `handle` holds the set in force and
+//! `shape` and `file` turn one YAML text into rules, `load` a directory into a [`RuleSet`], `handle` holds the set in force and
 //! swaps it, `watch` notices changes. A set is immutable, so that an evaluation keeps the one that it began with.
 
 pub mod condition;
@@ -48,6 +48,7 @@ pub mod load;
 pub mod merge_patch;
 mod problem;
 mod set;
+mod shape;
 mod suggest;
 pub mod watch;
 

@@ -44,7 +44,8 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rules cannot be loaded ({} problems)", self.problems.len())?;
+        let plural = if self.problems.len() == 1 { "" } else { "s" };
+        write!(f, "rules cannot be loaded ({} problem{plural})", self.problems.len())?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
