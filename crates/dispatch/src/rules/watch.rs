@@ -3,12 +3,19 @@
 //! # What it promises
 //! A change is noticed through the operating system, whatever way an editor saves: writing in place, renaming a
 //! temporary file over the old one, or swapping a link. A burst of changes leads to one reload, at the latest
-//! [`BURST_MAX`] after its beginning. A reload that fails is logged with every problem, and the old rules stay.
+//! [`BURST_MAX`] after its beginning. A reload that fails is logged with every problem, and the old rules stay. A directory
+//! that was replaced by another one of its name, or whose link leads elsewhere now, is noticed within [`LOOK_EVERY`].
 //!
 //! # Failure
 //! Starting fails when the system refuses to watch the directory. When events are lost later, the next one makes up for
 //! them, since a reload always reads everything; `SIGHUP` or the HTTP endpoint reload without any event.
+//!
+//! # How it works
+//! The system watches a directory, not a name: once the name leads to another directory, the watch tells nothing of it. So
+//! the task looks now and then where the name leads, and watches anew when that has changed.
 
+use std::fs::Metadata;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::rules::handle::Rules;
 
@@ -26,6 +33,9 @@ use crate::rules::handle::Rules;
 pub const QUIET: Duration = Duration::from_millis(200);
 /// A burst that does not end is cut off after so long.
 pub const BURST_MAX: Duration = Duration::from_secs(2);
+
+/// How often to look whether the directory is still the one that is watched.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Rules {
     /// Watches the directory in a task of its own until `cancel` is cancelled. Must be called within a tokio runtime.
@@ -36,15 +46,27 @@ impl Rules {
     /// [`notify::Error`] when the system cannot watch the directory.
     pub fn watch(self: &Arc<Self>, cancel: CancellationToken) -> Result<JoinHandle<()>, notify::Error> {
         let changed = Arc::new(Notify::new());
-        let watcher = start(self, Arc::clone(&changed))?;
+        let mut watched = start(self, Arc::clone(&changed))?;
         let rules = Arc::clone(self);
         Ok(tokio::spawn(async move {
-            // Dropping the watcher ends the watch, so it lives exactly as long as the task.
-            let _watcher = watcher;
-            while cancel.run_until_cancelled(changed.notified()).await.is_some() {
-                let burst = cancel.run_until_cancelled(end_of_burst(&changed));
-                if burst.await.is_none() {
-                    return;
+            loop {
+                let event = cancel.run_until_cancelled(timeout(LOOK_EVERY, changed.notified()));
+                match event.await {
+                    None => return,
+                    Some(Ok(())) if cancel.run_until_cancelled(end_of_burst(&changed)).await.is_none() => return,
+                    Some(Ok(())) => {}
+                    Some(Err(_)) if watched.place == place(&rules).await => continue,
+                    Some(Err(_)) => match start(&rules, Arc::clone(&changed)) {
+                        Ok(anew) => watched = anew,
+                        // Gone at the moment; the reload below reports it once, and the next look tries again.
+                        Err(error) => {
+                            let reported = watched.place.take().is_none();
+                            debug!(%error, "the rules directory cannot be watched");
+                            if reported {
+                                continue;
+                            }
+                        }
+                    },
                 }
                 reload(&rules).await;
             }
@@ -52,7 +74,42 @@ impl Rules {
     }
 }
 
-fn start(rules: &Rules, changed: Arc<Notify>) -> Result<RecommendedWatcher, notify::Error> {
+/// A directory that is being watched.
+struct Watched {
+    /// Dropping the watcher ends the watch.
+    _watcher: RecommendedWatcher,
+    /// Which directory it is; `None` when there is none.
+    place: Option<Place>,
+}
+
+/// Tells one directory from another of the same name.
+type Place = (PathBuf, Option<u64>);
+
+async fn place(rules: &Arc<Rules>) -> Option<Place> {
+    let rules = Arc::clone(rules);
+    tokio::task::spawn_blocking(move || find_place(&rules)).await.unwrap_or(None)
+}
+
+fn find_place(rules: &Rules) -> Option<Place> {
+    let path = rules.directory()?.canonicalize().ok()?;
+    let inode = inode(&path.metadata().ok()?);
+    Some((path, inode))
+}
+
+#[cfg(unix)]
+fn inode(metadata: &Metadata) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some(metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn inode(_metadata: &Metadata) -> Option<u64> {
+    None
+}
+
+fn start(rules: &Rules, changed: Arc<Notify>) -> Result<Watched, notify::Error> {
+    // Before the watch begins: a directory that is replaced in between is noticed by the next look.
+    let place = find_place(rules);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
         Ok(event) if is_change(event.kind) => changed.notify_one(),
         Ok(_) => {}
@@ -66,7 +123,7 @@ fn start(rules: &Rules, changed: Arc<Notify>) -> Result<RecommendedWatcher, noti
     if let Some(directory) = rules.directory() {
         watcher.watch(directory, RecursiveMode::NonRecursive)?;
     }
-    Ok(watcher)
+    Ok(Watched { _watcher: watcher, place })
 }
 
 /// Reads are no changes. Counting them would make every reload the cause of the next one.
@@ -140,6 +197,48 @@ mod tests {
 
         cancel.cancel();
         tokio::time::timeout(PATIENCE, task).await.expect("ends when cancelled").expect("no panic");
+    }
+
+    /// Kubernetes mounts a ConfigMap as links into a directory that a link points to, and updates it by swapping that link.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_config_map_that_is_swapped_is_noticed() {
+        use std::os::unix::fs::symlink;
+        let mount = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| mount.path().join(name);
+        for (version, rules) in [("..v1", "[]"), ("..v2", "[{ name: a, action: deny }]")] {
+            fs::create_dir(at(version)).expect("writable");
+            fs::write(at(version).join("a.yaml"), format!("rules: {rules}")).expect("writable");
+        }
+        symlink("..v1", at("..data")).expect("linkable");
+        symlink("..data/a.yaml", at("a.yaml")).expect("linkable");
+        let rules = Arc::new(Rules::load(mount.path(), LoadOptions::default()).expect("valid rules"));
+        let _task = rules.watch(CancellationToken::new()).expect("watchable");
+
+        symlink("..v2", at("..data_tmp")).expect("linkable");
+        fs::rename(at("..data_tmp"), at("..data")).expect("renamable");
+        until("reload after the swap", || rules.current().rules().len() == 1).await;
+    }
+
+    /// The watch stayed with the old directory, so that no later change was ever noticed.
+    #[tokio::test]
+    async fn a_directory_that_was_replaced_is_watched_anew() {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let directory = parent.path().join("rules");
+        let write = |text: &str| {
+            fs::create_dir_all(&directory).expect("writable");
+            fs::write(directory.join("a.yaml"), text).expect("writable");
+        };
+        write("rules: []");
+        let rules = Arc::new(Rules::load(&directory, LoadOptions::default()).expect("valid rules"));
+        let _task = rules.watch(CancellationToken::new()).expect("watchable");
+
+        fs::rename(&directory, parent.path().join("old")).expect("renamable");
+        until("the directory is missed", || rules.last_failure().is_some()).await;
+        write("rules: [{ name: one, action: allow }]");
+        until("the new directory is read", || rules.current().rules().len() == 1).await;
+        write("rules: [{ name: one, action: allow }, { name: two, action: allow }]");
+        until("the new directory is watched", || rules.current().rules().len() == 2).await;
     }
 
     #[test]
