@@ -50,7 +50,8 @@ fn fixed_window(
     let ends_at_ms = match slot.get().and_then(|stored| stored.expires_at_ms()) {
         // The engine keeps a key throughout the millisecond of its deadline; the next window begins after that.
         Some(deadline_ms) => deadline_ms.saturating_add(1),
-        None => now.ms().saturating_add(window_ms),
+        // Never early: the current millisecond counts as over.
+        None => now.ceil_ms().saturating_add(window_ms),
     };
     let next = used.saturating_add(request.cost);
     let allowed = next <= request.limit;

@@ -9,8 +9,8 @@ use acteon_engine::{Engine, EngineConfig};
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::key::Companion;
 use acteon_state_core::{
-    ClaimDue, Condition, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, Schedule, StateKey, StateStore,
-    TransactOp,
+    ClaimDue, Condition, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, RateLimit, Schedule, StateKey,
+    StateStore, TransactOp,
 };
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 
@@ -134,6 +134,20 @@ async fn two_prefixes_on_one_engine_do_not_meet() {
     assert!(two.get(&key("a"), Get::default()).await.unwrap().is_none());
     let config = MemoryConfig { memory_bytes_max: Some(1), ..MemoryConfig::default() };
     assert_eq!(MemoryStore::over(engine, &config, clock()).unwrap_err().kind(), ErrorKind::Config);
+}
+
+/// The window was counted from the beginning of the millisecond in which it began, and ended up to a millisecond early.
+#[tokio::test]
+async fn fixed_window_lasts_its_whole_time() {
+    let clock = Arc::new(ManualClock::new(1_700_000_000_000_900));
+    let store = MemoryStore::open_with_clock(&MemoryConfig::default(), clock.clone()).unwrap();
+    let one_per_2_ms = || RateLimit::fixed_window(1, Duration::from_millis(2));
+    assert!(store.rate_limit(&key("a"), &one_per_2_ms()).await.unwrap().allowed);
+    clock.advance(Duration::from_micros(1_999));
+    let refused = store.rate_limit(&key("a"), &one_per_2_ms()).await.unwrap();
+    assert!(!refused.allowed);
+    clock.advance(refused.retry_after.unwrap());
+    assert!(store.rate_limit(&key("a"), &one_per_2_ms()).await.unwrap().allowed);
 }
 
 #[tokio::test]
