@@ -45,14 +45,11 @@ impl Handle {
         condition.check(&self.capabilities)?;
         let text = value_text(&self.keyspace, key);
         self.shared.engine.update(&text, now.ms(), |slot| {
-            let Some(entry) = live_entry(key, slot)? else {
-                return Ok(DeleteOutcome::Absent);
-            };
-            if !Current::read(key, slot)?.meets(key, condition)? {
-                return Ok(DeleteOutcome::NotMet(entry));
+            if Current::read(key, slot)?.meets(key, condition)? {
+                let was_there = slot.remove();
+                return Ok(if was_there { DeleteOutcome::Deleted } else { DeleteOutcome::Absent });
             }
-            slot.remove();
-            Ok(DeleteOutcome::Deleted)
+            Ok(live_entry(key, slot)?.map_or(DeleteOutcome::Absent, DeleteOutcome::NotMet))
         })
     }
 
