@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::EngineConfig;
-use crate::entry::Ref;
+use crate::entry::{Ref, is_expired};
 use crate::expire::{BLOCK_BUCKETS, ExpireReport};
 use crate::index::OrderedIndex;
 use crate::memory::Memory;
@@ -82,8 +82,16 @@ impl Engine {
         let keyspace = &*self.0;
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
-        let bucket = segment.find_live(&keyspace.context, key, hash, now_ms);
-        read(bucket.and_then(|bucket| segment.get(bucket)).map(Ref::new))
+        // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
+        match segment.table.find(hash, |entry| entry.key() == key) {
+            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => read(Some(Ref::new(entry))),
+            Some(_) => {
+                // Removes what has expired.
+                segment.find_live(&keyspace.context, key, hash, now_ms);
+                read(None)
+            }
+            None => read(None),
+        }
     }
 
     /// Runs `update` as one atomic step on `key`.

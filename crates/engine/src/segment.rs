@@ -187,9 +187,8 @@ impl Segment {
 
     /// Gives the table's memory back after most entries have gone. Moves the entries.
     pub(crate) fn shrink_if_sparse(&mut self, context: &Context) {
-        let (len, capacity) = (self.table.len(), self.table.capacity());
-        if capacity >= SHRINK_CAPACITY_MIN && len * SHRINK_SPARSENESS < capacity {
-            self.table.shrink_to(len * 2, |entry| context.hash(entry.key()));
+        if let Some(capacity) = capacity_if_sparse(self.table.len(), self.table.capacity()) {
+            self.table.shrink_to(capacity, |entry| context.hash(entry.key()));
             self.deadlines.entries_moved(self.table.num_buckets());
         }
     }
@@ -239,6 +238,11 @@ impl Segment {
     fn index_cost_bytes(&self, key: &[u8]) -> u64 {
         if self.is_indexed { index_cost_bytes(key) } else { 0 }
     }
+}
+
+/// The capacity that a table shrinks to after most of its entries have gone; `None` while it is well used.
+pub(crate) fn capacity_if_sparse(len: usize, capacity: usize) -> Option<usize> {
+    (capacity >= SHRINK_CAPACITY_MIN && len < capacity / SHRINK_SPARSENESS).then_some(len * 2)
 }
 
 /// Refuses a key that the entry layout cannot hold.

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use crate::entry::allocation_cost_bytes;
 use crate::error::EngineError;
 use crate::memory::Account;
+use crate::segment::capacity_if_sparse;
 
 /// What a field costs beyond its bytes: two boxes in a table that is two thirds full on average.
 const FIELD_COST_BYTES: u64 = 50;
@@ -102,7 +103,11 @@ impl<'a> HashMut<'a> {
 
     /// Removes `field` and returns what it held.
     pub fn remove(&mut self, field: &[u8]) -> Option<Box<[u8]>> {
-        let value = self.hash.fields.remove(field)?;
+        let fields = &mut self.hash.fields;
+        let value = fields.remove(field)?;
+        if let Some(capacity) = capacity_if_sparse(fields.len(), fields.capacity()) {
+            fields.shrink_to(capacity);
+        }
         let cost_bytes = field_cost_bytes(field, &value);
         self.account.shrink(cost_bytes);
         self.hash.cost_bytes -= cost_bytes;
@@ -161,6 +166,23 @@ mod tests {
         assert_eq!(fields.insert(b"b", b"2"), Err(EngineError::OutOfMemory));
         assert_eq!(fields.get(b"a"), Some(&b"1"[..]));
         assert_eq!(fields.len(), 1);
+    }
+
+    /// A queue that once held a million items kept a table for a million for as long as it was never quite empty.
+    #[test]
+    fn hash_gives_its_table_back_when_most_fields_have_gone() {
+        let memory = Memory::new(None);
+        let mut segment_bytes = 0;
+        let mut hash = Hash::new(SeedableRandomState::fixed());
+        let mut fields = HashMut::new(&mut hash, Account { memory: &memory, segment_bytes: &mut segment_bytes });
+        for number in 0_u32..10_000 {
+            assert_eq!(fields.insert(&number.to_le_bytes(), b""), Ok(true));
+        }
+        for number in 10_u32..10_000 {
+            assert!(fields.remove(&number.to_le_bytes()).is_some());
+        }
+        assert!((0_u32..10).all(|number| fields.get(&number.to_le_bytes()).is_some()));
+        assert!(hash.fields.capacity() < 100, "{}", hash.fields.capacity());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use crate::entry::allocation_cost_bytes;
 use crate::error::EngineError;
 use crate::memory::Account;
+use crate::segment::capacity_if_sparse;
 
 /// What a member costs beyond its bytes: the reference counts, and 24 bytes in each of two structures that are two thirds full.
 const MEMBER_COST_BYTES: u64 = 88;
@@ -109,7 +110,11 @@ impl<'a> SortedSetMut<'a> {
 
     /// Removes `member` and returns its score.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
-        let (shared, score) = self.set.scores.remove_entry(member)?;
+        let scores = &mut self.set.scores;
+        let (shared, score) = scores.remove_entry(member)?;
+        if let Some(capacity) = capacity_if_sparse(scores.len(), scores.capacity()) {
+            scores.shrink_to(capacity);
+        }
         let removed = self.set.order.remove(&Rank::new(score, shared));
         assert!(removed, "a member with a score has its place in the order");
         self.give_back(member);
@@ -243,6 +248,18 @@ mod tests {
             let left: Vec<_> = set.range(0.0..=9.0).map(|(member, _)| member[0]).collect();
             assert_eq!(left, [0, 1, 5, 6, 7, 8]);
             assert_eq!(set.remove_range(f64::NEG_INFINITY..=f64::INFINITY), 6);
+        });
+    }
+
+    #[test]
+    fn set_gives_its_table_back_when_most_members_have_gone() {
+        with_set(None, |set| {
+            for member in 0_u32..10_000 {
+                assert_eq!(set.insert(&member.to_le_bytes(), f64::from(member)), Ok(true));
+            }
+            assert_eq!(set.remove_range(10.0..=f64::INFINITY), 9_990);
+            assert!(set.set.scores.capacity() < 100, "{}", set.set.scores.capacity());
+            assert_eq!(set.remove_range(0.0..=9.0), 10);
         });
     }
 
