@@ -10,17 +10,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::action::Action;
 use crate::action::NAME_BYTES_MAX;
+use crate::outcome::Effect;
 use crate::providers::breaker::{Breaker, Phase};
 use crate::providers::config::{ConfigError, ProviderConfig, ProviderKind};
 use crate::providers::log::LogProvider;
 use crate::providers::webhook::Webhook;
 use crate::providers::{ErrorCode, ExecuteContext, Provider, ProviderError, Receipt};
+
+/// How long after the deadline a provider is given up that should have ended by itself. One that keeps to the deadline
+/// knows more about its failure, and gets to say it.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
 /// All providers, by name.
 #[derive(Debug, Default)]
@@ -92,10 +98,12 @@ impl Registry {
         })?;
         let _place = entry.place(ctx).await?;
         let permit = entry.breaker.admit(Instant::now()).map_err(|wait| entry.circuit_open(wait))?;
-        let result = entry.provider.execute(action, ctx).await;
+        let result = timeout_at(ctx.deadline + DEADLINE_GRACE, entry.provider.execute(action, ctx)).await;
+        let result = result.unwrap_or_else(|_| Err(entry.overdue()));
         match &result {
-            // The caller's doing; says nothing about the provider.
-            Err(error) if error.code == ErrorCode::Cancelled => drop(permit),
+            // Says nothing about the provider: the caller's doing, or it was never asked.
+            Err(error) if error.attempts == 0 => drop(permit),
+            Err(ProviderError { code: ErrorCode::Cancelled | ErrorCode::Unsendable, .. }) => drop(permit),
             Err(error) if error.retryable => permit.failed(Instant::now()),
             _ => permit.succeeded(),
         }
@@ -116,7 +124,13 @@ impl Entry {
         }
     }
 
-    fn circuit_open(&self, wait: std::time::Duration) -> ProviderError {
+    fn overdue(&self) -> ProviderError {
+        let message = format!("provider `{}` did not end at the deadline", self.provider.name());
+        let (code, effect) = (ErrorCode::Timeout, Effect::Unknown);
+        ProviderError { code, message, retryable: true, effect, attempts: 1 }
+    }
+
+    fn circuit_open(&self, wait: Duration) -> ProviderError {
         let message = format!(
             "provider `{}` failed too often and is left alone for another {} ms",
             self.provider.name(),
@@ -247,6 +261,16 @@ mod tests {
         let error = registry.execute(&action(), &ctx).await.expect_err("cancelled");
         assert_eq!(error.code, ErrorCode::Cancelled);
         held.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_forgets_the_deadline_is_given_up_and_its_place_is_free_again() {
+        let config = ProviderConfig { concurrency_max: Some(1), ..ProviderConfig::log("puppet") };
+        let (puppet, registry) = puppet(0, &config);
+        let error = registry.execute(&action(), &within(Duration::from_secs(1))).await.expect_err("never ends");
+        assert_eq!((error.code, error.effect, error.retryable), (ErrorCode::Timeout, Effect::Unknown, true));
+        puppet.gate.add_permits(1);
+        registry.execute(&action(), &within(Duration::from_secs(1))).await.expect("the place is free");
     }
 
     #[tokio::test(start_paused = true)]

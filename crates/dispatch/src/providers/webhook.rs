@@ -15,7 +15,7 @@
 //!
 //! # Failure
 //! The [`Effect`] is `NotApplied` only when every attempt was refused: no connection, 429, or another 4xx. After a
-//! timeout, a broken connection or a 5xx it is `Unknown`, and a receiver tells repetitions by the `Idempotency-Key`.
+//! timeout, a broken connection, a redirect or a 5xx it is `Unknown`, and a receiver tells repetitions by the `Idempotency-Key`.
 
 use std::fmt;
 use std::time::Duration;
@@ -135,8 +135,9 @@ impl Webhook {
     fn refused(&self, status: StatusCode, response: &Response) -> Failed {
         let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
         let retryable = busy || status.is_server_error();
-        // A server that failed inside may have done the work before it failed.
-        let effect = if status.is_server_error() { Effect::Unknown } else { Effect::NotApplied };
+        // A server that failed inside may have done the work before it failed, and one that redirects (303 above all) may
+        // have done it and point to the result.
+        let effect = if status.is_client_error() { Effect::NotApplied } else { Effect::Unknown };
         let hint = if status.is_redirection() { " (redirects are not followed)" } else { "" };
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         Failed {

@@ -141,6 +141,7 @@ async fn redirects_are_not_followed() {
     let (receiver, address) = Receiver::start([Answer::Redirect("/elsewhere")]).await;
     let error = send(config(address)).await.expect_err("not followed");
     assert!(error.message.contains("redirects are not followed") && !error.retryable, "{error}");
+    assert_eq!(error.effect, Effect::Unknown, "a 303 says that the work was done");
     assert_eq!(receiver.received().len(), 1);
 }
 
