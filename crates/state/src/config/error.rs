@@ -202,11 +202,11 @@ impl de::Error for ConfigError {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("expected {expected}, found {found}"))
+        Self::new(expected_but_found(expected, &found))
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::new(format!("expected {expected}, found {found}"))
+        Self::new(expected_but_found(expected, &found))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -224,6 +224,31 @@ impl de::Error for ConfigError {
     fn duplicate_field(field: &'static str) -> Self {
         Self::new(format!("the key `{field}` is given twice"))
     }
+}
+
+/// In words for people who know TOML, not the types of Rust or the terms of serde.
+fn expected_but_found(expected: &dyn de::Expected, found: &de::Unexpected<'_>) -> String {
+    let expected = match expected.to_string().as_str() {
+        "u8" => whole_number(0, u64::from(u8::MAX)),
+        "u16" => whole_number(0, u64::from(u16::MAX)),
+        "u32" => whole_number(0, u64::from(u32::MAX)),
+        "u64" | "usize" => "a whole number from 0".to_owned(),
+        "i32" => whole_number(i32::MIN, i32::MAX),
+        "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        other => other.to_owned(),
+    };
+    match found {
+        de::Unexpected::Seq => format!("expected {expected}, found a list"),
+        de::Unexpected::Map => format!("expected {expected}, found a table"),
+        found => format!("expected {expected}, found {found}"),
+    }
+}
+
+fn whole_number(least: impl fmt::Display, most: impl fmt::Display) -> String {
+    format!("a whole number from {least} to {most}")
 }
 
 #[cfg(test)]

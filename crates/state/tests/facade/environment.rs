@@ -66,11 +66,11 @@ fn a_variable_that_is_no_setting_is_named() {
         ),
         (
             [("ACTEON__SERVER__PORT", "http")],
-            "environment variable ACTEON__SERVER__PORT (server.port): expected u16, found string \"http\"",
+            "environment variable ACTEON__SERVER__PORT (server.port): expected a whole number from 0 to 65535, found string \"http\"",
         ),
         (
             [("ACTEON__SERVER__PORT", "70000")],
-            "environment variable ACTEON__SERVER__PORT (server.port): expected u16, found integer `70000`",
+            "environment variable ACTEON__SERVER__PORT (server.port): expected a whole number from 0 to 65535, found integer `70000`",
         ),
         (
             [("ACTEON__SERVER__VERBOSE", "yes")],
@@ -170,7 +170,7 @@ fn what_is_set_by_hand_wins_over_variables_and_is_named_in_errors() {
 
     document.set("server.port", "--port", 70_000).unwrap();
     let error = fault(&document).unwrap().to_string();
-    assert_eq!(error, "--port (server.port): expected u16, found integer `70000`");
+    assert_eq!(error, "--port (server.port): expected a whole number from 0 to 65535, found integer `70000`");
     let error = document.set("server.port.x", "--x", 1).unwrap_err().to_string();
     assert_eq!(error, "--x (server.port.x): `x` cannot be set: what it is in is a value, not a table");
 }

@@ -15,8 +15,8 @@ const WRONG: [(&str, &str); 33] = [
          optional, lock, layers",
     ),
     ("backend = 3", "app.toml:2: state.backend: expected a string, found integer `3`"),
-    ("optional = 'yes'", "app.toml:2: state.optional: expected a boolean, found string \"yes\""),
-    ("require = 'cas'", "app.toml:2: state.require: expected a sequence, found string \"cas\""),
+    ("optional = 'yes'", "app.toml:2: state.optional: expected true or false, found string \"yes\""),
+    ("require = 'cas'", "app.toml:2: state.require: expected a list, found string \"cas\""),
     ("require = ['cas',\n 7]", "app.toml:3: state.require[1]: expected a string, found integer `7`"),
     (
         "[state.redis]\nport = 1",
@@ -70,7 +70,7 @@ const WRONG: [(&str, &str); 33] = [
     ),
     (
         "[state.layers.circuit_breaker]\nfailures = -1",
-        "app.toml:3: state.layers.circuit_breaker.failures: expected u32, found integer `-1`",
+        "app.toml:3: state.layers.circuit_breaker.failures: expected a whole number from 0 to 4294967295, found integer `-1`",
     ),
     (
         "[state.layers.circuit_breaker]\nfailures = 0",
@@ -154,7 +154,10 @@ fn a_file_that_is_not_there_is_named() {
 fn settings_outside_of_state_have_the_same_errors() {
     for (text, expected) in [
         ("[sever]\nport = 1", "app.toml:1: sever: unknown key `sever`; did you mean `server`?"),
-        ("[server]\nport = 70000", "app.toml:2: server.port: expected u16, found integer `70000`"),
+        (
+            "[server]\nport = 70000",
+            "app.toml:2: server.port: expected a whole number from 0 to 65535, found integer `70000`",
+        ),
         ("state = 3", "app.toml:1: state: expected a table of state settings, found integer `3`"),
         (
             "[[jobs]]\nname = 'a'\n[[jobs]]\nname = 'b'\nnmae = 'c'",
@@ -298,8 +301,14 @@ async fn settings_that_redis_cannot_use_are_refused() {
             "app.toml:5: state.redis.port: the url and the field say different things; remove one",
         ),
         ("[state.redis]\nprot = 2", "app.toml:4: state.redis.prot: unknown key `prot`; did you mean `port`?"),
-        ("[state.redis]\nport = 'x'", "app.toml:4: state.redis.port: expected u16, found string \"x\""),
-        ("[state.redis]\nport = 70000", "app.toml:4: state.redis.port: expected u16, found integer `70000`"),
+        (
+            "[state.redis]\nport = 'x'",
+            "app.toml:4: state.redis.port: expected a whole number from 0 to 65535, found string \"x\"",
+        ),
+        (
+            "[state.redis]\nport = 70000",
+            "app.toml:4: state.redis.port: expected a whole number from 0 to 65535, found integer `70000`",
+        ),
         ("[state.redis]\nconnections = 0", "app.toml:4: state.redis.connections: connections 0 is out of range"),
         ("[state.redis]\nkeepalive = 30", "app.toml:4: state.redis.keepalive: `30` has no unit: write \"30s\" or "),
     ] {

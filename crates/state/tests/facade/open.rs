@@ -72,7 +72,10 @@ async fn errors_in_the_section_of_a_registered_driver_name_their_place() {
     }
     for (lines, expected) in [
         ("[state.mydb]\nshrads = 1", "app.toml:4: state.mydb.shrads: unknown key `shrads`; did you mean `shards`?"),
-        ("[state.mydb]\nshards = 'x'", "app.toml:4: state.mydb.shards: expected u32, found string \"x\""),
+        (
+            "[state.mydb]\nshards = 'x'",
+            "app.toml:4: state.mydb.shards: expected a whole number from 0 to 4294967295, found string \"x\"",
+        ),
         ("[state.mydb]", "app.toml:3: state.mydb: the key `shards` is missing"),
         ("", "state.mydb: the key `shards` is missing"),
     ] {
