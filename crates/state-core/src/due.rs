@@ -3,6 +3,25 @@
 //! # Guarantees
 //! At least once, never lost: a claim is exclusive until its visibility timeout, then the item is handed out again with
 //! a higher attempt count. Only the holder of a claim can acknowledge or extend it.
+//!
+//! # Example
+//! ```
+//! # use std::{sync::Arc, time::Duration};
+//! # use acteon_state_core::{ClaimDue, DueAt, Schedule, State, StateKey};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> acteon_state_core::Result<()> {
+//! # let state = State::new(Arc::new(acteon_state_memory::MemoryStore::default()));
+//! let queue = StateKey::new("mail", "acme", "queue", "reminders")?;
+//! let reminder = Schedule { id: "ada".into(), due_at: DueAt::After(Duration::ZERO), payload: "call back".into() };
+//! state.schedule(&queue, &reminder).await?;
+//!
+//! let claimed = state.claim_due(&queue, ClaimDue { limit: 10, visibility: Duration::from_secs(30) }).await?;
+//! for item in &claimed.items {
+//!     // A crash before the next line hands the item out again after 30 s.
+//!     println!("{}, attempt {}", item.id, item.attempt);
+//!     state.ack(&queue, item).await?;
+//! }
+//! # Ok(()) }
+//! ```
 
 use std::time::Duration;
 

@@ -19,6 +19,9 @@
 //! Each method is one atomic step of the engine, carried out by the calling thread; only a wait for a lock suspends. It needs
 //! a tokio runtime for its timer, and expired keys are removed in the background as soon as a call is made inside one.
 //!
+//! The work of a step is bounded by its arguments, with one exception: the first listing of an engine orders all of its keys, which
+//! takes the calling thread on the order of a second per million keys. List once at the start, if that matters.
+//!
 //! | file | holds |
 //! |---|---|
 //! | `config.rs` | the options |

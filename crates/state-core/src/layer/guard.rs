@@ -1,7 +1,8 @@
 //! Confines a store to a namespace, and to a tenant in it if one is named.
 //!
 //! A call about any other key is `Denied` before it reaches the backend. Listings and every key of a batch or transaction
-//! are checked. Right order: outside of everything that costs something.
+//! are checked. Right order: outside of everything that costs something. Inside of the concurrency limit,
+//! refused calls would take places from those that may pass.
 
 use std::future::{Future, ready};
 

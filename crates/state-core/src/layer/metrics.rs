@@ -7,7 +7,9 @@
 //! | `acteon_state_operations_in_flight` | gauge | backend |
 //!
 //! The outcome is one word: `applied`, `not_met`, `granted`, `busy`, …, or the kind of the error. Keys are never labels. The
-//! time of `lock_acquire` includes its wait. Right order: inside of tracing only, so that it sees what the application saw.
+//! time of `lock_acquire` includes its wait. A call whose future is dropped by its caller counts as in flight until then, and
+//! nowhere else. Right order: inside of tracing only, so that it sees what the application saw. Inside of the deadline,
+//! calls that it cuts off would be such dropped ones, and an outage would look like silence.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -73,6 +73,20 @@ impl<A: Around> Layered<A> {
 }
 
 /// The options of the standard layers; what is `None` is left out.
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use acteon_state_core::{State, layer::{Layers, retry}};
+/// # let driver = Arc::new(acteon_state_memory::MemoryStore::default());
+/// let layers = Layers {
+///     deadline: Some(Duration::from_secs(5)),
+///     retry: Some(retry::Policy::default()),
+///     attempt_timeout: Some(Duration::from_secs(2)),
+///     ..Layers::default()
+/// };
+/// let state = State::new(layers.wrap(driver));
+/// # let _ = state;
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// Counts and times calls into these metrics.

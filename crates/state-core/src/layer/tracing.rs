@@ -1,7 +1,8 @@
 //! Makes each call a span, and each failure an event in it.
 //!
 //! Spans are at debug level and carry operation, backend and outcome, never the value. The key is recorded too: traces are
-//! looked at one by one, unlike metrics, whose labels must stay few. Right order: outermost.
+//! looked at one by one, unlike metrics, whose labels must stay few. Right order: outermost. Inside of retry, each
+//! attempt would be a span of its own, and the call that the application made would be none.
 
 use std::future::Future;
 

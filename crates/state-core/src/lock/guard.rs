@@ -132,6 +132,30 @@ impl LockAttempt {
 }
 
 /// A held lock. Release it; dropping it releases it in the background, without telling whether it was still ours.
+///
+/// Work that may take longer than the lease asks for renewal, stops when the lock is lost, and fences what it writes:
+///
+/// ```
+/// # use std::{sync::Arc, time::Duration};
+/// # use acteon_state_core::{LockAttempt, LockGuard, LockOptions, Put, Result, StateKey, StateStore};
+/// # async fn work() -> &'static str { "done" }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// # let store: Arc<dyn StateStore> = Arc::new(acteon_state_memory::MemoryStore::default());
+/// # let key = StateKey::new("billing", "acme", "invoice", "7")?;
+/// let options = LockOptions::new(Duration::from_secs(10)).wait(Duration::from_secs(2)).renew().meta("node 3");
+/// match LockGuard::acquire(store.clone(), &key, &options).await? {
+///     LockAttempt::Busy(busy) => println!("try again in {:?}", busy.retry_after),
+///     LockAttempt::Acquired(guard) => tokio::select! {
+///         () = guard.lost() => println!("somebody else may hold the lock: stop"),
+///         result = work() => {
+///             // Refused if a later holder has written: a pause between the work and this line does no harm.
+///             store.put(&key, &Put::new(result).fenced_by(guard.token())).await?;
+///             guard.release().await?;
+///         }
+///     },
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct LockGuard {
     lease: Arc<Lease>,

@@ -7,8 +7,9 @@
 //! # How it works
 //! The first line is `L1 <last token> <owner of the last release, or ->`. Each further line is one holder:
 //! `<x|s|p> <permits> <token> <expires at µs> <held since µs> <owner> <meta>`. All times are the backend's clock.
-//! An owner that has released is refused from then on: a request that was delayed on a broken connection and arrives after
-//! the release of its own operation must not leave the lock held by nobody.
+//! The owner that released last is refused until another one releases: a request that was delayed on a broken connection and
+//! arrives right after the release of its own operation must not leave the lock held by nobody. One that arrives later still
+//! is granted, and its lease ends by itself.
 
 use std::time::Duration;
 
