@@ -8,6 +8,8 @@
 //! A provider's failure is an outcome. A lock that cannot be had is an error: this stage always fails closed. A lock that
 //! turns out lost at its release is logged; the work was done.
 
+use std::time::Duration;
+
 use acteon_state_core::{LockAttempt, LockGuard, LockOptions, ReleaseOutcome};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,9 @@ use crate::pipeline::Dispatcher;
 use crate::pipeline::error::DispatchError;
 use crate::providers::ExecuteContext;
 use crate::rules::{Reroute, Verdict};
+
+/// The longest time for one execution, so that a deadline can be computed from any option.
+const EXECUTE_TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Dispatcher {
     /// The outcome, and the lock to release once it was recorded.
@@ -60,7 +65,8 @@ impl Dispatcher {
 
     async fn ask_provider(&self, action: &Action, guard: &LockGuard) -> Outcome {
         let cancel = CancellationToken::new();
-        let ctx = ExecuteContext { deadline: Instant::now() + self.0.options.execute_timeout, cancel: cancel.clone() };
+        let deadline = Instant::now() + self.0.options.execute_timeout.min(EXECUTE_TIMEOUT_MAX);
+        let ctx = ExecuteContext { deadline, cancel: cancel.clone() };
         let execution = self.0.providers.execute(action, &ctx);
         tokio::pin!(execution);
         let result = tokio::select! {

@@ -33,6 +33,8 @@ pub const CONCURRENCY_DEFAULT: usize = 32;
 pub const CONCURRENCY_MAX: usize = 10_000;
 /// Largest configurable number of attempts.
 pub const ATTEMPTS_MAX: u32 = 20;
+/// Longest configurable time that a breaker stays open. Beyond it, a mistyped unit is more likely than a wish.
+pub const OPEN_FOR_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most configurable headers.
 pub const HEADERS_MAX: usize = 64;
 
@@ -186,6 +188,9 @@ impl ProviderConfig {
         if failures_max == 0 {
             return Err(self.error("breaker.failures_max is 0; allowed: at least 1"));
         }
+        if open_for.0 > OPEN_FOR_MAX {
+            return Err(self.error(format!("breaker.open_for is {open_for}; allowed: at most 1day")));
+        }
         Ok(BreakerOptions { failures_max, open_for: open_for.0 })
     }
 
@@ -222,6 +227,12 @@ impl ProviderConfig {
     }
 }
 
+impl fmt::Display for HumanDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -246,7 +257,7 @@ impl<'de> Deserialize<'de> for HumanDuration {
 
 impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(self.0))
+        serializer.collect_str(self)
     }
 }
 
@@ -302,6 +313,8 @@ breaker = { failures_max = 2 }
         let mut config = ProviderConfig::log("a");
         config.concurrency_max = Some(0);
         assert!(config.concurrency().expect_err("zero").to_string().starts_with("provider `a`: concurrency_max"));
+        config.breaker.open_for = HumanDuration(std::time::Duration::MAX);
+        assert!(config.breaker_options().expect_err("for ever").to_string().contains("at most 1day"));
         config.breaker.failures_max = 0;
         assert!(config.breaker_options().is_err());
         config.retry = Some(super::RetryConfig { attempts_max: 0, ..Default::default() });

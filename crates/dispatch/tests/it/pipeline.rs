@@ -360,6 +360,13 @@ async fn an_invalid_action_is_refused_by_its_field() {
 }
 
 #[tokio::test]
+async fn an_execution_may_be_given_all_the_time_in_the_world() {
+    let options = DispatchOptions { execute_timeout: Duration::MAX, ..DispatchOptions::default() };
+    let server = server(memory(), &Arc::new(Probe::new()), "", options);
+    assert_eq!(server.dispatch(action("k")).await.unwrap().status(), "executed");
+}
+
+#[tokio::test]
 async fn a_batch_answers_in_its_order() {
     let server = server(memory(), &Arc::new(Probe::new()), ONCE, DispatchOptions::default());
     let actions = vec![action("a"), Action { tenant: String::new(), ..action("b") }, action("c")];
