@@ -129,8 +129,14 @@ fn require(config: &StateConfig, state: &State) -> Result<()> {
         let missing = store.capabilities().require([name.as_str()]).err();
         if let Some(error) = missing {
             let reason = error.message().trim_start_matches("require: ");
+            // A driver that has not connected yet declares only what every server of its kind has.
+            let hint = if backend.optional {
+                "; if that depends on the server, it is not known while that is down, which optional = true allows"
+            } else {
+                ""
+            };
             let key = format!("require[{at}]");
-            return Err(config.error(&key, format!("{reason} (backend \"{}\")", backend.backend)).into());
+            return Err(config.error(&key, format!("{reason} (backend \"{}\"){hint}", backend.backend)).into());
         }
     }
     Ok(())

@@ -249,6 +249,12 @@ mod with_redis {
     }
 
     #[tokio::test]
+    async fn what_is_required_of_a_server_that_is_down_is_said_to_be_unknown() {
+        let error = open(&state(&format!("{NOBODY}optional = true\nrequire = ['durable']"))).await.unwrap_err();
+        assert!(error.message().contains("it is not known while that is down"), "{error}");
+    }
+
+    #[tokio::test]
     async fn an_optional_server_that_is_down_does_not_stop_the_start() {
         let config = state(&format!(
             "{NOBODY}optional = true\nrequire = ['cas', 'locks', 'shared']\nlayers.retry = 'off'\n\
