@@ -5,7 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use acteon_state::config::Document;
-use acteon_state::{Condition, Counting, Increment, LockOptions, Put, State, StateConfig, StateKey, Ttl};
+use acteon_state::{Condition, Counting, Increment, LockOptions, Put, PutOutcome, State, StateConfig, StateKey, Ttl};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -20,13 +20,13 @@ async fn run(state: &State, customer: &str, job: &str) -> Result<Ran, Box<dyn Er
     // Deduplicate: of all who submit the job, one writes this key.
     let claim = Put::new("claimed").when(Condition::Absent).ttl(Ttl::After(MINUTE));
     let claimed = StateKey::new("jobs", customer, "claim", job)?;
-    if !state.put(&claimed, &claim).await?.is_applied() {
+    let PutOutcome::Applied(claim) = state.put(&claimed, &claim).await? else {
         return Ok(Ran::Duplicate);
-    }
+    };
     // Count: at most 3 in the minute that begins with the first one. A refused job may be submitted again.
     let one = Increment::by(1).at_most(3).window(Counting::OnCreate(MINUTE));
     if !state.increment(&StateKey::new("jobs", customer, "rate", "all")?, one).await?.is_applied() {
-        state.delete(&claimed, Condition::Always).await?;
+        state.delete(&claimed, Condition::Version(claim)).await?;
         return Ok(Ran::TooMany);
     }
     // Lock: one writer, whose write is refused if it comes too late and another one has written since.
