@@ -3,7 +3,8 @@
 //! # What it promises
 //! [`Rules::current`] never waits, not even while a reload reads files: it hands out the set in force, which stays
 //! valid for as long as the caller keeps it. A reload swaps the set in one step after everything was checked. A
-//! reload that fails changes nothing, and is remembered for [`Rules::last_failure`] until one succeeds.
+//! reload that fails changes nothing, and is remembered for [`Rules::last_failure`] until one succeeds. One that finds no file
+//! at all where there were rules has failed.
 //!
 //! # How it works
 //! The set sits behind an `ArcSwap`. Reloads are serialised by a mutex, so that generations count up and a slow old
@@ -17,8 +18,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::rules::load::{LoadOptions, load_directory};
-use crate::rules::problem::LoadError;
+use crate::rules::load::{LoadOptions, load_counted, load_directory};
+use crate::rules::problem::{LoadError, Problem};
 use crate::rules::set::RuleSet;
 
 /// A handle to the rules in force, shared by evaluations, reloads and the watcher.
@@ -87,7 +88,7 @@ impl Rules {
             return Ok(self.current());
         };
         let _one_at_a_time = self.reloading.lock();
-        match load_directory(directory, self.options) {
+        match self.load_again(directory) {
             Ok(set) => {
                 let set = Arc::new(set.after(self.current.load().generation()));
                 self.current.store(Arc::clone(&set));
@@ -100,6 +101,17 @@ impl Rules {
                 Err(error)
             }
         }
+    }
+
+    /// Reads the directory, which must not have lost all of its files: that is an unmounted volume or half of a copy more
+    /// often than a wish to let everything pass.
+    fn load_again(&self, directory: &Path) -> Result<RuleSet, LoadError> {
+        let (set, files) = load_counted(directory, self.options)?;
+        if files == 0 && !self.current.load().rules().is_empty() {
+            let reason = "has no rule files any more; to run without rules, leave a file with `rules: []`";
+            return Err(LoadError { problems: vec![Problem::of_file(directory, reason)] });
+        }
+        Ok(set)
     }
 
     /// The last reload, if it failed.
@@ -144,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_lost_all_of_its_files_leaves_the_rules_in_force_as_they_were() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let file = directory.path().join("a.yaml");
+        fs::write(&file, "rules: [{ name: a, action: deny }]").expect("writable");
+        let rules = Rules::load(directory.path(), LoadOptions::default()).expect("valid rules");
+        fs::remove_file(&file).expect("removable");
+        let error = rules.reload().expect_err("nothing is left");
+        assert!(error.to_string().contains("leave a file with `rules: []`"), "{error}");
+        assert_eq!(rules.current().rules().len(), 1);
+    }
+
+    #[test]
     fn fixed_rules_stay_as_they_are() {
         let text = "rules: [{ name: a, action: deny }]".to_owned();
         let set = load_text(vec![("own.yaml".into(), text)], LoadOptions::default()).expect("valid rules");
@@ -159,8 +183,8 @@ mod tests {
         fs::write(&file, "rules: [{ name: a, action: deny }]").expect("writable");
         let rules = Rules::load(directory.path(), LoadOptions::default()).expect("valid rules");
         let kept = rules.current();
-        fs::remove_file(&file).expect("removable");
-        rules.reload().expect("empty directory");
+        fs::write(&file, "rules: []").expect("writable");
+        rules.reload().expect("no rules");
         assert_eq!(kept.rules().len(), 1);
         assert!(rules.current().rules().is_empty());
     }

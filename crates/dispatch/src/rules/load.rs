@@ -44,6 +44,11 @@ pub struct LoadOptions {
 /// # Errors
 /// [`LoadError`] with every problem that was found.
 pub fn load_directory(directory: &Path, options: LoadOptions) -> Result<RuleSet, LoadError> {
+    load_counted(directory, options).map(|(set, _)| set)
+}
+
+/// [`load_directory`], and the number of files.
+pub(crate) fn load_counted(directory: &Path, options: LoadOptions) -> Result<(RuleSet, usize), LoadError> {
     let files = rule_files(directory).map_err(|error| LoadError {
         problems: vec![Problem::of_file(directory, format!("cannot be listed: {error}"))],
     })?;
@@ -59,7 +64,8 @@ pub fn load_directory(directory: &Path, options: LoadOptions) -> Result<RuleSet,
             Err(error) => problems.push(Problem::of_file(file, format!("cannot be read: {error}"))),
         }
     }
-    assemble(texts, problems, options)
+    let count = texts.len();
+    assemble(texts, problems, options).map(|set| (set, count))
 }
 
 /// Makes a rule set from texts, each with the name that problems shall be reported under.

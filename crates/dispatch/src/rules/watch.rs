@@ -188,10 +188,12 @@ mod tests {
         fs::write(&file, "rules: [{ name: one, action: allow }, { name: two, action: allow }]").expect("writable");
         until("reload after a write in place", || rules.current().rules().len() == 2).await;
 
-        fs::write(&file, "rules: [broken").expect("writable");
+        let other = directory.path().join("b.yaml");
+        fs::write(&other, "rules: [broken").expect("writable");
         until("failed reload", || rules.last_failure().is_some()).await;
         assert_eq!(rules.current().rules().len(), 2);
 
+        fs::write(&other, "rules: []").expect("writable");
         fs::remove_file(&file).expect("removable");
         until("reload after a removal", || rules.current().rules().is_empty()).await;
 
