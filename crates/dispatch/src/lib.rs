@@ -31,7 +31,7 @@
 //! | `rules/mod` | **the manual of rule files** and of their evaluation |
 //! | `rules/condition`, `field`, `effect`, `key` | what a rule can test, name, do and count by |
 //! | `rules/shape`, `file`, `load`, `problem`, `suggest` | from YAML to checked rules, and the report of what is wrong |
-//! | `rules/set`, `evaluate`, `merge_patch` | the immutable rule set, and applying it to an action |
+//! | `rules/set`, `evaluate`, `verdict`, `merge_patch` | the immutable rule set, and applying it to an action |
 //! | `rules/handle`, `watch` | the set in force, and its replacement while running |
 //! | `providers/mod` | the trait to implement, and its errors |
 //! | `providers/config`, `secret` | the `[[providers]]` section |

@@ -50,10 +50,11 @@ mod problem;
 mod set;
 mod shape;
 mod suggest;
+mod verdict;
 pub mod watch;
 
-pub use evaluate::{Decision, Dedup, Reroute, RuleTrace, Throttle, TraceStep, Verdict};
 pub use handle::{ReloadFailure, Rules};
 pub use load::{LoadOptions, load_directory, load_text};
 pub use problem::{LoadError, Problem};
 pub use set::{DefaultDecision, Rule, RuleSet, RuleSummary};
+pub use verdict::{Decision, Dedup, Reroute, RuleTrace, Throttle, TraceStep, Verdict};
