@@ -22,10 +22,10 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-/// How long a claim that could not be settled is tried again: longer than a restart or a failover of a store.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long what could not be settled is tried again: longer than a restart or a failover of a store.
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// The pause between two such attempts.
-const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How often one write looks again at what is there. The second look is right unless a renewal comes in between.
 const LOOKS_MAX: usize = 4;
 

@@ -110,7 +110,8 @@ impl Dispatcher {
         stream::iter(dispatches).buffered(self.0.options.batch_concurrency.max(1)).collect().await
     }
 
-    /// Waits until nothing is under way any more, or `patience` is over. Returns whether all was finished.
+    /// Waits until nothing is under way any more, or `patience` is over. Returns whether all was finished. A worker is under
+    /// way until it is cancelled.
     pub async fn drain(&self, patience: Duration) -> bool {
         self.0.tasks.close();
         tokio::time::timeout(patience, self.0.tasks.wait()).await.is_ok()

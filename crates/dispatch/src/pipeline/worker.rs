@@ -25,6 +25,7 @@ use crate::action::Action;
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
+use crate::pipeline::claim::{SETTLE_PATIENCE, SETTLE_PAUSE};
 use crate::pipeline::deduplicate;
 use crate::pipeline::error::DispatchError;
 use crate::pipeline::schedule::Deferred;
@@ -98,8 +99,19 @@ impl Dispatcher {
             Verdict::GiveUp(_) => "given_up",
         };
         self.0.metrics.record_delivery(word);
-        if let Err(error) = self.settle(&queue, &item, verdict).await {
-            tracing::warn!(item = item.id, %error, "a delivered action was not settled; it will be delivered again");
+        if tokio::time::timeout(SETTLE_PATIENCE, self.settle_patiently(&queue, &item, &verdict)).await.is_err() {
+            tracing::warn!(item = item.id, "a delivered action was not settled; it will be delivered again");
+        }
+    }
+
+    /// Settles as soon as the store answers: what was executed must not come back because the store was away for a moment.
+    async fn settle_patiently(&self, queue: &StateKey, item: &DueItem, verdict: &Verdict) {
+        while let Err(error) = self.settle(queue, item, verdict).await {
+            tracing::warn!(item = item.id, %error, "a delivered action is not settled yet");
+            if !error.is_retryable() {
+                return;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
         }
     }
 
@@ -179,7 +191,7 @@ impl Dispatcher {
         }
     }
 
-    async fn settle(&self, queue: &StateKey, item: &DueItem, verdict: Verdict) -> Result<(), DispatchError> {
+    async fn settle(&self, queue: &StateKey, item: &DueItem, verdict: &Verdict) -> Result<(), DispatchError> {
         let failed = DispatchError::state("settle");
         let state = &self.0.state;
         match verdict {
@@ -194,7 +206,7 @@ impl Dispatcher {
             }
             Verdict::GiveUp(reason) => {
                 tracing::error!(item = item.id, attempt = item.attempt, reason, "a scheduled action is given up");
-                self.put_aside(item, &reason).await?;
+                self.put_aside(item, reason).await?;
                 state.ack(queue, item).await.map_err(failed)?;
             }
         }

@@ -263,6 +263,28 @@ async fn waiting_for_a_busy_lock_uses_up_no_attempts() {
     assert!(dead_ids(&dispatcher).await.is_empty());
 }
 
+/// A delivery whose acknowledgement met an outage was delivered again, though it was known to be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_acknowledged_after_an_outage() {
+    let mut options = quick();
+    options.worker.visibility = Duration::from_secs(60);
+    let Server { dispatcher, trouble, puppet } = server("", Trouble::default(), options);
+    let only = action(json!({"work_ms": 100}));
+    dispatcher.dispatch(in_ms(&only, 10)).await.unwrap();
+    let cancel = CancellationToken::new();
+    dispatcher.spawn_worker(cancel.clone());
+    until("the work has begun", async || puppet.begun.load(Ordering::SeqCst) == 1).await;
+    trouble.outage.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    trouble.outage.store(false, Ordering::SeqCst);
+    cancel.cancel();
+    assert!(dispatcher.drain(PATIENCE).await);
+    assert_eq!(puppet.count(&only), 1);
+    let queue = StateKey::new("acteon", "dispatch", "queue", "scheduled").unwrap();
+    let id = format!("demo/acme/{}#4.4", only.id);
+    assert!(!dispatcher.state().cancel(&queue, &id).await.unwrap(), "it is still in the queue");
+}
+
 /// A worker that was stopped in the middle of a claim left its items claimed by nobody until their visibility ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_claimed_at_shutdown_is_delivered_before_the_drain_ends() {
