@@ -54,10 +54,11 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// The fence of an entry survives writes with other conditions: only a delete, a take or expiry forgets it.
     async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome>;
 
-    /// Deletes an entry if the condition holds. `Absent` as a condition is `Invalid`.
+    /// Deletes an entry if the condition holds. `Absent` as a condition is `Invalid`. `Always` and `Present` ask nothing of
+    /// what is stored, so they also delete what does not parse.
     async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome>;
 
-    /// Reads and deletes in one step: of N concurrent takes one gets the entry.
+    /// Reads and deletes in one step: of N concurrent takes one gets the entry. What does not parse is `Corrupt` and stays.
     async fn take(&self, key: &StateKey) -> Result<Option<Entry>>;
 
     /// Changes the time to live without rewriting the entry or its version. `Keep` changes nothing. Returns whether there
@@ -76,6 +77,9 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>>;
 
     /// All or nothing, isolated from every other operation.
+    ///
+    /// Where the version of one of its puts is what its key holds, this request was applied before: the repetition is
+    /// `Committed` and changes nothing.
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome>;
 
     /// One page of keys.

@@ -23,7 +23,7 @@
 //! | `get` | `GET`; with ttl a script | 1 |
 //! | `put` | `SET NX GET` when absent, else a script | 1 |
 //! | `delete` | `DEL`; by version or fence a script | 1 |
-//! | `take` | `GETDEL` | 1 |
+//! | `take` | a script around `GETDEL`, which spares what does not parse | 1 |
 //! | `touch` | `PEXPIRE`, `EXISTS`, or a script | 1 |
 //! | `increment`, `rate_limit`, `transact` | a script | 1 |
 //! | `batch` | all of the above in one pipeline | 1 |

@@ -8,7 +8,8 @@
 //! # Failure
 //! A connection that breaks fails what is in flight: writes as `Unknown`, for their answers are lost. So does a timeout; the
 //! connection then stays, because the multiplexer drops late answers. A server that leaves several calls in a row without
-//! answer gets a fresh connection, since a dead peer may never close the old one.
+//! answer gets a fresh connection, since a dead peer may never close the old one. So does one that has become a replica: it would
+//! go on answering reads from what it knew.
 //!
 //! # How it works
 //! Each [`Link`] has a task that opens a connection, waits for its end, and opens the next: without end, with pauses that
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Endpoint, RedisConfig};
-use crate::connect::{Connector, Live, Opened};
+use crate::connect::{Connector, Health, Live, Opened};
 use crate::error::{Access, BACKEND, from_connection, is_no_script, timeout};
 use crate::script::By;
 use crate::server::Facts;
@@ -147,9 +148,19 @@ impl Links {
 
     /// Sends commands in one go; one reply each, which may be an error of the server.
     pub(crate) async fn send_all(&self, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
+        self.send_all_until(self.deadline(), pipeline, access).await
+    }
+
+    /// The same for one of several steps that are one call.
+    pub(crate) async fn send_all_until(
+        &self,
+        deadline: Instant,
+        pipeline: &Pipeline,
+        access: Access,
+    ) -> Result<Vec<Value>> {
         let count = pipeline.len();
         let mut replies = self
-            .with_connection(self.deadline(), access, async |mut connection| {
+            .with_connection(deadline, access, async |mut connection| {
                 connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
             })
             .await?;
@@ -188,7 +199,7 @@ impl Links {
     }
 
     /// When a call that is made now must be over.
-    fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.operation_timeout
     }
 
@@ -208,11 +219,13 @@ impl Links {
         match tokio::time::timeout_at(deadline, send(connection)).await {
             Ok(Ok(value)) => {
                 link.answered();
+                if is_demoted(&value) {
+                    link.give_up(&health);
+                }
                 Ok(value)
             }
             Ok(Err(error)) => {
-                health.set_broken();
-                link.renew.notify_one();
+                link.give_up(&health);
                 Err(from_connection(error, access))
             }
             Err(_) => {
@@ -299,6 +312,12 @@ impl Link {
         }
     }
 
+    /// Keeps calls from a connection and asks for another one.
+    fn give_up(&self, health: &Health) {
+        health.set_broken();
+        self.renew.notify_one();
+    }
+
     /// Puts a connection into use.
     fn up(&self, opened: Opened) -> AbortOnDropHandle<()> {
         self.unanswered.store(0, Ordering::Relaxed);
@@ -371,6 +390,18 @@ impl Link {
     fn pause(&self, failures: u32) -> Duration {
         let doubled = RECONNECT_DELAY_MIN.saturating_mul(1 << failures.min(20));
         doubled.min(self.delay_max).mul_f64(rand::random::<f64>())
+    }
+}
+
+/// Whether the server has become a replica. It does not close connections when it does, and goes on answering reads, from
+/// what it knew; the next connection leads to the new primary where the address does, and is refused until then.
+fn is_demoted(reply: &Value) -> bool {
+    match reply {
+        Value::ServerError(error) => error.code() == "READONLY",
+        Value::Array(replies) => {
+            replies.iter().any(|reply| matches!(reply, Value::ServerError(_)) && is_demoted(reply))
+        }
+        _ => false,
     }
 }
 

@@ -75,7 +75,9 @@ pub(crate) fn time_us(reply: Value) -> Result<u64> {
         let text = text(next(&mut parts)?)?;
         text.parse().map_err(|_| unexpected(&Value::SimpleString(text)))
     };
-    Ok(part()? * 1_000_000 + part()?)
+    let (seconds, micros) = (part()?, part()?);
+    let total_us = seconds.checked_mul(1_000_000).and_then(|seconds_us| seconds_us.checked_add(micros));
+    total_us.ok_or_else(|| unexpected(&Value::Array(Vec::new())))
 }
 
 /// The entry that these bytes are the record of.
@@ -99,4 +101,24 @@ pub(crate) fn entry_or_nil(key: &StateKey, reply: Value) -> Result<Option<Entry>
 /// What is stored is neither a value nor a counter of ours.
 pub(crate) fn corrupt(key: &StateKey) -> Error {
     Error::corrupt(key, "what is stored is neither a value nor a counter: something else writes under this prefix")
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::time_us;
+
+    #[test]
+    fn a_time_out_of_range_is_an_error() {
+        let time = |seconds: &str, micros: &str| {
+            time_us(Value::Array([seconds, micros].map(|part| Value::BulkString(part.into())).to_vec()))
+        };
+        assert_eq!(time("1763672172", "25").unwrap(), 1_763_672_172_000_025);
+        for (seconds, micros) in
+            [("18446744073709551615", "0"), ("18446744073709", "18446744073709551615"), ("-1", "0")]
+        {
+            assert!(time(seconds, micros).is_err(), "{seconds} {micros}");
+        }
+    }
 }

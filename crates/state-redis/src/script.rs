@@ -53,6 +53,7 @@ const LOCK: &str = include_str!("scripts/part_lock.lua");
 pub(crate) static GET_TTL: Script = Script::new(READS, &[], include_str!("scripts/get_ttl.lua"));
 pub(crate) static PUT: Script = Script::new(WRITES, &[RECORD, CONDITION, WRITE], include_str!("scripts/put.lua"));
 pub(crate) static DELETE: Script = Script::new(FREES, &[RECORD, CONDITION], include_str!("scripts/delete.lua"));
+pub(crate) static TAKE: Script = Script::new(FREES, &[RECORD], include_str!("scripts/take.lua"));
 pub(crate) static PERSIST: Script = Script::new(FREES, &[], include_str!("scripts/persist.lua"));
 pub(crate) static INCREMENT: Script = Script::new(WRITES, &[RECORD, ADD], include_str!("scripts/increment.lua"));
 pub(crate) static RATE_FIXED: Script = Script::new(WRITES, &[], include_str!("scripts/rate_fixed.lua"));
@@ -73,10 +74,11 @@ pub(crate) static LOCK_FORCE_RELEASE: Script =
     Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_force_release.lua"));
 
 /// Every script: what is loaded when a connection opens.
-pub(crate) static ALL: [&Script; 19] = [
+pub(crate) static ALL: [&Script; 20] = [
     &GET_TTL,
     &PUT,
     &DELETE,
+    &TAKE,
     &PERSIST,
     &INCREMENT,
     &RATE_FIXED,

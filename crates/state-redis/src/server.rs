@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     /// Such as `7.0.15`; `None` when it would not say.
     pub(crate) version: Option<String>,
     pub(crate) is_replica: bool,
+    /// What it is instead of standalone: `cluster` or `sentinel`.
+    pub(crate) other_mode: Option<String>,
     /// `maxmemory-policy`, when it is known.
     pub(crate) eviction: Option<String>,
     /// Whether memory is limited at all; without a limit nothing is evicted.
@@ -63,6 +65,7 @@ impl Facts {
         Self {
             version: None,
             is_replica: false,
+            other_mode: None,
             eviction: None,
             memory_limited: false,
             durability: Durability::None,
@@ -77,6 +80,9 @@ impl Facts {
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         facts.version = field("redis_version").map(str::to_owned);
         facts.is_replica = field("role") == Some("slave");
+        // Valkey may call it by its own name.
+        let mode = field("redis_mode").or_else(|| field("server_mode"));
+        facts.other_mode = mode.filter(|mode| *mode != "standalone").map(str::to_owned);
         facts.eviction = field("maxmemory_policy").map(str::to_owned);
         facts.memory_limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
         let fsync = answers.get(1).and_then(setting);
@@ -94,13 +100,17 @@ impl Facts {
     /// Refuses a server that cannot do what we need.
     ///
     /// # Errors
-    /// `Config` for a version below 7.0, `Failover` for a replica.
+    /// `Config` for a version below 7.0, a node of a cluster or a sentinel; `Failover` for a replica.
     pub(crate) fn check(&self) -> Result<()> {
         if let Some(version) = &self.version
             && parse_version(version).is_some_and(|version| version < VERSION_MIN)
         {
             return Err(Error::config(format!("the server is Redis {version}; needed is 7.0 or newer, or Valkey"))
                 .on_backend(BACKEND));
+        }
+        if let Some(mode) = &self.other_mode {
+            let message = format!("the server runs in {mode} mode; connect to a standalone server");
+            return Err(Error::config(message).on_backend(BACKEND));
         }
         if self.is_replica {
             let message = "the server is a replica, which cannot be written to; connect to the primary";
@@ -257,6 +267,20 @@ mod tests {
         assert_eq!(old.check().unwrap_err().kind(), ErrorKind::Config);
         let replica = Facts::read(&answers("redis_version:7.2.4\nrole:slave\n", "always"));
         assert_eq!(replica.check().unwrap_err().kind(), ErrorKind::Failover);
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_and_a_sentinel_are_refused() {
+        for info in [
+            "redis_version:7.0.15\nredis_mode:cluster\nrole:master\n",
+            "redis_version:7.2.4\nserver_mode:cluster\nrole:master\n",
+            "redis_version:7.0.15\nredis_mode:sentinel\n",
+        ] {
+            let error = Facts::read(&answers(info, "always")).check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        }
+        let alone = Facts::read(&answers("redis_version:7.0.15\nredis_mode:standalone\nrole:master\n", "always"));
+        assert!(alone.check().is_ok());
     }
 
     #[test]

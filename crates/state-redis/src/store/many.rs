@@ -4,7 +4,7 @@
 //! all of its conditions before it writes anything; Redis runs the script as a whole, so nobody sees it half done.
 
 use acteon_state_core::many::{check_batch, check_transact};
-use acteon_state_core::{BatchOp, BatchReply, Error, Result, TransactOp, TransactOutcome};
+use acteon_state_core::{BatchOp, BatchReply, Error, Operation, Result, TransactOp, TransactOutcome};
 use redis::{Cmd, Pipeline, Value};
 
 use super::counter::{bound_field, increment_command, increment_reply, window_fields};
@@ -13,7 +13,7 @@ use super::value::{
     refusal, take_command, take_reply, ttl_field,
 };
 use super::{Inner, settled};
-use crate::error::{Access, is_no_script, unexpected};
+use crate::error::{Access, BACKEND, is_no_script, unexpected};
 use crate::reply;
 use crate::script::{self, By};
 
@@ -26,8 +26,9 @@ impl Inner {
         let mut replies = self.send_ops(&sent).await?.into_iter();
         let outcomes = ops.iter().zip(checks).map(|(op, check)| {
             // Only what passed its check was sent.
-            let outcome = check.and_then(|()| op_reply(op, replies.next().unwrap_or(Value::Nil)));
-            outcome.map_err(|error| error.with_key(op.key()))
+            let outcome = check.and_then(|()| op_reply(op, replies.next().unwrap_or(Ok(Value::Nil))?));
+            outcome
+                .map_err(|error| error.in_operation(Operation::Batch.as_str()).on_backend(BACKEND).with_key(op.key()))
         });
         Ok(outcomes.collect())
     }
@@ -65,22 +66,30 @@ impl Inner {
         }
     }
 
-    async fn send_ops(&self, ops: &[&BatchOp]) -> Result<Vec<Value>> {
+    /// One answer per operation. An error of the whole means that none of them was answered.
+    async fn send_ops(&self, ops: &[&BatchOp]) -> Result<Vec<Result<Value>>> {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
         let reads = ops.iter().all(|op| matches!(op, BatchOp::Get(..)));
         let access = if reads { Access::Read } else { Access::Write };
-        let mut replies = self.links.send_all(&self.pipeline(ops.iter().copied(), By::Sha), access).await?;
+        let deadline = self.links.deadline();
+        let pipeline = self.pipeline(ops.iter().copied(), By::Sha);
+        let replies = self.links.send_all_until(deadline, &pipeline, access).await?;
         let forgotten: Vec<usize> = (0..ops.len())
             .filter(|index| matches!(&replies[*index], Value::ServerError(error) if is_no_script(error)))
             .collect();
-        if !forgotten.is_empty() {
-            let again = self.pipeline(forgotten.iter().map(|index| ops[*index]), By::Source);
-            let answers = self.links.send_all(&again, access).await?;
-            for (index, answer) in forgotten.into_iter().zip(answers) {
-                replies[index] = answer;
-            }
+        let mut replies: Vec<Result<Value>> = replies.into_iter().map(Ok).collect();
+        if forgotten.is_empty() {
+            return Ok(replies);
+        }
+        let pipeline = self.pipeline(forgotten.iter().map(|index| ops[*index]), By::Source);
+        match self.links.send_all_until(deadline, &pipeline, access).await {
+            Ok(answers) => forgotten.into_iter().zip(answers).for_each(|(index, answer)| replies[index] = Ok(answer)),
+            // The others have their answers, and must not be repeated because of these.
+            Err(error) => forgotten.into_iter().for_each(|index| {
+                replies[index] = Err(Error::new(error.kind(), error.message().to_owned()).with_effect(error.effect()));
+            }),
         }
         Ok(replies)
     }
@@ -98,7 +107,7 @@ impl Inner {
             BatchOp::Get(key, get) => get_command(&self.keyspace, key, *get, by),
             BatchOp::Put(key, put) => put_command(&self.keyspace, key, put, by),
             BatchOp::Delete(key, condition) => delete_command(&self.keyspace, key, *condition, by),
-            BatchOp::Take(key) => take_command(&self.keyspace, key),
+            BatchOp::Take(key) => take_command(&self.keyspace, key, by),
             BatchOp::Increment(key, increment) => increment_command(&self.keyspace, key, increment, by),
         }
     }
@@ -124,7 +133,6 @@ fn op_reply(op: &BatchOp, reply: Value) -> Result<BatchReply> {
         BatchOp::Take(key) => take_reply(key, reply).map(BatchReply::Taken),
         BatchOp::Increment(key, _) => increment_reply(key, reply).map(BatchReply::Incremented),
     }
-    .map_err(|error: Error| error.in_operation("batch"))
 }
 
 /// The fields of one operation, as transact.lua lists them.

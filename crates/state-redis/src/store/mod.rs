@@ -15,7 +15,7 @@ use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::key::Keyspace;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics, LockState,
+    Effect, Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics, LockState,
     Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled,
     StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
@@ -118,7 +118,11 @@ impl RedisStore {
     ) -> Result<T> {
         let outcome = if self.inner.closed.is_cancelled() { Err(closed()) } else { run.await };
         outcome.map_err(|error| {
-            let error = error.in_operation(operation.as_str()).on_backend(BACKEND);
+            let mut error = error.in_operation(operation.as_str()).on_backend(BACKEND);
+            if operation.is_read() {
+                // Also where the answer made no sense.
+                error = error.with_effect(Effect::NotApplied);
+            }
             match key {
                 Some(key) => error.with_key(key),
                 None => error,

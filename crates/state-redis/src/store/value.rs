@@ -32,7 +32,7 @@ impl Inner {
     }
 
     pub(super) async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
-        let reply = self.send(&take_command(&self.keyspace, key), Access::Write).await?;
+        let reply = self.run(Access::Write, |by| take_command(&self.keyspace, key, by)).await?;
         take_reply(key, reply)
     }
 
@@ -125,7 +125,7 @@ pub(super) fn check_delete(condition: Condition) -> Result<()> {
 pub(super) fn delete_command(keyspace: &Keyspace, key: &StateKey, condition: Condition, by: By) -> Cmd {
     let text = keyspace.text(key);
     match condition {
-        // Also removes what is corrupt: a way out.
+        // Also deletes what does not parse: a way out.
         Condition::Always | Condition::Present | Condition::Absent => {
             let mut cmd = redis::cmd("DEL");
             cmd.arg(text);
@@ -158,14 +158,18 @@ pub(super) fn delete_reply(key: &StateKey, reply: Value) -> Result<DeleteOutcome
     }
 }
 
-pub(super) fn take_command(keyspace: &Keyspace, key: &StateKey) -> Cmd {
-    let mut cmd = redis::cmd("GETDEL");
+/// `GETDEL` alone would also delete what nobody could then be given.
+pub(super) fn take_command(keyspace: &Keyspace, key: &StateKey, by: By) -> Cmd {
+    let mut cmd = script::TAKE.command(by, 1);
     cmd.arg(keyspace.text(key));
     cmd
 }
 
 pub(super) fn take_reply(key: &StateKey, reply: Value) -> Result<Option<Entry>> {
-    // What does not parse was removed all the same.
+    if let Value::Int(status) = reply {
+        return Err(refusal(key, status));
+    }
+    // Should the script have taken more for a record than we do, it is gone.
     reply::entry_or_nil(key, reply).map_err(|error| error.with_effect(Effect::Unknown))
 }
 

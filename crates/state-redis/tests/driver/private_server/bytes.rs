@@ -87,12 +87,17 @@ async fn foreign_data_is_corrupt_and_can_be_deleted() {
             store.put(&key, &put.clone().if_absent()).await.unwrap_err(),
             store.put(&key, &put.clone().if_version(put.version)).await.unwrap_err(),
             store.increment(&key, Increment::by(1)).await.unwrap_err(),
+            // Nothing is removed that nobody could be given.
+            store.take(&key).await.unwrap_err(),
+            store.batch(&[BatchOp::Take(key.clone())]).await.unwrap().remove(0).unwrap_err(),
         ];
         for error in errors {
             assert_eq!((error.kind(), error.effect()), (ErrorKind::Corrupt, Effect::NotApplied), "{value:?}: {error}");
             assert_eq!(error.key(), Some(&key));
         }
+        assert_eq!(server.query(&["EXISTS", &text(&key)]).unwrap().unwrap(), "1");
         assert_eq!(store.delete(&key, Condition::Always).await.unwrap(), DeleteOutcome::Deleted);
+        assert_eq!(store.get(&key, Get::default()).await.unwrap(), None);
     }
 }
 

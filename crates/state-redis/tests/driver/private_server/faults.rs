@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use acteon_state_core::{Effect, ErrorKind, Get, Increment, Put, StateStore};
+use acteon_state_core::{BatchOp, BatchReply, Effect, ErrorKind, Get, Increment, Put, PutOutcome, StateStore};
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{Fault, FaultProxy, RedisOptions};
 use futures_util::future::join_all;
@@ -24,13 +24,49 @@ async fn scripts_that_the_server_forgot_are_loaded_again_in_mid_traffic() {
                     server.query(&["SCRIPT", "FLUSH"]).unwrap();
                 }
                 store.increment(counter, Increment::by(1)).await.unwrap();
-                let ops = [acteon_state_core::BatchOp::Increment(counter.clone(), Increment::by(1))];
+                let ops = [BatchOp::Increment(counter.clone(), Increment::by(1))];
                 assert!(store.batch(&ops).await.unwrap()[0].is_ok());
             }
         }
     });
     join_all(traffic).await;
     assert_eq!(store.get(&counter, Get::default()).await.unwrap().unwrap().value, "2000");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_cut_while_its_scripts_are_loaded_again_keeps_the_answers_it_has() {
+    let server = server();
+    let proxy = FaultProxy::start(server.address()).await.unwrap();
+    let url = format!("redis://{}", proxy.address());
+    let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    let (written, counted) = (key("written"), key("counted"));
+    server.query(&["SCRIPT", "FLUSH"]).unwrap();
+    let first_answers = "_\r\n-NOSCRIPT No matching script. Please use EVAL.\r\n";
+    proxy.set(Fault::CutReplies { after_bytes: first_answers.len() as u64 });
+    let put = Put::new("v").if_absent();
+    let ops = [BatchOp::Put(written, put.clone()), BatchOp::Increment(counted, Increment::by(1))];
+    let replies = store.batch(&ops).await.unwrap();
+    // Told as a failure of the whole, perhaps even as not applied, it would be written a second time by a retry.
+    assert_eq!(*replies[0].as_ref().unwrap(), BatchReply::Put(PutOutcome::Applied(put.version)));
+    let error = replies[1].as_ref().unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown), "{error}");
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_left_and_found_again() {
+    let server = server();
+    let store = connect(&server).await;
+    let key = key("demoted");
+    server.query(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    let error = store.put(&key, &Put::new("v")).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Failover, Effect::NotApplied), "{error}");
+    // Not one connection more to it: reads would be answered with what was true once.
+    until("reads are refused as well", || async {
+        store.get(&key, Get::default()).await.is_err_and(|error| error.kind() == ErrorKind::Failover)
+    })
+    .await;
+    server.query(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    until("the store works again", || async { store.put(&key, &Put::new("v")).await.is_ok() }).await;
 }
 
 /// Counts what callers were told.
