@@ -76,11 +76,9 @@ async fn schedule_that_does_not_fit_keeps_the_item_at_its_time() {
 async fn full_store_still_hands_out_its_work() {
     let store = bounded(4_096);
     let queue = key("queue");
+    let job = |number| Schedule { id: format!("job {number}"), due_at: DueAt::UnixMs(0), payload: "x".into() };
     let mut scheduled = 0;
-    while let Ok(_) = store
-        .schedule(&queue, &Schedule { id: format!("job {scheduled}"), due_at: DueAt::UnixMs(0), payload: "x".into() })
-        .await
-    {
+    while store.schedule(&queue, &job(scheduled)).await.is_ok() {
         scheduled += 1;
     }
     let claim = ClaimDue { limit: 1_000, visibility: Duration::from_secs(1) };
