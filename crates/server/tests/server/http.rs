@@ -45,7 +45,8 @@ async fn a_throttled_action_is_429_with_the_time_to_wait() {
     let response = server.post("/v1/dispatch", &action()).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     let seconds: u64 = response.headers()["retry-after"].to_str().expect("ASCII").parse().expect("a number");
-    assert!((1..=60).contains(&seconds), "{seconds}");
+    // 61 when all three came within the millisecond in which the window began: it lives until the end of its last one.
+    assert!((1..=61).contains(&seconds), "{seconds}");
     let (_, outcome) = read(response).await;
     assert_eq!((&outcome["status"], &outcome["limit"]), (&json!("throttled"), &json!(2)));
 }
