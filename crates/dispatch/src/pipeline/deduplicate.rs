@@ -7,7 +7,7 @@
 //!
 //! # How it works
 //! The claim is a put-if-absent of an in-flight record, so a duplicate learns the first one's outcome in the same round trip.
-//! [`claim`](super::claim) renews it for as long as the work takes, and settles it.
+//! The file `claim` renews it for as long as the work takes, and settles it.
 
 use std::sync::Arc;
 use std::time::Duration;
