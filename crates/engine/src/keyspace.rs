@@ -84,7 +84,7 @@ impl Engine {
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
         match segment.table.find(hash, |entry| entry.key() == key) {
-            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => read(Some(Ref::new(entry))),
+            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => read(Some(Ref::new(entry, key.len()))),
             Some(_) => {
                 // Removes what has expired.
                 segment.find_live(&keyspace.context, key, hash, now_ms);

@@ -62,7 +62,7 @@ impl<'a> Slot<'a> {
     #[must_use]
     pub fn get(&self) -> Option<Ref<'_>> {
         let entry = self.segment.get(self.bucket?)?;
-        (!entry.is_empty_collection()).then(|| Ref::new(entry))
+        (!entry.is_empty_collection()).then(|| Ref::new(entry, self.key.len()))
     }
 
     /// The bytes of a string, to be changed where they are; `None` if the key is absent or holds another kind.
