@@ -76,7 +76,8 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// that fails does not stop the others.
     async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>>;
 
-    /// All or nothing, isolated from every other operation.
+    /// All or nothing, isolated from every other operation. Sent again, a transaction that finds the version of one of its own
+    /// puts is `Committed` already, and changes nothing.
     ///
     /// Where the version of one of its puts is what its key holds, this request was applied before: the repetition is
     /// `Committed` and changes nothing.

@@ -47,6 +47,9 @@ impl Handle {
         let texts: Vec<KeyText> = ops.iter().map(|op| value_text(&self.keyspace, op.key())).collect();
         let keys: Vec<&[u8]> = texts.iter().map(|text| &**text).collect();
         self.shared.engine.update_many(&keys, now.ms(), |slots| {
+            if was_committed(ops, slots)? {
+                return Ok(TransactOutcome::Committed);
+            }
             let mut plans = Vec::with_capacity(ops.len());
             for (index, op) in ops.iter().enumerate() {
                 match plan(op, &slots.slot(index), now)? {
@@ -58,6 +61,18 @@ impl Handle {
             Ok(TransactOutcome::Committed)
         })
     }
+}
+
+/// Whether the same transaction, sent before, is found by the version of one of its puts: versions never repeat.
+fn was_committed(ops: &[TransactOp], slots: &mut Slots<'_>) -> Result<bool> {
+    for (index, op) in ops.iter().enumerate() {
+        if let TransactOp::Put(key, put) = op
+            && matches!(Current::read(key, &slots.slot(index))?, Current::Value { version, .. } if version == put.version)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is to be done to one key.
