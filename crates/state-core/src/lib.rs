@@ -12,7 +12,7 @@
 //! | what | where |
 //! |---|---|
 //! | keys, their text, companions | [`key`] |
-//! | values, versions, time to live, fencing tokens | [`entry`], [`write`] |
+//! | values, versions, time to live, fencing tokens | [`entry`], [`mod@write`] |
 //! | counters and rate limits | [`counter`], [`rate`] |
 //! | batches, transactions, listings | [`many`], [`scan`] |
 //! | due times | [`due`] |
