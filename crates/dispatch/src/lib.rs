@@ -34,7 +34,7 @@
 //! | `rules/set`, `evaluate`, `verdict`, `merge_patch` | the immutable rule set, and applying it to an action |
 //! | `rules/handle`, `watch` | the set in force, and its replacement while running |
 //! | `providers/mod` | the trait to implement, and its errors |
-//! | `providers/config`, `secret` | the `[[providers]]` section |
+//! | `providers/config` | the `[[providers]]` section |
 //! | `providers/registry`, `breaker` | lookup by name, concurrency limit, circuit breaker |
 //! | `providers/log`, `webhook`, `retry`, `signature` | the providers of this crate |
 //! | `pipeline/mod` | **the stages of a dispatch, in their order** |

@@ -15,15 +15,14 @@
 //! Unknown keys are refused, and so are webhook keys on a `log` provider: every option accepted is an option used.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use acteon_state::config::{HumanDuration, Secret};
+use serde::{Deserialize, Serialize};
 
 use crate::providers::breaker::BreakerOptions;
 use crate::providers::retry::RetryPolicy;
-use crate::providers::secret::Secret;
 
 /// Time for one attempt unless configured.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -103,10 +102,6 @@ pub struct BreakerConfig {
     /// For how long.
     pub open_for: HumanDuration,
 }
-
-/// A duration that is written with its unit, such as `250ms` or `1h 30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HumanDuration(pub Duration);
 
 /// A provider that cannot be made from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -227,40 +222,6 @@ impl ProviderConfig {
     }
 }
 
-impl fmt::Display for HumanDuration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl<'de> Deserialize<'de> for HumanDuration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = HumanDuration;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration with its unit, such as \"250ms\" or \"5s\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<HumanDuration, E> {
-                humantime::parse_duration(text)
-                    .map(HumanDuration)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_str(Visitor)
-    }
-}
-
-impl Serialize for HumanDuration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -304,7 +265,7 @@ breaker = { failures_max = 2 }
         let error = parse("name = \"a\"\nkind = \"log\"\ntimeuot = \"5s\"\n").expect_err("unknown key");
         assert!(error.to_string().contains("timeuot"), "{error}");
         let error = parse("name = \"a\"\nkind = \"log\"\ntimeout = 5\n").expect_err("no unit");
-        assert!(error.to_string().contains("with its unit"), "{error}");
+        assert!(error.to_string().contains("unit"), "{error}");
         assert!(parse("name = \"a\"\nkind = \"fax\"\n").is_err());
     }
 

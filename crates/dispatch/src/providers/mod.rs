@@ -13,8 +13,8 @@
 //!
 //! # How it works
 //! `config` is the `[[providers]]` section, `registry` the lookup with limit and breaker, `log` and `webhook` the
-//! providers of this crate, `retry` and `signature` the two algorithms of a webhook, `secret` a text that does not
-//! print itself. An application adds a provider of its own with [`Registry::insert`].
+//! providers of this crate, `retry` and `signature` the two algorithms of a webhook. An application adds a
+//! provider of its own with [`Registry::insert`].
 
 use std::fmt;
 
@@ -31,13 +31,11 @@ pub mod config;
 mod log;
 mod registry;
 pub mod retry;
-mod secret;
 pub mod signature;
 pub mod webhook;
 
 pub use log::LogProvider;
 pub use registry::Registry;
-pub use secret::Secret;
 pub use webhook::Webhook;
 
 /// Executes actions of any type that are addressed to it by name.

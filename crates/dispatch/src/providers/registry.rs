@@ -305,7 +305,7 @@ mod tests {
         let twice = [ProviderConfig::log("log"), ProviderConfig::log("log")];
         assert!(Registry::from_config(&twice).expect_err("twice").to_string().contains("used twice"));
         let mut foreign = ProviderConfig::log("log");
-        foreign.url = Some(super::super::Secret::new("http://localhost"));
+        foreign.url = Some(acteon_state::config::Secret::new("http://localhost"));
         let error = Registry::from_config(&[foreign]).expect_err("foreign key").to_string();
         assert!(error.contains("url can be set for kind = \"webhook\" only"), "{error}");
     }

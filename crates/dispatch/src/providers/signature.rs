@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::providers::secret::Secret;
+use acteon_state::config::Secret;
 
 /// The header with the Unix time in seconds.
 pub const TIMESTAMP_HEADER: &str = "acteon-timestamp";
@@ -33,7 +33,7 @@ pub fn sign(secret: &Secret, timestamp_s: i64, body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::sign;
-    use crate::providers::secret::Secret;
+    use acteon_state::config::Secret;
 
     #[test]
     fn signature_equals_that_of_openssl() {

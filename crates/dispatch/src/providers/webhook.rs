@@ -20,6 +20,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use acteon_state::config::Secret;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -35,7 +36,7 @@ use crate::outcome::Effect;
 use crate::providers::config::{ConfigError, HEADERS_MAX, ProviderConfig, TIMEOUT_DEFAULT};
 use crate::providers::retry::{RETRY_AFTER_MAX, RetryPolicy, parse_retry_after};
 use crate::providers::signature::{SIGNATURE_HEADER, TIMESTAMP_HEADER, sign};
-use crate::providers::{ErrorCode, ExecuteContext, Provider, ProviderError, Receipt, Secret};
+use crate::providers::{ErrorCode, ExecuteContext, Provider, ProviderError, Receipt};
 
 /// Most bytes of an answer that are read. They are stored with the outcome.
 pub const RESPONSE_BYTES_MAX: usize = 4 * 1024;
@@ -312,7 +313,8 @@ fn client(config: &ProviderConfig) -> Result<Client, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::{Secret, Webhook};
-    use crate::providers::config::{HumanDuration, ProviderConfig};
+    use crate::providers::config::ProviderConfig;
+    use acteon_state::config::HumanDuration;
 
     fn refused(config: &ProviderConfig) -> String {
         Webhook::from_config(config).expect_err("refused").to_string()

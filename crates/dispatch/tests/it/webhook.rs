@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use acteon_dispatch::providers::config::{BreakerConfig, HumanDuration, ProviderConfig, RetryConfig};
+use acteon_dispatch::providers::config::{BreakerConfig, ProviderConfig, RetryConfig};
 use acteon_dispatch::providers::signature::sign;
-use acteon_dispatch::providers::{ErrorCode, ExecuteContext, ProviderError, Receipt, Registry, Secret};
+use acteon_dispatch::providers::{ErrorCode, ExecuteContext, ProviderError, Receipt, Registry};
 use acteon_dispatch::{Action, Effect};
+use acteon_state::config::{HumanDuration, Secret};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;

@@ -11,6 +11,7 @@
 //! | file, environment, command line | [`Document`], [`mod@env`] |
 //! | durations and sizes with units | [`units`] |
 //! | secrets that do not print | [`Secret`], [`ConnectionUrl`] |
+//! | what was probably meant | [`closest`] |
 
 mod de;
 pub mod degradation;
@@ -31,6 +32,7 @@ pub use error::{ConfigError, Origin};
 pub use layers::{CircuitBreakerConfig, ConcurrencyConfig, LayersConfig, RetryConfig, Setting};
 pub use secret::{ConnectionUrl, Secret, is_secret_key};
 pub use state::{BACKEND_DEFAULT, Places, StateConfig};
+pub use suggest::closest;
 pub use units::{ByteSize, HumanDuration, UnitError};
 
 pub(crate) use de::read;

@@ -4,7 +4,8 @@
 const WRITTEN_CHARS_MAX: usize = 64;
 
 /// The closest of the allowed words, if one is close enough to be what was meant.
-pub(crate) fn closest<'a>(written: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn closest<'a>(written: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = written.chars().count();
     if length > WRITTEN_CHARS_MAX {
         return None;
