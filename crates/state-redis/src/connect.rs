@@ -26,9 +26,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Endpoint, RedisConfig, Target};
 use crate::error::{BACKEND, from_server};
+use crate::gather::Gather;
 use crate::script;
 use crate::server::{Facts, QUESTIONS, questions};
 use crate::tls;
+
+/// Requests that wait to be written together. The library's own 50 would cut what many tasks send at once into pieces.
+const REQUESTS_QUEUED: usize = 512;
 
 /// Receives what the server sends without being asked. Must not block.
 pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
@@ -74,7 +78,7 @@ pub(crate) struct Opened {
     pub(crate) facts: Facts,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Connector {
@@ -108,13 +112,14 @@ impl Connector {
     }
 
     async fn open_unbounded(&self) -> Result<Opened> {
-        let stream = self.stream().await?;
+        let stream = Gather::new(self.stream().await?);
         let on_push = self.on_push.clone();
         let health = Health::default();
         let ending = health.clone();
         let config = AsyncConnectionConfig::new()
             // Each call has its own deadline, which also covers the wait for a free place.
             .set_response_timeout(None)
+            .set_pipeline_buffer_size(REQUESTS_QUEUED)
             .set_push_sender(move |push: PushInfo| {
                 // The multiplexer's own word for the end of the connection, before it fails what is in flight.
                 if push.kind == PushKind::Disconnection {

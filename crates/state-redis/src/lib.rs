@@ -60,6 +60,7 @@ pub mod config;
 mod connect;
 mod due;
 mod error;
+mod gather;
 mod link;
 mod lock;
 mod reply;

@@ -110,13 +110,15 @@ impl RedisStore {
     }
 
     /// Runs an operation unless the store is closed, and says in its error which one it was.
-    async fn named<T>(
+    ///
+    /// Takes what makes the operation's future, since the future itself is large to move.
+    async fn named<T, F: Future<Output = Result<T>>>(
         &self,
         operation: Operation,
         key: Option<&StateKey>,
-        run: impl Future<Output = Result<T>>,
+        run: impl FnOnce() -> F,
     ) -> Result<T> {
-        let outcome = if self.inner.closed.is_cancelled() { Err(closed()) } else { run.await };
+        let outcome = if self.inner.closed.is_cancelled() { Err(closed()) } else { run().await };
         outcome.map_err(|error| {
             let mut error = error.in_operation(operation.as_str()).on_backend(BACKEND);
             if operation.is_read() {
@@ -237,63 +239,63 @@ impl StateStore for RedisStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.named(Operation::Ping, None, self.inner.ping()).await
+        self.named(Operation::Ping, None, || self.inner.ping()).await
     }
 
     async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
-        self.named(Operation::Get, Some(key), self.inner.get(key, get)).await
+        self.named(Operation::Get, Some(key), || self.inner.get(key, get)).await
     }
 
     async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome> {
-        self.named(Operation::Put, Some(key), self.inner.put(key, put)).await
+        self.named(Operation::Put, Some(key), || self.inner.put(key, put)).await
     }
 
     async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome> {
-        self.named(Operation::Delete, Some(key), self.inner.delete(key, condition)).await
+        self.named(Operation::Delete, Some(key), || self.inner.delete(key, condition)).await
     }
 
     async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
-        self.named(Operation::Take, Some(key), self.inner.take(key)).await
+        self.named(Operation::Take, Some(key), || self.inner.take(key)).await
     }
 
     async fn touch(&self, key: &StateKey, ttl: Ttl) -> Result<bool> {
-        self.named(Operation::Touch, Some(key), self.inner.touch(key, ttl)).await
+        self.named(Operation::Touch, Some(key), || self.inner.touch(key, ttl)).await
     }
 
     async fn increment(&self, key: &StateKey, increment: Increment) -> Result<IncrementOutcome> {
-        self.named(Operation::Increment, Some(key), self.inner.increment(key, &increment)).await
+        self.named(Operation::Increment, Some(key), || self.inner.increment(key, &increment)).await
     }
 
     async fn rate_limit(&self, key: &StateKey, request: &RateLimit) -> Result<Decision> {
-        self.named(Operation::RateLimit, Some(key), self.inner.rate_limit(key, request)).await
+        self.named(Operation::RateLimit, Some(key), || self.inner.rate_limit(key, request)).await
     }
 
     async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
-        self.named(Operation::Batch, None, self.inner.batch(ops)).await
+        self.named(Operation::Batch, None, || self.inner.batch(ops)).await
     }
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
-        self.named(Operation::Transact, None, self.inner.transact(ops)).await
+        self.named(Operation::Transact, None, || self.inner.transact(ops)).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {
-        self.named(Operation::Scan, None, self.inner.scan(scan)).await
+        self.named(Operation::Scan, None, || self.inner.scan(scan)).await
     }
 
     async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
-        self.named(Operation::Schedule, Some(queue), self.inner.schedule(queue, schedule)).await
+        self.named(Operation::Schedule, Some(queue), || self.inner.schedule(queue, schedule)).await
     }
 
     async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
-        self.named(Operation::Cancel, Some(queue), self.inner.cancel(queue, id)).await
+        self.named(Operation::Cancel, Some(queue), || self.inner.cancel(queue, id)).await
     }
 
     async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
-        self.named(Operation::ClaimDue, Some(queue), self.inner.claim_due(queue, claim)).await
+        self.named(Operation::ClaimDue, Some(queue), || self.inner.claim_due(queue, claim)).await
     }
 
     async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
-        self.named(Operation::Ack, Some(queue), self.inner.ack(queue, id, token)).await
+        self.named(Operation::Ack, Some(queue), || self.inner.ack(queue, id, token)).await
     }
 
     async fn extend_claim(
@@ -303,32 +305,32 @@ impl StateStore for RedisStore {
         token: ClaimToken,
         visibility: Duration,
     ) -> Result<ClaimOutcome> {
-        let extend = self.inner.extend_claim(queue, id, token, visibility);
+        let extend = || self.inner.extend_claim(queue, id, token, visibility);
         self.named(Operation::ExtendClaim, Some(queue), extend).await
     }
 
     async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
-        self.named(Operation::LockAcquire, Some(&request.key), self.inner.lock_acquire(request)).await
+        self.named(Operation::LockAcquire, Some(&request.key), || self.inner.lock_acquire(request)).await
     }
 
     async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
-        self.named(Operation::LockExtend, Some(key), self.inner.lock_extend(key, owner, lease)).await
+        self.named(Operation::LockExtend, Some(key), || self.inner.lock_extend(key, owner, lease)).await
     }
 
     async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
-        self.named(Operation::LockRelease, Some(key), self.inner.lock_release(key, owner)).await
+        self.named(Operation::LockRelease, Some(key), || self.inner.lock_release(key, owner)).await
     }
 
     async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
-        self.named(Operation::LockInspect, Some(key), self.inner.lock_inspect(key)).await
+        self.named(Operation::LockInspect, Some(key), || self.inner.lock_inspect(key)).await
     }
 
     async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
-        self.named(Operation::LockForceRelease, Some(key), self.inner.lock_force_release(key, reason)).await
+        self.named(Operation::LockForceRelease, Some(key), || self.inner.lock_force_release(key, reason)).await
     }
 
     async fn lock_list(&self, scan: &Scan) -> Result<Page<LockState>> {
-        self.named(Operation::LockList, None, self.inner.lock_list(scan)).await
+        self.named(Operation::LockList, None, || self.inner.lock_list(scan)).await
     }
 
     async fn close(&self) -> Result<()> {

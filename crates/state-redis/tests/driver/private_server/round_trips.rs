@@ -10,7 +10,7 @@ use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{Fault, FaultProxy};
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
-use super::{key, server};
+use super::{connect, key, server};
 
 /// Of each direction. Large against what a busy machine adds.
 const DELAY: Duration = Duration::from_millis(150);
@@ -89,4 +89,34 @@ async fn every_operation_takes_one_round_trip() {
     for (name, time) in times {
         assert!(time >= 2 * DELAY && time < 4 * DELAY, "{name} took {time:?}: not one round trip of {:?}", 2 * DELAY);
     }
+}
+
+/// A single worker thread: there the multiplexer is the next to run as soon as the first of many tasks has sent something.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn requests_of_many_tasks_travel_together() {
+    const TASKS: u64 = 64;
+    const CALLS: u64 = 50;
+    let server = server();
+    let store = connect(&server).await;
+    let reads = || {
+        let stats = server.query(&["INFO", "stats"]).unwrap().unwrap();
+        let field = stats.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        field.and_then(|reads| reads.trim().parse::<u64>().ok()).expect("the server counts what it reads")
+    };
+    let before = reads();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let (store, key) = (store.clone(), key("together"));
+            tokio::spawn(async move {
+                for _ in 0..CALLS {
+                    store.get(&key, Get::default()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let pieces = reads() - before;
+    assert!(pieces < TASKS * CALLS / 16, "{} calls came in {pieces} pieces", TASKS * CALLS);
 }
