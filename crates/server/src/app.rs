@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use acteon_dispatch::providers::Registry as Providers;
+use acteon_dispatch::rules::effect::Effect;
 use acteon_dispatch::rules::{LoadError, RuleSet, Rules};
 use acteon_dispatch::{DispatchMetrics, Dispatcher};
 use acteon_state::core::layer::metrics::StoreMetrics;
@@ -88,6 +89,7 @@ impl App {
     pub async fn open(config: &Config) -> Result<Self, StartError> {
         let rules = Arc::new(load_rules(config).await?);
         let providers = Arc::new(make_providers(config).await?);
+        check_reroutes(&rules.current(), &providers)?;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let dispatch_metrics = DispatchMetrics::register(&mut registry);
@@ -180,7 +182,12 @@ impl App {
         let rules = Arc::clone(self.rules());
         let result = blocking(move || rules.reload()).await;
         match &result {
-            Ok(set) => info!(asked_by, rules = set.rules().len(), generation = set.generation(), "rules reloaded"),
+            Ok(set) => {
+                info!(asked_by, rules = set.rules().len(), generation = set.generation(), "rules reloaded");
+                for problem in lost_reroutes(set, &self.0.providers) {
+                    warn!(%problem, "a rule sends actions to a provider that does not exist; they will fail");
+                }
+            }
             Err(problems) => error!(asked_by, %problems, "rules not reloaded; the old ones stay in force"),
         }
         result
@@ -268,6 +275,28 @@ async fn load_rules(config: &Config) -> Result<Rules, StartError> {
             return failed;
         }
         failed.with_hint("the path is relative to the working directory; set `directory` in [rules], or create it")
+    })
+}
+
+/// A rule that sends actions to nobody would fail each of them, at the moment when it is needed.
+fn check_reroutes(rules: &RuleSet, providers: &Providers) -> Result<(), StartError> {
+    let problems: Vec<String> = lost_reroutes(rules, providers).collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<&str> = providers.describe().map(|(name, ..)| name).collect();
+    let hint = format!("there are the providers {}; add a [[providers]] section for the others", known.join(", "));
+    Err(StartError::because("rules send actions to providers that do not exist", problems.join("\n")).with_hint(hint))
+}
+
+/// The enabled rules that reroute to a provider that does not exist, each with its place.
+fn lost_reroutes<'a>(rules: &'a RuleSet, providers: &'a Providers) -> impl Iterator<Item = String> + 'a {
+    rules.rules().iter().filter(|rule| rule.enabled).filter_map(|rule| match &rule.effect {
+        Effect::Reroute { provider } if !providers.contains(provider) => {
+            let (file, line, name) = (rule.file.display(), rule.line, &rule.name);
+            Some(format!("{file}:{line}: rule {name} reroutes to the provider {provider:?}"))
+        }
+        _ => None,
     })
 }
 

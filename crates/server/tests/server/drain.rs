@@ -68,7 +68,8 @@ async fn what_is_not_finished_in_time_is_cut_off() {
     server.signal(Signal::TERM);
     assert!(server.wait().success(), "{}", server.log());
     assert!(server.log().contains("cutting off what is under way"), "{}", server.log());
-    assert!(call.await.expect("no panic").is_err());
+    // Cut off, or told so in the last moment: never an answer as if it had been finished.
+    assert!(call.await.expect("no panic").map_or(true, |answer| answer.status().is_server_error()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +84,8 @@ async fn a_second_signal_stops_at_once() {
     server.wait_for_log("draining");
     server.signal(Signal::INT);
     assert!(server.wait().success(), "{}", server.log());
-    assert!(call.await.expect("no panic").is_err());
+    // Cut off, or told so in the last moment: never an answer as if it had been finished.
+    assert!(call.await.expect("no panic").map_or(true, |answer| answer.status().is_server_error()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,6 +87,15 @@ fn every_problem_of_the_rule_files_is_named() {
 }
 
 #[test]
+fn a_rule_that_reroutes_to_nobody_is_named() {
+    let directory = folder("[server]\nport = 0\n");
+    let rule = "rules:\n  - name: elsewhere\n    action: { reroute: { provider: hooks } }\n";
+    fs::write(directory.path().join("rules/a.yaml"), rule).expect("writable");
+    let finished = run_in(directory.path(), &[], &[]);
+    assert_refused(&finished, &["rules/a.yaml:2: rule elsewhere", "\"hooks\"", "there are the providers log"]);
+}
+
+#[test]
 fn a_missing_rules_directory_is_explained() {
     let finished = run("[server]\nport = 0\n[rules]\ndirectory = \"./rulse\"\n", &[]);
     assert_refused(&finished, &["./rulse", "working directory", "[rules]"]);
