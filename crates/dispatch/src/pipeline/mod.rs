@@ -38,6 +38,7 @@ use futures_util::stream;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::action::Action;
 use crate::outcome::Outcome;
@@ -100,7 +101,8 @@ impl Dispatcher {
     /// unknown.
     pub async fn dispatch(&self, action: Action) -> Result<Outcome, DispatchError> {
         let dispatcher = self.clone();
-        let task = self.0.tasks.spawn(async move { dispatcher.run(action).await });
+        // In the caller's span, so that its log lines carry the id of the request.
+        let task = self.0.tasks.spawn(async move { dispatcher.run(action).await }.in_current_span());
         task.await.unwrap_or_else(|error| Err(DispatchError::Panicked { message: error.to_string() }))
     }
 
