@@ -13,13 +13,14 @@
 //! Each write names the version that it expects. When that version is not there, the record that is there says whether it
 //! is ours in another version, or nothing is left of it, and the write is repeated upon that.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::{Condition, DeleteOutcome, Entry, Put, PutOutcome, Result, State, StateKey, Ttl, Version};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 /// How long what could not be settled is tried again: longer than a restart or a failover of a store.
@@ -29,12 +30,11 @@ pub(super) const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// How often one write looks again at what is there. The second look is right unless a renewal comes in between.
 const LOOKS_MAX: usize = 4;
 
-/// The right to execute the action of a key, renewed until it is settled.
+/// The right to execute the action of a key, renewed while [`Claim::keep`] is polled, until it is settled.
 #[derive(Debug)]
 pub(super) struct Claim {
     held: Arc<Held>,
     ttl: Duration,
-    renewal: AbortHandle,
 }
 
 /// What is known of a claim that may be held.
@@ -61,23 +61,31 @@ pub(super) enum Settlement {
 impl Claim {
     /// Holds a claim that was made.
     pub(super) fn new(held: Held, ttl: Duration) -> Self {
-        let held = Arc::new(held);
-        let renewal = tokio::spawn(renew(held.clone())).abort_handle();
-        Self { held, ttl, renewal }
+        Self { held: Arc::new(held), ttl }
+    }
+
+    /// Renews the claim at a third of its lease for as long as the future is polled. In the task of the work itself: a task of
+    /// its own for each action would cost more than all else that a claim costs in memory.
+    pub(super) async fn keep(&self) -> Infallible {
+        let held = &*self.held;
+        loop {
+            tokio::time::sleep(held.lease / 3).await;
+            match held.write(&held.in_flight, held.lease).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(key = %held.key, "a deduplication claim was lost while its action is being executed");
+                    return pending().await;
+                }
+                Err(error) => tracing::debug!(key = %held.key, %error, "a deduplication claim was not renewed yet"),
+            }
+        }
     }
 
     /// Settles the claim, in the background when the store does not answer at once.
     pub(super) async fn settle(self, settlement: Settlement, tasks: &TaskTracker) {
-        self.renewal.abort();
         if !self.held.settle_once(&settlement, self.ttl).await {
             settle_in_background(self.held.clone(), settlement, self.ttl, tasks);
         }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.renewal.abort();
     }
 }
 
@@ -152,20 +160,5 @@ impl Held {
             }
         }
         Ok(())
-    }
-}
-
-/// Renews a claim at a third of its lease, until it is aborted or the claim is lost.
-async fn renew(held: Arc<Held>) {
-    loop {
-        tokio::time::sleep(held.lease / 3).await;
-        match held.write(&held.in_flight, held.lease).await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::warn!(key = %held.key, "a deduplication claim was lost while its action is being executed");
-                return;
-            }
-            Err(error) => tracing::debug!(key = %held.key, %error, "a deduplication claim was not renewed yet"),
-        }
     }
 }

@@ -56,7 +56,7 @@ impl Dispatcher {
     async fn lock(&self, action: &Action) -> Result<LockGuard, DispatchError> {
         let failed = DispatchError::state("lock");
         let key = keys::action_lock(action).map_err(&failed)?;
-        let options = LockOptions::new(self.0.options.lock_lease).wait(self.0.options.lock_wait).renew();
+        let options = LockOptions::new(self.0.options.lock_lease).wait(self.0.options.lock_wait);
         match self.0.state.lock(&key, &options).await.map_err(failed)? {
             LockAttempt::Acquired(guard) => Ok(guard),
             LockAttempt::Busy(_) => Err(DispatchError::Busy { action_id: action.id.clone() }),
@@ -71,7 +71,7 @@ impl Dispatcher {
         tokio::pin!(execution);
         let result = tokio::select! {
             result = &mut execution => result,
-            () = guard.lost() => {
+            () = guard.keep(self.0.options.lock_lease) => {
                 cancel.cancel();
                 execution.await
             }

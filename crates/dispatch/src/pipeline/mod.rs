@@ -32,7 +32,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acteon_state_core::State;
+use acteon_state_core::{LockGuard, State};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use jiff::Timestamp;
@@ -148,13 +148,13 @@ impl Dispatcher {
             Deduplicated::First(claim) => claim,
             Deduplicated::Duplicate(outcome) => return Ok(outcome),
         };
-        let result = match self.throttle(&verdict).await {
-            Ok(Some(throttled)) => Ok((throttled, None)),
-            Ok(None) => match schedule::due(&verdict.action, delay, Timestamp::now()) {
-                Some(due) => self.schedule(&verdict, due).await.map(|scheduled| (scheduled, None)),
-                None => self.execute(&verdict).await.map(|(outcome, guard)| (outcome, Some(guard))),
+        let work = self.run_claimed(&verdict, delay);
+        let result = match &claim {
+            None => work.await,
+            Some(claim) => tokio::select! {
+                result = work => result,
+                never = claim.keep() => match never {},
             },
-            Err(error) => Err(error),
         };
         let (result, guard) = match result {
             Ok((outcome, guard)) => (Ok(outcome), guard),
@@ -163,5 +163,20 @@ impl Dispatcher {
         // Neither waits for the other: one round trip where the store takes both at once.
         tokio::join!(self.settle_claim(claim, &result), self.release(guard));
         result
+    }
+
+    /// The stages between a claim and its settlement. The outcome, and the lock to release once it was recorded.
+    async fn run_claimed(
+        &self,
+        verdict: &Verdict,
+        delay: Duration,
+    ) -> Result<(Outcome, Option<LockGuard>), DispatchError> {
+        if let Some(throttled) = self.throttle(verdict).await? {
+            return Ok((throttled, None));
+        }
+        match schedule::due(&verdict.action, delay, Timestamp::now()) {
+            Some(due) => self.schedule(verdict, due).await.map(|scheduled| (scheduled, None)),
+            None => self.execute(verdict).await.map(|(outcome, guard)| (outcome, Some(guard))),
+        }
     }
 }

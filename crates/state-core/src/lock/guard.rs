@@ -286,6 +286,15 @@ impl LockGuard {
         async move { lease.watch().await }
     }
 
+    /// Extends the lease by `lease` again and again, as [`LockOptions::renew`] does, for as long as the future is polled, without
+    /// a task of its own: for work that is awaited in the same place. Completes when the lock is lost or about to be, and
+    /// never before; then it makes [`lost`](Self::lost) superfluous.
+    ///
+    /// Dropping the future ends the renewal; the guard stays.
+    pub fn keep(&self, lease: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
+        Renewal { lease: self.lease.clone(), every: lease, heartbeat: None }.run()
+    }
+
     /// Moves the end of the lease to `lease` from now. On `Lost` the guard is lost. The hold limit, if any, stays.
     ///
     /// Dropping the future may leave the lease extended without our knowing: our own deadline stays where it was.
