@@ -2,7 +2,10 @@
 //!
 //! The multiplexer is woken by the first of many tasks that have something to send, and would write that one request by
 //! itself: a system call here, one more at the server, and a packet, for each. So a write steps back once, behind the tasks
-//! that are ready to run, and takes along what they send. That needs no timer, and nothing waits when nothing else is ready.
+//! that are ready to run, and takes along what they send. That needs no timer.
+//!
+//! A task that is alone has nothing to wait for, and stepping back could wake another thread for nothing. So a write steps
+//! back only where the last one gained by it, or where an earlier one is still unanswered: then there is somebody else.
 //!
 //! Nagle's algorithm would gather as well, but holds small requests back for as long as the server takes to acknowledge what
 //! was sent before: up to 40 ms when it is busy with a slow command.
@@ -19,26 +22,34 @@ const ENOUGH_BYTES: usize = 8 * 1024;
 /// See the module.
 pub(crate) struct Gather<S> {
     stream: S,
-    /// Whether this write has stepped back.
-    has_stepped_back: bool,
+    /// How many bytes there were when this write stepped back; `None` when it did not.
+    before: Option<usize>,
+    /// Whether the last write that stepped back found more bytes afterwards.
+    has_paid: bool,
+    /// Whether something was read since the last write.
+    is_answered: bool,
 }
 
 impl<S> Gather<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, has_stepped_back: false }
+        Self { stream, before: None, has_paid: false, is_answered: true }
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.has_stepped_back && bytes.len() < ENOUGH_BYTES {
-            self.has_stepped_back = true;
+        let is_alone = self.is_answered && !self.has_paid;
+        if self.before.is_none() && !is_alone && bytes.len() < ENOUGH_BYTES {
+            self.before = Some(bytes.len());
             // A task that wakes itself goes to the end of the queue.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        self.has_stepped_back = false;
+        if let Some(before) = self.before.take() {
+            self.has_paid = bytes.len() > before;
+        }
+        self.is_answered = false;
         Poll::Ready(written)
     }
 
@@ -53,30 +64,49 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, bytes)
+        let filled_before = bytes.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, bytes);
+        self.is_answered |= bytes.filled().len() > filled_before;
+        read
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 
     use super::{ENOUGH_BYTES, Gather};
 
-    #[tokio::test]
-    async fn a_small_write_lets_ready_tasks_go_first_and_a_large_one_does_not() {
-        let (ours, mut theirs) = duplex(2 * ENOUGH_BYTES);
-        let mut gather = Gather::new(ours);
-        let others = Arc::new(AtomicUsize::new(0));
-        for (bytes, others_ran) in [(1, 1), (1, 2), (ENOUGH_BYTES, 2)] {
-            let ran = others.clone();
-            tokio::spawn(async move { ran.fetch_add(1, Ordering::Relaxed) });
-            gather.write_all(&vec![b'x'; bytes]).await.unwrap();
-            assert_eq!(others.load(Ordering::Relaxed), others_ran);
-            theirs.read_exact(&mut vec![0; bytes]).await.unwrap();
+    /// Whether the bytes were written rather than held back.
+    fn is_written(gather: &mut Gather<DuplexStream>, bytes: &[u8]) -> bool {
+        match pin!(gather).poll_write(&mut Context::from_waker(Waker::noop()), bytes) {
+            Poll::Ready(written) => written.unwrap() == bytes.len(),
+            Poll::Pending => false,
         }
+    }
+
+    async fn answer(gather: &mut Gather<DuplexStream>, theirs: &mut DuplexStream) {
+        theirs.write_all(b"answer").await.unwrap();
+        let mut bytes = [0; 16];
+        let read = pin!(gather).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut bytes));
+        assert!(read.is_ready());
+    }
+
+    #[tokio::test]
+    async fn writes_step_back_only_where_others_may_join_them() {
+        let (ours, mut theirs) = duplex(4 * ENOUGH_BYTES);
+        let mut gather = Gather::new(ours);
+        assert!(is_written(&mut gather, b"alone"));
+        assert!(!is_written(&mut gather, b"beside one that waits"));
+        assert!(is_written(&mut gather, b"beside one that waits, joined by another"));
+        answer(&mut gather, &mut theirs).await;
+        assert!(!is_written(&mut gather, b"after one that was joined"));
+        assert!(is_written(&mut gather, b"after one that was joined"));
+        answer(&mut gather, &mut theirs).await;
+        assert!(is_written(&mut gather, b"after one that nobody joined"));
+        assert!(is_written(&mut gather, &[b'x'; ENOUGH_BYTES]), "as large as it needs to be");
     }
 }
