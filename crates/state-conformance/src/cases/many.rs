@@ -235,6 +235,28 @@ async fn m2_failing_operation_applies_nothing(lab: Lab) -> Verdict {
     Ok(())
 }
 
+/// A transaction that is sent again, since its answer was lost, finds its own version: it is committed, once.
+async fn m2_repeated_transaction_is_applied_once(lab: Lab) -> Verdict {
+    let [value, counter] = ["value", "counter"].map(|id| lab.key(id));
+    let mut ops = vec![TransactOp::Put(value.clone(), Put::new("x").if_absent())];
+    if several(&lab) {
+        ops.insert(0, TransactOp::Check(lab.key("guard"), Condition::Absent));
+        ops.insert(0, TransactOp::Increment(counter.clone(), Increment::by(2).at_most(2)));
+    }
+    committed(&lab, "the first time", &ops).await?;
+    if several(&lab) {
+        // What held the first time need not hold any more.
+        lab.write(&lab.key("guard"), "x").await?;
+    }
+    let again = lab.b.transact(&ops).await?;
+    equal("the second time", "outcome of the transaction", &again, &TransactOutcome::Committed)?;
+    if several(&lab) {
+        let stored = present(&counter, "counter", lab.read(&counter).await?)?;
+        equal(&counter, "counter", &stored.value, &"2".into())?;
+    }
+    present(&value, "value", lab.read(&value).await?).map(|_| ())
+}
+
 /// Requests that mean nothing are refused before anything happens.
 async fn m2_nonsense_is_refused(lab: Lab) -> Verdict {
     let key = lab.key("nonsense");
@@ -314,6 +336,7 @@ pub(crate) const CASES: &[Case] = &[
     case!("M2", m2_refused_transaction_changes_nothing, [Need::Has("transact")]),
     case!("M2", m2_bounds_refuse_a_transaction, [Need::Has("transact"), Need::Has("counters")]),
     case!("M2", m2_failing_operation_applies_nothing, [Need::Has("transact"), Need::Has("counters")]),
+    case!("M2", m2_repeated_transaction_is_applied_once, [Need::Has("transact"), Need::Has("counters")]),
     case!("M2", m2_nonsense_is_refused, [Need::Has("transact")]),
     case!("M2", m2_largest_transaction_commits, [Need::Has("transact")]),
     case!("M2", m2_concurrent_transfers_keep_the_sum, [Need::Has("transact"), Need::Has("counters")]),
