@@ -8,7 +8,8 @@
 //! # Cancellation
 //! Dropping the future of an acquisition while its request is under way withdraws what it may have been granted, in the
 //! background. Should the same owner ask again meanwhile, its request is sent after the withdrawal was answered, so that it
-//! cannot lose its new grant to it. An acquisition that only waits holds nothing.
+//! cannot lose its new grant to it. An acquisition that only waits holds nothing. With several connections, or across the loss
+//! of one, a slow network may deliver the withdrawal before the request: then the grant ends with its lease.
 
 use std::collections::HashMap;
 use std::sync::Arc;
