@@ -9,8 +9,8 @@ use acteon_engine::{Engine, EngineConfig};
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::key::Companion;
 use acteon_state_core::{
-    ClaimDue, Condition, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, RateLimit, Schedule, StateKey,
-    StateStore, TransactOp,
+    ClaimDue, Condition, DeleteOutcome, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, RateLimit, Schedule,
+    StateKey, StateStore, TransactOp,
 };
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 
@@ -162,7 +162,7 @@ async fn queue_that_is_worked_off_leaves_no_keys() {
 }
 
 #[tokio::test]
-async fn what_others_wrote_under_our_keys_is_corrupt_and_stays() {
+async fn what_others_wrote_under_our_keys_is_corrupt_and_stays_until_it_is_deleted() {
     let store = MemoryStore::default();
     let keyspace = Keyspace::new("acteon").unwrap();
     let write = |text: String| {
@@ -179,5 +179,9 @@ async fn what_others_wrote_under_our_keys_is_corrupt_and_stays() {
     assert_eq!(store.put(&key("a"), &Put::new("x")).await.map_err(kind), Err(ErrorKind::Corrupt));
     assert_eq!(store.increment(&key("a"), Increment::by(1)).await.map_err(kind), Err(ErrorKind::Corrupt));
     assert_eq!(store.lock_inspect(&key("a")).await.map_err(kind), Err(ErrorKind::Corrupt));
-    assert_eq!(store.engine().len(), 2);
+    assert_eq!(store.take(&key("a")).await.map_err(kind), Err(ErrorKind::Corrupt));
+    assert_eq!(store.get(&key("a"), Get::default()).await.map_err(kind), Err(ErrorKind::Corrupt), "it stays");
+    assert_eq!(store.delete(&key("a"), Condition::Always).await.map_err(kind), Ok(DeleteOutcome::Deleted));
+    assert_eq!(store.get(&key("a"), Get::default()).await.map_err(kind), Ok(None));
+    assert_eq!(store.engine().len(), 1, "the lock record is still there");
 }
