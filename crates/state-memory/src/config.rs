@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use acteon_engine::EngineConfig;
 use acteon_state_core::entry::duration_ms;
+use acteon_state_core::lock::record::RETENTION_DEFAULT;
 use acteon_state_core::{Error, Keyspace, Result};
 use serde::Deserialize;
 
@@ -11,8 +12,6 @@ use serde::Deserialize;
 const VALUE_BYTES_DEFAULT: u64 = 64 << 20;
 /// The largest value that can be configured: what Redis allows for a string, so that data can move there.
 const VALUE_BYTES_CAP: u64 = 512 << 20;
-/// How long an unused lock's record is kept unless configured. The time floor of the token rule stands in afterwards.
-const LOCK_RETENTION_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// How to open a [`MemoryStore`](crate::MemoryStore).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -24,7 +23,7 @@ pub struct MemoryConfig {
     pub memory_bytes_max: Option<u64>,
     /// The largest value: 1 byte to 512 MiB. Default 64 MiB.
     pub value_bytes_max: u64,
-    /// How long the record of a lock is kept after its last lease: 1 ms to 100 years. Default 24 hours.
+    /// How long the record of a lock is kept after its last lease: 1 ms to 100 years. Default 10 minutes.
     pub lock_retention: Duration,
 }
 
@@ -34,7 +33,7 @@ impl Default for MemoryConfig {
             prefix: "acteon".to_owned(),
             memory_bytes_max: None,
             value_bytes_max: VALUE_BYTES_DEFAULT,
-            lock_retention: LOCK_RETENTION_DEFAULT,
+            lock_retention: RETENTION_DEFAULT,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use acteon_state_core::key::Keyspace;
+use acteon_state_core::lock::record::RETENTION_DEFAULT;
 use acteon_state_core::{Error, Result, TTL_MAX};
 use serde::Deserialize;
 
@@ -133,7 +134,7 @@ impl Default for RedisConfig {
             connections: 1,
             in_flight_max: 4_096,
             keepalive: Duration::from_secs(30),
-            lock_retention: Duration::from_secs(24 * 3600),
+            lock_retention: RETENTION_DEFAULT,
             value_bytes_max: 64 << 20,
         }
     }

@@ -19,6 +19,13 @@ use crate::lock::request::{
     HOLDERS_MAX, LockBusy, LockHolder, LockMode, LockRequest, LockState, OwnerId, ReleaseOutcome,
 };
 
+/// How long drivers keep the record of a lock after its last lease, unless told otherwise.
+///
+/// While it is kept, tokens rise whatever the backend's clock does; afterwards they rise as long as that clock was not set
+/// back by more than this. Longer would cost memory for locks with unique names, such as one per action: at a thousand new ones
+/// per second, ten minutes are 600,000 records.
+pub const RETENTION_DEFAULT: Duration = Duration::from_secs(600);
+
 const FORMAT: &str = "L1";
 
 /// A lock record in memory.
