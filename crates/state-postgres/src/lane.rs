@@ -1,0 +1,320 @@
+//! A lane: where operations of one family wait for the next connection, and travel together as one statement.
+//!
+//! # Guarantees
+//! - An operation is sent at once when a connection is free. Only when all are busy it waits, and then leaves with
+//!   everything else that waits in its lane. Nothing is ever held back to make a batch larger.
+//! - Operations of one caller on one key are applied in their order.
+//! - What a caller no longer waits for, or not until its deadline, is not sent any more.
+//! - At most `queue_max` operations wait; further ones are refused as `Throttled`.
+//!
+//! # How it works
+//! Writes to a key that is under way on another connection are parked until that one has come back, and leave together
+//! then: our own connections never wait for each other's row locks, and the hotter a key, the more of its operations share
+//! one statement and one commit. A batch is sorted by key, on all nodes alike, so no two of them can deadlock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use acteon_state_core::{Effect, Error, ErrorKind, Result};
+use async_trait::async_trait;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::{Sent, classify, closed, ends_connection, is_retriable_conflict, timed_out};
+use crate::session::Session;
+use crate::workers::{Dispatcher, Load, Source, Trip};
+
+/// A statement stays below this, unless a single operation is larger.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// How often a batch is sent again after the server broke it off because of somebody else's transaction.
+const CONFLICT_ATTEMPTS_MAX: u32 = 5;
+
+/// A kind of statement that carries many operations.
+#[async_trait]
+pub(crate) trait Family: Send + Sync + 'static {
+    /// One operation, checked before.
+    type Op: Send + Sync + 'static;
+    /// What comes of it.
+    type Reply: Send + 'static;
+
+    /// Whether an unanswered statement may have changed something.
+    const SENT: Sent;
+
+    /// The text of the key that an operation is about. Operations on one key never travel in two statements at once.
+    /// `None` for those that may.
+    fn key(op: &Self::Op) -> Option<&str>;
+
+    /// Roughly how many bytes the operation takes in a statement.
+    fn bytes(op: &Self::Op) -> usize;
+
+    /// Runs the operations, which come sorted by key, as one statement. One reply for each, in their order.
+    async fn run(&self, session: &mut Session, ops: &[&Self::Op]) -> sqlx::Result<Vec<Result<Self::Reply>>>;
+}
+
+/// See the module.
+pub(crate) struct Lane<F: Family> {
+    family: F,
+    // Locked for moving operations in and out, never across an await.
+    queue: Mutex<Queue<F>>,
+    dispatcher: Arc<Dispatcher>,
+    ops_max: usize,
+    hasher: RandomState,
+}
+
+struct Queue<F: Family> {
+    ready: VecDeque<Waiting<F>>,
+    /// Keys that are under way, by their hash. Two keys with one hash merely wait for each other.
+    under_way: HashMap<u64, UnderWay<F>, RandomState>,
+    batches: u64,
+}
+
+struct UnderWay<F: Family> {
+    /// The number of the batch that the key travels in.
+    batch: u64,
+    /// What waits for its return.
+    parked: VecDeque<Waiting<F>>,
+}
+
+struct Waiting<F: Family> {
+    op: F::Op,
+    key: Option<u64>,
+    deadline: Instant,
+    sent: Arc<AtomicBool>,
+    reply: oneshot::Sender<Result<F::Reply>>,
+}
+
+/// The answer to a submitted operation.
+pub(crate) struct Answer<F: Family> {
+    reply: oneshot::Receiver<Result<F::Reply>>,
+    sent: Arc<AtomicBool>,
+    deadline: Instant,
+    timeout: Duration,
+}
+
+impl<F: Family> Lane<F> {
+    pub(crate) fn new(family: F, dispatcher: Arc<Dispatcher>, ops_max: usize) -> Arc<Self> {
+        let queue = Queue { ready: VecDeque::new(), under_way: HashMap::with_hasher(RandomState::default()), batches: 0 };
+        Arc::new(Self { family, queue: Mutex::new(queue), dispatcher, ops_max, hasher: RandomState::default() })
+    }
+
+    /// Sends an operation and waits for what comes of it.
+    pub(crate) async fn submit(&self, op: F::Op) -> Result<F::Reply> {
+        let mut answers = self.submit_all([op])?;
+        match answers.pop() {
+            Some(answer) => answer.wait().await,
+            None => Err(closed()),
+        }
+    }
+
+    /// Sends operations, which leave together where a statement can hold them all.
+    pub(crate) fn submit_all(&self, ops: impl IntoIterator<Item = F::Op>) -> Result<Vec<Answer<F>>> {
+        let timeout = self.dispatcher.operation_timeout();
+        let deadline = Instant::now() + timeout;
+        let mut answers = Vec::new();
+        let arrived: Vec<Waiting<F>> = ops
+            .into_iter()
+            .map(|op| {
+                let (reply, receiver) = oneshot::channel();
+                let sent = Arc::new(AtomicBool::new(false));
+                answers.push(Answer { reply: receiver, sent: sent.clone(), deadline, timeout });
+                let key = F::key(&op).map(|key| self.hash(key));
+                Waiting { op, key, deadline, sent, reply }
+            })
+            .collect();
+        self.dispatcher.admit(arrived.len())?;
+        {
+            let mut queue = self.queue.lock();
+            arrived.into_iter().for_each(|waiting| queue.push(waiting));
+        }
+        self.dispatcher.wake();
+        Ok(answers)
+    }
+
+    /// What runs the statements of this lane.
+    pub(crate) fn family(&self) -> &F {
+        &self.family
+    }
+
+    fn hash(&self, key: &str) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one(key)
+    }
+
+    /// Puts keys back that were under way; what waited for them is ready.
+    fn arrive(&self, keys: &[u64]) {
+        let mut queue = self.queue.lock();
+        for key in keys {
+            if let Some(returned) = queue.under_way.remove(key) {
+                // They have waited longest. Pushed one by one from the back, they keep their order.
+                returned.parked.into_iter().rev().for_each(|waiting| queue.ready.push_front(waiting));
+            }
+        }
+        let is_waiting = !queue.ready.is_empty();
+        drop(queue);
+        if is_waiting {
+            self.dispatcher.wake();
+        }
+    }
+}
+
+impl<F: Family> Queue<F> {
+    fn push(&mut self, waiting: Waiting<F>) {
+        match waiting.key.and_then(|key| self.under_way.get_mut(&key)) {
+            Some(under_way) => under_way.parked.push_back(waiting),
+            None => self.ready.push_back(waiting),
+        }
+    }
+
+    /// Takes what the next statement carries. Returns how many operations left the queue, those that nobody waits for included.
+    fn take(&mut self, ops_max: usize, now: Instant) -> (Vec<Waiting<F>>, usize) {
+        self.batches += 1;
+        let (mut taken, mut left, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(waiting) = self.ready.pop_front() {
+            if waiting.reply.is_closed() || waiting.deadline <= now {
+                // Its caller has left, or is about to learn from its own clock that nothing was sent.
+                left += 1;
+                continue;
+            }
+            if taken.len() >= ops_max || (!taken.is_empty() && bytes + F::bytes(&waiting.op) > BATCH_BYTES_MAX) {
+                self.ready.push_front(waiting);
+                self.park_rest();
+                break;
+            }
+            let Some(waiting) = self.depart(waiting) else { continue };
+            bytes += F::bytes(&waiting.op);
+            left += 1;
+            taken.push(waiting);
+        }
+        (taken, left)
+    }
+
+    /// Marks the key of an operation as under way in the present batch. An operation whose key travels in another is parked.
+    fn depart(&mut self, waiting: Waiting<F>) -> Option<Waiting<F>> {
+        let Some(key) = waiting.key else { return Some(waiting) };
+        let batch = self.batches;
+        let under_way = self.under_way.entry(key).or_insert_with(|| UnderWay { batch, parked: VecDeque::new() });
+        if under_way.batch == batch {
+            return Some(waiting);
+        }
+        under_way.parked.push_back(waiting);
+        None
+    }
+
+    /// Parks what did not fit beside operations on the same key, before later ones can overtake it.
+    fn park_rest(&mut self) {
+        let rest = std::mem::take(&mut self.ready);
+        rest.into_iter().for_each(|waiting| self.push(waiting));
+    }
+}
+
+impl<F: Family> Answer<F> {
+    /// # Errors
+    /// `Timeout` at the deadline: of unknown effect if the operation was sent.
+    pub(crate) async fn wait(self) -> Result<F::Reply> {
+        match tokio::time::timeout_at(self.deadline, self.reply).await {
+            Ok(Ok(reply)) => reply,
+            // The worker went away with the statement.
+            Ok(Err(_)) => {
+                Err(Error::new(ErrorKind::Unavailable, "the connection was closed").with_effect(effect::<F>(&self.sent)))
+            }
+            Err(_) => Err(timed_out(self.timeout, effect::<F>(&self.sent))),
+        }
+    }
+}
+
+fn effect<F: Family>(sent: &AtomicBool) -> Effect {
+    match F::SENT {
+        Sent::Write if sent.load(Ordering::Acquire) => Effect::Unknown,
+        _ => Effect::NotApplied,
+    }
+}
+
+impl<F: Family> Source for Lane<F> {
+    fn take(self: Arc<Self>) -> Option<Box<dyn Load>> {
+        let (mut waiting, left) = self.queue.lock().take(self.ops_max, Instant::now());
+        self.dispatcher.left(left);
+        if waiting.is_empty() {
+            return None;
+        }
+        let keys = unique_keys(&waiting);
+        // Stable: operations on one key keep their order.
+        waiting.sort_by(|one, other| F::key(&one.op).cmp(&F::key(&other.op)));
+        Some(Box::new(Batch { lane: self, waiting, keys }))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.lock().ready.is_empty()
+    }
+
+    fn refuse(&self, why: &dyn Fn() -> Error) {
+        let refused = std::mem::take(&mut self.queue.lock().ready);
+        self.dispatcher.left(refused.len());
+        for waiting in refused {
+            // A caller that has left needs no answer.
+            let _ = waiting.reply.send(Err(why()));
+        }
+    }
+}
+
+fn unique_keys<F: Family>(waiting: &[Waiting<F>]) -> Vec<u64> {
+    let mut keys: Vec<u64> = waiting.iter().filter_map(|waiting| waiting.key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// Operations under way. Dropping it frees their keys.
+struct Batch<F: Family> {
+    lane: Arc<Lane<F>>,
+    waiting: Vec<Waiting<F>>,
+    keys: Vec<u64>,
+}
+
+#[async_trait]
+impl<F: Family> Load for Batch<F> {
+    async fn run(mut self: Box<Self>, session: &mut Session) -> Trip {
+        let waiting = std::mem::take(&mut self.waiting);
+        for waiting in &waiting {
+            waiting.sent.store(true, Ordering::Release);
+        }
+        let ops: Vec<&F::Op> = waiting.iter().map(|waiting| &waiting.op).collect();
+        let mut attempt = 1;
+        let outcome = loop {
+            match self.lane.family.run(session, &ops).await {
+                Err(error) if attempt < CONFLICT_ATTEMPTS_MAX && is_retriable_conflict(&error) => attempt += 1,
+                outcome => break outcome,
+            }
+        };
+        drop(ops);
+        // The keys are free before the callers go on: what they send next finds the connection it needs.
+        drop(self);
+        match outcome {
+            Ok(replies) => {
+                for (waiting, reply) in waiting.into_iter().zip(replies) {
+                    let _ = waiting.reply.send(reply);
+                }
+                Trip::Returned
+            }
+            Err(error) => {
+                let is_lost = ends_connection(&error);
+                let error = classify(error, F::SENT);
+                for waiting in waiting {
+                    let copy = Error::new(error.kind(), error.message().to_owned()).with_effect(error.effect());
+                    let _ = waiting.reply.send(Err(copy));
+                }
+                if is_lost { Trip::Lost(error) } else { Trip::Returned }
+            }
+        }
+    }
+}
+
+impl<F: Family> Drop for Batch<F> {
+    fn drop(&mut self) {
+        self.lane.arrive(&self.keys);
+    }
+}

@@ -1,0 +1,69 @@
+//! One connection, and how a statement travels on it.
+//!
+//! # Guarantees
+//! What [`Session::fetch_all`] returned was committed: the answer is read to its very end. (The shorter ways of the client
+//! library return at the first row, and a commit may still fail after it.)
+//!
+//! # Poolers
+//! A pooler that hands out its connections per transaction can send the two halves of a prepared statement to two servers.
+//! Behind one, each statement therefore travels inside an explicit transaction and is prepared without a name: four round
+//! trips instead of one. Batches share them.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+/// What every transaction of ours runs with, whatever the defaults of the role are.
+///
+/// Plans are made once and kept, often while a table is still empty, when reading all of it looks cheaper than an index.
+/// All of our statements are look-ups by index or bounded ranges, so the planner is left no other choice.
+macro_rules! planner_settings {
+    ($scope:literal) => {
+        concat!(
+            "SET ", $scope, " enable_seqscan = off; SET ", $scope, " enable_bitmapscan = off; SET ", $scope,
+            " enable_hashjoin = off; SET ", $scope, " enable_mergejoin = off; SET ", $scope, " jit = off"
+        )
+    };
+}
+
+/// Sent once on a connection of our own.
+pub(crate) const SESSION_SETTINGS: &str = concat!(
+    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; ",
+    planner_settings!("SESSION")
+);
+
+/// Begins a transaction behind a pooler.
+const BEGIN: &str = concat!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ", planner_settings!("LOCAL"));
+
+/// A connection to a server that can be written to.
+pub(crate) struct Session {
+    pub(crate) connection: PgConnection,
+    /// A pooler in between may change the server from one transaction to the next.
+    pub(crate) pooled: bool,
+}
+
+impl Session {
+    /// Runs one statement and reads its answer to the end.
+    ///
+    /// Dropping the future leaves the connection in an unknown state: it must be closed then.
+    pub(crate) async fn fetch_all(&mut self, sql: &Arc<str>, arguments: PgArguments) -> sqlx::Result<Vec<PgRow>> {
+        let query = sqlx::query_with(AssertSqlSafe(sql.clone()), arguments);
+        if !self.pooled {
+            return query.fetch_all(&mut self.connection).await;
+        }
+        sqlx::raw_sql(BEGIN).execute(&mut self.connection).await?;
+        match query.persistent(false).fetch_all(&mut self.connection).await {
+            Ok(rows) => {
+                sqlx::raw_sql("COMMIT").execute(&mut self.connection).await?;
+                Ok(rows)
+            }
+            Err(error) => {
+                if matches!(error, sqlx::Error::Database(_)) {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
