@@ -19,18 +19,26 @@
 //! # Failure
 //! Starting a server fails with [`StartError`], which shows the end of the server's log.
 
+mod account;
 mod environment;
+mod pgbouncer;
+mod postgres_server;
 mod process;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod redis_server;
 mod resp;
+mod server_process;
 
 pub use environment::{
-    PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, acteon_server_program, find_program,
+    PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_URL_ENV, PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV,
+    SERVER_ENV, acteon_server_program, find_program, pgbouncer_program, postgres_bin_folder, postgres_url_from_env,
     redis_server_program, redis_url_from_env,
 };
+pub use pgbouncer::{PgBouncer, PoolMode};
+pub use postgres_server::{PostgresOptions, PostgresServer, PostgresTls};
 pub use process::{supervised, supervised_command};
 #[cfg(feature = "proxy")]
 pub use proxy::{Fault, FaultProxy};
-pub use redis_server::{RedisOptions, RedisServer, StartError};
+pub use redis_server::{RedisOptions, RedisServer};
+pub use server_process::StartError;

@@ -7,28 +7,45 @@
 //!
 //! "Parent" means the *thread* that started the child. A test's thread ends long before the test process does, and a server shared by
 //! several tests would die with the first one. All children are therefore started by one thread that lives as long as the process.
+//!
+//! A change of user makes the kernel forget the request. setpriv makes it last, after the change, whatever the order of its options.
 
 use std::ffi::OsStr;
-use std::io;
-use std::process::{Child, Command};
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::account::Account;
 use crate::environment::find_program;
 
 /// A command that runs `program` and, where the system allows it, is killed when this process ends.
 ///
 /// Start it with [`supervised`]; a child started from another thread is killed when that thread ends.
 pub fn supervised_command(program: impl AsRef<OsStr>) -> Command {
-    match setpriv() {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-            command
+    supervised_command_as(program, None)
+}
+
+/// The same for a program that runs as `account`; `None` is the account that we have.
+pub(crate) fn supervised_command_as(program: impl AsRef<OsStr>, account: Option<Account>) -> Command {
+    let Some(setpriv) = setpriv() else {
+        let mut command = Command::new(program);
+        if let Some(Account { user, group }) = account {
+            command.uid(user).gid(group); // which also drops the groups of root
         }
-        None => Command::new(program),
+        return command;
+    };
+    let mut command = Command::new(setpriv);
+    if let Some(Account { user, group }) = account {
+        command.args(["--reuid", &user.to_string(), "--regid", &group.to_string(), "--clear-groups"]);
     }
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 /// Starts `command` from a thread that lives as long as this process.
@@ -40,6 +57,36 @@ pub fn supervised(command: Command) -> io::Result<Child> {
     let (reply, spawned) = mpsc::channel();
     SPAWNER.get_or_init(start_spawner).send(Job { command, reply }).map_err(|_| spawner_gone())?;
     spawned.recv().map_err(|_| spawner_gone())?
+}
+
+/// Runs a program that ends by itself, gives it `input`, and returns what it printed. It is killed when it takes longer than `limit`.
+///
+/// # Errors
+/// The program cannot be run or takes too long. One that fails is no error here; its status says so.
+pub(crate) fn output_within(mut command: Command, input: &[u8], limit: Duration) -> io::Result<Output> {
+    // Started through setpriv, the program is what follows its options.
+    let program = command.get_args().skip_while(|argument| *argument != "--").nth(1).unwrap_or(command.get_program());
+    let program = program.display().to_string();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = supervised(command)?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let stdin = child.stdin.take();
+    let (done, outcome) = mpsc::channel();
+    let waiting = thread::spawn(move || done.send(child.wait_with_output()));
+    if let Some(mut stdin) = stdin {
+        let input = input.to_owned();
+        // A program that ends without reading all of it has said why in its output.
+        thread::spawn(move || stdin.write_all(&input));
+    }
+    if let Ok(output) = outcome.recv_timeout(limit) {
+        return output;
+    }
+    if let Some(pid) = pid {
+        // Should it have ended just now, its id is not yet given to another: only the thread above could have collected it.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    let _ = waiting.join();
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{program} did not end within {} s", limit.as_secs())))
 }
 
 struct Job {
@@ -73,9 +120,11 @@ fn setpriv() -> Option<&'static OsStr> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::thread;
+    use std::time::Duration;
 
-    use super::{supervised, supervised_command};
+    use super::{output_within, supervised, supervised_command};
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
@@ -97,5 +146,21 @@ mod tests {
         let mut command = supervised_command("test");
         command.args(["--help me", "=", "--help me"]);
         assert!(supervised(command).unwrap().wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_program_is_given_its_input_and_its_output_is_kept() {
+        let input = vec![b'x'; 300_000]; // more than a pipe holds
+        let output = output_within(supervised_command("cat"), &input, Duration::from_secs(60)).unwrap();
+        assert_eq!(output.stdout, input);
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed() {
+        let mut command = supervised_command("sleep");
+        command.arg("600");
+        let error = output_within(command, b"", Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().starts_with("sleep "), "{error}");
     }
 }
