@@ -1,10 +1,10 @@
 //! Finds or starts the servers that suites need, and stops what it started.
 //!
-//! # Where Redis comes from, in this order
-//! 1. `ACTEON_TEST_REDIS_URL`, when set: used as it is and left running.
-//! 2. A redis-server on the PATH (or named by `ACTEON_TEST_REDIS_SERVER`), on a free port and in a temporary folder.
-//! 3. The same, after installing it with apt where that needs no password.
-//! 4. Redis in Docker.
+//! # Where Redis and PostgreSQL come from, in this order
+//! 1. `ACTEON_TEST_REDIS_URL` or `ACTEON_TEST_POSTGRES_URL`, when set: used as it is and left running.
+//! 2. The programs, where they are installed or named by a variable: a server on a free port and in a temporary folder.
+//! 3. The same, after installing them with apt where that needs no password.
+//! 4. Docker.
 //! 5. Otherwise the task fails and says what to install.
 //!
 //! # Failure
@@ -12,47 +12,41 @@
 
 mod apt;
 mod container;
+mod service;
 
 use std::ffi::OsString;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
-use acteon_test_support::{
-    REDIS_SERVER_ENV, REDIS_URL_ENV, RedisOptions, RedisServer, redis_server_program, redis_url_from_env,
-};
-
 use self::container::Container;
+pub(crate) use self::service::Service;
+use self::service::{Description, Started};
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::workspace::Workspace;
 
 /// The servers that are up. Dropping it stops those that were started here.
-pub(crate) struct Services {
-    redis: Redis,
+pub(crate) struct Services(Vec<Running>);
+
+/// One server.
+struct Running {
+    service: Service,
+    source: Source,
 }
 
-enum Redis {
+enum Source {
     Given(String),
-    Started(RedisServer),
+    Started(Started),
     InDocker(Container),
 }
-
-const HOW_TO_GET_REDIS: &str = "\
-no Redis to test with: there is no redis-server on the PATH, apt cannot install one here, and no Docker engine answers. Do one of:
-  - Debian, Ubuntu:  sudo apt-get install redis-server
-  - Fedora:          sudo dnf install valkey
-  - macOS:           brew install redis
-  - start Docker
-  - point ACTEON_TEST_REDIS_URL at a Redis that may be filled with test data
-or leave out the suites that need it: cargo xtask test --no-services";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
 
 /// `cargo xtask services`: the servers stay up until Ctrl-C.
 pub(crate) fn run(workspace: &Workspace, interrupt: &Interrupt) -> Result<(), Failure> {
-    let services = Services::start(workspace, interrupt)?;
+    let services = Services::start(&Service::ALL, workspace, interrupt)?;
     for (name, value) in services.environment() {
         println!("export {name}={}", value.to_string_lossy());
     }
@@ -65,80 +59,89 @@ pub(crate) fn run(workspace: &Workspace, interrupt: &Interrupt) -> Result<(), Fa
 }
 
 impl Services {
-    pub(crate) fn start(workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
-        let redis = start_redis(workspace, interrupt)?;
-        let services = Self { redis };
-        eprintln!("redis: {} ({})", services.redis.url_without_password(), services.redis.origin());
-        Ok(services)
+    /// Starts the servers of `needed`. Those before one that cannot be had are stopped again.
+    pub(crate) fn start(needed: &[Service], workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
+        let mut services = Vec::new();
+        for &service in needed {
+            let running = Running { service, source: Source::find(service.description(), workspace, interrupt)? };
+            eprintln!("{}: {} ({})", service.name(), without_password(&running.url()), running.origin());
+            services.push(running);
+        }
+        Ok(Self(services))
     }
 
     /// The variables by which suites find the servers.
     pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
-        let mut variables = vec![(REDIS_URL_ENV, OsString::from(self.redis.url()))];
-        if let Some(program) = redis_server_program() {
-            variables.push((REDIS_SERVER_ENV, program.into_os_string()));
+        self.0.iter().flat_map(Running::environment).collect()
+    }
+}
+
+impl Running {
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Description { url_variable, programs, .. } = self.service.description();
+        let mut variables = vec![(*url_variable, OsString::from(self.url()))];
+        variables
+            .extend(programs.iter().filter_map(|program| Some((program.variable, (program.find)()?.into_os_string()))));
+        if let Source::Started(started) = &self.source {
+            variables.extend(started.environment());
         }
         variables
     }
 
-    /// Whether tests can start servers of their own.
-    pub(crate) fn private_servers(&self) -> bool {
-        redis_server_program().is_some()
-    }
-}
-
-impl Redis {
     fn url(&self) -> String {
-        match self {
-            Self::Given(url) => url.clone(),
-            Self::Started(server) => server.url(),
-            Self::InDocker(container) => container.url().to_owned(),
+        match &self.source {
+            Source::Given(url) => url.clone(),
+            Source::Started(server) => server.url(),
+            Source::InDocker(container) => container.url().to_owned(),
         }
     }
 
-    /// For the terminal and for logs of CI.
-    fn url_without_password(&self) -> String {
-        let url = self.url();
-        match (url.find("://"), url.rfind('@')) {
-            (Some(scheme), Some(at)) if scheme < at => {
-                format!("{}://***{}", &url[..scheme], &url[at..])
-            }
-            _ => url,
-        }
-    }
-
-    fn origin(&self) -> &'static str {
-        match self {
-            Self::Given(_) => "given by ACTEON_TEST_REDIS_URL",
-            Self::Started(_) => "started",
-            Self::InDocker(_) => "started in Docker",
+    fn origin(&self) -> String {
+        match self.source {
+            Source::Given(_) => format!("given by {}", self.service.description().url_variable),
+            Source::Started(_) => "started".to_owned(),
+            Source::InDocker(_) => "started in Docker".to_owned(),
         }
     }
 }
 
-fn start_redis(workspace: &Workspace, interrupt: &Interrupt) -> Result<Redis, Failure> {
-    if let Some(url) = redis_url_from_env() {
-        require_answer(&url)?;
-        return Ok(Redis::Given(url));
+impl Source {
+    fn find(service: &Description, workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
+        if let Some(url) = (service.given_url)() {
+            require_answer(service, &url)?;
+            return Ok(Self::Given(url));
+        }
+        let is_missing = || service.programs.iter().filter(|program| (program.find)().is_none());
+        for program in is_missing() {
+            apt::install(program.package, interrupt)?;
+        }
+        if is_missing().next().is_none() {
+            return Ok(Self::Started((service.start)()?));
+        }
+        if container::docker_answers() {
+            return Container::start(service.name, workspace, interrupt).map(Self::InDocker);
+        }
+        Err(Failure(service.how_to_get.to_owned()))
     }
-    if redis_server_program().is_none() {
-        apt::install("redis-server", interrupt)?;
-    }
-    if redis_server_program().is_some() {
-        return Ok(Redis::Started(RedisServer::start(RedisOptions::default())?));
-    }
-    if container::docker_answers() {
-        return Container::start(workspace, interrupt).map(Redis::InDocker);
-    }
-    Err(Failure(HOW_TO_GET_REDIS.to_owned()))
 }
 
-/// Fails early when nothing listens at a `redis://` URL. Other kinds of URL are left to the driver under test.
-fn require_answer(url: &str) -> Result<(), Failure> {
-    let Some(authority) = authority(url) else {
+/// For the terminal and for logs of CI.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}://***{}", &url[..scheme], &url[at..])
+        }
+        _ => url.to_owned(),
+    }
+}
+
+/// Fails early when nothing listens at a URL with a host. Other kinds of URL are left to the driver under test.
+fn require_answer(service: &Description, url: &str) -> Result<(), Failure> {
+    let Some(authority) = authority(service, url) else {
         return Ok(());
     };
-    let refused = |reason: String| Failure(format!("{REDIS_URL_ENV}: {authority} does not answer: {reason}"));
+    let variable = service.url_variable;
+    let refused = |reason: String| Failure(format!("{variable}: {authority} does not answer: {reason}"));
     let addresses = authority.to_socket_addrs().map_err(|error| refused(error.to_string()))?;
     let mut last_error = "the name has no address".to_owned();
     for address in addresses {
@@ -150,47 +153,68 @@ fn require_answer(url: &str) -> Result<(), Failure> {
     Err(refused(last_error))
 }
 
-/// `host:port` of a `redis://` or `rediss://` URL.
-fn authority(url: &str) -> Option<String> {
-    const DEFAULT_PORT: u16 = 6379;
-    let rest = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://"))?;
+/// `host:port` of a URL with one host.
+fn authority(service: &Description, url: &str) -> Option<String> {
+    let rest = service.schemes.iter().find_map(|scheme| url.strip_prefix(scheme))?;
     let authority = rest.split(['/', '?']).next()?;
     let address = authority.rsplit('@').next()?;
+    if address.is_empty() || address.contains(',') {
+        return None; // PostgreSQL also takes several hosts, or a host that is named further behind
+    }
     let port_follows = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Some(if port_follows { address.to_owned() } else { format!("{address}:{DEFAULT_PORT}") })
+    Some(if port_follows { address.to_owned() } else { format!("{address}:{}", service.default_port) })
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
 
-    use super::{Redis, authority, require_answer};
+    use super::{Service, authority, require_answer, without_password};
 
     #[test]
     fn the_address_is_found_in_each_form_of_url() {
         let cases = [
-            ("redis://localhost", Some("localhost:6379")),
-            ("redis://:secret@localhost:7000/3", Some("localhost:7000")),
-            ("rediss://user:p:w@[::1]:7000?x=1", Some("[::1]:7000")),
-            ("redis://[::1]", Some("[::1]:6379")),
-            ("unix:///tmp/redis.sock", None),
+            (Service::Redis, "redis://localhost", Some("localhost:6379")),
+            (Service::Redis, "redis://:secret@localhost:7000/3", Some("localhost:7000")),
+            (Service::Redis, "rediss://user:p:w@[::1]:7000?x=1", Some("[::1]:7000")),
+            (Service::Redis, "redis://[::1]", Some("[::1]:6379")),
+            (Service::Redis, "unix:///tmp/redis.sock", None),
+            (Service::Postgres, "postgres://user:secret@localhost/db", Some("localhost:5432")),
+            (Service::Postgres, "postgresql://localhost:7000", Some("localhost:7000")),
+            (Service::Postgres, "postgres:///db?host=/run/postgresql", None),
+            (Service::Postgres, "postgres://user@one:5432,two:5432/db", None),
         ];
-        for (url, expected) in cases {
-            assert_eq!(authority(url).as_deref(), expected, "{url}");
+        for (service, url, expected) in cases {
+            assert_eq!(authority(service.description(), url).as_deref(), expected, "{url}");
         }
     }
 
     #[test]
     fn a_given_url_without_a_server_is_refused_by_name() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let failure = require_answer(&format!("redis://{free}")).unwrap_err();
-        assert!(failure.0.contains("ACTEON_TEST_REDIS_URL") && failure.0.contains(&free.to_string()), "{}", failure.0);
+        for service in Service::ALL {
+            let service = service.description();
+            let failure = require_answer(service, &format!("{}{free}", service.schemes[0])).unwrap_err();
+            assert!(failure.0.contains(service.url_variable), "{}", failure.0);
+            assert!(failure.0.contains(&free.to_string()), "{}", failure.0);
+        }
+    }
+
+    #[test]
+    fn what_to_install_names_every_package_and_the_variable() {
+        for service in Service::ALL {
+            let service = service.description();
+            let packages = service.programs.iter().map(|program| program.package);
+            for word in packages.chain([service.url_variable]) {
+                assert!(service.how_to_get.contains(word), "{word}: {}", service.how_to_get);
+            }
+        }
     }
 
     #[test]
     fn passwords_are_not_printed() {
-        let given = |url: &str| Redis::Given(url.to_owned()).url_without_password();
-        assert_eq!(given("redis://user:s@cret@host:1"), "redis://***@host:1");
-        assert_eq!(given("redis://host:1"), "redis://host:1");
+        assert_eq!(without_password("redis://user:s@cret@host:1"), "redis://***@host:1");
+        assert_eq!(without_password("postgres://acteon:secret@host:1/db"), "postgres://***@host:1/db");
+        assert_eq!(without_password("redis://host:1"), "redis://host:1");
     }
 }

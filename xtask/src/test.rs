@@ -13,11 +13,14 @@ mod build;
 mod outcome;
 mod suites;
 
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use acteon_test_support::{PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, supervised_command};
+use acteon_test_support::{PRIVATE_SERVER_MODULE, SERVER_ENV, supervised_command};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -27,7 +30,7 @@ use self::suites::Suite;
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::process::run_by_line;
-use crate::services::Services;
+use crate::services::{Service, Services};
 use crate::workspace::{Workspace, cargo};
 
 #[derive(Args)]
@@ -53,8 +56,8 @@ pub(crate) fn run(arguments: &TestArguments, workspace: &Workspace, interrupt: &
         suites.iter().for_each(|suite| println!("{suite}"));
         return Ok(true);
     }
-    let needs_servers = !arguments.no_services && suites.iter().any(|suite| suite.needs_redis);
-    let services = needs_servers.then(|| Services::start(workspace, interrupt)).transpose()?;
+    let needed = suites::needs(&suites);
+    let services = (!arguments.no_services).then(|| Services::start(&needed, workspace, interrupt)).transpose()?;
     let built = build::build(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
     let run = Run {
         workspace,
@@ -62,11 +65,17 @@ pub(crate) fn run(arguments: &TestArguments, workspace: &Workspace, interrupt: &
         services: services.as_ref(),
         server: built.server.as_deref(),
         passed_on: &arguments.passed_on,
-        temporary: tempfile::Builder::new().prefix("acteon-test-").tempdir()?,
+        temporary: temporary_folder()?,
     };
     let outcomes = suites.iter().map(|suite| run.suite(suite, &built.programs)).collect::<Result<Vec<_>, _>>()?;
     print!("{}", outcome::summary(&outcomes));
     Ok(outcome::is_success(&outcomes))
+}
+
+/// A folder that others may pass through but not look into: where the tests run as root, servers that refuse root have theirs inside.
+fn temporary_folder() -> io::Result<TempDir> {
+    const PASS_THROUGH: u32 = 0o711;
+    tempfile::Builder::new().prefix("acteon-test-").permissions(Permissions::from_mode(PASS_THROUGH)).tempdir()
 }
 
 /// What all suites of one run share.
@@ -83,8 +92,7 @@ struct Run<'a> {
 // No program should come near this; one that hangs must not take CI's whole hour.
 const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-const NO_SERVICES: &str = "needs Redis, and --no-services was given";
-const NO_PROGRAM: &str = "needs a redis-server program of its own, and only a URL is there";
+const NO_SERVICES: &str = "needs servers, and --no-services was given";
 
 impl Run<'_> {
     fn suite(&self, suite: &Suite, programs: &[TestProgram]) -> Result<Outcome, Failure> {
@@ -107,20 +115,16 @@ impl Run<'_> {
     fn program(&self, suite: &Suite, program: &TestProgram, outcome: &mut Outcome) -> Result<(), Failure> {
         let mut command = self.command(program);
         command.args(self.passed_on);
-        if suite.needs_redis && program.is_integration {
-            match self.services {
-                None => {
-                    let tests = self.list(program)?;
-                    outcome.ignore(tests.len(), NO_SERVICES);
-                    return Ok(());
-                }
-                Some(services) if !services.private_servers() => {
-                    let module = format!("{PRIVATE_SERVER_MODULE}::");
-                    let tests = self.list(program)?;
-                    outcome.ignore(tests.iter().filter(|test| test.contains(&module)).count(), NO_PROGRAM);
-                    command.args(["--skip", &module]);
-                }
-                Some(_) => {}
+        if program.is_integration && !suite.needs.is_empty() {
+            if self.services.is_none() {
+                outcome.ignore(self.list(program)?.len(), NO_SERVICES);
+                return Ok(());
+            }
+            if let Some(service) = suite.needs.iter().find(|service| !service.has_programs()) {
+                let module = format!("{PRIVATE_SERVER_MODULE}::");
+                let tests = self.list(program)?;
+                outcome.ignore(tests.iter().filter(|test| test.contains(&module)).count(), service.no_programs());
+                command.args(["--skip", &module]);
             }
         }
         outcome.add(self.counted(&program.name(), &mut command)?);
@@ -179,10 +183,13 @@ impl Run<'_> {
         if let Some(server) = self.server {
             command.env(SERVER_ENV, server);
         }
-        match self.services {
-            Some(services) => command.envs(services.environment()),
-            None => command.env_remove(REDIS_URL_ENV).env_remove(REDIS_SERVER_ENV),
-        };
+        // First all of them, so that a suite never meets a server of which this run knows nothing.
+        for variable in Service::ALL.into_iter().flat_map(Service::variables) {
+            command.env_remove(variable);
+        }
+        if let Some(services) = self.services {
+            command.envs(services.environment());
+        }
         command
     }
 }

@@ -15,6 +15,9 @@ pub const POSTGRES_URL_ENV: &str = "ACTEON_TEST_POSTGRES_URL";
 /// Names the variable with the folder of `postgres`, `initdb` and the other programs from which tests start a PostgreSQL of their own.
 pub const POSTGRES_BIN_ENV: &str = "ACTEON_TEST_POSTGRES_BIN";
 
+/// Names the variable with the folder of a [`PostgresTemplate`](crate::PostgresTemplate), from which servers start faster.
+pub const POSTGRES_TEMPLATE_ENV: &str = "ACTEON_TEST_POSTGRES_TEMPLATE";
+
 /// Names the variable with the path of the `pgbouncer` that tests start.
 pub const PGBOUNCER_ENV: &str = "ACTEON_TEST_PGBOUNCER";
 
@@ -52,6 +55,11 @@ pub fn postgres_bin_folder() -> Option<PathBuf> {
         return Some(folder);
     }
     newest_version(Path::new(DEBIAN_POSTGRES)).or_else(|| Some(find_program("postgres")?.parent()?.to_owned()))
+}
+
+/// The folder of the template for new servers, if there is one.
+pub(crate) fn postgres_template_from_env() -> Option<PathBuf> {
+    named_by(POSTGRES_TEMPLATE_ENV)
 }
 
 /// The program that starts a PgBouncer: the one that [`PGBOUNCER_ENV`] names, otherwise the first one on the PATH or where Debian

@@ -1,20 +1,26 @@
 //! Real servers and network faults for tests.
 //!
 //! # What it promises
-//! A [`RedisServer`] is a real `redis-server` of the test's own: on a free port of 127.0.0.1, in a folder of its own, and gone when
-//! the value is dropped, when the test panics, and (on Linux) when the test process is killed. A test may kill it without warning,
-//! freeze it and bring it back on the same port. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back,
-//! swallows or cuts the traffic.
+//! A [`RedisServer`] or a [`PostgresServer`] is a real server of the test's own: on a free port of 127.0.0.1, in a folder of its own,
+//! and gone when the value is dropped, when the test panics, and (on Linux) when the test process is killed. A test may kill it
+//! without warning, freeze it and bring it back on the same port. A PostgreSQL can have standbys, which can be promoted, and a
+//! [`PgBouncer`] in front. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back, swallows or cuts the
+//! traffic.
 //!
 //! # Where servers come from
 //! `cargo xtask test` exports what it found; tests never install anything themselves:
-//! - [`REDIS_URL_ENV`]: a running server, shared by all tests. Use fresh keys and leave its settings alone.
-//! - [`REDIS_SERVER_ENV`]: the program from which a [`RedisServer`] is started; without it the PATH is searched.
+//! - [`REDIS_URL_ENV`], [`POSTGRES_URL_ENV`]: a running server, shared by all tests. Use fresh keys, or a fresh database, and leave
+//!   its settings alone.
+//! - [`REDIS_SERVER_ENV`], [`POSTGRES_BIN_ENV`], [`PGBOUNCER_ENV`]: the programs from which servers are started; without them, the
+//!   PATH and the places where distributions keep them are searched. [`POSTGRES_TEMPLATE_ENV`] makes that faster.
 //! - [`SERVER_ENV`]: the dispatch server that was built with the tests, for suites that start it as a process.
 //!
 //! With a URL but no program, tests that need a server of their own cannot run. Such tests live in a module called
 //! [`PRIVATE_SERVER_MODULE`], so that `cargo xtask test` finds them by name and reports them as ignored. When run by hand without a
 //! program they fail and say what is missing; they never pass unseen.
+//!
+//! When the tests run as root, servers that refuse root run as `postgres` or `nobody`. The folder for temporary files must then be
+//! one that others may pass through.
 //!
 //! # Failure
 //! Starting a server fails with [`StartError`], which shows the end of the server's log.
@@ -31,12 +37,12 @@ mod resp;
 mod server_process;
 
 pub use environment::{
-    PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_URL_ENV, PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV,
-    SERVER_ENV, acteon_server_program, find_program, pgbouncer_program, postgres_bin_folder, postgres_url_from_env,
-    redis_server_program, redis_url_from_env,
+    PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_TEMPLATE_ENV, POSTGRES_URL_ENV, PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV,
+    REDIS_URL_ENV, SERVER_ENV, acteon_server_program, find_program, pgbouncer_program, postgres_bin_folder,
+    postgres_url_from_env, redis_server_program, redis_url_from_env,
 };
 pub use pgbouncer::{PgBouncer, PoolMode};
-pub use postgres_server::{PostgresOptions, PostgresServer, PostgresTls};
+pub use postgres_server::{PostgresOptions, PostgresServer, PostgresTemplate, PostgresTls};
 pub use process::{supervised, supervised_command};
 #[cfg(feature = "proxy")]
 pub use proxy::{Fault, FaultProxy};

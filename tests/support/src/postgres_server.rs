@@ -8,7 +8,7 @@
 //!
 //! # Failure
 //! As for every server here: another port when one is taken, and the end of the log when the server does not come up. A test that
-//! is killed while its server is paused leaves the standing processes behind.
+//! is killed leaves the folder behind, and while its server is paused the standing processes as well.
 //!
 //! # How it works
 //! `postgres` runs in the foreground, as an account without privileges where the test is root. Its files of settings are written
@@ -36,6 +36,7 @@ use rustix::process::Signal;
 
 use self::psql::Psql;
 use self::standby::Upstream;
+pub use self::template::PostgresTemplate;
 use crate::account::{Account, write_private};
 use crate::environment::{POSTGRES_BIN_ENV, find_program, postgres_bin_folder};
 use crate::process::{output_within, supervised_command_as};

@@ -1,4 +1,4 @@
-//! Redis in Docker, for machines on which redis-server cannot be had otherwise.
+//! Servers in Docker, for machines on which their programs cannot be had otherwise.
 //!
 //! testcontainers and its async runtime live in a binary of `tests/support`, which is only built when it is needed. The binary
 //! keeps the container as long as its input is open, so the container is removed even when this process is killed.
@@ -47,15 +47,16 @@ fn docker_info() -> bool {
 }
 
 impl Container {
-    pub(crate) fn start(workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
-        eprintln!("redis-server is missing: running it in Docker");
+    /// Runs the server of this name, which the helper knows.
+    pub(crate) fn start(server: &str, workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
+        eprintln!("the programs of {server} are missing: running it in Docker");
         let mut build = cargo();
         build.arg("build").args(KEEPER).current_dir(&workspace.root);
         if !run(&mut build, interrupt)?.success() {
             return Err(Failure("the helper that runs containers does not build".to_owned()));
         }
         let mut command = cargo();
-        command.args(["run", "--quiet"]).args(KEEPER).current_dir(&workspace.root);
+        command.args(["run", "--quiet"]).args(KEEPER).args(["--", server]).current_dir(&workspace.root);
         Self::keep(command, interrupt)
     }
 
@@ -84,7 +85,7 @@ impl Container {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        Err(Failure("Redis did not start in Docker".to_owned()))
+        Err(Failure("the server did not start in Docker".to_owned()))
     }
 }
 

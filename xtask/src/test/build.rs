@@ -24,7 +24,7 @@ pub(crate) struct TestProgram {
     pub(crate) is_integration: bool,
 }
 
-/// Features that tests do not want. This one brings a Docker client, which only the machines without redis-server need.
+/// Features that tests do not want. This one brings a Docker client, which only the machines without the servers' programs need.
 const LEFT_OUT: [(&str, &str); 1] = [("acteon-test-support", "containers")];
 
 impl TestProgram {

@@ -1,8 +1,10 @@
 //! Which suites there are. A new package is a suite by itself.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Failure;
+use crate::services::Service;
 use crate::workspace::{Package, Workspace};
 
 /// Tests that are run and reported together.
@@ -11,8 +13,8 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     /// The packages whose test programs belong to it.
     pub(crate) packages: Vec<String>,
-    /// Whether its integration tests talk to a real Redis.
-    pub(crate) needs_redis: bool,
+    /// The real servers that its integration tests talk to.
+    pub(crate) needs: &'static [Service],
     /// Whether its tests start the dispatch server as a process.
     pub(crate) starts_server: bool,
     /// The examples in the documentation of all packages.
@@ -21,8 +23,13 @@ pub(crate) struct Suite {
 
 const DOCS: &str = "docs";
 
-/// Suites whose integration tests talk to a real Redis.
-const NEEDS_REDIS: &[&str] = &["e2e", "state-redis", "test-support"];
+/// The real servers that the integration tests of a suite talk to.
+const NEEDS: &[(&str, &[Service])] = &[
+    ("e2e", &[Service::Redis, Service::Postgres]),
+    ("state-postgres", &[Service::Postgres]),
+    ("state-redis", &[Service::Redis]),
+    ("test-support", &[Service::Redis, Service::Postgres]),
+];
 
 /// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
 const STARTS_SERVER: &[&str] = &["e2e"];
@@ -37,19 +44,13 @@ pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
             None => suites.push(Suite {
                 name: name.to_owned(),
                 packages: vec![package.name.clone()],
-                needs_redis: NEEDS_REDIS.contains(&name),
+                needs: NEEDS.iter().find(|(suite, _)| *suite == name).map_or(&[], |(_, needs)| needs),
                 starts_server: STARTS_SERVER.contains(&name),
                 is_docs: false,
             }),
         }
     }
-    suites.push(Suite {
-        name: DOCS.to_owned(),
-        packages: Vec::new(),
-        needs_redis: false,
-        starts_server: false,
-        is_docs: true,
-    });
+    suites.push(Suite { name: DOCS.to_owned(), packages: Vec::new(), needs: &[], starts_server: false, is_docs: true });
     suites
 }
 
@@ -65,6 +66,12 @@ pub(crate) fn choose(suites: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>,
     Ok(suites.into_iter().filter(is_chosen).collect())
 }
 
+/// The servers that at least one of the suites needs.
+pub(crate) fn needs(suites: &[Suite]) -> Vec<Service> {
+    let needs: BTreeSet<_> = suites.iter().flat_map(|suite| suite.needs).copied().collect();
+    needs.into_iter().collect()
+}
+
 /// The name that people type.
 fn suite_name(package: &Package) -> &str {
     match package.short_name() {
@@ -78,8 +85,9 @@ fn suite_name(package: &Package) -> &str {
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        if self.needs_redis {
-            f.write_str("  (redis)")?;
+        if !self.needs.is_empty() {
+            let names: Vec<_> = self.needs.iter().map(|service| service.name()).collect();
+            write!(f, "  ({})", names.join(", "))?;
         }
         Ok(())
     }
@@ -89,7 +97,8 @@ impl fmt::Display for Suite {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{Suite, all, choose};
+    use super::{Suite, all, choose, needs};
+    use crate::services::Service;
     use crate::workspace::{Package, Workspace};
 
     fn suites() -> Vec<Suite> {
@@ -129,7 +138,21 @@ mod tests {
         let only = ["e2e".to_owned(), "state-redis".to_owned()];
         let chosen = choose(suites(), &only).unwrap();
         assert_eq!(names(&chosen), ["state-redis", "e2e"]);
-        assert!(chosen.iter().all(|suite| suite.needs_redis));
+    }
+
+    #[test]
+    fn only_the_servers_of_the_chosen_suites_are_needed() {
+        let needed = |name: &str| needs(&choose(suites(), &[name.to_owned()]).unwrap());
+        assert_eq!(needed("conformance"), []);
+        assert_eq!(needed("state-redis"), [Service::Redis]);
+        assert_eq!(needs(&suites()), [Service::Redis, Service::Postgres]);
+    }
+
+    #[test]
+    fn the_list_says_which_servers_a_suite_needs() {
+        let shown: Vec<_> = suites().iter().map(Suite::to_string).collect();
+        let expected = ["conformance", "state-redis  (redis)", "examples", "e2e  (redis, postgres)", "docs"];
+        assert_eq!(shown, expected);
     }
 
     #[test]

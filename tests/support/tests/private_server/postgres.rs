@@ -1,13 +1,23 @@
 //! Starting, killing, freezing and restarting a PostgreSQL.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use acteon_test_support::{PostgresOptions, PostgresServer, PostgresTls, StartError, supervised, supervised_command};
+use acteon_test_support::{
+    POSTGRES_TEMPLATE_ENV, PostgresOptions, PostgresServer, PostgresTemplate, PostgresTls, StartError, supervised,
+    supervised_command,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tells a test that it was started by itself, as the process that is to be killed.
+const VICTIM_ENV: &str = "ACTEON_TEST_VICTIM";
 
 fn start() -> PostgresServer {
     PostgresServer::start(PostgresOptions::default()).unwrap()
@@ -242,6 +252,100 @@ fn a_dropped_server_leaves_neither_process_nor_folder() {
     assert!(!folder.exists() && !busy.is_served());
 }
 
+/// The server is started as another user where the test is root, and a change of user makes the kernel forget what it was asked to
+/// do when the parent dies.
+#[test]
+fn a_server_dies_with_the_process_that_started_it() {
+    const NAME: &str = "a_server_dies_with_the_process_that_started_it";
+    if Victim::is_this() {
+        return Victim::start_server();
+    }
+    let mut victim = Victim::run(NAME, None);
+    let lock = fs::read_to_string(victim.folder.join("data/postmaster.pid")).unwrap();
+    let server = lock.lines().next().unwrap();
+    assert!(is_running(server));
+    victim.kill();
+    let deadline = Instant::now() + PATIENCE;
+    while is_running(server) {
+        assert!(Instant::now() < deadline, "the server outlives its parent");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_server_from_a_template_has_its_password() {
+    const NAME: &str = "a_server_from_a_template_has_its_password";
+    if Victim::is_this() {
+        return Victim::start_server();
+    }
+    let template = PostgresTemplate::make().unwrap();
+    let victim = Victim::run(NAME, Some(&template));
+    let password = fs::read_to_string(template.path().join("password")).unwrap();
+    assert!(victim.url.contains(&format!(":{password}@")), "{}", victim.url);
+    let psql = Command::new("psql").arg(&victim.url).args(["-XAtc", "SHOW fsync"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&psql.stdout), "off\n", "{psql:?}");
+}
+
+/// A test that runs in a process of its own, with variables of its own, and is killed in the end.
+struct Victim {
+    process: Child,
+    /// Where its server is.
+    url: String,
+    folder: PathBuf,
+}
+
+impl Victim {
+    /// Whether we are it.
+    fn is_this() -> bool {
+        env::var_os(VICTIM_ENV).is_some()
+    }
+
+    /// What it does: starts a server, says where it is, and waits until it is killed.
+    fn start_server() {
+        let server = start();
+        println!("\nstarted {} {}", server.url(), server.folder().display());
+        thread::sleep(PATIENCE * 10);
+    }
+
+    /// Runs the test of this name as a victim until its server is up.
+    fn run(test: &str, template: Option<&PostgresTemplate>) -> Self {
+        let mut command = supervised_command(env::current_exe().unwrap());
+        command.args([test, "--nocapture"]).env(VICTIM_ENV, "1").stdout(Stdio::piped());
+        match template {
+            Some(template) => command.env(POSTGRES_TEMPLATE_ENV, template.path()),
+            None => command.env_remove(POSTGRES_TEMPLATE_ENV),
+        };
+        let mut victim = Self { process: supervised(command).unwrap(), url: String::new(), folder: PathBuf::new() };
+        let output = io::BufReader::new(victim.process.stdout.take().unwrap());
+        let line = io::BufRead::lines(output)
+            .map(Result::unwrap)
+            .find(|line| line.starts_with("started "))
+            .expect("the victim starts a server");
+        let words: Vec<_> = line.split(' ').collect();
+        words[1].clone_into(&mut victim.url);
+        victim.folder = PathBuf::from(words[2]);
+        victim
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Victim {
+    /// Also removes what a killed process cannot: the folder of its server, and the shared memory.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let lock = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+        if let Some(segment) = lock.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            let _ = Command::new("ipcrm").args(["-m", segment]).status();
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// A client whose statement takes a minute.
 struct Busy {
     client: Child,
@@ -253,28 +357,35 @@ impl Busy {
     fn connect(server: &PostgresServer) -> Self {
         let mut psql = supervised_command("psql");
         psql.arg(server.url()).args(["-c", "SELECT pg_sleep(60)"]).stderr(Stdio::null());
-        let client = supervised(psql).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let rows = server.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'").unwrap();
-            if let [row] = rows.as_slice() {
-                return Self { client, pid: row[0].clone().unwrap() };
-            }
+        // From here on, so that the client is collected whatever happens below.
+        let mut busy = Self { client: supervised(psql).unwrap(), pid: String::new() };
+        let deadline = Instant::now() + PATIENCE;
+        while busy.pid.is_empty() {
             assert!(Instant::now() < deadline, "the statement does not run");
-            thread::sleep(Duration::from_millis(10));
+            let rows = server.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'").unwrap();
+            busy.pid = rows.concat().pop().flatten().unwrap_or_default();
         }
+        busy
     }
 
     /// Whether it is still served.
     fn is_served(&self) -> bool {
-        !matches!(self.state(), None | Some('Z'))
+        is_running(&self.pid)
     }
 
     /// The letter that Linux shows for the state of the process that serves it.
     fn state(&self) -> Option<char> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        stat.rsplit_once(')')?.1.trim_start().chars().next()
+        state(&self.pid)
     }
+}
+
+fn is_running(pid: &str) -> bool {
+    !matches!(state(pid), None | Some('Z'))
+}
+
+fn state(pid: &str) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 impl Drop for Busy {
