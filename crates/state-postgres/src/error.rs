@@ -109,7 +109,7 @@ const SQLSTATES: [Meaning; 46] = [
     keep("58030", ErrorKind::Unavailable, "the server failed to read or write its files: see its log"),
     keep("XX001", ErrorKind::Corrupt, "the server found damaged data: see its log, and check fsync and the disk"),
     keep("XX002", ErrorKind::Corrupt, "the server found a damaged index: see its log; REINDEX may repair it"),
-    ends("08", ErrorKind::Unavailable, "the server or a pooler in front of it lost the connection"),
+    ends("08", ErrorKind::Unavailable, "the connection was refused or lost, by the server or by a pooler in front of it"),
     keep("0A", ErrorKind::Unsupported, "the server lacks something that is used: is it PostgreSQL 14 or newer?"),
     keep("22", ErrorKind::Invalid, "the server refused a value"),
     keep("23", ErrorKind::Internal, "a constraint was violated: were the tables changed by hand?"),
@@ -128,6 +128,15 @@ const SQLSTATES: [Meaning; 46] = [
 
 /// What a code that is not listed means.
 const UNLISTED: Meaning = keep("", ErrorKind::Internal, "");
+
+/// What PgBouncer says when it lets nobody in, always with the code 08P01, and the code that PostgreSQL would have given.
+const POOLER_REFUSALS: [(&str, &str); 5] = [
+    ("authentication failed", "28P01"),
+    ("no such user", "28P01"),
+    ("no such database", "3D000"),
+    ("does not exist", "3D000"),
+    ("no more connections allowed", "53300"),
+];
 
 /// The longest text of a server that is repeated in an error.
 const TEXT_CHARS_MAX: usize = 200;
@@ -210,7 +219,9 @@ pub(crate) fn code_of(error: &sqlx::Error) -> Option<String> {
 }
 
 fn from_response(code: &str, text: &str, sent: Sent) -> Error {
-    let Meaning { kind, advice, .. } = meaning(code);
+    let refusal = || POOLER_REFUSALS.iter().find(|(phrase, _)| text.contains(phrase)).map(|(_, code)| *code);
+    let stand_in = if code == "08P01" && sent == Sent::No { refusal() } else { None };
+    let Meaning { kind, advice, .. } = meaning(stand_in.unwrap_or(code));
     // Messages of class 22 quote the value that was refused.
     let text = if code.starts_with("22") { "a value was refused" } else { &cut(text) };
     let message = if advice.is_empty() {
@@ -279,6 +290,18 @@ mod tests {
         let error = from_response("08P01", "server conn crashed?", Sent::Write);
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
         assert_eq!(from_response("08P01", "server conn crashed?", Sent::Read).effect(), Effect::NotApplied);
+    }
+
+    #[test]
+    fn a_pooler_that_lets_nobody_in_says_why() {
+        for (text, kind) in [
+            ("SASL authentication failed", ErrorKind::Denied),
+            ("no such database: x", ErrorKind::Config),
+            ("no more connections allowed (max_client_conn)", ErrorKind::Throttled),
+            ("server login has been failing, try again later (server_login_retry)", ErrorKind::Unavailable),
+        ] {
+            assert_eq!(from_response("08P01", text, Sent::No).kind(), kind, "{text}");
+        }
     }
 
     #[test]
