@@ -16,10 +16,11 @@
 //! names the process as well, and reading it costs no connection.
 //!
 //! # Blocking
-//! All methods block the thread: starting for about 0.3 s, a query for 20 ms. Children are found in `/proc`; where there is none,
+//! All methods block the thread: starting for about half a second, a query for 20 ms. Children are found in `/proc`; where there is none,
 //! [`kill9`](PostgresServer::kill9) and [`pause`](PostgresServer::pause) act on the first process only.
 
 mod children;
+mod lock_file;
 mod psql;
 mod standby;
 mod template;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use self::lock_file::LockFile;
 use self::psql::Psql;
 use self::standby::Upstream;
 pub use self::template::PostgresTemplate;
@@ -327,7 +329,7 @@ impl Launch for PostgresServer {
         self.process.launch(command, |process| {
             let lock = LockFile::read(&data)?;
             let is_itself = lock.pid == process.pid()?.as_raw_nonzero().to_string();
-            if is_itself && READY.contains(&lock.status.as_str()) {
+            if is_itself && lock.says_ready() {
                 Ok(())
             } else {
                 Err(io::Error::other(format!("it is {}", lock.status)))
@@ -368,46 +370,5 @@ impl Programs {
         }
         let reason = String::from_utf8_lossy(&output.stderr);
         Err(io::Error::other(format!("{} ended with {}: {}", program.display(), output.status, reason.trim())))
-    }
-}
-
-/// What `postmaster.pid` says; its lines are described in PostgreSQL's `miscadmin.h`.
-struct LockFile {
-    pid: String,
-    /// The number of the segment, which follows its key.
-    shared_memory: Option<String>,
-    status: String,
-}
-
-/// A server that accepts connections, and a standby that accepts those that read.
-const READY: [&str; 2] = ["ready", "standby"];
-
-impl LockFile {
-    fn read(data: &Path) -> io::Result<Self> {
-        Ok(Self::parse(&fs::read_to_string(data.join("postmaster.pid"))?))
-    }
-
-    fn parse(text: &str) -> Self {
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let line = |number: usize| lines.get(number - 1).copied().unwrap_or_default();
-        Self {
-            pid: line(1).to_owned(),
-            shared_memory: line(7).split_whitespace().nth(1).map(str::to_owned),
-            status: line(8).to_owned(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::LockFile;
-
-    #[test]
-    fn the_lock_file_is_read_by_line() {
-        let lock = LockFile::parse("20987\n/d\n1795214405\n54999\n..\n127.0.0.1\n 10020871         4\nready   \n");
-        assert_eq!((lock.pid.as_str(), lock.status.as_str()), ("20987", "ready"));
-        assert_eq!(lock.shared_memory.as_deref(), Some("4"));
-        let unfinished = LockFile::parse("20987\n");
-        assert_eq!((unfinished.shared_memory, unfinished.status.as_str()), (None, ""));
     }
 }

@@ -56,6 +56,8 @@ impl Psql<'_> {
             command.env_remove(name);
         }
         command
+            // Nor the certificates and passwords in their home, which a server of ours has nothing to do with.
+            .env("HOME", "/nonexistent")
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", self.user)
