@@ -18,6 +18,7 @@ use std::time::Duration;
 use acteon_state_core::clock::BootInstant;
 use acteon_state_core::entry::duration_ms;
 use acteon_state_core::key::Companion;
+use acteon_state_core::lock::line::{Place, Woken};
 use acteon_state_core::lock::record::{LockRecord, mode_fields};
 use acteon_state_core::{
     Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, LockState,
@@ -33,7 +34,6 @@ use crate::error::{Access, closed, unexpected};
 use crate::reply;
 use crate::script::{self, By, Script};
 use crate::store::{Inner, corrupt_lock, settled};
-use crate::wakeup::{Place, Woken};
 
 /// The longest sleep of the first waiter, should a notification be lost.
 const NAP_MAX: Duration = Duration::from_secs(1);
@@ -46,13 +46,15 @@ impl Inner {
         let until = Instant::now() + request.wait;
         let text = self.keyspace.companion(&request.key, Companion::Lock);
         let mut busy = None;
+        let mut asked = None;
         if request.wait.is_zero() || !self.wakeups.has_waiters(&text) {
+            asked = Some(self.wakeups.wakes());
             match self.attempt(request, &text, lease_ms).await? {
                 Attempt::Busy(reason) if !request.wait.is_zero() => busy = Some(reason),
                 attempt => return Ok(attempt.outcome()),
             }
         }
-        let place = self.wakeups.join(&text);
+        let place = self.wakeups.join(&text, asked);
         tokio::select! {
             outcome = self.wait_in_line(request, &text, lease_ms, place, busy, until) => outcome,
             () = self.closed.cancelled() => Err(closed()),

@@ -8,11 +8,13 @@
 //! - [`request`]: what drivers take and return
 //! - [`record`]: the lock record as text, and its transitions
 //! - [`guard`]: what an application holds: extension, renewal, the lost signal, release
+//! - [`line`]: those who wait for a lock in one process, for drivers
 //! - [`election`]: one leader at a time, on top of a guard
 //! - [`semantics`]: the guarantees of a connected backend as data
 
 pub mod election;
 pub mod guard;
+pub mod line;
 pub mod record;
 pub mod request;
 pub mod semantics;
