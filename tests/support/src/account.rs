@@ -10,6 +10,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use rustix::process::geteuid;
+use tempfile::TempDir;
 
 /// An account other than our own. Only root can start processes as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +21,8 @@ pub(crate) struct Account {
 
 const ACCOUNTS: &str = "/etc/passwd";
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
-const OWNER_ONLY: u32 = 0o600;
+const FILE_OWNER_ONLY: u32 = 0o600;
+const FOLDER_OWNER_ONLY: u32 = 0o700;
 
 impl Account {
     /// The account for a server that refuses root, or `None` where it can run as we do.
@@ -46,11 +48,19 @@ pub(crate) fn hand_over(path: &Path, account: Option<Account>) -> io::Result<()>
     }
 }
 
+/// Makes a temporary folder that only `account` can look into.
+pub(crate) fn private_folder(prefix: &str, account: Option<Account>) -> io::Result<TempDir> {
+    let only_owner = fs::Permissions::from_mode(FOLDER_OWNER_ONLY);
+    let folder = tempfile::Builder::new().prefix(prefix).permissions(only_owner).tempdir()?;
+    hand_over(folder.path(), account)?;
+    Ok(folder)
+}
+
 /// Writes a file that only `account` can read: most of them hold a password.
 pub(crate) fn write_private(path: &Path, text: &str, account: Option<Account>) -> io::Result<()> {
-    // Its folder is private as well, so nobody reads it between the two steps.
+    // Its folder is a private one, so nobody reads it between the two steps.
     fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(OWNER_ONLY))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(FILE_OWNER_ONLY))?;
     hand_over(path, account)
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
-use crate::account::{Account, hand_over};
+use crate::account::{Account, private_folder};
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +72,7 @@ const LOG_LINES_SHOWN: usize = 30;
 impl ServerProcess {
     /// A process that is not yet started, with a folder of its own that belongs to `account`.
     pub(crate) fn new(program: PathBuf, folder_prefix: &str, account: Option<Account>) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix(folder_prefix).tempdir()?;
-        hand_over(folder.path(), account)?;
-        Ok(Self { program, port: 0, child: None, folder })
+        Ok(Self { program, port: 0, child: None, folder: private_folder(folder_prefix, account)? })
     }
 
     pub(crate) fn program(&self) -> &Path {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{Programs, StartError, USER};
-use crate::account::{hand_over, write_private};
+use crate::account::{private_folder, write_private};
 use crate::environment::{POSTGRES_TEMPLATE_ENV, postgres_template_from_env};
 
 /// The files of an empty server, from which others start by copying them. Removed when dropped.
@@ -32,8 +32,7 @@ impl PostgresTemplate {
     /// [`StartError`]: there is no PostgreSQL, or initdb fails.
     pub fn make() -> Result<Self, StartError> {
         let programs = Programs::find()?;
-        let folder = tempfile::Builder::new().prefix("acteon-pg-template-").tempdir()?;
-        hand_over(folder.path(), programs.account)?;
+        let folder = private_folder("acteon-pg-template-", programs.account)?;
         initdb(&programs, &folder.path().join(DATA), &folder.path().join(PASSWORD_FILE))?;
         Ok(Self { folder })
     }

@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -191,6 +192,13 @@ fn the_password_is_required_and_not_on_any_command_line() {
         assert!(!String::from_utf8_lossy(&processes.stdout).contains(&secret));
     }
     asking.join().unwrap();
+}
+
+#[test]
+fn nobody_else_can_look_into_the_folder() {
+    let server = start();
+    let mode = fs::metadata(server.folder()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
 }
 
 #[test]
