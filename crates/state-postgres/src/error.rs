@@ -109,7 +109,11 @@ const SQLSTATES: [Meaning; 46] = [
     keep("58030", ErrorKind::Unavailable, "the server failed to read or write its files: see its log"),
     keep("XX001", ErrorKind::Corrupt, "the server found damaged data: see its log, and check fsync and the disk"),
     keep("XX002", ErrorKind::Corrupt, "the server found a damaged index: see its log; REINDEX may repair it"),
-    ends("08", ErrorKind::Unavailable, "the connection was refused or lost, by the server or by a pooler in front of it"),
+    ends(
+        "08",
+        ErrorKind::Unavailable,
+        "the connection was refused or lost, by the server or by a pooler in front of it",
+    ),
     keep("0A", ErrorKind::Unsupported, "the server lacks something that is used: is it PostgreSQL 14 or newer?"),
     keep("22", ErrorKind::Invalid, "the server refused a value"),
     keep("23", ErrorKind::Internal, "a constraint was violated: were the tables changed by hand?"),

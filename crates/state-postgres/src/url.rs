@@ -167,6 +167,7 @@ fn parse_pair(pair: &str, parts: &mut UrlParts) -> Result<()> {
         "sslcert" => once(key, &mut parts.client_cert_file, value.into()),
         "sslkey" => once(key, &mut parts.client_key_file, value.into()),
         "sslmode" => once(key, &mut parts.sslmode, parse_sslmode(&value)?),
+        // libpq's word for the authorities of the system, which are trusted in any case.
         "sslrootcert" if value == "system" => Ok(()),
         "sslrootcert" => once(key, &mut parts.ca_file, value.into()),
         _ if SESSION_ATTRS.contains(&value.as_str()) => Ok(()),
@@ -268,6 +269,7 @@ mod tests {
         assert_eq!(parts.client_key_file.as_deref(), Some(Path::new("/k")));
         assert_eq!(parts.application_name.as_deref(), Some("a b"));
         assert_eq!(parts.connect_timeout, Some(Duration::from_secs(9)));
+        assert_eq!(parse("postgres://h?sslrootcert=system").ca_file, None);
         for mode in SslMode::ALL {
             assert_eq!(parse(&format!("postgres://h?sslmode={}", mode.as_str())).sslmode, Some(mode));
         }
