@@ -30,7 +30,6 @@ SELECT current_setting('server_version_num')::int4 AS version_num,
        current_setting('fsync') = 'on' AS fsync,
        current_setting('full_page_writes') = 'on' AS full_page_writes,
        current_setting('server_encoding') AS encoding,
-       current_setting('default_transaction_isolation') AS isolation,
        COALESCE((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls,
        standbys, synchronous, hidden
   FROM (SELECT count(*)::int4 AS standbys,
@@ -77,8 +76,6 @@ pub(crate) struct Facts {
     pub(crate) fsync: bool,
     pub(crate) full_page_writes: bool,
     pub(crate) encoding: String,
-    /// The session's default isolation level.
-    pub(crate) isolation: String,
     /// The server's end of the connection uses TLS. Behind a pooler, that is the connection of the pooler.
     pub(crate) tls: bool,
     /// A transaction pooler is in between.
@@ -87,6 +84,26 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// What is assumed before a server was reached: the weaker case.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            version_num: 0,
+            version: String::new(),
+            in_recovery: false,
+            read_only: false,
+            synchronous_commit: "on".to_owned(),
+            synchronous_standby_names: String::new(),
+            standbys: 0,
+            standbys_synchronous: None,
+            fsync: false,
+            full_page_writes: false,
+            encoding: String::new(),
+            tls: false,
+            pooled: false,
+            wire: Wire::Local,
+        }
+    }
+
     /// Reads the answer to [`QUESTION`].
     ///
     /// # Errors
@@ -106,7 +123,6 @@ impl Facts {
             fsync: row.try_get("fsync")?,
             full_page_writes: row.try_get("full_page_writes")?,
             encoding: row.try_get("encoding")?,
-            isolation: row.try_get("isolation")?,
             tls: row.try_get("tls")?,
             pooled: false,
             wire: Wire::Local,
@@ -302,7 +318,6 @@ mod tests {
             fsync: true,
             full_page_writes: true,
             encoding: "UTF8".to_owned(),
-            isolation: "read committed".to_owned(),
             tls: false,
             pooled: false,
             wire: Wire::Local,
