@@ -23,6 +23,7 @@
 //! Cluster hash tag around the whole text of the key, so all of it shares the key's slot (contract K3). A plain key
 //! contains no brace and is hashed whole, which is the same.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -192,6 +193,20 @@ impl StateKey {
     #[must_use]
     pub fn id(&self) -> String {
         unescape(&self.text[usize::from(self.kind_end) + 1..])
+    }
+
+    /// Namespace, tenant, kind and id, as they were given: for backends that keep them apart. Copies only what was escaped.
+    #[must_use]
+    pub fn parts(&self) -> [Cow<'_, str>; 4] {
+        let [namespace_end, tenant_end, kind_end] =
+            [self.namespace_end, self.tenant_end, self.kind_end].map(usize::from);
+        [
+            &self.text[..namespace_end],
+            &self.text[namespace_end + 1..tenant_end],
+            &self.text[tenant_end + 1..kind_end],
+            &self.text[kind_end + 1..],
+        ]
+        .map(|part| if part.bytes().any(is_lead) { Cow::Owned(unescape(part)) } else { Cow::Borrowed(part) })
     }
 }
 
@@ -376,6 +391,11 @@ fn unescape(text: &str) -> String {
     part
 }
 
+/// Whether a character begins what `escape` writes.
+const fn is_lead(byte: u8) -> bool {
+    matches!(byte, b'$' | b')' | b';' | b'>' | b'^' | b'|')
+}
+
 /// Texts are at most 2 * (3 * 64 + 512) + 3 bytes long, which a u16 holds.
 fn offset(text: &str) -> u16 {
     u16::try_from(text.len()).unwrap_or(u16::MAX)
@@ -400,6 +420,7 @@ mod tests {
             let key = StateKey::new(part, part, part, part).unwrap();
             assert_eq!((key.namespace(), key.tenant()), (part.to_owned(), part.to_owned()));
             assert_eq!((key.kind(), key.id()), (part.to_owned(), part.to_owned()));
+            assert_eq!(key.parts(), [part; 4]);
             assert_eq!(StateKey::from_text(key.text()), Some(key.clone()));
             assert_eq!(key.scope().key(part).unwrap(), key);
         }

@@ -29,10 +29,10 @@ CREATE TABLE {t}due (
 -- for one item: while the table is empty both indexes look alike to it, and a plan made then would walk the whole queue later.
 CREATE INDEX ON {t}due (namespace, tenant, kind, queue, visible_at_ms, item) WHERE visible_at_ms >= 0;
 
--- Milliseconds since 1970, rounded up: what lasts from now on never ends early.
-CREATE FUNCTION {t}after_ms(after_ms bigint) RETURNS bigint
-LANGUAGE sql VOLATILE
-AS $$ SELECT least(({t}now_us() + 999) / 1000 + after_ms, 9007199254740991) $$;
+-- In milliseconds since 1970, rounded up: what lasts from then on never ends early.
+CREATE FUNCTION {t}after_ms(clock_us bigint, after_ms bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT least((clock_us + 999) / 1000 + after_ms, 9007199254740991) $$;
 
 -- Applies operations on items, which must be sorted by queue and item. Returns a row for each, in their order.
 --
@@ -56,7 +56,7 @@ BEGIN
     LOOP
         IF r.op IN (1, 2) THEN
             IF r.op = 2 THEN
-                r.time_ms := CASE WHEN r.time_ms = 0 THEN {t}now_us() / 1000 ELSE {t}after_ms(r.time_ms) END;
+                r.time_ms := CASE WHEN r.time_ms = 0 THEN {t}now_us() / 1000 ELSE {t}after_ms({t}now_us(), r.time_ms) END;
             END IF;
             INSERT INTO {t}due AS d
                    (namespace, tenant, kind, queue, item, due_at_ms, visible_at_ms, attempt, claim, payload)
@@ -73,7 +73,7 @@ BEGIN
             is_done := FOUND;
         ELSE
             UPDATE {t}due d
-               SET visible_at_ms = {t}after_ms(r.time_ms)
+               SET visible_at_ms = {t}after_ms({t}now_us(), r.time_ms)
              WHERE d.namespace = r.namespace AND d.tenant = r.tenant AND d.kind = r.kind AND d.queue = r.queue
                AND d.item = r.item AND d.claim = r.claim;
             is_done := FOUND;
@@ -97,6 +97,7 @@ AS $$
 #variable_conflict error
 DECLARE
     r record;
+    clock_us bigint := {t}now_us();
     places tid[] := '{}';
     last_visible_at_ms bigint;
     last_item text;
@@ -107,7 +108,7 @@ BEGIN
         SELECT d.ctid, d.item, d.due_at_ms, d.visible_at_ms, d.attempt, d.payload
           FROM {t}due d
          WHERE d.namespace = in_namespace AND d.tenant = in_tenant AND d.kind = in_kind AND d.queue = in_queue
-           AND d.visible_at_ms BETWEEN 0 AND (SELECT {t}now_us() / 1000)
+           AND d.visible_at_ms BETWEEN 0 AND clock_us / 1000
          ORDER BY d.visible_at_ms, d.item
          LIMIT items_max
            FOR UPDATE SKIP LOCKED
@@ -121,9 +122,11 @@ BEGIN
         o_payload := r.payload;
         RETURN NEXT;
     END LOOP;
+    -- The time of the claim, which both its end and the time until then count from.
+    clock_us := {t}now_us();
     -- By their places, which cannot change while they are locked: no second search, and no choice of a plan.
     UPDATE {t}due d
-       SET visible_at_ms = {t}after_ms(visibility_ms), attempt = least(d.attempt + 1, 4294967295), claim = token
+       SET visible_at_ms = {t}after_ms(clock_us, visibility_ms), attempt = least(d.attempt + 1, 4294967295), claim = token
      WHERE d.ctid = ANY (places);
     GET DIAGNOSTICS changed = ROW_COUNT;
     IF changed <> cardinality(places) THEN
@@ -137,12 +140,12 @@ BEGIN
           FROM {t}due d
          WHERE d.namespace = in_namespace AND d.tenant = in_tenant AND d.kind = in_kind AND d.queue = in_queue
            AND (d.visible_at_ms, d.item) > (last_visible_at_ms, last_item)
-           AND d.visible_at_ms BETWEEN 0 AND (SELECT {t}now_us() / 1000)
+           AND d.visible_at_ms BETWEEN 0 AND clock_us / 1000
          ORDER BY d.visible_at_ms, d.item
          LIMIT 1;
     END IF;
     IF o_next_us IS NULL THEN
-        SELECT greatest(d.visible_at_ms * 1000 - {t}now_us(), 0) INTO o_next_us
+        SELECT greatest(d.visible_at_ms * 1000 - clock_us, 0) INTO o_next_us
           FROM {t}due d
          WHERE d.namespace = in_namespace AND d.tenant = in_tenant AND d.kind = in_kind AND d.queue = in_queue
            AND d.visible_at_ms >= 0

@@ -131,6 +131,10 @@ pub enum MigrateMode {
     Auto,
     /// Refuse to start unless they are up to date: for roles that may not create tables.
     Check,
+    /// Leave them alone, and do not ask for them: for a look at the server itself. Calls that need them fail. It cannot be
+    /// written into a configuration.
+    #[serde(skip)]
+    Ignore,
 }
 
 /// How to reach a server and how to use it. `Default` reaches `localhost:5432`.

@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::config::{Endpoint, PostgresConfig, SslMode, Target};
 use crate::error::{BACKEND, Sent, classify, code_of};
 use crate::server::{Facts, QUESTION, Wire};
+use crate::session::SESSION_SETTINGS;
 
 /// Statements that one connection keeps prepared; the driver has fewer, so none is ever thrown out.
 const STATEMENTS_MAX: usize = 128;
@@ -144,7 +145,8 @@ impl Connector {
                 Ok(Ok(opened)) => return Ok(opened),
                 Ok(Err(error)) => failures.push((host, error)),
                 Err(_) => {
-                    let message = format!("no connection within {} ms", share.as_millis());
+                    let all = self.target.connect_timeout;
+                    let message = format!("no connection in time (connect_timeout is {all:?} for all hosts together)");
                     failures.push((host, Error::new(ErrorKind::Unavailable, message).on_backend(BACKEND)));
                 }
             }
@@ -226,15 +228,9 @@ impl Connector {
         }
     }
 
-    /// The defaults of the role or the database may be others.
-    ///
-    /// READ WRITE is not among them: who makes a server read-only by `default_transaction_read_only`, to switch over, must be
-    /// obeyed by the sessions that are open.
+    /// What a session starts with may be other defaults, of the role or the database.
     async fn set_up_session(&self, connection: &mut PgConnection) -> Result<()> {
-        let settings = format!(
-            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET statement_timeout = {}",
-            self.statement_timeout.as_millis()
-        );
+        let settings = format!("{SESSION_SETTINGS}; SET statement_timeout = {}", self.statement_timeout.as_millis());
         let set = timeout(self.target.connect_timeout, connection.execute(raw_sql(AssertSqlSafe(settings)))).await;
         match set {
             Ok(Ok(_)) => Ok(()),
@@ -254,7 +250,7 @@ impl Connector {
         let heard = matches!(timeout(NOTIFICATION_WAIT, listener.try_recv()).await, Ok(Ok(Some(_))));
         drop(listener);
         pool.close().await;
-        notifier.close().await?;
+        let _ = notifier.close().await; // its part is done
         Ok(heard)
     }
 

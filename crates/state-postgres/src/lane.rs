@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! - An operation is sent at once when a connection is free. Only when all are busy it waits, and then leaves with
-//!   everything else that waits in its lane. Nothing is ever held back to make a batch larger.
+//!   everything else that waits in its lane. No clock holds anything back to make a batch larger: at most, tasks that are ready
+//!   to run go first, so that what they submit leaves along.
 //! - Operations of one caller on one key are applied in their order.
 //! - What a caller no longer waits for, or not until its deadline, is not sent any more.
 //! - At most `queue_max` operations wait; further ones are refused as `Throttled`.
@@ -15,7 +16,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use acteon_state_core::{Effect, Error, ErrorKind, Result};
 use async_trait::async_trait;
@@ -93,12 +93,12 @@ pub(crate) struct Answer<F: Family> {
     reply: oneshot::Receiver<Result<F::Reply>>,
     sent: Arc<AtomicBool>,
     deadline: Instant,
-    timeout: Duration,
 }
 
 impl<F: Family> Lane<F> {
     pub(crate) fn new(family: F, dispatcher: Arc<Dispatcher>, ops_max: usize) -> Arc<Self> {
-        let queue = Queue { ready: VecDeque::new(), under_way: HashMap::with_hasher(RandomState::default()), batches: 0 };
+        let queue =
+            Queue { ready: VecDeque::new(), under_way: HashMap::with_hasher(RandomState::default()), batches: 0 };
         Arc::new(Self { family, queue: Mutex::new(queue), dispatcher, ops_max, hasher: RandomState::default() })
     }
 
@@ -113,15 +113,14 @@ impl<F: Family> Lane<F> {
 
     /// Sends operations, which leave together where a statement can hold them all.
     pub(crate) fn submit_all(&self, ops: impl IntoIterator<Item = F::Op>) -> Result<Vec<Answer<F>>> {
-        let timeout = self.dispatcher.operation_timeout();
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + self.dispatcher.operation_timeout();
         let mut answers = Vec::new();
         let arrived: Vec<Waiting<F>> = ops
             .into_iter()
             .map(|op| {
                 let (reply, receiver) = oneshot::channel();
                 let sent = Arc::new(AtomicBool::new(false));
-                answers.push(Answer { reply: receiver, sent: sent.clone(), deadline, timeout });
+                answers.push(Answer { reply: receiver, sent: sent.clone(), deadline });
                 let key = F::key(&op).map(|key| self.hash(key));
                 Waiting { op, key, deadline, sent, reply }
             })
@@ -131,13 +130,8 @@ impl<F: Family> Lane<F> {
             let mut queue = self.queue.lock();
             arrived.into_iter().for_each(|waiting| queue.push(waiting));
         }
-        self.dispatcher.wake();
+        self.dispatcher.submitted();
         Ok(answers)
-    }
-
-    /// What runs the statements of this lane.
-    pub(crate) fn family(&self) -> &F {
-        &self.family
     }
 
     fn hash(&self, key: &str) -> u64 {
@@ -145,17 +139,13 @@ impl<F: Family> Lane<F> {
         self.hasher.hash_one(key)
     }
 
-    /// Puts keys back that were under way; what waited for them is ready.
+    /// Ends a batch.
     fn arrive(&self, keys: &[u64]) {
-        let mut queue = self.queue.lock();
-        for key in keys {
-            if let Some(returned) = queue.under_way.remove(key) {
-                // They have waited longest. Pushed one by one from the back, they keep their order.
-                returned.parked.into_iter().rev().for_each(|waiting| queue.ready.push_front(waiting));
-            }
-        }
-        let is_waiting = !queue.ready.is_empty();
-        drop(queue);
+        let is_waiting = {
+            let mut queue = self.queue.lock();
+            queue.give_back(keys);
+            !queue.ready.is_empty()
+        };
         if is_waiting {
             self.dispatcher.wake();
         }
@@ -205,6 +195,16 @@ impl<F: Family> Queue<F> {
         None
     }
 
+    /// Keys have come back; what waited for them is ready.
+    fn give_back(&mut self, keys: &[u64]) {
+        for key in keys {
+            if let Some(returned) = self.under_way.remove(key) {
+                // They have waited longest. Pushed one by one from the back, they keep their order.
+                returned.parked.into_iter().rev().for_each(|waiting| self.ready.push_front(waiting));
+            }
+        }
+    }
+
     /// Parks what did not fit beside operations on the same key, before later ones can overtake it.
     fn park_rest(&mut self) {
         let rest = std::mem::take(&mut self.ready);
@@ -220,9 +220,10 @@ impl<F: Family> Answer<F> {
             Ok(Ok(reply)) => reply,
             // The worker went away with the statement.
             Ok(Err(_)) => {
-                Err(Error::new(ErrorKind::Unavailable, "the connection was closed").with_effect(effect::<F>(&self.sent)))
+                Err(Error::new(ErrorKind::Unavailable, "the connection was closed")
+                    .with_effect(effect::<F>(&self.sent)))
             }
-            Err(_) => Err(timed_out(self.timeout, effect::<F>(&self.sent))),
+            Err(_) => Err(timed_out(effect::<F>(&self.sent))),
         }
     }
 }
@@ -316,5 +317,125 @@ impl<F: Family> Load for Batch<F> {
 impl<F: Family> Drop for Batch<F> {
     fn drop(&mut self) {
         self.lane.arrive(&self.keys);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use acteon_state_core::Result;
+    use async_trait::async_trait;
+    use foldhash::fast::RandomState;
+    use hashbrown::HashMap;
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::{BATCH_BYTES_MAX, Family, Queue, Waiting};
+    use crate::error::Sent;
+    use crate::session::Session;
+
+    /// Operations that are a key, a number and a size. Nothing here sends them.
+    struct Numbers;
+
+    #[async_trait]
+    impl Family for Numbers {
+        type Op = (&'static str, u32, usize);
+        type Reply = ();
+
+        const SENT: Sent = Sent::Write;
+
+        fn key(op: &Self::Op) -> Option<&str> {
+            Some(op.0)
+        }
+
+        fn bytes(op: &Self::Op) -> usize {
+            op.2
+        }
+
+        async fn run(&self, _: &mut Session, ops: &[&Self::Op]) -> sqlx::Result<Vec<Result<()>>> {
+            Ok(ops.iter().map(|_| Ok(())).collect())
+        }
+    }
+
+    struct Bench {
+        queue: Queue<Numbers>,
+        callers: Vec<oneshot::Receiver<Result<()>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let under_way = HashMap::with_hasher(RandomState::default());
+            Self { queue: Queue { ready: Default::default(), under_way, batches: 0 }, callers: Vec::new() }
+        }
+
+        fn push(&mut self, key: &'static str, number: u32) {
+            self.push_sized(key, number, 1, Instant::now() + Duration::from_secs(60));
+        }
+
+        fn push_sized(&mut self, key: &'static str, number: u32, bytes: usize, deadline: Instant) {
+            let (reply, caller) = oneshot::channel();
+            self.callers.push(caller);
+            let hash = key.bytes().fold(0, |hash, byte| hash * 31 + u64::from(byte));
+            let sent = Arc::new(AtomicBool::new(false));
+            self.queue.push(Waiting { op: (key, number, bytes), key: Some(hash), deadline, sent, reply });
+        }
+
+        fn take(&mut self, ops_max: usize) -> Vec<(u32, u64)> {
+            let (taken, _) = self.queue.take(ops_max, Instant::now());
+            taken.iter().map(|waiting| (waiting.op.1, waiting.key.unwrap())).collect()
+        }
+
+        fn numbers(&mut self, ops_max: usize) -> Vec<u32> {
+            self.take(ops_max).into_iter().map(|(number, _)| number).collect()
+        }
+    }
+
+    #[test]
+    fn what_waits_leaves_together_up_to_the_limits() {
+        let mut bench = Bench::new();
+        for (number, key) in (0..).zip(["a", "b", "c"]) {
+            bench.push(key, number);
+        }
+        assert_eq!(bench.numbers(2), [0, 1]);
+        assert_eq!(bench.numbers(2), [2]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for (number, key) in (3..).zip(["d", "e"]) {
+            bench.push_sized(key, number, BATCH_BYTES_MAX, deadline);
+        }
+        assert_eq!(bench.numbers(9), [3], "one that fills a statement leaves alone");
+        assert_eq!(bench.numbers(9), [4]);
+    }
+
+    #[test]
+    fn a_key_that_is_under_way_keeps_what_follows_in_order() {
+        let mut bench = Bench::new();
+        for (number, key) in (0..).zip(["a", "a", "a", "b"]) {
+            bench.push(key, number);
+        }
+        assert_eq!(bench.numbers(2), [0, 1]);
+        // One more, after the one that did not fit.
+        bench.push("a", 4);
+        assert_eq!(bench.numbers(9), [3], "only the other key may leave on another connection");
+        let parked = bench.queue.under_way.values().map(|under_way| under_way.parked.len()).sum::<usize>();
+        assert_eq!(parked, 2);
+        let key_a = u64::from(b'a');
+        bench.queue.give_back(&[key_a]);
+        assert_eq!(bench.numbers(9), [2, 4]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_sent() {
+        let mut bench = Bench::new();
+        bench.push("a", 0);
+        bench.push("b", 1);
+        bench.push_sized("c", 2, 1, Instant::now() - Duration::from_millis(1));
+        bench.callers.remove(0);
+        let (taken, left) = bench.queue.take(9, Instant::now());
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].op.1, 1);
+        assert_eq!(left, 3, "all of them left the queue");
     }
 }

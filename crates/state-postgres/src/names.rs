@@ -24,7 +24,8 @@ impl Names {
         for (option, part) in [("schema", schema), ("prefix", prefix)] {
             let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             if part.is_empty() || part.len() > PART_CHARS_MAX || !part.chars().all(allowed) {
-                let message = format!("{option} {part:?} is not allowed: use 1 to {PART_CHARS_MAX} characters out of a-z 0-9 _");
+                let message =
+                    format!("{option}: {part:?} is not allowed: use 1 to {PART_CHARS_MAX} characters out of a-z 0-9 _");
                 return Err(Error::config(message));
             }
         }
@@ -74,9 +75,12 @@ mod tests {
 
     #[test]
     fn what_would_need_escaping_is_refused_by_name() {
-        for (schema, prefix, option) in
-            [("pub\"lic", "a_", "schema"), ("", "a_", "schema"), ("public", "A_", "prefix"), ("public", "a;b", "prefix")]
-        {
+        for (schema, prefix, option) in [
+            ("pub\"lic", "a_", "schema"),
+            ("", "a_", "schema"),
+            ("public", "A_", "prefix"),
+            ("public", "a;b", "prefix"),
+        ] {
             let error = Names::new(schema, prefix).unwrap_err();
             assert!(error.message().starts_with(option), "{error}");
         }

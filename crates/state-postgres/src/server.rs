@@ -198,7 +198,7 @@ impl Facts {
             (Survival::No, "efficiency; with fenced writes correctness")
         };
         LockSemantics {
-            topology: format!("postgres, {standby}"),
+            topology: format!("postgres, {standby}{}", if self.pooled { ", through a transaction pooler" } else { "" }),
             clock: LockClock::ServerWall,
             tokens_rise_across: tokens_rise_across.to_owned(),
             survives_server_crash,
@@ -390,6 +390,7 @@ mod tests {
         assert!(notes(&Facts { wire: Wire::Plain, ..facts() }).contains("not encrypted"));
         assert!(notes(&Facts { wire: Wire::Unverified, ..facts() }).contains("verify-full"));
         let pooled = Facts { pooled: true, ..facts() };
+        assert_eq!(pooled.lock_semantics().topology, "postgres, no standby, through a transaction pooler");
         assert!(notes(&pooled).contains("pooler") && pooled.lock_semantics().waiting == Waiting::Backoff);
     }
 }

@@ -21,20 +21,33 @@ use sqlx::{AssertSqlSafe, PgConnection};
 macro_rules! planner_settings {
     ($scope:literal) => {
         concat!(
-            "SET ", $scope, " enable_seqscan = off; SET ", $scope, " enable_bitmapscan = off; SET ", $scope,
-            " enable_hashjoin = off; SET ", $scope, " enable_mergejoin = off; SET ", $scope, " jit = off"
+            "SET ",
+            $scope,
+            " enable_seqscan = off; SET ",
+            $scope,
+            " enable_bitmapscan = off; SET ",
+            $scope,
+            " enable_hashjoin = off; SET ",
+            $scope,
+            " enable_mergejoin = off; SET ",
+            $scope,
+            " jit = off"
         )
     };
 }
 
 /// Sent once on a connection of our own.
+///
+/// READ WRITE is not among them: who makes a server read-only by `default_transaction_read_only`, to switch over, must be
+/// obeyed by the sessions that are open.
 pub(crate) const SESSION_SETTINGS: &str = concat!(
-    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; ",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION lock_timeout = 0; ",
     planner_settings!("SESSION")
 );
 
 /// Begins a transaction behind a pooler.
-const BEGIN: &str = concat!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ", planner_settings!("LOCAL"));
+const BEGIN: &str =
+    concat!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; ", planner_settings!("LOCAL"));
 
 /// A connection to a server that can be written to.
 pub(crate) struct Session {

@@ -11,6 +11,11 @@
 //! # How it works
 //! Idle workers lie on a stack. Who submits an operation wakes the topmost; it takes everything that waits in one lane, and
 //! goes on until no lane has anything. With all workers busy, operations gather in their lanes.
+//!
+//! Callers whose answers came with one batch, or with several that one flush of the log has committed, go on at the same moment.
+//! If the first of them were sent alone, batches would fall apart into single operations. So while statements are under way, a
+//! worker lets those tasks run first that are ready to, for as long as more operations come of it. No clock is involved, and an
+//! operation that finds nothing under way is sent at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::PostgresConfig;
 use crate::connect::{Connector, Opened};
 use crate::error::{Sent, classify, closed as closed_error};
+use crate::migrate::Schema;
 use crate::server::Facts;
 use crate::session::Session;
 
@@ -40,6 +46,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(20);
 /// How long a statement may be overdue before its connection is given up. The server breaks it off earlier, where it may.
 const OVERDUE: Duration = Duration::from_secs(1);
+
+/// How often a worker lets others run before it takes what they have submitted. Each time costs about a microsecond when nobody
+/// has anything to do, and ends the waiting then.
+const GATHER_TURNS_MAX: u32 = 8;
 
 /// What comes back with a batch.
 pub(crate) enum Trip {
@@ -67,6 +77,10 @@ pub(crate) trait Source: Send + Sync {
 pub(crate) struct Dispatcher {
     idle: Mutex<Vec<Arc<Notify>>>,
     waiting: AtomicUsize,
+    /// Batches that are under way.
+    under_way: AtomicUsize,
+    /// Workers that will take what is submitted in the next moment without being woken.
+    gathering: AtomicUsize,
     queue_max: usize,
     operation_timeout: Duration,
     connect_wait: Duration,
@@ -93,6 +107,8 @@ impl Dispatcher {
         Arc::new(Self {
             idle: Mutex::new(Vec::new()),
             waiting: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            gathering: AtomicUsize::new(0),
             queue_max: config.queue_max,
             operation_timeout: config.operation_timeout,
             connect_wait: config.connect_wait,
@@ -131,6 +147,14 @@ impl Dispatcher {
     /// Operations have left a queue.
     pub(crate) fn left(&self, count: usize) {
         self.waiting.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    /// Something was submitted: makes sure that somebody takes it.
+    pub(crate) fn submitted(&self) {
+        // Who gathers first says that it no longer does, then looks into the queues.
+        if self.gathering.load(Ordering::Acquire) == 0 {
+            self.wake();
+        }
     }
 
     /// Wakes the worker that became idle last: its connection is warm.
@@ -184,8 +208,27 @@ impl Dispatcher {
     }
 }
 
-/// Runs with what a new connection's server said of itself.
-pub(crate) type OnFacts = Arc<dyn Fn(Facts) + Send + Sync>;
+/// What it takes to open a connection that is ready for statements.
+pub(crate) struct Opening {
+    pub(crate) connector: Arc<Connector>,
+    pub(crate) schema: Schema,
+    /// Runs with what a new connection's server said of itself.
+    pub(crate) on_facts: Arc<dyn Fn(Facts) + Send + Sync>,
+}
+
+impl Opening {
+    async fn open(&self) -> Result<Session> {
+        let mut opened = self.connector.open().await?;
+        self.schema.prepare(&mut opened.connection).await?;
+        Ok(self.ready(opened))
+    }
+
+    fn ready(&self, opened: Opened) -> Session {
+        let session = Session { connection: opened.connection, pooled: opened.facts.pooled };
+        (self.on_facts)(opened.facts);
+        session
+    }
+}
 
 /// All workers of one store.
 pub(crate) struct Workers {
@@ -198,22 +241,18 @@ impl Workers {
     pub(crate) fn start(
         config: &PostgresConfig,
         dispatcher: Arc<Dispatcher>,
-        connector: Arc<Connector>,
+        opening: Opening,
         sources: Arc<[Arc<dyn Source>]>,
-        on_facts: OnFacts,
         first: Option<Opened>,
     ) -> Self {
         let tasks = TaskTracker::new();
-        let mut first = first.map(|opened| {
-            on_facts(opened.facts.clone());
-            Session { connection: opened.connection, pooled: opened.facts.pooled }
-        });
+        let mut first = first.map(|opened| opening.ready(opened));
+        let opening = Arc::new(opening);
         for number in 0..config.connections {
             let mut worker = Worker {
                 dispatcher: dispatcher.clone(),
-                connector: connector.clone(),
+                opening: opening.clone(),
                 sources: sources.clone(),
-                on_facts: on_facts.clone(),
                 idle_timeout: config.idle_timeout,
                 reconnect_delay: RECONNECT_DELAY_MIN,
                 reconnect_delay_max: config.reconnect_delay_max,
@@ -227,7 +266,6 @@ impl Workers {
             }
             tasks.spawn(worker.work());
         }
-        tasks.close();
         Self { dispatcher, tasks }
     }
 
@@ -239,6 +277,7 @@ impl Workers {
     /// Lets what was submitted finish, then ends all connections.
     pub(crate) async fn close(&self) {
         self.dispatcher.closed.cancel();
+        self.tasks.close();
         self.tasks.wait().await;
     }
 }
@@ -251,9 +290,8 @@ impl Drop for Workers {
 
 struct Worker {
     dispatcher: Arc<Dispatcher>,
-    connector: Arc<Connector>,
+    opening: Arc<Opening>,
     sources: Arc<[Arc<dyn Source>]>,
-    on_facts: OnFacts,
     idle_timeout: Duration,
     reconnect_delay: Duration,
     reconnect_delay_max: Duration,
@@ -268,18 +306,39 @@ struct Worker {
 impl Worker {
     async fn work(mut self) {
         loop {
-            let must_connect = self.session.is_none() && self.keeps_connection && !self.dispatcher.closed.is_cancelled();
+            let must_connect =
+                self.session.is_none() && self.keeps_connection && !self.dispatcher.closed.is_cancelled();
             if !must_connect && !self.rest().await {
                 break;
             }
             if self.session.is_none() && !self.connect().await {
                 continue;
             }
+            self.gather().await;
             if let Some(load) = self.take() {
+                self.dispatcher.under_way.fetch_add(1, Ordering::AcqRel);
                 self.carry(load).await;
+                self.dispatcher.under_way.fetch_sub(1, Ordering::AcqRel);
             }
         }
         self.hang_up().await;
+    }
+
+    /// Lets tasks run that are about to submit something, too.
+    async fn gather(&self) {
+        let dispatcher = &self.dispatcher;
+        if dispatcher.under_way.load(Ordering::Acquire) == 0 && dispatcher.waiting.load(Ordering::Acquire) <= 1 {
+            return;
+        }
+        dispatcher.gathering.fetch_add(1, Ordering::AcqRel);
+        for _ in 0..GATHER_TURNS_MAX {
+            let before = dispatcher.waiting.load(Ordering::Acquire);
+            tokio::task::yield_now().await;
+            if dispatcher.waiting.load(Ordering::Acquire) <= before {
+                break;
+            }
+        }
+        dispatcher.gathering.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Sleeps until there is something to do. `false` when the store is closed and nothing is left.
@@ -368,9 +427,8 @@ impl Worker {
     /// Tries once to connect, and pauses if that failed; the caller then looks again what there is to do.
     async fn connect(&mut self) -> bool {
         match self.open().await {
-            Some(Ok(opened)) => {
-                (self.on_facts)(opened.facts.clone());
-                self.adopt(Session { connection: opened.connection, pooled: opened.facts.pooled });
+            Some(Ok(session)) => {
+                self.adopt(session);
                 return true;
             }
             Some(Err(error)) => self.dispatcher.failed(&error),
@@ -388,8 +446,8 @@ impl Worker {
     }
 
     /// Opens a connection; meanwhile, calls whose patience ends are told. `None` when the store is closed.
-    async fn open(&self) -> Option<Result<Opened>> {
-        let opening = self.connector.open();
+    async fn open(&self) -> Option<Result<Session>> {
+        let opening = self.opening.open();
         tokio::pin!(opening);
         loop {
             let patience = self.dispatcher.patience().filter(|until| *until > Instant::now());
@@ -404,7 +462,9 @@ impl Worker {
     fn refuse_if_down(&self) {
         let dispatcher = &self.dispatcher;
         if dispatcher.why_down().is_some() {
-            self.refuse_all(&|| dispatcher.why_down().unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "no connection")));
+            self.refuse_all(&|| {
+                dispatcher.why_down().unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "no connection"))
+            });
         }
     }
 

@@ -22,24 +22,26 @@ use acteon_state_core::{
 };
 use async_trait::async_trait;
 use parking_lot::RwLock;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgArguments, PgRow};
 
-use crate::config::{MigrateMode, PostgresConfig};
+use crate::config::PostgresConfig;
 use crate::connect::{Connector, Opened};
-use crate::due::Dues;
+use crate::due::{self, Dues};
 use crate::error::{BACKEND, closed};
 use crate::lane::Lane;
-use crate::lock::Locks;
-use crate::migrate;
+use crate::lock::{LockQueries, Locks};
+use crate::migrate::{self, Migrated, Schema};
 use crate::names::Names;
 use crate::server::Facts;
 use crate::sweep;
 use crate::tx_lock::TxLocks;
 use crate::waiting::Waiters;
-use crate::workers::{Dispatcher, Source, Workers};
+use crate::workers::{Dispatcher, Opening, Source, Workers};
 
 use rate::Rates;
-use statement::{Reading, Statement, Writing};
+pub(crate) use scan::{cursor_after, range_arguments};
+pub(crate) use statement::{Reading, Statement, Writing};
 use value::{Reads, Writes};
 
 pub(crate) use key_columns::KeyColumns;
@@ -57,16 +59,19 @@ pub(crate) struct Inner {
     pub(crate) names: Names,
     pub(crate) connector: Arc<Connector>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) lock_retention_us: u64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) tx_locks: TxLocks,
     pub(crate) locks: Arc<Lane<Locks>>,
+    pub(crate) lock_queries: LockQueries,
     pub(crate) dues: Arc<Lane<Dues>>,
     reads: Arc<Lane<Reads>>,
     writes: ByDurability<Writes>,
     rates: ByDurability<Rates>,
     reading: Arc<Lane<Reading>>,
     writing: Arc<Lane<Writing>>,
+    transact_sql: Arc<str>,
+    pub(crate) claim_sql: Arc<str>,
+    scan_sql: scan::ScanSql,
     /// Kinds whose commits do not wait for the disk.
     relaxed: HashSet<String>,
     known: Arc<Known>,
@@ -107,8 +112,35 @@ impl PostgresStore {
     pub async fn connect(config: PostgresConfig) -> Result<Self> {
         let parts = Parts::new(&config)?;
         let mut first = parts.connector.open().await?;
-        migrate::prepare(&mut first.connection, &parts.names, config.migrate == MigrateMode::Auto).await?;
+        parts.schema.prepare(&mut first.connection).await?;
         Ok(Self::start(&config, parts, Some(first)))
+    }
+
+    /// Brings the schema up to date, whatever `migrate` says, and disconnects.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn migrate(config: PostgresConfig) -> Result<Migrated> {
+        let parts = Parts::new(&config)?;
+        let mut opened = parts.connector.open().await?;
+        let migrated = migrate::migrate(&mut opened.connection, &parts.names).await?;
+        // What was to be done is done.
+        let _ = opened.connection.close().await;
+        Ok(migrated)
+    }
+
+    /// Says what [`migrate`](Self::migrate) would do: from which version to which. Changes nothing, and needs no rights but to
+    /// read the schema's table.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn pending(config: PostgresConfig) -> Result<Migrated> {
+        let parts = Parts::new(&config)?;
+        let mut opened = parts.connector.open().await?;
+        let pending = migrate::pending(&mut opened.connection, &parts.names).await?;
+        // What was to be learnt is known.
+        let _ = opened.connection.close().await;
+        Ok(pending)
     }
 
     /// Starts without a connection and connects in the background, without end. Until then, calls fail as `Unavailable`. The
@@ -121,24 +153,27 @@ impl PostgresStore {
     /// Outside of a tokio runtime.
     pub fn connect_lazy(config: PostgresConfig) -> Result<Self> {
         let parts = Parts::new(&config)?;
-        parts.connector.prepare_schema(parts.names.clone(), config.migrate);
         Ok(Self::start(&config, parts, None))
     }
 
     fn start(config: &PostgresConfig, parts: Parts, first: Option<Opened>) -> Self {
-        let Parts { names, connector } = parts;
+        let Parts { names, connector, schema } = parts;
         let dispatcher = Dispatcher::new(config);
-        let lanes = Lanes::new(&names, &dispatcher, config.batch_ops_max);
+        let waiters = Waiters::new(&names);
+        let lanes = Lanes::new(config, &names, &dispatcher, &waiters);
         let known = Arc::new(Known::new(config.value_bytes_max));
         let learner = known.clone();
         let on_facts = Arc::new(move |facts| learner.learn(facts));
-        let workers =
-            Workers::start(config, dispatcher.clone(), connector.clone(), lanes.sources(), on_facts, first);
+        let opening = Opening { connector: connector.clone(), schema, on_facts };
+        let workers = Workers::start(config, dispatcher.clone(), opening, lanes.sources(), first);
         let Lanes { reads, writes, rates, locks, dues, reading, writing } = lanes;
         let inner = Inner {
-            waiters: Waiters::new(&names, connector.clone(), dispatcher.closed().clone()),
+            waiters,
+            lock_queries: LockQueries::new(&names),
             tx_locks: TxLocks::new(config, &names),
-            lock_retention_us: ceil_ms(config.lock_retention).saturating_mul(1_000),
+            transact_sql: names.sql(many::TRANSACT),
+            claim_sql: names.sql(due::CLAIM),
+            scan_sql: scan::ScanSql::new(&names),
             relaxed: config.relaxed.iter().cloned().collect(),
             names,
             connector,
@@ -153,6 +188,9 @@ impl PostgresStore {
             known,
             workers,
         };
+        let (waiters, closed) = (&inner.waiters, inner.dispatcher.closed());
+        inner.workers.spawn(waiters.clone().keep_telling(inner.writing.clone(), closed.clone()));
+        inner.workers.spawn(waiters.clone().keep_listening(inner.connector.clone(), closed.clone()));
         inner.workers.spawn(sweep::run(config, &inner.names, inner.writing.clone(), inner.dispatcher.closed().clone()));
         Self { inner: Arc::new(inner) }
     }
@@ -185,12 +223,14 @@ impl PostgresStore {
 struct Parts {
     names: Names,
     connector: Arc<Connector>,
+    schema: Schema,
 }
 
 impl Parts {
     fn new(config: &PostgresConfig) -> Result<Self> {
         let names = Names::new(&config.schema, &config.prefix)?;
-        Ok(Self { names, connector: Arc::new(Connector::new(config)?) })
+        let schema = Schema::new(names.clone(), config.migrate);
+        Ok(Self { names, connector: Arc::new(Connector::new(config)?), schema })
     }
 }
 
@@ -206,14 +246,16 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn new(names: &Names, dispatcher: &Arc<Dispatcher>, ops_max: usize) -> Self {
+    fn new(config: &PostgresConfig, names: &Names, dispatcher: &Arc<Dispatcher>, waiters: &Arc<Waiters>) -> Self {
+        let ops_max = config.batch_ops_max;
+        let retention_us = ceil_ms(config.lock_retention).saturating_mul(1_000);
         let writes = |relaxed| Lane::new(Writes::new(names, relaxed), dispatcher.clone(), ops_max);
         let rates = |relaxed| Lane::new(Rates::new(names, relaxed), dispatcher.clone(), ops_max);
         Self {
             reads: Lane::new(Reads::new(names), dispatcher.clone(), ops_max),
             writes: ByDurability { durable: writes(false), relaxed: writes(true) },
             rates: ByDurability { durable: rates(false), relaxed: rates(true) },
-            locks: Lane::new(Locks::new(names), dispatcher.clone(), ops_max),
+            locks: Lane::new(Locks::new(names, retention_us, waiters.clone()), dispatcher.clone(), ops_max),
             dues: Lane::new(Dues::new(names), dispatcher.clone(), ops_max),
             reading: Lane::new(Reading, dispatcher.clone(), 1),
             writing: Lane::new(Writing, dispatcher.clone(), 1),
@@ -289,6 +331,8 @@ impl Inner {
     }
 
     async fn close(&self) {
+        self.close_locks().await;
+        self.waiters.tell(&self.writing).await;
         self.dispatcher.closed().cancel();
         self.tx_locks.close().await;
         self.workers.close().await;

@@ -1,0 +1,257 @@
+//! Wakes those who wait for a lock: by notifications between all nodes, one local waiter at a time.
+//!
+//! # Guarantees
+//! - Whoever ends a lease tells those who wait, after the commit, in a statement of its own that it does not wait for. A
+//!   `NOTIFY` inside of the transaction would make all commits of the database stand in one queue.
+//! - A node that never waits has no connection for it; one that waits has one, for all of its locks.
+//!
+//! # Failure
+//! A notification can be lost with the connection, and behind a transaction pooler no session can listen. Waiters
+//! therefore never sleep longer than a bound of their own, which is much shorter while nobody listens for them.
+//!
+//! # How it works
+//! All nodes of one schema and prefix share a channel. The payload is the lock as sixteen hexadecimal digits: FNV-1a with 64
+//! bits over the key's text. Two locks with one hash wake each other's waiters, who ask in vain; nothing else. After it
+//! comes a space and, as eight digits, the process that has woken its own waiters already. Without that, everyone is meant.
+//! This is what nodes of different versions tell each other: it must not change.
+//!
+//! Notifications that come up while a statement is under way are gathered for the next one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use acteon_state_core::StateKey;
+use acteon_state_core::lock::line::Lines;
+use parking_lot::Mutex;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions};
+use sqlx::{Arguments as _, Executor as _};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connect::Connector;
+use crate::lane::Lane;
+use crate::names::Names;
+use crate::store::{Statement, Writing};
+
+/// Sends notifications, committed without waiting for the disk: after a crash nobody listens any more.
+const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM {t}durability(true), unnest($2::text[]) AS payload";
+/// The most locks whose notifications are kept for the next statement. Beyond, waiters find out by themselves.
+const PENDING_MAX: usize = 10_000;
+/// How long the listening connection stays open without waiters.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How often the listening connection is asked for a sign of life, and whether it is still needed.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long it may take to give one, to connect, and to say goodbye.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before the next attempt to listen; doubled up to the second.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Who waits for which lock in this process, and how they are woken.
+pub(crate) struct Waiters {
+    pub(crate) lines: Arc<Lines>,
+    /// Acquisitions under way and the withdrawals that they leave behind.
+    pub(crate) acquisitions: TaskTracker,
+    /// Ends all waits.
+    pub(crate) closed: CancellationToken,
+    channel: String,
+    notify_sql: Arc<str>,
+    /// Drawn at random: tells our own notifications from those of other processes.
+    origin: u32,
+    /// Somebody waits.
+    wanted: Notify,
+    is_listening: AtomicBool,
+    // What to tell, by lock; locked for an insertion or a swap only.
+    pending: Mutex<HashMap<u64, Audience>>,
+    has_pending: Notify,
+}
+
+/// Who is to be told of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Other processes; the waiters of this one are awake.
+    Others,
+    /// All processes at the same time, this one among them.
+    Everyone,
+}
+
+/// The hash that notifications carry. See the module: it must not change.
+pub(crate) fn lock_hash(key: &StateKey) -> u64 {
+    key.text().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The name of the line of waiters.
+pub(crate) fn line_name(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+impl Waiters {
+    pub(crate) fn new(names: &Names) -> Arc<Self> {
+        Arc::new(Self {
+            lines: Arc::default(),
+            acquisitions: TaskTracker::new(),
+            closed: CancellationToken::new(),
+            channel: channel(names),
+            notify_sql: names.sql(NOTIFY),
+            origin: rand::random(),
+            wanted: Notify::new(),
+            is_listening: AtomicBool::new(false),
+            pending: Mutex::default(),
+            has_pending: Notify::new(),
+        })
+    }
+
+    /// Whether notifications arrive at the moment.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.is_listening.load(Ordering::Acquire)
+    }
+
+    /// Asks for notifications. To be called after joining a line.
+    pub(crate) fn want_notifications(&self) {
+        if !self.is_listening() {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Tells other nodes, in the background.
+    pub(crate) fn notify(&self, hash: u64, audience: Audience) {
+        let mut pending = self.pending.lock();
+        if pending.len() >= PENDING_MAX {
+            return;
+        }
+        let told = pending.entry(hash).or_insert(audience);
+        if audience == Audience::Everyone {
+            *told = audience;
+        }
+        drop(pending);
+        self.has_pending.notify_one();
+    }
+
+    /// Sends notifications until the store is closed.
+    pub(crate) async fn keep_telling(self: Arc<Self>, writing: Arc<Lane<Writing>>, closed: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = self.has_pending.notified() => self.tell(&writing).await,
+                () = closed.cancelled() => return,
+            }
+        }
+    }
+
+    /// Sends what is pending.
+    pub(crate) async fn tell(&self, writing: &Lane<Writing>) {
+        let pending = std::mem::take(&mut *self.pending.lock());
+        if pending.is_empty() {
+            return;
+        }
+        let payloads = pending.into_iter().map(|(hash, audience)| payload(hash, audience, self.origin)).collect();
+        let told = match self.notify_arguments(payloads) {
+            Ok(arguments) => writing.submit(Statement { sql: self.notify_sql.clone(), arguments }).await.map(|_| ()),
+            Err(error) => return tracing::error!(%error, "notifications cannot be encoded"),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "those who wait for locks on other nodes were not told; they find out by themselves");
+        }
+    }
+
+    fn notify_arguments(&self, payloads: Vec<String>) -> Result<PgArguments, BoxDynError> {
+        let mut arguments = PgArguments::default();
+        arguments.add(&self.channel)?;
+        arguments.add(payloads)?;
+        Ok(arguments)
+    }
+
+    /// Listens whenever somebody waits, until the store is closed.
+    pub(crate) async fn keep_listening(self: Arc<Self>, connector: Arc<Connector>, closed: CancellationToken) {
+        closed.run_until_cancelled(self.listen_when_wanted(&connector)).await;
+        self.is_listening.store(false, Ordering::Release);
+    }
+
+    async fn listen_when_wanted(&self, connector: &Connector) {
+        let mut delay = RETRY_DELAY_MIN;
+        loop {
+            while self.lines.is_empty() {
+                self.wanted.notified().await;
+            }
+            let outcome = self.listen(connector).await;
+            if self.is_listening.swap(false, Ordering::AcqRel) {
+                delay = RETRY_DELAY_MIN;
+            }
+            let Err(error) = outcome else { continue };
+            tracing::debug!(%error, "those who wait for locks are without notifications; they ask more often meanwhile");
+            // Half of it at random: many nodes lose their server at the same moment.
+            tokio::time::sleep(delay.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            delay = (delay * 2).min(RETRY_DELAY_MAX);
+        }
+    }
+
+    /// Listens on a connection of its own until nobody has waited for a while, or it is lost.
+    async fn listen(&self, connector: &Connector) -> sqlx::Result<()> {
+        // The listener insists on a pool; it holds just this connection, and nothing is ever put back into it.
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(ANSWER_TIMEOUT)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(connector.options());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
+        timeout(ANSWER_TIMEOUT, listener.listen(&self.channel)).await.map_err(no_answer)??;
+        self.is_listening.store(true, Ordering::Release);
+        // What was released before was not heard.
+        self.lines.wake_all();
+        let outcome = self.hear(&mut listener).await;
+        drop(listener);
+        let _ = timeout(ANSWER_TIMEOUT, pool.close()).await;
+        outcome
+    }
+
+    async fn hear(&self, listener: &mut PgListener) -> sqlx::Result<()> {
+        let mut idle_since = Instant::now();
+        let mut check_at = idle_since + CHECK_INTERVAL;
+        loop {
+            if let Ok(heard) = timeout_at(check_at, listener.try_recv()).await {
+                let notification = heard?.ok_or_else(|| sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()))?;
+                self.on_notification(notification.payload());
+                continue;
+            }
+            let now = Instant::now();
+            if !self.lines.is_empty() {
+                idle_since = now;
+            } else if now - idle_since >= IDLE_MAX {
+                return Ok(());
+            }
+            timeout(ANSWER_TIMEOUT, listener.execute("SELECT 1")).await.map_err(no_answer)??;
+            check_at = Instant::now() + CHECK_INTERVAL;
+        }
+    }
+
+    fn on_notification(&self, payload: &str) {
+        let (lock, origin) = payload.split_once(' ').unwrap_or((payload, ""));
+        if u32::from_str_radix(origin, 16) != Ok(self.origin) {
+            self.lines.wake(lock);
+        }
+    }
+}
+
+fn payload(hash: u64, audience: Audience, origin: u32) -> String {
+    match audience {
+        Audience::Others => format!("{} {origin:08x}", line_name(hash)),
+        Audience::Everyone => line_name(hash),
+    }
+}
+
+/// The channel of a schema and prefix. It is a database's own name space, and at most 63 bytes long: hence a hash.
+fn channel(names: &Names) -> String {
+    let name = names.qualified("");
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("acteon_locks_{hash:016x}")
+}
+
+fn no_answer(_: tokio::time::error::Elapsed) -> sqlx::Error {
+    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
