@@ -1,6 +1,8 @@
 //! Several hosts, of which one is writable, and what standbys mean for locks.
 
-use acteon_state_core::{ErrorKind, StateStore, Survival};
+use std::time::Duration;
+
+use acteon_state_core::{Effect, ErrorKind, Put, StateKey, StateStore, Survival};
 use acteon_state_postgres::PostgresConfig;
 use acteon_test_support::{PostgresOptions, PostgresServer};
 
@@ -35,6 +37,28 @@ async fn without_a_writable_host_it_is_a_failover_that_names_each() {
     let message = error.message();
     assert!(message.contains("127.0.0.1:1: the server cannot be reached"), "{message}");
     assert!(message.contains(&format!("{}: the server is a standby", standby.address())), "{message}");
+}
+
+/// Who switches over makes the old server read-only first; sessions that ask for READ WRITE would go on writing to it.
+#[tokio::test]
+async fn open_sessions_obey_a_server_that_is_made_read_only() {
+    let server = start();
+    // Without sweeps, so that the put is the first to notice.
+    let store = connect(PostgresConfig { sweep_interval: Duration::ZERO, ..config(&server.url()) }).await;
+    let key = StateKey::new("test", "tenant", "kind", "id").unwrap();
+    store.put(&key, &Put::new("before")).await.unwrap();
+    server.query("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()").unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            // The sessions learn of it between two statements.
+            if let Err(error) = store.put(&key, &Put::new("after")).await {
+                return error;
+            }
+        }
+    });
+    let error = error.await.unwrap();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Failover, Effect::NotApplied), "{error}");
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
