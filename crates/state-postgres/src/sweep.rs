@@ -110,15 +110,11 @@ impl Sweeper {
         loop {
             let at = self.next_table();
             tokio::time::sleep_until(self.tables[at].next_at).await;
-            let began = Instant::now();
             match self.step(at).await {
-                Ok(pause) => {
-                    self.is_failing = false;
-                    self.tables[at].next_at = Instant::now() + pause;
-                }
+                Ok(()) => self.is_failing = false,
                 Err(error) => {
                     self.report(&error);
-                    self.tables[at].next_at = began + self.interval.max(FAILURE_PAUSE_MIN);
+                    self.tables[at].next_at = Instant::now() + self.interval.max(FAILURE_PAUSE_MIN);
                 }
             }
         }
@@ -129,16 +125,21 @@ impl Sweeper {
         next.map_or(0, |(at, _)| at)
     }
 
-    /// Sweeps one chunk, if it is our turn. Returns how long to leave the table alone.
-    async fn step(&mut self, at: usize) -> Result<Duration> {
+    /// Sweeps one chunk if it is our turn, otherwise leaves all tables alone for a while.
+    async fn step(&mut self, at: usize) -> Result<()> {
         if !self.is_our_turn().await? {
-            // With jitter, so that of many nodes one comes first.
-            return Ok(self.lease().mul_f64(f64::midpoint(0.5, rand::random::<f64>())));
+            // Between a quarter and three quarters of the lease, so that of many nodes one comes first.
+            let ask_again_at = Instant::now() + self.lease().mul_f64(f64::midpoint(0.5, rand::random::<f64>()));
+            self.tables.iter_mut().for_each(|table| table.next_at = ask_again_at);
+            return Ok(());
         }
         let began = Instant::now();
         let chunk = self.sweep_chunk(&self.tables[at]).await?;
-        self.tables[at].page = chunk.next_page.unwrap_or(0);
-        Ok(pause_after(chunk.removed, began.elapsed(), self.interval))
+        let pause = pause_after(chunk.removed, began.elapsed(), self.interval);
+        let table = &mut self.tables[at];
+        table.page = chunk.next_page.unwrap_or(0);
+        table.next_at = Instant::now() + pause;
+        Ok(())
     }
 
     /// Takes or keeps the turn; asks the server only when half of the lease is over.
@@ -152,7 +153,8 @@ impl Sweeper {
         self.turn_until = None;
         let arguments = turn_arguments(self.node, lease).map_err(not_encoded)?;
         let rows = self.writing.submit(Statement { sql: self.turn_sql.clone(), arguments }).await?;
-        let is_ours = rows.first().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get(0)).map_err(unexpected)?;
+        let is_ours =
+            rows.first().ok_or(sqlx::Error::RowNotFound).and_then(|row| row.try_get(0)).map_err(unexpected)?;
         if is_ours {
             self.turn_until = Some(now + lease);
         }

@@ -48,7 +48,9 @@ mod private_server {
             for outcome in try_join_all(acks).await.unwrap() {
                 assert_eq!(outcome, ClaimOutcome::Done);
             }
-            assert!(claimed.items.iter().all(|item| item.attempt == 1 && item.payload == format!("payload of {}", item.id)));
+            assert!(
+                claimed.items.iter().all(|item| item.attempt == 1 && item.payload == format!("payload of {}", item.id))
+            );
             done.extend(claimed.items.into_iter().map(|item| item.id));
             // What others hold is due for them; without a pause this would ask again and again until they are done.
             if let Some(wait) = claimed.next_due_in {
@@ -78,14 +80,17 @@ mod private_server {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn kill_9_loses_no_acknowledged_schedule_and_no_claim() {
-        let mut server = PostgresServer::start(PostgresOptions { durable: true, ..PostgresOptions::default() }).unwrap();
+        let mut server =
+            PostgresServer::start(PostgresOptions { durable: true, ..PostgresOptions::default() }).unwrap();
         let store = connect(&server).await;
         let queue = queue("crash");
         let claimed = claimed_before_the_crash(&store, &queue).await;
 
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let writers: Vec<_> = (0..16)
-            .map(|writer| tokio::spawn(schedule_until_it_fails(store.clone(), queue.clone(), writer, acknowledged.clone())))
+            .map(|writer| {
+                tokio::spawn(schedule_until_it_fails(store.clone(), queue.clone(), writer, acknowledged.clone()))
+            })
             .collect();
         let began = Instant::now();
         while acknowledged.load(Ordering::Relaxed) < 500 {
@@ -157,7 +162,8 @@ mod private_server {
         const ITEMS: u64 = 50_000;
         const ROUNDS: u64 = 20;
         let no_analyze = vec!["autovacuum = off".to_owned()];
-        let server = PostgresServer::start(PostgresOptions { settings: no_analyze, ..PostgresOptions::default() }).unwrap();
+        let server =
+            PostgresServer::start(PostgresOptions { settings: no_analyze, ..PostgresOptions::default() }).unwrap();
         // One connection, so that every statement meets the plans.
         let config = PostgresConfig { connections: 1, ..PostgresConfig::from_url(&server.url()).unwrap() };
         let store = PostgresStore::connect(config).await.unwrap();

@@ -57,7 +57,8 @@ mod private_server {
             let batches: Vec<Vec<BatchOp>> = four_batches
                 .chunks(BATCH)
                 .map(|ids| {
-                    let put = |id| BatchOp::Put(key("short", &format!("{round}-{id}")), Put::new("v").expires_after(ttl));
+                    let put =
+                        |id| BatchOp::Put(key("short", &format!("{round}-{id}")), Put::new("v").expires_after(ttl));
                     ids.iter().map(put).collect()
                 })
                 .collect();

@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn algorithms_of_one_key_are_under_way_apart() {
         let window = Duration::from_secs(1);
-        let ops = [RateLimit::fixed_window(5, window), RateLimit::sliding_window(5, window), RateLimit::gcra(5, window, 2)];
+        let ops =
+            [RateLimit::fixed_window(5, window), RateLimit::sliding_window(5, window), RateLimit::gcra(5, window, 2)];
         let mut texts = ops.map(|request| op(request).text).to_vec();
         texts.dedup();
         assert_eq!(texts.len(), 3);
