@@ -21,10 +21,11 @@
 //! - [`config`]: the section, its file, environment and command line, with errors that name the place.
 //! - [`Registry`]: the drivers by name. An application adds its own one under its own name.
 //! - [`open()`]: connects, checks what is required, and wraps the driver in layers.
+//! - [`migrate()`]: brings the tables of backends that have some up to date, or says whether they are.
 //! - The whole contract of `acteon-state-core`, so that applications need no other dependency.
 //!
 //! # Features
-//! One per driver: `memory` (default) and `redis`. A backend whose feature is off is refused at start, by a message that names
+//! One per driver: `memory` (default), `redis` and `postgres`. A backend whose feature is off is refused at start, by a message that names
 //! the feature.
 //!
 //! # Failure
@@ -34,6 +35,7 @@
 
 pub mod config;
 mod drivers;
+mod migrate;
 mod open;
 mod registry;
 
@@ -48,12 +50,16 @@ pub use acteon_state_core::{
     TransactScope, Ttl, Version, Versioned, Waiting,
 };
 pub use config::StateConfig;
+pub use migrate::{Migrate, SchemaReport, SchemaVersions, migrate, migrate_with};
 pub use open::{OpenOptions, open, open_with};
 pub use registry::{BoxFuture, DriverConfig, Registry};
 
 /// The memory driver, for applications that share its engine or clock.
 #[cfg(feature = "memory")]
 pub use acteon_state_memory as memory;
+/// The PostgreSQL driver, for applications that connect by themselves, and for its transactions under a lock.
+#[cfg(feature = "postgres")]
+pub use acteon_state_postgres as postgres;
 /// The Redis driver, for applications that connect by themselves.
 #[cfg(feature = "redis")]
 pub use acteon_state_redis as redis;

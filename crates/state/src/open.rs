@@ -24,6 +24,9 @@ pub struct OpenOptions {
     pub metrics: Option<Arc<StoreMetrics>>,
     /// The drivers to choose from.
     pub registry: Registry,
+    /// Only look at the backend: change no schema, remove nothing that has expired. For asking what it can do; an application
+    /// that works with it would fill it up.
+    pub inspect: bool,
 }
 
 /// Opens the state that `config` describes, with the drivers of this build. Close it by [`State::close`].
@@ -76,22 +79,24 @@ impl StateConfig {
 
 async fn open_store(config: &StateConfig, options: &OpenOptions) -> Result<Arc<dyn StateStore>> {
     let factory = options.registry.find(config)?;
-    let driver = factory(DriverConfig::new(config)).await.map_err(|error| explain(config, error))?;
+    let driver = factory(DriverConfig::new(config).inspecting(options.inspect)).await.map_err(|error| {
+        let hint = if error.kind().is_transient() && !config.optional {
+            format!("; to start without it, set {}.optional = true", config.places.path)
+        } else {
+            String::new()
+        };
+        explain(config, error, &hint)
+    })?;
     let layers = config.layers.layers(driver.capabilities().shared, options.metrics.clone());
     Ok(layers.wrap(driver))
 }
 
-/// Says what was opened, and how to start without it.
-fn explain(config: &StateConfig, error: Error) -> Error {
+/// Says what was being opened, and what to do about it.
+pub(crate) fn explain(config: &StateConfig, error: Error, hint: &str) -> Error {
     if error.kind() == ErrorKind::Config {
         return placed(config, error);
     }
     let at = config.url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
-    let hint = if error.kind().is_transient() && !config.optional {
-        format!("; to start without it, set {}.optional = true", config.places.path)
-    } else {
-        String::new()
-    };
     let message = format!("cannot open the backend{at}: {}{hint}", error.message());
     Error::new(error.kind(), message).on_backend(config.backend.clone()).with_source(error)
 }

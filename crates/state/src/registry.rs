@@ -43,16 +43,21 @@ use crate::config::node::{Node, join};
 use crate::config::suggest::{closest, listed};
 use crate::config::{ConfigError, ConnectionUrl, KEYS, Places, StateConfig, read};
 use crate::drivers;
+use crate::migrate::{Migrate, SchemaVersions};
 
 /// A future on the heap.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 type Factory = Arc<dyn Fn(DriverConfig) -> BoxFuture<Result<Arc<dyn StateStore>>> + Send + Sync>;
 
+type Migrator = Arc<dyn Fn(DriverConfig, Migrate) -> BoxFuture<Result<SchemaVersions>> + Send + Sync>;
+
 /// The drivers that can be opened, by name.
 #[derive(Clone)]
 pub struct Registry {
     factories: BTreeMap<String, Factory>,
+    /// Of the drivers that have a schema.
+    migrators: BTreeMap<String, Migrator>,
 }
 
 /// What a driver is opened with: the part of `[state]` that is its business.
@@ -70,6 +75,8 @@ pub struct DriverConfig {
     pub table_name: Option<String>,
     /// Open without waiting for the backend, and connect when it comes up: it may be down now.
     pub optional: bool,
+    /// Change nothing by opening, and nothing in the background: somebody only wants to know what the backend can do.
+    pub inspect: bool,
     /// `[state.<backend>]`, empty where there is none.
     pub section: toml::Table,
     places: Places,
@@ -79,7 +86,7 @@ impl Registry {
     /// The drivers whose features are on.
     #[must_use]
     pub fn new() -> Self {
-        drivers::register(Self { factories: BTreeMap::new() })
+        drivers::register(Self { factories: BTreeMap::new(), migrators: BTreeMap::new() })
     }
 
     /// Adds a driver, or replaces the one of the same name.
@@ -94,6 +101,21 @@ impl Registry {
         O: Future<Output = Result<Arc<dyn StateStore>>> + Send + 'static,
     {
         self.factories.insert(name.to_owned(), Arc::new(move |config| Box::pin(factory(config))));
+        // Those of a driver that is replaced are not its own.
+        self.migrators.remove(name);
+        self
+    }
+
+    /// Adds what brings the schema of a driver up to date, or says whether it is. Drivers without one have no schema.
+    ///
+    /// A driver that has one should do the same when it opens, or refuse to open.
+    #[must_use]
+    pub fn with_schema<F, O>(mut self, name: &str, migrator: F) -> Self
+    where
+        F: Fn(DriverConfig, Migrate) -> O + Send + Sync + 'static,
+        O: Future<Output = Result<SchemaVersions>> + Send + 'static,
+    {
+        self.migrators.insert(name.to_owned(), Arc::new(move |config, how| Box::pin(migrator(config, how))));
         self
     }
 
@@ -110,6 +132,12 @@ impl Registry {
             return Err(config.error("backend", message));
         }
         self.factories.get(name).ok_or_else(|| config.error("backend", self.unknown(name)))
+    }
+
+    /// What migrates the chosen backend, if it has a schema.
+    pub(crate) fn migrator(&self, config: &StateConfig) -> Result<Option<&Migrator>, ConfigError> {
+        self.find(config)?;
+        Ok(self.migrators.get(&config.backend))
     }
 
     fn unknown(&self, name: &str) -> String {
@@ -149,9 +177,14 @@ impl DriverConfig {
             region: config.region.clone(),
             table_name: config.table_name.clone(),
             optional: config.optional,
+            inspect: false,
             section: config.sections.get(&config.backend).cloned().unwrap_or_default(),
             places: config.places.clone(),
         }
+    }
+
+    pub(crate) fn inspecting(self, inspect: bool) -> Self {
+        Self { inspect, ..self }
     }
 
     /// Makes a `T` of the driver's own section.
@@ -203,6 +236,7 @@ impl fmt::Debug for DriverConfig {
             .field("region", &self.region)
             .field("table_name", &self.table_name)
             .field("optional", &self.optional)
+            .field("inspect", &self.inspect)
             .field("section", &crate::config::redacted_table(&self.section))
             .finish()
     }

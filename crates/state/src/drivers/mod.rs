@@ -2,6 +2,8 @@
 
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -9,7 +11,7 @@ use crate::registry::Registry;
 
 /// Names that mean the same backend in every build, with the feature that brings it; `None` for those of later versions.
 pub(crate) const RESERVED: [(&str, Option<&str>); 4] =
-    [("memory", Some("memory")), ("redis", Some("redis")), ("postgres", None), ("dynamodb", None)];
+    [("memory", Some("memory")), ("redis", Some("redis")), ("postgres", Some("postgres")), ("dynamodb", None)];
 
 /// Adds the drivers whose features are on.
 pub(crate) fn register(registry: Registry) -> Registry {
@@ -17,6 +19,8 @@ pub(crate) fn register(registry: Registry) -> Registry {
     let registry = registry.with("memory", memory::open);
     #[cfg(feature = "redis")]
     let registry = registry.with("redis", redis::open);
+    #[cfg(feature = "postgres")]
+    let registry = registry.with("postgres", postgres::open).with_schema("postgres", postgres::migrate);
     registry
 }
 

@@ -2,6 +2,8 @@
 
 use acteon_state::config::Document;
 use acteon_state::{ErrorKind, StateConfig, open};
+#[cfg(feature = "postgres")]
+use acteon_state::{Migrate, migrate};
 
 use crate::{document, fault, state};
 
@@ -205,14 +207,10 @@ async fn a_backend_that_does_not_exist_is_named_with_those_that_do() {
 
 #[tokio::test]
 async fn a_reserved_backend_says_that_it_is_for_later() {
-    for backend in ["postgres", "dynamodb"] {
-        let error = refused(&format!("backend = '{backend}'")).await;
-        let expected = format!(
-            "app.toml:2: state.backend: the backend `{backend}` is not available in this version; the name is reserved \
-             for a later one; "
-        );
-        assert!(error.starts_with(&expected), "{error}");
-    }
+    let error = refused("backend = 'dynamodb'").await;
+    let expected = "app.toml:2: state.backend: the backend `dynamodb` is not available in this version; the name is reserved \
+                    for a later one; ";
+    assert!(error.starts_with(expected), "{error}");
 }
 
 #[cfg(not(feature = "memory"))]
@@ -230,6 +228,15 @@ async fn redis_that_was_not_compiled_in_names_its_feature() {
     let error = refused("backend = 'redis'\nurl = 'redis://localhost:6379'").await;
     let expected = "app.toml:2: state.backend: the backend `redis` was not compiled in; build with the cargo feature \
                     `redis` (--features redis); ";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[cfg(not(feature = "postgres"))]
+#[tokio::test]
+async fn postgres_that_was_not_compiled_in_names_its_feature() {
+    let error = refused("backend = 'postgres'\nurl = 'postgres://localhost'").await;
+    let expected = "app.toml:2: state.backend: the backend `postgres` was not compiled in; build with the cargo feature \
+                    `postgres` (--features postgres); ";
     assert!(error.starts_with(expected), "{error}");
 }
 
@@ -321,6 +328,78 @@ async fn settings_that_redis_cannot_use_are_refused() {
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn settings_that_postgres_cannot_use_are_refused() {
+    for (lines, expected) in [
+        (
+            "url = 'http://h'",
+            "app.toml:3: state.url: scheme \"http\" is not supported; there are postgres and postgresql",
+        ),
+        ("url = 'localhost'", "app.toml:3: state.url: it has no scheme; write postgres://host:5432/database"),
+        ("url = 'postgres://ada:hunter2@h/a/b'", "app.toml:3: state.url: what follows the host must be one database"),
+        ("url = 'postgres://ada:hunter2@h?search_path=x'", "app.toml:3: state.url: "),
+        ("region = 'r'", "app.toml:3: state.region: the backend \"postgres\" has no region; remove it, or choose "),
+        (
+            "prefix = 'blue-'",
+            "app.toml:3: state.prefix: \"blue-\" is not allowed: use 1 to 32 characters out of a-z 0-9 _",
+        ),
+        ("url = 'postgres://h:1'\n[state.postgres]\nport = 2", "app.toml:5: state.postgres.port: "),
+        (
+            "url = 'postgres://ada:hunter2@h'\n[state.postgres]\npassword = 'hunter3'",
+            "app.toml:5: state.postgres.password: the url and the field password say different things; remove one",
+        ),
+        (
+            "[state.postgres]\nmirgate = 'check'",
+            "app.toml:4: state.postgres.mirgate: unknown key `mirgate`; did you mean `migrate`?",
+        ),
+        (
+            "[state.postgres]\nmigrate = 'chekc'",
+            "app.toml:4: state.postgres.migrate: unknown value `chekc`; did you mean `check`?",
+        ),
+        (
+            "[state.postgres]\nsslmode = 'verify_full'",
+            "app.toml:4: state.postgres.sslmode: unknown value `verify_full`; did you mean `verify-full`?",
+        ),
+        ("[state.postgres]\nhosts = 'a'", "app.toml:4: state.postgres.hosts: expected a list, found string \"a\""),
+        ("[state.postgres]\nhosts = ['a',\n'b c']", "app.toml:4: state.postgres.hosts: "),
+        (
+            "[state.postgres]\nschema = 'Blue'",
+            "app.toml:4: state.postgres.schema: \"Blue\" is not allowed: use 1 to 32",
+        ),
+        ("[state.postgres]\nconnections = 65", "app.toml:4: state.postgres.connections: 65 is out of range"),
+        ("[state.postgres]\nconnections = -1", "app.toml:4: state.postgres.connections: expected a whole number"),
+        ("[state.postgres]\nidle_timeout = 60", "app.toml:4: state.postgres.idle_timeout: `60` has no unit: write "),
+        ("[state.postgres]\nvalue_bytes_max = '1GiB'", "app.toml:4: state.postgres.value_bytes_max: "),
+        ("[state.postgres]\nca_file = '/nowhere.pem'", "app.toml:4: state.postgres.ca_file: with sslmode prefer"),
+        (
+            "[state.postgres]\nsslmode = 'verify-full'\nca_file = '/nowhere.pem'",
+            "app.toml:5: state.postgres.ca_file: /nowhere.pem cannot be read: ",
+        ),
+        ("[state.postgres]\nrelaxed = ['a', '']", "app.toml:4: state.postgres.relaxed: \"\" is not a kind: "),
+        ("[state.redis]\nport = 1", "app.toml:3: state.redis: [state.redis] is not a section of the chosen backend, "),
+    ] {
+        for optional in [true, false] {
+            // Neither waits for a server to say what is wrong with the settings.
+            let config = StateConfig { optional, ..state(&format!("backend = 'postgres'\n{lines}")) };
+            let error = open(&config).await.expect_err(lines);
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+            assert!(error.message().starts_with(expected), "{expected}\n{error}");
+            assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+            let error = migrate(&config, Migrate::Check).await.expect_err(lines);
+            assert!(error.message().starts_with(expected), "{expected}\n{error}");
+        }
+    }
+}
+
+#[cfg(all(feature = "memory", feature = "postgres"))]
+#[tokio::test]
+async fn settings_of_locks_on_postgres_are_refused_at_their_own_place() {
+    let lines = "[state.lock]\nbackend = 'postgres'\nurl = 'postgres://h'\n[state.lock.postgres]\nqueue_max = 0";
+    let error = refused(lines).await;
+    assert!(error.starts_with("app.toml:6: state.lock.postgres.queue_max: 0 is out of range"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,10 @@
 
 mod environment;
 mod errors;
+mod migrating;
 mod open;
+#[cfg(feature = "postgres")]
+mod postgres_page;
 mod reference;
 mod secrets;
 

@@ -21,10 +21,12 @@ fn the_short_forms_say_what_they_say() {
     let redis = state("backend = \"redis\"\nurl = \"redis://localhost:6379\"\nprefix = \"acteon\"");
     assert_eq!((redis.backend.as_str(), redis.prefix.as_deref()), ("redis", Some("acteon")));
     assert_eq!(redis.url.as_ref().map(|url| url.expose()), Some("redis://localhost:6379"));
+    let postgres = state("backend = \"postgres\"\nurl = \"postgres://localhost/app\"\nprefix = \"acteon_\"");
+    assert_eq!((postgres.backend.as_str(), postgres.prefix.as_deref()), ("postgres", Some("acteon_")));
     let dynamodb = state("backend = \"dynamodb\"\nregion = \"eu-central-1\"\ntable_name = \"acteon\"");
     assert_eq!(dynamodb.region.as_deref(), Some("eu-central-1"));
     assert_eq!(dynamodb.table_name.as_deref(), Some("acteon"));
-    for config in [redis, dynamodb, state("backend = \"memory\""), StateConfig::default()] {
+    for config in [redis, postgres, dynamodb, state("backend = \"memory\""), StateConfig::default()] {
         config.check().unwrap();
     }
 }
@@ -265,5 +267,55 @@ mod with_redis {
         let key = StateKey::new("n", "t", "k", "i").unwrap();
         assert_eq!(state.get(&key).await.unwrap_err().kind(), ErrorKind::Unavailable);
         state.close().await.unwrap();
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod with_postgres {
+    use std::time::Duration;
+
+    use acteon_state::{ErrorKind, Migrate, StateKey, migrate, open};
+
+    use crate::state;
+
+    /// Port 1 is reserved (tcpmux) and nobody listens on it.
+    const NOBODY: &str = "backend = 'postgres'\nurl = 'postgres://ada:hunter2@127.0.0.1:1/app'\n";
+
+    #[tokio::test]
+    async fn an_unreachable_server_stops_the_start() {
+        let error = open(&state(NOBODY)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let message = error.message();
+        assert!(message.starts_with("cannot open the backend at postgres://ada:***@127.0.0.1:1/app: "), "{error}");
+        assert!(message.ends_with("; to start without it, set state.optional = true"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_not_migrated_however_optional_it_is() {
+        for how in [Migrate::Apply, Migrate::Check] {
+            let error = migrate(&state(&format!("{NOBODY}optional = true")), how).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(!error.message().contains("to start without it") && !format!("{error:?}").contains("hunter2"));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_server_that_is_down_does_not_stop_the_start() {
+        let config = state(&format!(
+            "{NOBODY}optional = true\nrequire = ['cas', 'locks', 'shared']\nlayers.retry = 'off'\n\
+             [state.postgres]\nconnect_wait = '10ms'"
+        ));
+        let state =
+            tokio::time::timeout(Duration::from_secs(5), open(&config)).await.expect("waits for nobody").unwrap();
+        let key = StateKey::new("n", "t", "k", "i").unwrap();
+        assert_eq!(state.get(&key).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        state.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_required_of_a_server_that_is_down_is_said_to_be_unknown() {
+        let error = open(&state(&format!("{NOBODY}optional = true\nrequire = ['durable']"))).await.unwrap_err();
+        assert!(error.message().contains("it is not known while that is down"), "{error}");
     }
 }

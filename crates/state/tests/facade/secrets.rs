@@ -56,7 +56,12 @@ async fn no_error_of_opening_shows_a_secret() {
         "backend = 'redis'\nurl = 'redis://hunter2@h'",
         "backend = 'redis'\nurl = 'redis://:hunter2@127.0.0.1:1'",
         "backend = 'redis'\nurl = 'redis://h'\n[state.redis]\nusername = 'ada'\npassword = ['hunter2']",
-        "backend = 'postgres'\nurl = 'postgres://ada:hunter2@h/db'",
+        "backend = 'postgres'\nurl = 'postgres://ada:hunter2@127.0.0.1:1/db'",
+        "backend = 'postgres'\nurl = 'postgres://ada:hunter2@127.0.0.1:x/db'",
+        "backend = 'postgres'\nurl = 'postgres://ada:hunter2/2@127.0.0.1/db'",
+        "backend = 'postgres'\nurl = 'postgres://127.0.0.1:1?password=hunter2'",
+        "backend = 'postgres'\nurl = 'postgres://127.0.0.1:1'\n[state.postgres]\nusername = 'ada'\npassword = ['hunter2']",
+        "backend = 'postgres'\nurl = 'postgres://127.0.0.1:1'\n[state.postgres]\npasword = 'hunter2'",
     ] {
         let error = open(&state(lines)).await.expect_err(lines);
         assert!(!format!("{error} {error:?}").contains(SECRET), "{error:?}");
