@@ -87,13 +87,25 @@ impl App {
     /// # Errors
     /// [`StartError`] for the first of them that does not work.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, OpenOptions::default()).await
+    }
+
+    /// The same for a look at everything: nothing is changed in the store, not even its schema.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn inspect(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, OpenOptions { inspect: true, ..OpenOptions::default() }).await
+    }
+
+    async fn open_with(config: &Config, options: OpenOptions) -> Result<Self, StartError> {
         let rules = Arc::new(load_rules(config).await?);
         let providers = Arc::new(make_providers(config).await?);
         check_reroutes(&rules.current(), &providers)?;
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let dispatch_metrics = DispatchMetrics::register(&mut registry);
-        let state = open_state(config, &mut registry).await?;
+        let state = open_state(config, options, &mut registry).await?;
         let options = config.dispatch_options();
         let dispatcher = Dispatcher::new(state.clone(), rules, Arc::clone(&providers), options, dispatch_metrics);
         let server = &config.server;
@@ -306,8 +318,8 @@ async fn make_providers(config: &Config) -> Result<Providers, StartError> {
     made.map_err(|error| StartError::new("the providers cannot be made", error))
 }
 
-async fn open_state(config: &Config, registry: &mut Registry) -> Result<State, StartError> {
-    let options = OpenOptions { metrics: Some(StoreMetrics::register(registry)), ..OpenOptions::default() };
+async fn open_state(config: &Config, options: OpenOptions, registry: &mut Registry) -> Result<State, StartError> {
+    let options = OpenOptions { metrics: Some(StoreMetrics::register(registry)), ..options };
     let opened = acteon_state::open_with(&config.state, options).await;
     opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use acteon_dispatch::rules::RuleSet;
-use acteon_state::{Capabilities, LockSemantics, StateStore, TransactScope};
+use acteon_state::{Capabilities, LockSemantics, Migrate, SchemaVersions, StateStore, TransactScope};
 use tokio::time::timeout;
 
 use crate::app::App;
@@ -24,7 +24,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// [`StartError`] with the first thing that does not work; what was found until then has been written.
 pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -> Result<(), StartError> {
     print(out, &describe_config(config, file)?)?;
-    let app = App::open(config).await?;
+    let app = App::inspect(config).await?;
     print(out, &describe_rules(config, &app.rules().current()))?;
     print(out, &describe_providers(&app))?;
     let answered_in = ping(&app).await?;
@@ -34,6 +34,7 @@ pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -
         print(out, &describe_store("Locks on", state.lock_store().as_ref()))?;
     }
     print(out, &describe_locks(&state.lock_semantics()))?;
+    print(out, &describe_schemas(config).await?)?;
     if let Err(error) = state.close().await {
         print(out, &format!("The store did not close cleanly: {error}\n"))?;
     }
@@ -77,6 +78,23 @@ fn describe_rules(config: &Config, set: &RuleSet) -> String {
 fn describe_providers(app: &App) -> String {
     let listed: Vec<String> = app.providers().describe().map(|(name, kind, _)| format!("{name} ({kind})")).collect();
     format!("Providers: {}\n\n", listed.join(", "))
+}
+
+/// The schemas that the backends have, and what a start would do about them.
+async fn describe_schemas(config: &Config) -> Result<String, StartError> {
+    let checked = acteon_state::migrate(&config.state, Migrate::Check).await;
+    let reports = checked.map_err(|error| StartError::because("the schema cannot be read", error.message()))?;
+    let lines = reports.iter().filter_map(|report| {
+        let versions = report.schema?;
+        let SchemaVersions { from, to } = versions;
+        let rest = match (from, from == to) {
+            (_, true) => ", which is up to date".to_owned(),
+            (0, false) => format!(": a start creates it in version {to}"),
+            (_, false) => format!(": a start brings it to version {to}"),
+        };
+        Some(format!("Schema of {} on {}: version {from}{rest}\n\n", report.section, report.backend))
+    });
+    Ok(lines.collect())
 }
 
 fn describe_store(title: &str, store: &dyn StateStore) -> String {

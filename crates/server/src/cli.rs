@@ -13,6 +13,8 @@ Examples:
       with ./acteon.toml if there is one, otherwise with the defaults
   acteon-server -c acteon.toml check
       is it valid, does the backend answer, what do its locks guarantee?
+  acteon-server -c acteon.toml migrate
+      create or update the tables of a backend that has some, and exit
   ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
       every option has a variable: ACTEON__SECTION__KEY
   acteon-server --host 0.0.0.0 --port 80
@@ -24,8 +26,8 @@ Signals:
   SIGTERM, SIGINT  finish what is under way and stop; a second one stops at once
   SIGHUP           read the rules again; if they are bad, the old ones stay
 
-Exit codes: 0 after a clean stop or a successful check, 1 when it cannot start,
-2 for wrong arguments.";
+Exit codes: 0 after a clean stop, a successful check or migration; 1 when it
+cannot start, or something is wrong or missing; 2 for wrong arguments.";
 
 /// Dispatches actions: decides by rules whether they may be executed, are duplicates, come too often or go elsewhere,
 /// and has them executed by providers, once.
@@ -60,6 +62,16 @@ pub enum Command {
     /// Prints the configuration in force, with secrets as ***. Nothing is written to the backend. The exit code is 1 when
     /// something is wrong, also when an optional backend does not answer.
     Check,
+    /// Create or update the tables of the backend, for data and locks, and print the versions before and after
+    ///
+    /// A server does the same when it starts, unless its backend is set to migrate = "check". Run this where the server's own role
+    /// may not create tables, with the URL of one that may: ACTEON__STATE__URL. Safe while servers run, and on several machines at
+    /// once. Backends without tables have nothing to migrate.
+    Migrate {
+        /// Change nothing; only say what there is to do. The exit code is 1 when there is something
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 impl Cli {
@@ -99,6 +111,15 @@ mod tests {
         for arguments in [["acteon-server", "check", "-c", "a.toml"], ["acteon-server", "-c", "a.toml", "check"]] {
             let cli = Cli::parse_from(arguments);
             assert_eq!((cli.command(), cli.config.as_deref()), (Command::Check, Some("a.toml".as_ref())));
+        }
+    }
+
+    #[test]
+    fn migrating_changes_something_unless_told_to_check() {
+        for (arguments, check) in
+            [(&["acteon-server", "migrate"][..], false), (&["acteon-server", "migrate", "--check"], true)]
+        {
+            assert_eq!(Cli::parse_from(arguments).command(), Command::Migrate { check });
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | [`config`] | every option with its default and bounds; file, environment, arguments |
 //! | [`app`] | the wiring: from a configuration to a running server, and back |
 //! | [`check`] | `acteon-server check` |
+//! | [`migrate`] | `acteon-server migrate` |
 //! | [`http`] | routes, errors, limits, metrics, OpenAPI |
 //! | [`shutdown`] | signals |
 //! | [`logging`] | where log lines go |
@@ -26,6 +27,7 @@
 
 use std::process::ExitCode;
 
+use acteon_state::Migrate;
 use tokio::runtime::Runtime;
 use tracing::warn;
 
@@ -35,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod logging;
+pub mod migrate;
 pub mod shutdown;
 pub mod start_error;
 
@@ -75,6 +78,10 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
     let runtime = Runtime::new().map_err(|error| StartError::new("the runtime cannot be started", error))?;
     match cli.command() {
         Command::Check => runtime.block_on(check::check(&config, sources.file(), &mut std::io::stdout().lock())),
+        Command::Migrate { check } => {
+            let how = if check { Migrate::Check } else { Migrate::Apply };
+            runtime.block_on(migrate::migrate(&config, how, &mut std::io::stdout().lock()))
+        }
         Command::Serve => {
             logging::init(&config.server)?;
             if installed.is_err() {

@@ -12,6 +12,17 @@ use serde_json::Value;
 
 use crate::support::TestServer;
 
+const POSTGRES_TOML: &str = r#"[server]
+host = "127.0.0.1"
+port = 8080
+[state]
+backend = "postgres"
+url = "postgres://acteon:acteon@localhost:5432/acteon"
+prefix = "acteon_"
+[rules]
+directory = "./rules"
+"#;
+
 const REDIS_TOML: &str = r#"[server]
 host = "127.0.0.1"
 port = 8080
@@ -63,10 +74,25 @@ fn join<'a>(sections: impl IntoIterator<Item = &'a (String, String)>) -> String 
     sections.into_iter().map(|(_, text)| text.as_str()).collect()
 }
 
-/// The sections without those of the backend that is not chosen.
-fn every_option_without(backend: &str) -> String {
+/// The sections with this backend chosen, and without those of the others.
+fn every_option_with(backend: &str) -> String {
+    let others = ["memory", "redis", "postgres"].into_iter().filter(|name| *name != backend);
+    let left_out: Vec<String> = others.map(|name| format!("[state.{name}]")).collect();
     let sections = every_option();
-    join(sections.iter().filter(|(name, _)| *name != format!("[state.{backend}]")))
+    assert!(left_out.iter().all(|section| sections.iter().any(|(name, _)| name == section)), "{left_out:?}");
+    join(sections.iter().filter(|(name, _)| !left_out.contains(name)))
+        .replace("backend = \"memory\"", &format!("backend = \"{backend}\""))
+}
+
+/// Opens the store with every option of this backend, without waiting for a server.
+async fn open_every_option_of(backend: &str) {
+    // These stand in the place of others that are shown, or name files that would have to be there.
+    let excluded = ["socket = ", "ca_file = ", "client_cert_file = ", "client_key_file = "];
+    let text = every_option_with(backend).replace("optional = false", "optional = true");
+    let lines = text.lines().filter(|line| !excluded.iter().any(|option| line.starts_with(option)));
+    let mut config = parse(&lines.collect::<Vec<_>>().join("\n"));
+    config.rules.directory = root().join("rules");
+    App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -77,7 +103,7 @@ fn acteon_toml_is_the_default() {
 
 #[test]
 fn every_option_in_acteon_toml_is_accepted_and_shows_its_default() {
-    let config = parse(&every_option_without("redis"));
+    let config = parse(&every_option_with("memory"));
     let default = Config::default();
     assert_eq!(toml::to_string(&config.server).expect("TOML"), toml::to_string(&default.server).expect("TOML"));
     assert_eq!(toml::to_string(&config.rules).expect("TOML"), toml::to_string(&default.rules).expect("TOML"));
@@ -106,23 +132,45 @@ fn acteon_toml_shows_every_option() {
 /// The section of a driver is read by the driver, so this opens it.
 #[tokio::test]
 async fn the_options_of_the_memory_backend_are_accepted() {
-    let mut config = parse(&every_option_without("redis"));
-    config.rules.directory = root().join("rules");
-    App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
+    open_every_option_of("memory").await;
 }
 
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn the_options_of_the_redis_backend_are_accepted() {
-    let text = every_option_without("memory").replace("backend = \"memory\"", "backend = \"redis\"");
-    let mut config = parse(&text.replace("optional = false", "optional = true"));
-    config.rules.directory = root().join("rules");
-    App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
+    open_every_option_of("redis").await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn the_options_of_the_postgres_backend_are_accepted() {
+    open_every_option_of("postgres").await;
 }
 
 #[test]
-fn the_redis_example_is_as_short_as_promised() {
-    assert_eq!(fs::read_to_string(root().join("examples/redis.toml")).expect("readable"), REDIS_TOML);
+fn acteon_toml_shows_every_option_of_postgres() {
+    let page = fs::read_to_string(root().join("docs/backends/postgres.md")).expect("readable");
+    let sections = every_option();
+    let shown = join(sections.iter().filter(|(name, _)| name == "[state.postgres]"));
+    let table = page.split("<!-- generated: options -->").nth(1).and_then(|rest| rest.split("<!-- end -->").next());
+    let rows = table.expect("the table of options").lines();
+    let mut count = 0;
+    for (option, rest) in rows.filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")) {
+        assert!(shown.contains(&format!("\n{option} = ")), "[state.postgres] lacks {option}");
+        // What has a default is shown with it.
+        if let Some((default, _)) = rest.strip_prefix('`').and_then(|rest| rest.split_once("` | ")) {
+            assert!(shown.contains(&format!("\n{option} = {default} ")), "{option}: the default is {default}");
+        }
+        count += 1;
+    }
+    assert!(count > 20, "only {count} options were found");
+}
+
+#[test]
+fn the_examples_of_both_databases_are_as_short_as_promised() {
+    for (file, text) in [("redis.toml", REDIS_TOML), ("postgres.toml", POSTGRES_TOML)] {
+        assert_eq!(fs::read_to_string(root().join("examples").join(file)).expect("readable"), text);
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -135,6 +183,9 @@ async fn every_example_is_a_configuration_that_opens() {
             continue;
         }
         let mut config = load(&path);
+        if config.state.backend == "postgres" && !cfg!(feature = "postgres") {
+            continue;
+        }
         // Without a server to connect to, everything but the connection is checked.
         if config.state.backend != "memory" {
             config.state.optional = true;

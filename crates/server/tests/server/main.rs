@@ -7,5 +7,7 @@ mod drain;
 mod files;
 mod http;
 mod operations;
+#[cfg(feature = "postgres")]
+mod private_server;
 mod start_up;
 mod support;

@@ -33,8 +33,24 @@ fn a_misspelt_variable_is_named() {
 #[test]
 fn a_backend_that_does_not_exist_is_named_with_those_that_do() {
     assert_refused(&run("[state]\nbackend = \"rediss\"\n", &[]), &["acteon.toml:2", "state.backend", "redis"]);
-    let finished = run("[state]\nbackend = \"postgres\"\n", &[]);
-    assert_refused(&finished, &["postgres", "not available in this version"]);
+    let finished = run("[state]\nbackend = \"dynamodb\"\n", &[]);
+    assert_refused(&finished, &["dynamodb", "not available in this version"]);
+}
+
+#[cfg(not(feature = "postgres"))]
+#[test]
+fn a_backend_that_was_not_compiled_in_is_named_with_its_feature() {
+    let finished = run("[state]\nbackend = \"postgres\"\nurl = \"postgres://localhost\"\n", &[]);
+    assert_refused(&finished, &["acteon.toml:2", "state.backend", "not compiled in", "--features postgres"]);
+}
+
+#[test]
+fn migrating_a_backend_without_tables_says_that_there_is_nothing_to_do() {
+    for arguments in [&["migrate"][..], &["migrate", "--check"]] {
+        let finished = run("", arguments);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        assert_eq!(finished.stdout, "state: memory has no schema; there is nothing to migrate\n");
+    }
 }
 
 #[cfg(feature = "redis")]
