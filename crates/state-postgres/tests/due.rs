@@ -178,17 +178,28 @@ mod private_server {
                    FROM generate_series(1, {ITEMS}) i"
             ))
             .unwrap();
+        // A session publishes what it has counted before it is gone.
+        until(&server, "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'psql'").await;
         server.query("SELECT pg_stat_reset()").unwrap();
         for _ in 0..ROUNDS {
             everything_once(&store, &queue).await;
         }
-        // Ending the connection publishes what it has counted.
         store.close().await.unwrap();
+        until(&server, "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'client backend'").await;
         let pages = "SELECT sum(idx_blks_hit + idx_blks_read) FROM pg_statio_user_indexes WHERE relname = 'acteon_due'";
         let pages: u64 = server.query(pages).unwrap().concat().pop().flatten().unwrap().parse().unwrap();
         // A look-up takes three or four pages, a walk through the queue several hundred.
         assert!(pages > ROUNDS * 5, "the indexes are used");
         assert!(pages < ROUNDS * 100, "{pages} pages of the indexes were read in {ROUNDS} rounds");
+    }
+
+    /// Repeats until the server says yes.
+    async fn until(server: &PostgresServer, condition: &str) {
+        let began = Instant::now();
+        while server.query(condition).unwrap() != [[Some("t".to_owned())]] {
+            assert!(began.elapsed() < PATIENCE, "{condition} did not come true");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Each operation of the index, on one item.
