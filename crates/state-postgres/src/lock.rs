@@ -312,7 +312,9 @@ impl Inner {
             (1, Some(token)) => Ok(Attempt::Granted(LockGrant { token, deadline })),
             (0, _) => Ok(Attempt::Busy(busy)),
             (2, _) => Ok(Attempt::Refused(busy)),
-            (-3, _) => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
+            (-3, _) => {
+                Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255"))
+            }
             (other, _) => Err(unknown_status(other)),
         }
     }
@@ -393,7 +395,7 @@ impl Family for Locks {
     async fn run(&self, session: &mut Session, ops: &[&LockOp]) -> sqlx::Result<Vec<Result<Answered>>> {
         let mut arguments = PgArguments::default();
         self.bind(&mut arguments, ops).map_err(sqlx::Error::Encode)?;
-        let rows = session.fetch_all(&self.sql, arguments).await.inspect_err(|e| eprintln!("DEBUG {e:?}"))?;
+        let rows = session.fetch_all(&self.sql, arguments).await?;
         let answers: Vec<Result<Answered>> = rows.iter().map(Answered::read).collect();
         self.tell(ops, &answers);
         Ok(answers)
@@ -572,7 +574,9 @@ where
 
 fn read_token(token: i64) -> Result<FencingToken> {
     let token = u64::try_from(token).ok().and_then(|token| FencingToken::new(token).ok());
-    token.ok_or_else(|| Error::new(ErrorKind::Corrupt, "a lock has a token out of range: something else writes into the table"))
+    token.ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "a lock has a token out of range: something else writes into the table")
+    })
 }
 
 const fn mode_number(mode: LockMode) -> i16 {

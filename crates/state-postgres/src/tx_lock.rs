@@ -72,6 +72,9 @@ impl PostgresStore {
     /// Dropping the future rolls back and closes the connection. What the server is executing at that moment it may finish
     /// before it notices; the lock is free then.
     ///
+    /// Behind a transaction pooler, statements must not be prepared by name: say `.persistent(false)` of each query that has
+    /// parameters.
+    ///
     /// At most `tx_connections` of these run at a time in this process; others wait for their turn.
     ///
     /// # Errors

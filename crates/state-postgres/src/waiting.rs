@@ -248,7 +248,9 @@ fn payload(hash: u64, audience: Audience, origin: u32) -> String {
 /// The channel of a schema and prefix. It is a database's own name space, and at most 63 bytes long: hence a hash.
 fn channel(names: &Names) -> String {
     let name = names.qualified("");
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("acteon_locks_{hash:016x}")
 }
 

@@ -173,7 +173,9 @@ async fn the_work_finds_the_settings_of_its_role_and_a_commit_that_waits_for_the
     let store = connect(&server.url()).await;
     let work = async |tx: &mut PgConnection| {
         let mut found = Vec::new();
-        for name in ["synchronous_commit", "statement_timeout", "lock_timeout", "enable_seqscan", "transaction_isolation"] {
+        for name in
+            ["synchronous_commit", "statement_timeout", "lock_timeout", "enable_seqscan", "transaction_isolation"]
+        {
             let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&mut *tx).await?;
             found.push(row.try_get::<String, _>(0)?);
         }
@@ -195,7 +197,8 @@ async fn a_connection_that_was_lost_while_idle_is_replaced() {
         let outcome = store.with_tx_lock(&key("tx"), PATIENCE, read_and_write).await.unwrap();
         assert_eq!(outcome, TxLockOutcome::Done(n));
         let others = "application_name = 'acteon' AND pid <> pg_backend_pid()";
-        let ended = ask(&server, &format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}"));
+        let ended =
+            ask(&server, &format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}"));
         assert!(ended.parse::<u32>().unwrap() >= 1);
     }
 }
@@ -222,6 +225,7 @@ async fn unused_connections_are_closed_and_closing_the_store_closes_the_rest() {
     assert!(is_open(second));
     store.close().await.unwrap();
     until("no connection is left", || async { !is_open(second) }).await;
-    let error = store.with_tx_lock(&key("tx"), PATIENCE, async |_: &mut PgConnection| Ok::<_, Error>(())).await.unwrap_err();
+    let error =
+        store.with_tx_lock(&key("tx"), PATIENCE, async |_: &mut PgConnection| Ok::<_, Error>(())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
 }

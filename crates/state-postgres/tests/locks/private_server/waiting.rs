@@ -95,8 +95,7 @@ async fn shared_holders_and_permits_let_each_other_in() {
         let key = key(&format!("{mode:?}"));
         let first = request(&key, Duration::ZERO);
         granted(&stores[0], &first).await;
-        let requests: Vec<LockRequest> =
-            (0..6).map(|_| LockRequest { mode, ..request(&key, PATIENCE) }).collect();
+        let requests: Vec<LockRequest> = (0..6).map(|_| LockRequest { mode, ..request(&key, PATIENCE) }).collect();
         let waiters: Vec<_> = requests
             .iter()
             .enumerate()
