@@ -165,6 +165,13 @@ impl Dispatcher {
         }
     }
 
+    /// A worker has nothing to do. Those without a connection lie at the bottom.
+    fn lie_down(&self, worker: &Arc<Notify>, is_connected: bool) {
+        let mut idle = self.idle.lock();
+        let at = if is_connected { idle.len() } else { 0 };
+        idle.insert(at, worker.clone());
+    }
+
     /// Why calls cannot succeed at the moment.
     fn why_down(&self) -> Option<Error> {
         let line = self.line.lock();
@@ -189,8 +196,7 @@ impl Dispatcher {
         if line.live > 0 {
             return;
         }
-        let kind = if error.kind().is_transient() { ErrorKind::Unavailable } else { error.kind() };
-        let reason = error.message().to_owned();
+        let (kind, reason) = (error.kind(), error.message().to_owned());
         match &mut line.down {
             Some(down) => (down.kind, down.reason) = (kind, reason),
             None => line.down = Some(Down { since: Instant::now(), kind, reason }),
@@ -353,7 +359,7 @@ impl Worker {
                 }
                 return false;
             }
-            self.dispatcher.idle.lock().push(self.notify.clone());
+            self.dispatcher.lie_down(&self.notify, self.session.is_some());
             // After lying down: an operation that came just before has found nobody to wake.
             let is_needed = self.sources.iter().any(|source| !source.is_empty());
             if is_needed || closed.is_cancelled() {
@@ -435,6 +441,8 @@ impl Worker {
             None => return false,
         }
         self.refuse_if_down();
+        // What this one was woken for may be something that another one, with a connection, can do.
+        self.dispatcher.wake();
         // Full jitter: many nodes lose their server at the same moment.
         let pause = self.reconnect_delay.mul_f64(rand::random::<f64>());
         self.reconnect_delay = (self.reconnect_delay * 2).min(self.reconnect_delay_max);

@@ -43,8 +43,7 @@ async fn without_a_writable_host_it_is_a_failover_that_names_each() {
 #[tokio::test]
 async fn open_sessions_obey_a_server_that_is_made_read_only() {
     let server = start();
-    // Without sweeps, so that the put is the first to notice.
-    let store = connect(PostgresConfig { sweep_interval: Duration::ZERO, ..config(&server.url()) }).await;
+    let store = connect(config(&server.url())).await;
     let key = StateKey::new("test", "tenant", "kind", "id").unwrap();
     store.put(&key, &Put::new("before")).await.unwrap();
     server.query("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()").unwrap();
