@@ -46,10 +46,6 @@ pub struct Migrated {
     pub to: i32,
 }
 
-const HAS_SCHEMA_TABLE: &str = "
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                    WHERE n.nspname = $1 AND c.relname = $2)";
-
 /// Waiting for another node, or changing a large table, may take longer than any statement of ours otherwise does.
 const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
 
@@ -136,13 +132,14 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
     let failed = |error| classify(error, Sent::Read);
     // By the catalog first: reading a table that is not there would end a transaction around us. The catalog is read as a
     // table: to_regclass answers from a cache, which a transaction that waited for somebody else's migration has not renewed.
-    let rows = sqlx::query(HAS_SCHEMA_TABLE)
-        .bind(names.schema())
-        .bind(format!("{}schema", names.prefix()))
-        .persistent(false)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed)?;
+    // Without parameters, which a pooler could send to another server than the statement. Names need no escaping.
+    let exists = format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = '{}' AND c.relname = '{}schema')",
+        names.schema(),
+        names.prefix()
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(exists)).fetch_all(&mut *connection).await.map_err(failed)?;
     let exists = rows.first().map_or(Ok(false), |row| row.try_get(0)).map_err(failed)?;
     if !exists {
         return Ok(0);
@@ -158,9 +155,8 @@ async fn apply_missing(connection: &mut PgConnection, names: &Names) -> Result<M
     sqlx::raw_sql(NO_TIMEOUTS).execute(&mut *transaction).await.map_err(failed)?;
     // Held to the end of the transaction: whoever comes second finds the work done. One lock for all prefixes of a schema,
     // which is made at the first of them.
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-    let lock = sqlx::query(lock).bind(format!("acteon schema {}", names.schema())).persistent(false);
-    lock.fetch_all(&mut *transaction).await.map_err(failed)?;
+    let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('acteon schema {}', 0))", names.schema());
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await.map_err(failed)?;
     let from = installed(&mut transaction, names).await?;
     refuse_newer(names, from)?;
     for sql in statements_since(from, names) {
