@@ -10,6 +10,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 
+use crate::server::PATIENCE;
+
 /// What has arrived so far.
 #[derive(Clone, Default)]
 pub(crate) struct Receiver(Arc<Seen>);
@@ -43,6 +45,15 @@ impl Receiver {
             *counts.entry(id.clone()).or_default() += 1;
         }
         counts
+    }
+
+    /// Returns once that many deliveries have arrived.
+    pub(crate) async fn until_arrived(&self, count: usize) {
+        let started = Instant::now();
+        while self.times().len() < count {
+            assert!(started.elapsed() < PATIENCE, "waited in vain for {count} deliveries");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// When each delivery arrived, in order.

@@ -23,6 +23,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with this Redis, these rules, and a webhook provider `hook`; waits until it is ready.
     pub(crate) async fn start(redis_url: &str, rules: &str, hook: SocketAddr) -> Self {
+        let state = format!("backend = \"redis\"\nurl = \"{redis_url}\"\nprefix = \"e2e\"\n");
+        Self::start_with(&state, rules, hook).await
+    }
+
+    /// The same with these lines in the section `[state]`.
+    pub(crate) async fn start_with(state: &str, rules: &str, hook: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let rules_folder = folder.path().join("rules");
@@ -33,7 +39,7 @@ impl Server {
             &config,
             format!(
                 "[server]\nport = {port}\nlog = \"warn\"\n\
-                 [state]\nbackend = \"redis\"\nurl = \"{redis_url}\"\nprefix = \"e2e\"\n\
+                 [state]\n{state}\n\
                  [rules]\ndirectory = {rules_folder:?}\n\
                  [dispatch.worker]\nvisibility = \"2s\"\npoll = \"100ms\"\n\
                  [[providers]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"http://{hook}/\"\ntimeout = \"60s\"\n"

@@ -3,9 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use acteon_state_core::{
-    DueAt, Effect, ErrorKind, Get, Increment, LockRequest, Put, RateLimit, Schedule, StateStore,
-};
+use acteon_state_core::{DueAt, Effect, ErrorKind, Get, Increment, LockRequest, Put, RateLimit, Schedule, StateStore};
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use acteon_test_support::{PostgresOptions, PostgresServer};
 use futures_util::future::join_all;
@@ -44,8 +42,10 @@ async fn kill_9_during_writes_loses_nothing_that_was_acknowledged() {
 /// Without a server, every call fails soon and has changed nothing.
 async fn assert_outage_is_told(store: &PostgresStore) {
     let key = key("outage", "k");
-    until("the outage is known", || async { store.ping().await.is_err_and(|error| error.message().starts_with("no connection")) })
-        .await;
+    until("the outage is known", || async {
+        store.ping().await.is_err_and(|error| error.message().starts_with("no connection"))
+    })
+    .await;
     let schedule = Schedule { id: "i".to_owned(), due_at: DueAt::UnixMs(1), payload: "p".into() };
     let errors = [
         store.get(&key, Get::default()).await.map(drop),

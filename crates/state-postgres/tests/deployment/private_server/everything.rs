@@ -57,11 +57,17 @@ async fn values(store: &PostgresStore, name: &str) {
 async fn counters(store: &PostgresStore, name: &str) {
     let key = key("counters", name);
     let increments = join_all((0..20).map(|_| store.increment(&key, Increment::by(1).at_most(15)))).await;
-    let mut applied: Vec<i64> =
-        increments.into_iter().map(Result::unwrap).filter(|one| one.is_applied()).map(|one| one.counter().value).collect();
+    let mut applied: Vec<i64> = increments
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|one| one.is_applied())
+        .map(|one| one.counter().value)
+        .collect();
     applied.sort_unstable();
     assert_eq!(applied, (1..=15).collect::<Vec<_>>());
-    for limit in [RateLimit::fixed_window(3, MINUTE), RateLimit::sliding_window(3, MINUTE), RateLimit::gcra(3, MINUTE, 3)] {
+    for limit in
+        [RateLimit::fixed_window(3, MINUTE), RateLimit::sliding_window(3, MINUTE), RateLimit::gcra(3, MINUTE, 3)]
+    {
         let requests = (0..5).map(|_| RateLimit::new(limit.algorithm, limit.limit, limit.window));
         let requests: Vec<_> = requests.collect();
         let decisions = join_all(requests.iter().map(|request| store.rate_limit(&key, request))).await;
@@ -108,7 +114,9 @@ async fn locks(store: &PostgresStore, name: &str) {
     let waiting = LockRequest { wait: PATIENCE, ..second };
     let (outcome, released) = tokio::join!(store.lock_acquire(&waiting), store.lock_release(&first.key, first.owner));
     assert_eq!(released.unwrap(), ReleaseOutcome::Released);
-    let LockOutcome::Granted(second) = outcome.unwrap() else { panic!("the lock is free, and its waiter was not told") };
+    let LockOutcome::Granted(second) = outcome.unwrap() else {
+        panic!("the lock is free, and its waiter was not told")
+    };
     assert!(second.token > grant.token);
     let state = store.lock_inspect(&first.key).await.unwrap().unwrap();
     assert_eq!((state.last_token, state.holders[0].owner), (second.token, waiting.owner));
@@ -117,7 +125,9 @@ async fn locks(store: &PostgresStore, name: &str) {
 
 async fn due(store: &PostgresStore, name: &str) {
     let queue = key("due", name);
-    for (id, due_at) in [("late", DueAt::After(MINUTE)), ("now", DueAt::After(Duration::ZERO)), ("past", DueAt::UnixMs(1))] {
+    for (id, due_at) in
+        [("late", DueAt::After(MINUTE)), ("now", DueAt::After(Duration::ZERO)), ("past", DueAt::UnixMs(1))]
+    {
         store.schedule(&queue, &Schedule { id: id.to_owned(), due_at, payload: "p".into() }).await.unwrap();
     }
     let claim = ClaimDue { limit: 10, visibility: MINUTE };

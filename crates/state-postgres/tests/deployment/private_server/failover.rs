@@ -148,7 +148,9 @@ async fn a_primary_that_is_made_read_only_is_obeyed_by_open_connections() {
     let key = key("read only", "k");
     store.put(&key, &Put::new("1")).await.unwrap();
     let set = |on: &str| {
-        server.query(&format!("ALTER SYSTEM SET default_transaction_read_only = {on}; SELECT pg_reload_conf()")).unwrap();
+        server
+            .query(&format!("ALTER SYSTEM SET default_transaction_read_only = {on}; SELECT pg_reload_conf()"))
+            .unwrap();
     };
     set("on");
     until("writes are refused", || async {

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use acteon_state_core::{
-    ClaimDue, FencingToken, Get, LockOutcome, LockRequest, StateKey, StateStore,
-};
+use acteon_state_core::{ClaimDue, FencingToken, Get, LockOutcome, LockRequest, StateKey, StateStore};
 use acteon_state_postgres::PostgresStore;
 
 use super::load::{Counted, Held, Ledger};
@@ -58,7 +56,8 @@ impl Findings {
         for (id, counted) in &ledger.counters {
             let Counted { acknowledged, unknown, repeated, .. } = counted;
             let stored: u64 = read(store, &key("counter", id)).await.map_or(0, |value| value.parse().unwrap());
-            let finding = format!("counter {id}: {stored} is stored, told were {acknowledged} and perhaps {unknown} more");
+            let finding =
+                format!("counter {id}: {stored} is stored, told were {acknowledged} and perhaps {unknown} more");
             if stored > acknowledged + unknown {
                 self.wrong.push(finding);
             } else if stored < *acknowledged {

@@ -93,7 +93,13 @@ impl Load {
             attempts: AtomicU64::new(0),
             ledger: Mutex::default(),
         });
-        let writer = |number| Writer { number, dice: Dice(seed ^ (number << 32)), generation: 0, turn: 0, shared: shared.clone() };
+        let writer = |number| Writer {
+            number,
+            dice: Dice(seed ^ (number << 32)),
+            generation: 0,
+            turn: 0,
+            shared: shared.clone(),
+        };
         let tasks = (0..TASKS).map(|number| tokio::spawn(writer(number).write())).collect();
         Self { shared, tasks }
     }

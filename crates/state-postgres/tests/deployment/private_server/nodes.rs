@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use acteon_state_core::{ErrorKind, FencingToken, Get, Increment, LockRequest, LockOutcome, Put, StateStore};
+use acteon_state_core::{ErrorKind, FencingToken, Get, Increment, LockOutcome, LockRequest, Put, StateStore};
 use acteon_state_postgres::config::MigrateMode;
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -58,7 +58,11 @@ fn ten_nodes_migrate_one_fresh_prefix_at_the_same_moment_and_work_at_once() {
     let mut grants: Vec<_> = told.into_iter().flat_map(|told| told.grants).collect();
     grants.sort_unstable();
     let seen: Vec<usize> = grants.iter().map(|(_, register)| *register).collect();
-    assert_eq!(seen, (0..NODES * TURNS).collect::<Vec<_>>(), "each holder, in the order of the tokens, saw the one before");
+    assert_eq!(
+        seen,
+        (0..NODES * TURNS).collect::<Vec<_>>(),
+        "each holder, in the order of the tokens, saw the one before"
+    );
     assert!(grants.windows(2).all(|pair| pair[0].0 < pair[1].0), "{grants:?}");
 }
 
@@ -126,7 +130,10 @@ async fn check_refuses_an_empty_database_and_says_what_to_run() {
 
     let first = PostgresStore::migrate(auto.clone()).await.unwrap();
     let second = PostgresStore::migrate(auto).await.unwrap();
-    assert!(first.from == 0 && first.to > 0 && second.from == first.to && second.to == first.to, "{first:?} {second:?}");
+    assert!(
+        first.from == 0 && first.to > 0 && second.from == first.to && second.to == first.to,
+        "{first:?} {second:?}"
+    );
     let store = connect(check).await;
     everything_works(&store, "checked").await;
     store.close().await.unwrap();
@@ -136,7 +143,14 @@ async fn check_refuses_an_empty_database_and_says_what_to_run() {
 async fn prefixes_and_schemas_of_any_name_share_a_database_and_do_not_meet() {
     let server = start();
     let longest = "x".repeat(32);
-    let places = [("public", "acteon_"), ("public", "acteon_2_"), ("acteon_", "public"), ("select", "table"), ("0", "_"), (&*longest, &*longest)];
+    let places = [
+        ("public", "acteon_"),
+        ("public", "acteon_2_"),
+        ("acteon_", "public"),
+        ("select", "table"),
+        ("0", "_"),
+        (&*longest, &*longest),
+    ];
     let mut stores = Vec::new();
     for (schema, prefix) in places {
         let place = PostgresConfig { schema: schema.to_owned(), prefix: prefix.to_owned(), ..config(&server.url()) };
@@ -145,7 +159,10 @@ async fn prefixes_and_schemas_of_any_name_share_a_database_and_do_not_meet() {
     let (value, counter) = (key("shared", "value"), key("shared", "counter"));
     let request = LockRequest::new(key("shared", "lock"), Duration::from_secs(60));
     for (store, place) in stores.iter().zip(places) {
-        assert!(store.put(&value, &Put::new(format!("{place:?}")).if_absent()).await.unwrap().is_applied(), "{place:?}");
+        assert!(
+            store.put(&value, &Put::new(format!("{place:?}")).if_absent()).await.unwrap().is_applied(),
+            "{place:?}"
+        );
         assert_eq!(store.increment(&counter, Increment::by(1)).await.unwrap().counter().value, 1, "{place:?}");
         let request = LockRequest::new(request.key.clone(), request.lease);
         assert!(matches!(store.lock_acquire(&request).await.unwrap(), LockOutcome::Granted(_)), "{place:?}");
