@@ -61,6 +61,19 @@ async fn a_driver_sees_its_part_of_the_settings() {
 }
 
 #[tokio::test]
+async fn a_driver_is_told_when_somebody_only_looks() {
+    for inspect in [false, true] {
+        let registry = Registry::new().with("mydb", move |driver| async move {
+            assert_eq!(driver.inspect, inspect);
+            Err(down())
+        });
+        let options = OpenOptions { inspect, ..options(registry) };
+        let config = state("backend = 'mydb'\n[state.lock]\nbackend = 'mydb'");
+        assert_eq!(open_with(&config, options).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+}
+
+#[tokio::test]
 async fn errors_in_the_section_of_a_registered_driver_name_their_place() {
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
