@@ -21,6 +21,9 @@ pub const POSTGRES_TEMPLATE_ENV: &str = "ACTEON_TEST_POSTGRES_TEMPLATE";
 /// Names the variable with the path of the `pgbouncer` that tests start.
 pub const PGBOUNCER_ENV: &str = "ACTEON_TEST_PGBOUNCER";
 
+/// Names the variable with the endpoint of a DynamoDB that all tests share: DynamoDB Local, or AWS itself.
+pub const DYNAMODB_URL_ENV: &str = "ACTEON_TEST_DYNAMODB_URL";
+
 /// Names the variable with the path of the `acteon-server` that was built together with the tests.
 pub const SERVER_ENV: &str = "ACTEON_TEST_SERVER";
 
@@ -44,6 +47,11 @@ pub fn redis_url_from_env() -> Option<String> {
 /// The URL of the shared PostgreSQL, if one was given. An empty variable counts as not given.
 pub fn postgres_url_from_env() -> Option<String> {
     env::var(POSTGRES_URL_ENV).ok().filter(|url| !url.is_empty())
+}
+
+/// The endpoint of the shared DynamoDB, if one was given. An empty variable counts as not given.
+pub fn dynamodb_url_from_env() -> Option<String> {
+    env::var(DYNAMODB_URL_ENV).ok().filter(|url| !url.is_empty())
 }
 
 /// The folder with the programs of PostgreSQL: the one that [`POSTGRES_BIN_ENV`] names, otherwise that of the newest version where

@@ -7,10 +7,13 @@
 //! [`PgBouncer`] in front. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back, swallows or cuts the
 //! traffic.
 //!
+//! A `DynamoServer` (feature `dynamodb`) is an emulator inside the test's process, which needs no program. A `DynamoProxy` stands
+//! before it, or before another one, and loses, delays or refuses single requests, before or after they are carried out.
+//!
 //! # Where servers come from
 //! `cargo xtask test` exports what it found; tests never install anything themselves:
-//! - [`REDIS_URL_ENV`], [`POSTGRES_URL_ENV`]: a running server, shared by all tests. Use fresh keys, or a fresh database, and leave
-//!   its settings alone.
+//! - [`REDIS_URL_ENV`], [`POSTGRES_URL_ENV`], [`DYNAMODB_URL_ENV`]: a running server, shared by all tests. Use fresh keys, or a fresh
+//!   database, and leave its settings alone.
 //! - [`REDIS_SERVER_ENV`], [`POSTGRES_BIN_ENV`], [`PGBOUNCER_ENV`]: the programs from which servers are started; without them, the
 //!   PATH and the places where distributions keep them are searched. [`POSTGRES_TEMPLATE_ENV`] makes that faster.
 //! - [`SERVER_ENV`]: the dispatch server that was built with the tests, for suites that start it as a process.
@@ -26,6 +29,10 @@
 //! Starting a server fails with [`StartError`], which shows the end of the server's log.
 
 mod account;
+#[cfg(feature = "dynamodb")]
+mod dynamo_proxy;
+#[cfg(feature = "dynamodb")]
+mod dynamo_server;
 mod environment;
 mod pgbouncer;
 mod postgres_server;
@@ -36,10 +43,14 @@ mod redis_server;
 mod resp;
 mod server_process;
 
+#[cfg(feature = "dynamodb")]
+pub use dynamo_proxy::{DynamoError, DynamoFault, DynamoProxy};
+#[cfg(feature = "dynamodb")]
+pub use dynamo_server::DynamoServer;
 pub use environment::{
-    PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_TEMPLATE_ENV, POSTGRES_URL_ENV, PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV,
-    REDIS_URL_ENV, SERVER_ENV, acteon_server_program, find_program, pgbouncer_program, postgres_bin_folder,
-    postgres_url_from_env, redis_server_program, redis_url_from_env,
+    DYNAMODB_URL_ENV, PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_TEMPLATE_ENV, POSTGRES_URL_ENV, PRIVATE_SERVER_MODULE,
+    REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, acteon_server_program, dynamodb_url_from_env, find_program,
+    pgbouncer_program, postgres_bin_folder, postgres_url_from_env, redis_server_program, redis_url_from_env,
 };
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres_server::{PostgresOptions, PostgresServer, PostgresTemplate, PostgresTls};
