@@ -1,11 +1,10 @@
 //! Whose time ends a lease: clocks that are wrong, clocks that keep the bound, and time that is only observed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use acteon_state_core::clock::BootInstant;
-use acteon_state_core::{LockOutcome, LockRequest, ReleaseOutcome, StateStore};
+use acteon_state_core::{LockGrant, LockOutcome, LockRequest, ReleaseOutcome, StateStore};
 use acteon_state_dynamodb::{DynamoConfig, DynamoStore};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -15,12 +14,40 @@ use super::{LEASE, PATIENCE, busy, config, connect, connect_ahead, granted, insp
 /// How far the clocks of two machines are apart.
 const APART_S: i64 = 30;
 
-/// What a lock was like while somebody held it.
+/// The grants of a lock, in their order.
 #[derive(Default)]
 struct History {
-    inside: AtomicUsize,
-    /// Tokens in the order of their grants, and until when an owner that never releases may rely on its own.
-    grants: Mutex<Vec<(u64, Option<BootInstant>)>>,
+    grants: Mutex<Vec<Granted>>,
+}
+
+struct Granted {
+    token: u64,
+    /// Until when its holder may rely on it, unless it has begun to release it.
+    relied_on_until: Option<BootInstant>,
+}
+
+impl History {
+    /// Enters a grant; nobody may rely on an earlier one any more. `false` if this one is over already, on a busy machine.
+    fn enter(&self, grant: LockGrant) -> bool {
+        let mut grants = self.grants.lock();
+        let now = BootInstant::now();
+        if now >= grant.deadline {
+            return false;
+        }
+        if let Some(last) = grants.last() {
+            assert!(grant.token.get() > last.token, "{} after {}", grant.token, last.token);
+            let is_over = last.relied_on_until.is_none_or(|until| until <= now);
+            assert!(is_over, "taken over before its holder had to stop");
+        }
+        grants.push(Granted { token: grant.token.get(), relied_on_until: Some(grant.deadline) });
+        true
+    }
+
+    fn begin_release(&self, grant: LockGrant) {
+        let mut grants = self.grants.lock();
+        let ours = grants.iter_mut().find(|granted| granted.token == grant.token.get()).unwrap();
+        ours.relied_on_until = None;
+    }
 }
 
 /// Holds the lock again and again, and every third time leaves it to its lease.
@@ -29,29 +56,14 @@ async fn contend(store: DynamoStore, history: Arc<History>, rounds: usize) {
     for round in 0..rounds {
         let mine = LockRequest { wait: PATIENCE * 3, ..request(&key, Duration::from_millis(400)) };
         let grant = granted(&store, &mine).await;
-        let entered = BootInstant::now();
-        if entered >= grant.deadline {
-            // It came too late for its own holder already.
+        if !history.enter(grant) {
             continue;
-        }
-        assert_eq!(history.inside.fetch_add(1, Ordering::SeqCst), 0, "two holders at the same time");
-        {
-            let mut grants = history.grants.lock();
-            if let Some((token, until)) = grants.last() {
-                assert!(grant.token.get() > *token, "{:?} after {token}", grant.token);
-                assert!(until.is_none_or(|until| until <= entered), "taken over before its holder had to stop");
-            }
-            grants.push((grant.token.get(), Some(grant.deadline)));
         }
         let holders = inspect(&store, &key).await.holders;
         assert!(holders.len() <= 1, "{holders:?}");
-        history.inside.fetch_sub(1, Ordering::SeqCst);
-        if round % 3 != 2 && store.lock_release(&key, mine.owner).await.unwrap() == ReleaseOutcome::Released {
-            let mut grants = history.grants.lock();
-            // The next one may be there already.
-            if let Some(ours) = grants.iter_mut().find(|(token, _)| *token == grant.token.get()) {
-                ours.1 = None;
-            }
+        if round % 3 != 2 {
+            history.begin_release(grant);
+            store.lock_release(&key, mine.owner).await.unwrap();
         }
     }
 }
@@ -70,7 +82,7 @@ async fn clocks_that_are_half_a_minute_apart_never_make_two_holders_and_tokens_r
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    assert!(history.grants.lock().len() >= 8);
+    assert!(history.grants.lock().len() >= 12);
 }
 
 #[tokio::test]
@@ -149,13 +161,13 @@ async fn without_the_bound_a_lease_is_taken_over_only_after_it_was_seen_unchange
 async fn an_extended_lease_is_not_taken_over_by_who_has_watched_it() {
     let server = start();
     let (holder, other) = (connect(&server).await, connect(&server).await);
-    let (key, lease) = (key("extended"), Duration::from_millis(600));
+    let (key, lease) = (key("extended"), Duration::from_millis(1_500));
     let mine = request(&key, lease);
     granted(&holder, &mine).await;
     let started = Instant::now();
-    while started.elapsed() < 4 * lease {
+    while started.elapsed() < 3 * lease {
         busy(&other, &request(&key, lease)).await;
-        tokio::time::sleep(lease / 6).await;
+        tokio::time::sleep(lease / 15).await;
         holder.lock_extend(&key, mine.owner, lease).await.unwrap();
     }
     assert_eq!(inspect(&other, &key).await.holders[0].owner, mine.owner);
