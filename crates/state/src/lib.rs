@@ -25,7 +25,7 @@
 //! - The whole contract of `acteon-state-core`, so that applications need no other dependency.
 //!
 //! # Features
-//! One per driver: `memory` (default), `redis` and `postgres`. A backend whose feature is off is refused at start, by a message that names
+//! One per driver: `memory` (default), `redis`, `postgres` and `dynamodb`. A backend whose feature is off is refused at start, by a message that names
 //! the feature.
 //!
 //! # Failure
@@ -54,6 +54,9 @@ pub use migrate::{Migrate, SchemaReport, SchemaVersions, migrate, migrate_with};
 pub use open::{OpenOptions, open, open_with};
 pub use registry::{BoxFuture, DriverConfig, Registry};
 
+/// The DynamoDB driver, for applications that connect by themselves, and for what requests have cost.
+#[cfg(feature = "dynamodb")]
+pub use acteon_state_dynamodb as dynamodb;
 /// The memory driver, for applications that share its engine or clock.
 #[cfg(feature = "memory")]
 pub use acteon_state_memory as memory;

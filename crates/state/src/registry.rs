@@ -148,7 +148,7 @@ impl Registry {
         if let Some(reason) = drivers::why_absent(name) {
             return format!("{reason}; {available}");
         }
-        let known = self.names().chain(drivers::RESERVED.iter().map(|(name, _)| *name));
+        let known = self.names().chain(drivers::RESERVED);
         match closest(name, known) {
             Some(word) => format!("there is no backend `{name}`; did you mean `{word}`? {available}"),
             None => format!("there is no backend `{name}`; {available}"),

@@ -205,11 +205,12 @@ async fn a_backend_that_does_not_exist_is_named_with_those_that_do() {
     );
 }
 
+#[cfg(not(feature = "dynamodb"))]
 #[tokio::test]
-async fn a_reserved_backend_says_that_it_is_for_later() {
-    let error = refused("backend = 'dynamodb'").await;
-    let expected = "app.toml:2: state.backend: the backend `dynamodb` is not available in this version; the name is reserved \
-                    for a later one; ";
+async fn dynamodb_that_was_not_compiled_in_names_its_feature() {
+    let error = refused("backend = 'dynamodb'\nregion = 'eu-central-1'").await;
+    let expected = "app.toml:2: state.backend: the backend `dynamodb` was not compiled in; build with the cargo feature \
+                    `dynamodb` (--features dynamodb); ";
     assert!(error.starts_with(expected), "{error}");
 }
 

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers outside of a #[test] too: a panic is how a test fails")]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb_page;
 mod environment;
 mod errors;
 mod migrating;
 mod open;
+#[cfg(any(feature = "dynamodb", feature = "postgres"))]
+mod options_table;
 #[cfg(feature = "postgres")]
 mod postgres_page;
 mod reference;

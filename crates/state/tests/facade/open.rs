@@ -332,3 +332,68 @@ mod with_postgres {
         assert!(error.message().contains("it is not known while that is down"), "{error}");
     }
 }
+
+#[cfg(feature = "dynamodb")]
+mod with_dynamodb {
+    use std::time::Duration;
+
+    use acteon_state::{Condition, Effect, ErrorKind, Migrate, StateKey, migrate, open};
+
+    use crate::state;
+
+    /// Port 1 is reserved (tcpmux) and nobody listens on it.
+    const NOBODY: &str = "backend = 'dynamodb'\nurl = 'http://127.0.0.1:1'\nlayers.retry = 'off'\n";
+
+    #[tokio::test]
+    async fn an_unreachable_service_stops_the_start() {
+        let error = open(&state(NOBODY)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let message = error.message();
+        assert!(message.starts_with("cannot open the backend at http://127.0.0.1:1: table acteon "), "{error}");
+        assert!(message.contains("the service cannot be reached"), "{error}");
+        assert!(message.ends_with("; to start without it, set state.optional = true"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_service_is_not_migrated_however_optional_it_is() {
+        for how in [Migrate::Apply, Migrate::Check] {
+            let error = migrate(&state(&format!("{NOBODY}optional = true")), how).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(!error.message().contains("to start without it"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_service_that_is_down_does_not_stop_the_start() {
+        let config = state(&format!("{NOBODY}optional = true\nrequire = ['cas', 'locks', 'shared']"));
+        let state =
+            tokio::time::timeout(Duration::from_secs(5), open(&config)).await.expect("waits for nobody").unwrap();
+        let key = StateKey::new("n", "t", "k", "i").unwrap();
+        let error = state.delete(&key, Condition::Always).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
+        state.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_named_where_they_are_written() {
+        for (lines, expected) in [
+            ("region = 'eu central'", "app.toml:3: state.region: \"eu central\" is none"),
+            ("table_name = 'a/b'", "app.toml:3: state.table_name: \"a/b\" is not 3 to 255 characters"),
+            ("url = 'http://db:8000'", "app.toml:3: state.url: \"http://db:8000\" would carry values across a network"),
+            ("[state.dynamodb]\nshards = 65", "app.toml:4: state.dynamodb.shards: 65 is out of range"),
+            ("[state.dynamodb]\nmigrate = 'ignore'", "app.toml:4: state.dynamodb.migrate: "),
+        ] {
+            let config = state(&format!("backend = 'dynamodb'\n{lines}"));
+            // Even where the service need not be there.
+            let error = open(&config).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::Config && error.message().starts_with(expected), "{lines}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_in_the_url_are_refused_without_being_repeated() {
+        let error = open(&state("backend = 'dynamodb'\nurl = 'https://key:hunter2@localhost'")).await.unwrap_err();
+        assert!(error.message().starts_with("app.toml:3: state.url: "), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}

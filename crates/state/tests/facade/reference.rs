@@ -41,7 +41,7 @@ fn set<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
 
 #[test]
 fn every_key_is_documented_and_every_documented_key_exists() {
-    let sections = set(["memory", "redis", "postgres"]);
+    let sections = set(["memory", "redis", "postgres", "dynamodb"]);
     assert_eq!(documented("state").difference(&sections).cloned().collect::<BTreeSet<_>>(), known("state"));
     let layers = known("state.layers");
     assert_eq!(documented("state.layers"), layers);
@@ -113,7 +113,7 @@ fn every_sample_is_accepted() {
 }
 
 /// The keys of a driver's section, from what it says about one that it does not have.
-#[cfg(any(feature = "memory", feature = "redis", feature = "postgres"))]
+#[cfg(any(feature = "memory", feature = "redis", feature = "postgres", feature = "dynamodb"))]
 pub(crate) async fn known_to_driver(backend: &str) -> BTreeSet<String> {
     let config = crate::state(&format!("backend = '{backend}'\n[state.{backend}]\nzzzzzzzzzz = 1"));
     let error = acteon_state::open(&config).await.expect_err(backend);
