@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use acteon_state_core::{Error, ErrorKind, Result};
+use acteon_state_core::{Error, Result};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -20,16 +20,6 @@ pub(crate) enum Refused {
     Condition(Option<Item>),
     /// Something failed.
     Failed(Error),
-}
-
-impl Refused {
-    /// As an error, where no condition was asked.
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Failed(error) => error,
-            Self::Condition(_) => Error::new(ErrorKind::Internal, "the service refused a condition that was not asked"),
-        }
-    }
 }
 
 impl From<Error> for Refused {
