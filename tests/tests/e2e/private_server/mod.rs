@@ -1,6 +1,7 @@
-//! Tests that start a Redis or a PostgreSQL of their own, and kill it.
+//! Tests that start a Redis, a PostgreSQL or a DynamoDB emulator of their own, and kill it.
 
 mod documentation;
+mod dynamodb;
 mod facade;
 mod once;
 mod outage;

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::receiver::Receiver;
 use crate::server::{PATIENCE, Server, action};
 
-const ONCE: &str = "{ name: once, action: { deduplicate: { ttl: 10m } } }";
-const ACTIONS: usize = 200;
+pub(super) const ONCE: &str = "{ name: once, action: { deduplicate: { ttl: 10m } } }";
+pub(super) const ACTIONS: usize = 200;
 
 fn start() -> PostgresServer {
     PostgresServer::start(PostgresOptions { durable: true, ..PostgresOptions::default() }).unwrap()
@@ -25,7 +25,7 @@ async fn two_servers(postgres: &PostgresServer, hook: SocketAddr) -> (Server, Se
 }
 
 /// Sends every action to both at the same time. Returns both answers to each.
-async fn dispatch_all(left: &Server, right: &Server, ids: &[String]) -> Vec<[(u16, Value); 2]> {
+pub(super) async fn dispatch_all(left: &Server, right: &Server, ids: &[String]) -> Vec<[(u16, Value); 2]> {
     let both = ids.iter().map(|id| async move {
         let action = action(id, id);
         let (left, right) = tokio::join!(left.dispatch(&action), right.dispatch(&action));
@@ -34,7 +34,7 @@ async fn dispatch_all(left: &Server, right: &Server, ids: &[String]) -> Vec<[(u1
     join_all(both).await
 }
 
-fn assert_once_each(counts: &HashMap<String, usize>, ids: &[String]) {
+pub(super) fn assert_once_each(counts: &HashMap<String, usize>, ids: &[String]) {
     assert!(ids.iter().all(|id| counts.get(id) == Some(&1)), "{counts:?}");
 }
 
@@ -83,7 +83,7 @@ async fn a_postgres_that_crashes_below_200_actions_lets_none_of_them_be_executed
 }
 
 /// Repeats an action, as its sender would, until it was executed, now or before.
-async fn until_done(server: &Server, id: &str) {
+pub(super) async fn until_done(server: &Server, id: &str) {
     let started = Instant::now();
     loop {
         let (code, body) = server.dispatch(&action(id, id)).await;
