@@ -12,6 +12,18 @@ use serde_json::Value;
 
 use crate::support::TestServer;
 
+const DYNAMODB_TOML: &str = r#"[server]
+host = "127.0.0.1"
+port = 8080
+[state]
+backend = "dynamodb"
+region = "us-east-1"
+table_name = "acteon"
+url = "http://localhost:8000"
+[rules]
+directory = "./rules"
+"#;
+
 const POSTGRES_TOML: &str = r#"[server]
 host = "127.0.0.1"
 port = 8080
@@ -76,7 +88,7 @@ fn join<'a>(sections: impl IntoIterator<Item = &'a (String, String)>) -> String 
 
 /// The sections with this backend chosen, and without those of the others.
 fn every_option_with(backend: &str) -> String {
-    let others = ["memory", "redis", "postgres"].into_iter().filter(|name| *name != backend);
+    let others = ["memory", "redis", "postgres", "dynamodb"].into_iter().filter(|name| *name != backend);
     let left_out: Vec<String> = others.map(|name| format!("[state.{name}]")).collect();
     let sections = every_option();
     assert!(left_out.iter().all(|section| sections.iter().any(|(name, _)| name == section)), "{left_out:?}");
@@ -87,8 +99,13 @@ fn every_option_with(backend: &str) -> String {
 /// Opens the store with every option of this backend, without waiting for a server.
 async fn open_every_option_of(backend: &str) {
     // These stand in the place of others that are shown, or name files that would have to be there.
-    let excluded = ["socket = ", "ca_file = ", "client_cert_file = ", "client_key_file = "];
-    let text = every_option_with(backend).replace("optional = false", "optional = true");
+    let excluded =
+        ["socket = ", "ca_file = ", "client_cert_file = ", "client_key_file = ", "profile = ", "role_arn = "];
+    let mut text = every_option_with(backend).replace("optional = false", "optional = true");
+    if backend == "dynamodb" {
+        // Without one it would be AWS itself.
+        text = text.replace("\nbackend = \"dynamodb\"", "\nurl = \"http://127.0.0.1:1\"\nbackend = \"dynamodb\"");
+    }
     let lines = text.lines().filter(|line| !excluded.iter().any(|option| line.starts_with(option)));
     let mut config = parse(&lines.collect::<Vec<_>>().join("\n"));
     config.rules.directory = root().join("rules");
@@ -147,28 +164,45 @@ async fn the_options_of_the_postgres_backend_are_accepted() {
     open_every_option_of("postgres").await;
 }
 
+#[cfg(feature = "dynamodb")]
+#[tokio::test]
+async fn the_options_of_the_dynamodb_backend_are_accepted() {
+    open_every_option_of("dynamodb").await;
+}
+
 #[test]
 fn acteon_toml_shows_every_option_of_postgres() {
-    let page = fs::read_to_string(root().join("docs/backends/postgres.md")).expect("readable");
+    assert_shows_every_option_of("postgres", 20);
+}
+
+#[test]
+fn acteon_toml_shows_every_option_of_dynamodb() {
+    assert_shows_every_option_of("dynamodb", 15);
+}
+
+/// All that the backend's page lists, of which there are more than `count_min`.
+fn assert_shows_every_option_of(backend: &str, count_min: usize) {
+    let page = fs::read_to_string(root().join(format!("docs/backends/{backend}.md"))).expect("readable");
     let sections = every_option();
-    let shown = join(sections.iter().filter(|(name, _)| name == "[state.postgres]"));
+    let shown = join(sections.iter().filter(|(name, _)| *name == format!("[state.{backend}]")));
     let table = page.split("<!-- generated: options -->").nth(1).and_then(|rest| rest.split("<!-- end -->").next());
     let rows = table.expect("the table of options").lines();
     let mut count = 0;
     for (option, rest) in rows.filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")) {
-        assert!(shown.contains(&format!("\n{option} = ")), "[state.postgres] lacks {option}");
+        assert!(shown.contains(&format!("\n{option} = ")), "[state.{backend}] lacks {option}");
         // What has a default is shown with it.
         if let Some((default, _)) = rest.strip_prefix('`').and_then(|rest| rest.split_once("` | ")) {
             assert!(shown.contains(&format!("\n{option} = {default} ")), "{option}: the default is {default}");
         }
         count += 1;
     }
-    assert!(count > 20, "only {count} options were found");
+    assert!(count > count_min, "only {count} options were found");
 }
 
 #[test]
-fn the_examples_of_both_databases_are_as_short_as_promised() {
-    for (file, text) in [("redis.toml", REDIS_TOML), ("postgres.toml", POSTGRES_TOML)] {
+fn the_examples_of_the_databases_are_as_short_as_promised() {
+    for (file, text) in [("redis.toml", REDIS_TOML), ("postgres.toml", POSTGRES_TOML), ("dynamodb.toml", DYNAMODB_TOML)]
+    {
         assert_eq!(fs::read_to_string(root().join("examples").join(file)).expect("readable"), text);
     }
 }
@@ -183,7 +217,8 @@ async fn every_example_is_a_configuration_that_opens() {
             continue;
         }
         let mut config = load(&path);
-        if config.state.backend == "postgres" && !cfg!(feature = "postgres") {
+        let left_out = [("postgres", cfg!(feature = "postgres")), ("dynamodb", cfg!(feature = "dynamodb"))];
+        if left_out.contains(&(config.state.backend.as_str(), false)) {
             continue;
         }
         // Without a server to connect to, everything but the connection is checked.

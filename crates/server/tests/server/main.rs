@@ -4,6 +4,8 @@
 #![cfg(feature = "memory")]
 
 mod drain;
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod files;
 mod http;
 mod operations;

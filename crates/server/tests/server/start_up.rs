@@ -33,8 +33,13 @@ fn a_misspelt_variable_is_named() {
 #[test]
 fn a_backend_that_does_not_exist_is_named_with_those_that_do() {
     assert_refused(&run("[state]\nbackend = \"rediss\"\n", &[]), &["acteon.toml:2", "state.backend", "redis"]);
-    let finished = run("[state]\nbackend = \"dynamodb\"\n", &[]);
-    assert_refused(&finished, &["dynamodb", "not available in this version"]);
+}
+
+#[cfg(not(feature = "dynamodb"))]
+#[test]
+fn dynamodb_that_was_not_compiled_in_names_its_feature() {
+    let finished = run("[state]\nbackend = \"dynamodb\"\nregion = \"eu-central-1\"\n", &[]);
+    assert_refused(&finished, &["acteon.toml:2", "state.backend", "not compiled in", "--features dynamodb"]);
 }
 
 #[cfg(not(feature = "postgres"))]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use acteon_state_core::{LockSemantics, StateStore};
+use acteon_state_dynamodb::lock_semantics_on_aws;
 use acteon_state_memory::MemoryStore;
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use acteon_state_redis::{RedisConfig, RedisStore};
@@ -47,6 +48,8 @@ async fn the_table_of_lock_guarantees_says_what_the_drivers_report() {
         table.push_str(&store.lock_semantics().row());
     }
     table.push_str(&postgres_rows().await);
+    // An emulator keeps nothing and has one region: what the driver reports of AWS is asked without a table.
+    table.extend(lock_semantics_on_aws().iter().map(LockSemantics::row));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/locks.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the page marks where the table begins");
