@@ -5,6 +5,7 @@
 //! is good for following one of them over changes of the code.
 
 pub mod dispatch;
+pub mod dynamodb;
 pub mod lock;
 pub mod machine;
 pub mod memory;

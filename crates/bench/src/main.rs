@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acteon_bench::{dispatch, lock, machine, memory, redis_driver};
+use acteon_bench::{dispatch, dynamodb, lock, machine, memory, redis_driver};
 use clap::{Parser, ValueEnum};
 
 /// What can be measured.
@@ -15,6 +15,11 @@ enum Suite {
     Lock,
     /// The Redis driver beside raw redis-rs.
     Redis,
+    /// The DynamoDB driver beside the raw AWS SDK.
+    Dynamodb,
+    /// The emulator that the suite `dynamodb` starts for itself.
+    #[value(hide = true)]
+    DynamodbService,
     /// Dispatches per second through HTTP, on memory and on Redis.
     Dispatch,
 }
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Suite::Memory => memory::run(arguments.keys, arguments.rounds),
         Suite::Lock => lock::run(arguments.rounds),
         Suite::Redis => redis_driver::run(arguments.rounds),
+        Suite::Dynamodb => dynamodb::run(arguments.rounds),
+        Suite::DynamodbService => dynamodb::serve(),
         Suite::Dispatch => dispatch::run(&arguments.server, arguments.rounds),
     };
     match result {
