@@ -9,9 +9,11 @@
 //! Sums in hundredths of a unit, since the smallest charge is half a unit and fractions must not add up to errors. Counting is a
 //! few relaxed atomic additions: numbers of one operation that are read while it is counted may be a request apart.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use acteon_state_core::Operation;
+use acteon_state_core::layer::metrics::UsageMetrics;
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
 use crate::error::Access;
@@ -49,6 +51,7 @@ const OPERATIONS: [Operation; 23] = [
 #[derive(Debug)]
 pub struct Capacity {
     sent: AtomicU64,
+    exported: OnceLock<UsageMetrics>,
     counters: [Counters; OPERATIONS.len()],
 }
 
@@ -72,7 +75,11 @@ pub struct Consumed {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { sent: AtomicU64::new(0), counters: std::array::from_fn(|_| Counters::default()) }
+        Self {
+            sent: AtomicU64::new(0),
+            exported: OnceLock::new(),
+            counters: std::array::from_fn(|_| Counters::default()),
+        }
     }
 }
 
@@ -109,7 +116,12 @@ impl Capacity {
     pub(crate) fn add(&self, operation: Operation, access: Access, consumed: Option<&ConsumedCapacity>) {
         let counters = &self.counters[place(operation)];
         counters.requests.fetch_add(1, Ordering::Relaxed);
-        let Some(consumed) = consumed else { return };
+        let Some(consumed) = consumed else {
+            if let Some(exported) = self.exported.get() {
+                exported.add(operation, 0.0, 0.0);
+            }
+            return;
+        };
         let (mut read, mut write) = (consumed.read_capacity_units(), consumed.write_capacity_units());
         if read.is_none() && write.is_none() {
             // Only transactions say of which sort their units are.
@@ -120,6 +132,15 @@ impl Capacity {
         }
         counters.read.fetch_add(hundredths(read), Ordering::Relaxed);
         counters.write.fetch_add(hundredths(write), Ordering::Relaxed);
+        if let Some(exported) = self.exported.get() {
+            exported.add(operation, plausible(read), plausible(write));
+        }
+    }
+
+    /// Also counts into these metrics from now on. The first call decides.
+    pub(crate) fn export_to(&self, usage: UsageMetrics) {
+        // Nothing would be won by counting into two.
+        let _ = self.exported.set(usage);
     }
 
     /// Counts a request that leaves.
@@ -140,8 +161,12 @@ impl Counters {
 }
 
 /// Nothing for what is not a number of units: the answer comes from outside.
+fn plausible(units: Option<f64>) -> f64 {
+    units.filter(|units| units.is_finite() && *units > 0.0).unwrap_or(0.0)
+}
+
 fn hundredths(units: Option<f64>) -> u64 {
-    units.filter(|units| units.is_finite() && *units > 0.0).map_or(0, |units| (units * UNIT).round() as u64)
+    (plausible(units) * UNIT).round() as u64
 }
 
 /// The list is in the order of the enumeration, which a test holds it to.
@@ -152,7 +177,9 @@ const fn place(operation: Operation) -> usize {
 #[cfg(test)]
 mod tests {
     use acteon_state_core::Operation;
+    use acteon_state_core::layer::metrics::StoreMetrics;
     use aws_sdk_dynamodb::types::ConsumedCapacity;
+    use prometheus_client::registry::Registry;
 
     use super::{Capacity, Consumed, OPERATIONS, place};
     use crate::error::Access;
@@ -178,6 +205,26 @@ mod tests {
         assert_eq!(capacity.total(), Consumed { requests: 5, read_units: 1.5, write_units: 2.0 });
         let used: Vec<_> = capacity.by_operation().map(|(operation, _)| operation).collect();
         assert_eq!(used, [Operation::Get, Operation::Put]);
+    }
+
+    #[test]
+    fn what_is_exported_is_counted_in_both() {
+        let mut registry = Registry::default();
+        let metrics = StoreMetrics::register(&mut registry);
+        let capacity = Capacity::default();
+        capacity.export_to(metrics.usage("dynamodb"));
+        capacity.add(Operation::Get, Access::Read, Some(&ConsumedCapacity::builder().capacity_units(0.5).build()));
+        capacity.add(Operation::Put, Access::Write, None);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "acteon_state_requests_total{backend=\"dynamodb\",operation=\"get\"} 1",
+            "acteon_state_requests_total{backend=\"dynamodb\",operation=\"put\"} 1",
+            "acteon_state_consumed_units_total{backend=\"dynamodb\",operation=\"get\",unit=\"read\"} 0.5",
+        ] {
+            assert!(text.contains(line), "{line} is missing in {text}");
+        }
+        assert_eq!(capacity.total().requests, 2);
     }
 
     #[test]

@@ -79,14 +79,16 @@ impl StateConfig {
 
 async fn open_store(config: &StateConfig, options: &OpenOptions) -> Result<Arc<dyn StateStore>> {
     let factory = options.registry.find(config)?;
-    let driver = factory(DriverConfig::new(config).inspecting(options.inspect)).await.map_err(|error| {
-        let hint = if error.kind().is_transient() && !config.optional {
-            format!("; to start without it, set {}.optional = true", config.places.path)
-        } else {
-            String::new()
-        };
-        explain(config, error, &hint)
-    })?;
+    let driver = factory(DriverConfig::new(config).inspecting(options.inspect).counting(options.metrics.clone()))
+        .await
+        .map_err(|error| {
+            let hint = if error.kind().is_transient() && !config.optional {
+                format!("; to start without it, set {}.optional = true", config.places.path)
+            } else {
+                String::new()
+            };
+            explain(config, error, &hint)
+        })?;
     let layers = config.layers.layers(driver.capabilities().shared, options.metrics.clone());
     Ok(layers.wrap(driver))
 }

@@ -36,6 +36,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::{Result, StateStore};
 use serde::de::DeserializeOwned;
 
@@ -77,6 +78,8 @@ pub struct DriverConfig {
     pub optional: bool,
     /// Change nothing by opening, and nothing in the background: somebody only wants to know what the backend can do.
     pub inspect: bool,
+    /// Where a driver counts what its backend bills, if metrics are wanted.
+    pub metrics: Option<Arc<StoreMetrics>>,
     /// `[state.<backend>]`, empty where there is none.
     pub section: toml::Table,
     places: Places,
@@ -178,6 +181,7 @@ impl DriverConfig {
             table_name: config.table_name.clone(),
             optional: config.optional,
             inspect: false,
+            metrics: None,
             section: config.sections.get(&config.backend).cloned().unwrap_or_default(),
             places: config.places.clone(),
         }
@@ -185,6 +189,10 @@ impl DriverConfig {
 
     pub(crate) fn inspecting(self, inspect: bool) -> Self {
         Self { inspect, ..self }
+    }
+
+    pub(crate) fn counting(self, metrics: Option<Arc<StoreMetrics>>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Makes a `T` of the driver's own section.

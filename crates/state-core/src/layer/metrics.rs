@@ -5,6 +5,11 @@
 //! | `acteon_state_operations_total` | counter | backend, operation, outcome |
 //! | `acteon_state_operation_duration_seconds` | histogram | backend, operation |
 //! | `acteon_state_operations_in_flight` | gauge | backend |
+//! | `acteon_state_requests_total` | counter | backend, operation |
+//! | `acteon_state_consumed_units_total` | counter | backend, operation, unit |
+//!
+//! The last two are of backends that bill by request, and come from the driver: what it sent, and the read and write units that
+//! the service says it has consumed.
 //!
 //! The outcome is one word: `applied`, `not_met`, `granted`, `busy`, …, or the kind of the error. Keys are never labels. The
 //! time of `lock_acquire` includes its wait. A call whose future is dropped by its caller counts as in flight until then, and
@@ -12,6 +17,7 @@
 //! calls that it cuts off would be such dropped ones, and an outage would look like silence.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -24,7 +30,7 @@ use prometheus_client::registry::Registry;
 
 use crate::error::Result;
 use crate::layer::Around;
-use crate::operation::{Call, Reply};
+use crate::operation::{Call, Operation, Reply};
 
 /// Upper bounds of the histogram in seconds: from a call in process to one that waits.
 const BUCKETS_S: [f64; 14] =
@@ -48,12 +54,21 @@ struct BackendLabels {
     backend: Arc<str>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnitLabels {
+    backend: Arc<str>,
+    operation: &'static str,
+    unit: &'static str,
+}
+
 /// The metrics of all stores of a process.
 #[derive(Debug)]
 pub struct StoreMetrics {
     operations: Family<OutcomeLabels, Counter>,
     durations: Family<OperationLabels, Histogram, fn() -> Histogram>,
     in_flight: Family<BackendLabels, Gauge>,
+    requests: Family<OperationLabels, Counter>,
+    units: Family<UnitLabels, Counter<f64, AtomicU64>>,
 }
 
 impl StoreMetrics {
@@ -64,13 +79,44 @@ impl StoreMetrics {
             operations: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS_S)),
             in_flight: Family::default(),
+            requests: Family::default(),
+            units: Family::default(),
         };
-        let Self { operations, durations, in_flight } = &metrics;
+        let Self { operations, durations, in_flight, requests, units } = &metrics;
         registry.register("acteon_state_operations", "Calls of the state store, by outcome", operations.clone());
         let help = "Time of calls of the state store";
         registry.register("acteon_state_operation_duration_seconds", help, durations.clone());
         registry.register("acteon_state_operations_in_flight", "Calls under way", in_flight.clone());
+        registry.register("acteon_state_requests", "Requests to a backend that bills them", requests.clone());
+        registry.register("acteon_state_consumed_units", "Capacity units that a backend has billed", units.clone());
         Arc::new(metrics)
+    }
+
+    /// Counts what a backend bills, under its name: for its driver.
+    #[must_use]
+    pub fn usage(self: &Arc<Self>, backend: &str) -> UsageMetrics {
+        UsageMetrics { metrics: self.clone(), backend: backend.into() }
+    }
+}
+
+/// Counts what one backend bills.
+#[derive(Clone, Debug)]
+pub struct UsageMetrics {
+    metrics: Arc<StoreMetrics>,
+    backend: Arc<str>,
+}
+
+impl UsageMetrics {
+    /// Counts a request and the units that it has consumed.
+    pub fn add(&self, operation: Operation, read_units: f64, write_units: f64) {
+        let (backend, operation) = (&self.backend, operation.as_str());
+        self.metrics.requests.get_or_create(&OperationLabels { backend: backend.clone(), operation }).inc();
+        for (unit, units) in [("read", read_units), ("write", write_units)] {
+            if units > 0.0 {
+                let labels = UnitLabels { backend: backend.clone(), operation, unit };
+                self.metrics.units.get_or_create(&labels).inc_by(units);
+            }
+        }
     }
 }
 

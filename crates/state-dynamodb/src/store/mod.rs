@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::key::Keyspace;
+use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
     Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest,
@@ -164,6 +165,11 @@ impl DynamoStore {
         config.check()?;
         let clock = Arc::new(CalibratedClock::new(Arc::new(SeededClock::default()), config.skew_max));
         connect::client(config, clock, Arc::new(Capacity::default())).await
+    }
+
+    /// Counts requests and capacity units into these metrics as well, from now on. The first call decides.
+    pub fn export_to(&self, metrics: &Arc<StoreMetrics>) {
+        self.inner.capacity.export_to(metrics.usage(BACKEND));
     }
 
     /// What was consumed so far: requests and capacity units, by operation.

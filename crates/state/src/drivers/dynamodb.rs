@@ -47,11 +47,12 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
         }
         config.migrate = MigrateMode::Ignore;
     }
-    Ok(if driver.optional {
-        Arc::new(DynamoStore::connect_lazy(config).await?)
-    } else {
-        Arc::new(DynamoStore::connect(config).await?)
-    })
+    let store =
+        if driver.optional { DynamoStore::connect_lazy(config).await? } else { DynamoStore::connect(config).await? };
+    if let Some(metrics) = &driver.metrics {
+        store.export_to(metrics);
+    }
+    Ok(Arc::new(store))
 }
 
 /// For [`migrate`](crate::migrate()): the option of the same name is about what opening does.
