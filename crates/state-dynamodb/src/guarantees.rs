@@ -41,9 +41,8 @@ pub(crate) fn capabilities(facts: &Facts, config: &DynamoConfig) -> Capabilities
 #[must_use]
 pub fn lock_semantics_on_aws() -> [LockSemantics; 3] {
     let region = || vec!["another region".to_owned()];
-    [Replication::None, Replication::Strong(region()), Replication::Eventual(region())].map(|replication| {
-        lock_semantics(&Facts { replication, is_emulator: false }, DynamoConfig::default().skew_max)
-    })
+    [Replication::None, Replication::Strong(region()), Replication::Eventual(region())]
+        .map(|replication| lock_semantics(&Facts { replication, is_emulator: false }, DynamoConfig::default().skew_max))
 }
 
 /// What locks guarantee on this table.
@@ -87,7 +86,9 @@ fn notes(facts: &Facts, skew_max: Duration) -> Vec<String> {
         Replication::None | Replication::Strong(_) => {}
     }
     if facts.is_emulator {
-        notes.push("The endpoint is on this machine: an emulator, which keeps no promise across its restart.".to_owned());
+        notes.push(
+            "The endpoint is on this machine: an emulator, which keeps no promise across its restart.".to_owned(),
+        );
     }
     notes
 }

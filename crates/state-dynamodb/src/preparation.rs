@@ -30,7 +30,10 @@ pub(crate) struct Preparation(RwLock<Stage>);
 enum Stage {
     Done(Facts),
     /// Not yet, or not at all.
-    Failed { kind: ErrorKind, message: String },
+    Failed {
+        kind: ErrorKind,
+        message: String,
+    },
 }
 
 impl Stage {

@@ -12,8 +12,8 @@
 use acteon_state_core::counter::Step;
 use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::{
-    Condition, Counter, Counting, DeleteOutcome, Effect, Entry, Error, ErrorKind, Get, Increment, IncrementOutcome, Operation, Put,
-    PutOutcome, Result, StateKey, Ttl,
+    Condition, Counter, Counting, DeleteOutcome, Effect, Entry, Error, ErrorKind, Get, Increment, IncrementOutcome,
+    Operation, Put, PutOutcome, Result, StateKey, Ttl,
 };
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
 
@@ -23,8 +23,8 @@ use crate::call::Refused;
 use crate::condition::{ABSENT, Expression, LIVE, NOT_EXPIRED};
 use crate::error::Access;
 use crate::item::{
-    COUNT, EXPIRES, FENCE, FORMAT, FORMAT_NAME, GARBAGE, Item, Live, Stored, VALUE, VERSION, bytes, corrupt, identifier,
-    identifier_of, number,
+    COUNT, EXPIRES, FENCE, FORMAT, FORMAT_NAME, GARBAGE, Item, Live, Stored, VALUE, VERSION, bytes, corrupt,
+    identifier, identifier_of, number,
 };
 
 /// How often a write is planned anew because others changed the item between its requests.
@@ -133,10 +133,12 @@ impl Inner {
         let whole = "((attribute_exists(v) AND attribute_exists(r)) OR attribute_exists(c))";
         let condition = Expression::new(format!("{LIVE} AND f = :f AND {whole}")).at(now_ms).with(":f", number(FORMAT));
         match self.remove(Operation::Take, key, Some(condition)).await {
-            Ok(old) => match Stored::read(key, old.as_ref(), now_ms).map_err(|error| error.with_effect(Effect::Unknown))? {
-                Stored::Live(live) => Ok(Some(live.entry)),
-                Stored::Absent => Ok(None),
-            },
+            Ok(old) => {
+                match Stored::read(key, old.as_ref(), now_ms).map_err(|error| error.with_effect(Effect::Unknown))? {
+                    Stored::Live(live) => Ok(Some(live.entry)),
+                    Stored::Absent => Ok(None),
+                }
+            }
             Err(Refused::Failed(error)) => Err(error),
             Err(Refused::Condition(item)) => match Stored::read(key, item.as_ref(), now_ms)? {
                 Stored::Absent => Ok(None),
@@ -208,7 +210,8 @@ impl Inner {
             }
             Condition::Fence(token) => {
                 let fenced = "attribute_not_exists(c) AND (attribute_not_exists(t) OR t <= :t)";
-                let text = if keeps { format!("{NOT_EXPIRED} AND {fenced}") } else { format!("{ABSENT} OR ({fenced})") };
+                let text =
+                    if keeps { format!("{NOT_EXPIRED} AND {fenced}") } else { format!("{ABSENT} OR ({fenced})") };
                 (Expression::new(text).with(":t", number(token.get())), !keeps)
             }
         };
@@ -237,7 +240,8 @@ impl Inner {
         let refreshes = matches!(increment.window, Counting::Refresh(_));
         let (condition, update) = match (assume, window) {
             (Assume::Counts { from, to }, _) => {
-                let condition = Expression::new(format!("c = :from AND {NOT_EXPIRED}")).at(now_ms).with(":from", number(from));
+                let condition =
+                    Expression::new(format!("c = :from AND {NOT_EXPIRED}")).at(now_ms).with(":from", number(from));
                 (condition, Expression::new("SET c = :to, f = :f").with(":to", number(to)))
             }
             (Assume::Timeless, _) => {
@@ -246,7 +250,10 @@ impl Inner {
             }
             (_, Some(_)) if !refreshes => {
                 let live = in_bounds("e > :now AND attribute_exists(c)", increment).at(now_ms);
-                (or_new(live, increment), self.add_update(increment, "e = if_not_exists(e, :e), gc = if_not_exists(gc, :gc)", now_ms))
+                (
+                    or_new(live, increment),
+                    self.add_update(increment, "e = if_not_exists(e, :e), gc = if_not_exists(gc, :gc)", now_ms),
+                )
             }
             _ => {
                 let live = in_bounds(&format!("{NOT_EXPIRED} AND attribute_exists(c)"), increment).at(now_ms);
@@ -430,9 +437,15 @@ pub(super) fn judge_put(key: &StateKey, put: &Put, item: Option<&Item>, now_ms: 
         (Condition::Absent, Stored::Live(live)) => not_met(Some(live.entry)),
         (Condition::Present | Condition::Version(_), Stored::Absent) => not_met(None),
         (Condition::Present, Stored::Live(_)) => Ok(Verdict::Again(Assume::Usual)),
-        (Condition::Version(_) | Condition::Fence(_), Stored::Live(live)) if live.count.is_some() => Err(wrong_type(key)),
+        (Condition::Version(_) | Condition::Fence(_), Stored::Live(live)) if live.count.is_some() => {
+            Err(wrong_type(key))
+        }
         (Condition::Version(expected), Stored::Live(live)) => {
-            if live.entry.version == Some(expected) { Ok(Verdict::Again(Assume::Usual)) } else { not_met(Some(live.entry)) }
+            if live.entry.version == Some(expected) {
+                Ok(Verdict::Again(Assume::Usual))
+            } else {
+                not_met(Some(live.entry))
+            }
         }
         (Condition::Fence(token), Stored::Live(live)) if live.entry.fence.is_some_and(|fence| fence > token) => {
             not_met(Some(live.entry))
@@ -507,7 +520,13 @@ pub(super) fn contended(key: &StateKey) -> Error {
 }
 
 /// The counter after an increment.
-fn counter_of(key: &StateKey, increment: &Increment, assume: Assume, new: Option<&Item>, now_ms: u64) -> Result<Counter> {
+fn counter_of(
+    key: &StateKey,
+    increment: &Increment,
+    assume: Assume,
+    new: Option<&Item>,
+    now_ms: u64,
+) -> Result<Counter> {
     // It was applied, so what cannot be read now is of unknown effect rather than without.
     let read = Stored::read(key, new, now_ms).map_err(|error| error.with_effect(Effect::Unknown))?;
     Ok(match read {
