@@ -40,6 +40,8 @@ use crate::session::Session;
 /// How often a worker without work makes sure that its connection is alive, so that a server that went away is noticed before
 /// the next operation is sent to it.
 const IDLE_PING: Duration = Duration::from_secs(5);
+/// How often a connection gives back the memory that it does not need at the moment.
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an idle connection may take to show that it is alive, and a closing one to say goodbye.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The first pause between two attempts to connect; doubled up to the configured maximum.
@@ -86,6 +88,8 @@ pub(crate) struct Dispatcher {
     connect_wait: Duration,
     line: Mutex<Line>,
     closed: CancellationToken,
+    /// Workers that are there. Without any, nothing is ever taken from a queue.
+    workers: AtomicUsize,
 }
 
 /// The state of all connections together.
@@ -114,6 +118,7 @@ impl Dispatcher {
             connect_wait: config.connect_wait,
             line: Mutex::new(Line { live: 0, down: Some(down) }),
             closed: CancellationToken::new(),
+            workers: AtomicUsize::new(config.connections),
         })
     }
 
@@ -203,9 +208,9 @@ impl Dispatcher {
         }
     }
 
-    /// Whether there is no connection.
-    fn is_dead(&self) -> bool {
-        self.line.lock().live == 0
+    /// Whether all workers are gone: the store was closed, or its runtime has ended.
+    pub(crate) fn has_no_workers(&self) -> bool {
+        self.workers.load(Ordering::Acquire) == 0
     }
 
     /// Until when calls wait for a connection, when there is none.
@@ -266,6 +271,7 @@ impl Workers {
                 session: None,
                 next_source: number,
                 keeps_connection: number == 0,
+                trimmed_at: Instant::now(),
             };
             if let Some(session) = first.take() {
                 worker.adopt(session);
@@ -307,6 +313,7 @@ struct Worker {
     next_source: usize,
     /// The first worker stays connected, so that a server that comes back is noticed, and the first call finds a connection.
     keeps_connection: bool,
+    trimmed_at: Instant,
 }
 
 impl Worker {
@@ -325,6 +332,7 @@ impl Worker {
                 self.dispatcher.under_way.fetch_add(1, Ordering::AcqRel);
                 self.carry(load).await;
                 self.dispatcher.under_way.fetch_sub(1, Ordering::AcqRel);
+                self.trim();
             }
         }
         self.hang_up().await;
@@ -353,10 +361,7 @@ impl Worker {
         let mut idle_since = Instant::now();
         loop {
             if closed.is_cancelled() && self.session.is_none() {
-                // Those that are connected finish what was submitted; if none is, nobody can.
-                if self.dispatcher.is_dead() {
-                    self.refuse_all(&closed_error);
-                }
+                // Those that are connected finish what was submitted.
                 return false;
             }
             self.dispatcher.lie_down(&self.notify, self.session.is_some());
@@ -394,12 +399,24 @@ impl Worker {
             self.hang_up().await;
             return;
         }
+        self.trim();
         let Some(session) = &mut self.session else { return };
         let alive = tokio::time::timeout(PING_TIMEOUT, session.connection.ping()).await;
         match alive {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.lose(&classify(error, Sent::No)),
             Err(_) => self.lose(&Error::new(ErrorKind::Unavailable, "the server does not answer")),
+        }
+    }
+
+    /// Gives back the memory that a large statement or answer took: a connection would keep it for as long as it lives.
+    fn trim(&mut self) {
+        if self.trimmed_at.elapsed() < TRIM_INTERVAL {
+            return;
+        }
+        self.trimmed_at = Instant::now();
+        if let Some(session) = &mut self.session {
+            session.connection.shrink_buffers();
         }
     }
 
@@ -498,6 +515,18 @@ impl Worker {
         if let Some(session) = self.session.take() {
             self.dispatcher.disconnected();
             let _ = tokio::time::timeout(PING_TIMEOUT, session.connection.close()).await;
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Also when the runtime ends.
+    fn drop(&mut self) {
+        if self.session.take().is_some() {
+            self.dispatcher.disconnected();
+        }
+        if self.dispatcher.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.refuse_all(&closed_error);
         }
     }
 }
