@@ -473,7 +473,11 @@ mod tests {
         bench.push("b", 4);
         bench.push("a", 5);
         bench.queue.give_back(&[u64::from(b'a')]);
-        assert_eq!(bench.numbers(2), [4, 2], "as many on the one key as fit would leave alone otherwise, time and again");
+        assert_eq!(
+            bench.numbers(2),
+            [4, 2],
+            "as many on the one key as fit would leave alone otherwise, time and again"
+        );
     }
 
     #[tokio::test]

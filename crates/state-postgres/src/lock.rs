@@ -88,7 +88,7 @@ const LIST: &str = concat!(
       CROSS JOIN LATERAL (
             SELECT * FROM {t}locks l
              WHERE l.namespace = $1 AND l.tenant = $2 AND l.kind = $3
-               AND l.id >= $4 AND (NOT $5 OR l.id > $4) AND ($6::text IS NULL OR l.id < $6)
+               AND l.id >= $4 AND (NOT $5 OR l.id > $4) AND l.id < $6
                AND l.expires_at_us > n.now_us
              ORDER BY l.id
              LIMIT $7) l ",

@@ -46,8 +46,12 @@ pub struct Migrated {
     pub to: i32,
 }
 
-/// Waiting for another node, or changing a large table, may take longer than any statement of ours otherwise does.
-const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+/// Waiting for another node, or changing a large table, may take longer than any statement of ours otherwise does. Under
+/// another isolation level, who has waited would not see what was done meanwhile. Tables are made of PostgreSQL's own types and
+/// operators, whatever the role's search path leads to.
+const SETTINGS: &str = "
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+    SET LOCAL search_path = pg_catalog, pg_temp";
 
 /// Sees to the schema once per store.
 pub(crate) struct Schema {
@@ -134,7 +138,8 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
     // table: to_regclass answers from a cache, which a transaction that waited for somebody else's migration has not renewed.
     // Without parameters, which a pooler could send to another server than the statement. Names need no escaping.
     let exists = format!(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        "SET LOCAL search_path = pg_catalog, pg_temp;
+         SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE n.nspname = '{}' AND c.relname = '{}schema')",
         names.schema(),
         names.prefix()
@@ -144,7 +149,8 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
     if !exists {
         return Ok(0);
     }
-    let newest = names.sql("SELECT coalesce(max(version), 0) FROM {t}schema");
+    let newest =
+        names.sql("SET LOCAL search_path = pg_catalog, pg_temp; SELECT coalesce(max(version), 0) FROM {t}schema");
     let rows = sqlx::raw_sql(AssertSqlSafe(newest)).fetch_all(connection).await.map_err(failed)?;
     rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed)
 }
@@ -152,7 +158,7 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
 async fn apply_missing(connection: &mut PgConnection, names: &Names) -> Result<Migrated> {
     let failed = |error| explain(classify(error, Sent::Write), names);
     let mut transaction = connection.begin().await.map_err(failed)?;
-    sqlx::raw_sql(NO_TIMEOUTS).execute(&mut *transaction).await.map_err(failed)?;
+    sqlx::raw_sql(SETTINGS).execute(&mut *transaction).await.map_err(failed)?;
     // Held to the end of the transaction: whoever comes second finds the work done. One lock for all prefixes of a schema,
     // which is made at the first of them.
     let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('acteon schema {}', 0))", names.schema());
