@@ -11,8 +11,9 @@
 //!
 //! # How it works
 //! Nothing is sent at start-up that PgBouncer refuses, and the first questions use the simple protocol, which works through
-//! any pooler. The first connection finds out whether a transaction pooler is in between: one session listens, another
-//! notifies, and behind such a pooler the idle listener hears nothing. That decides whether the session may hold state.
+//! any pooler. The first connection finds out whether a transaction pooler is in between: such a pooler is seen to give the
+//! session of an idle connection to another one, or one session listens, another notifies, and the idle listener hears
+//! nothing. That decides whether the session may hold state.
 
 use std::fmt;
 use std::path::Path;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use acteon_state_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, raw_sql};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row as _, raw_sql};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -117,8 +118,8 @@ impl Connector {
     /// which works everywhere, and the next call tries again.
     pub(crate) async fn probe_pooler(&self) -> bool {
         let probe = || async {
-            match timeout(self.target.connect_timeout, self.listen_and_notify()).await {
-                Ok(heard) => heard.map(|heard| !heard).map_err(|error| classify(error, Sent::No)),
+            match timeout(self.target.connect_timeout, self.has_own_session()).await {
+                Ok(has_own) => has_own.map(|has_own| !has_own).map_err(|error| classify(error, Sent::No)),
                 Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer within connect_timeout").on_backend(BACKEND)),
             }
         };
@@ -239,6 +240,33 @@ impl Connector {
         }
     }
 
+    /// Whether each connection has a session of its own: a pooler gives it away, or an idle session does not hear what another
+    /// one notifies.
+    async fn has_own_session(&self) -> Result<bool, sqlx::Error> {
+        if self.shares_sessions().await? {
+            return Ok(false);
+        }
+        self.listen_and_notify().await
+    }
+
+    /// Whether a pooler is seen to share sessions between two connections. It may share them unseen while others use it too.
+    ///
+    /// Asked first, since it leaves nothing behind. A session that a pooler shares would go on listening, and what it hears
+    /// would be sent to whoever uses it next.
+    async fn shares_sessions(&self) -> Result<bool, sqlx::Error> {
+        const WHO: &str = "SELECT pg_backend_pid()";
+        let mut one = PgConnection::connect_with(&self.options()).await?;
+        let mut other = PgConnection::connect_with(&self.options()).await?;
+        let idle = backend(&mut one, WHO).await?;
+        // Poolers hand out the session that was used last.
+        let busy = backend(&mut other, "BEGIN; SELECT pg_backend_pid()").await?;
+        let is_shared = idle == busy || backend(&mut one, WHO).await? != idle;
+        other.execute(raw_sql("COMMIT")).await?;
+        one.close().await?;
+        other.close().await?;
+        Ok(is_shared)
+    }
+
     /// Whether an idle session hears what another one notifies.
     async fn listen_and_notify(&self) -> Result<bool, sqlx::Error> {
         let channel = format!("acteon_probe_{}", Uuid::new_v4().simple());
@@ -290,6 +318,12 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connector({self})")
     }
+}
+
+/// The process behind a session, by a query that ends with it.
+async fn backend(connection: &mut PgConnection, query: &'static str) -> Result<i32, sqlx::Error> {
+    let rows = raw_sql(query).fetch_all(connection).await?;
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
 }
 
 /// Whether the same host may let us in with TLS, or without: the server's rules refused this way, or TLS failed.
