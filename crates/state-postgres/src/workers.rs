@@ -141,7 +141,8 @@ impl Dispatcher {
         if let Some(error) = self.why_down() {
             return Err(error);
         }
-        if self.waiting.fetch_add(count, Ordering::AcqRel) + count > self.queue_max {
+        // A batch that is larger than the queue is let in when nothing else waits: otherwise it would never be.
+        if self.waiting.fetch_add(count, Ordering::AcqRel) + count > self.queue_max.max(count) {
             self.left(count);
             let message = format!("{} operations wait for a connection already (queue_max)", self.queue_max);
             return Err(Error::new(ErrorKind::Throttled, message));
@@ -528,5 +529,24 @@ impl Drop for Worker {
         if self.dispatcher.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.refuse_all(&closed_error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state_core::ErrorKind;
+
+    use super::Dispatcher;
+    use crate::config::PostgresConfig;
+
+    #[test]
+    fn a_batch_that_is_larger_than_the_queue_waits_alone() {
+        let dispatcher = Dispatcher::new(&PostgresConfig { queue_max: 2, ..PostgresConfig::default() });
+        assert!(dispatcher.admit(5).is_ok());
+        assert_eq!(dispatcher.admit(1).unwrap_err().kind(), ErrorKind::Throttled);
+        dispatcher.left(4);
+        assert!(dispatcher.admit(1).is_ok());
+        assert_eq!(dispatcher.admit(5).unwrap_err().kind(), ErrorKind::Throttled);
+        assert_eq!(dispatcher.admit(1).unwrap_err().kind(), ErrorKind::Throttled);
     }
 }

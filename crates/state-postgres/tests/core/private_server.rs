@@ -1,7 +1,9 @@
 //! What starts its own servers, and what all of it shares.
 
+mod ends;
 mod plans;
 mod search_path;
+mod transactions;
 
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acteon_state_core::{Condition, Get, Increment, LockRequest, Put, Scan, StateStore, TransactOp};
+use acteon_state_core::{BatchOp, Condition, Get, Increment, LockRequest, Put, Scan, StateStore, TransactOp};
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
 
 use super::{ask, config, connect, gone, key, scope, start};
@@ -47,6 +47,10 @@ async fn listed(store: &PostgresStore) -> usize {
     store.get(&key("77"), Get::default()).await.unwrap();
     store.put(&key("88"), &Put::new("v")).await.unwrap();
     store.increment(&key("counter"), Increment::by(1)).await.unwrap();
+    // More than one row to write and to remove: they are joined by their places.
+    let ops = ["1", "2", "3", "4"].map(|id| BatchOp::Put(key(id), Put::new("v")));
+    store.batch(&ops).await.unwrap();
+    store.batch(&["1", "2"].map(|id| BatchOp::Take(key(id)))).await.unwrap();
     let ops = [TransactOp::Check(key("none"), Condition::Absent), TransactOp::Put(key("99"), Put::new("v"))];
     store.transact(&ops).await.unwrap();
     store.scan(&scan).await.unwrap().items.len()
