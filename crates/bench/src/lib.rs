@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod lock;
 pub mod machine;
 pub mod memory;
+pub mod postgres;
 pub mod redis_driver;
 pub mod report;
 pub mod rounds;
