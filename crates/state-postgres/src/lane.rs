@@ -4,7 +4,7 @@
 //! - An operation is sent at once when a connection is free. Only when all are busy it waits, and then leaves with
 //!   everything else that waits in its lane. No clock holds anything back to make a batch larger: at most, tasks that are ready
 //!   to run go first, so that what they submit leaves along.
-//! - Operations of one caller on one key are applied in their order.
+//! - Operations of one caller on one key are applied in their order, as far as they are of one lane.
 //! - What a caller no longer waits for, or not until its deadline, is not sent any more. Who is told that nothing was sent can
 //!   rely on it.
 //! - A key that is written without pause does not keep others waiting.

@@ -10,9 +10,12 @@
 //! The table `{prefix}schema` holds one row for each applied migration. (The client library's own migrator takes a lock of
 //! the session, which a pooler breaks, and keeps one table per database, which two prefixes would share.)
 
+use std::time::Duration;
+
 use acteon_state_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::config::MigrateMode;
 use crate::error::{BACKEND, Sent, classify};
@@ -52,6 +55,9 @@ pub struct Migrated {
 const SETTINGS: &str = "
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
     SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// How long asking for the schema's version may take. All workers wait for that: on a connection that is dead it would be for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sees to the schema once per store.
 pub(crate) struct Schema {
@@ -132,7 +138,19 @@ fn refuse_newer(names: &Names, found: i32) -> Result<()> {
 }
 
 /// The version of the schema; 0 when there is none.
+///
+/// An error leaves the connection in an unknown state.
 async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> {
+    match timeout(ANSWER_TIMEOUT, ask_installed(connection, names)).await {
+        Ok(found) => found,
+        Err(_) => {
+            let message = format!("no answer to what version the schema has within {ANSWER_TIMEOUT:?}");
+            Err(Error::new(ErrorKind::Unavailable, message).on_backend(BACKEND))
+        }
+    }
+}
+
+async fn ask_installed(connection: &mut PgConnection, names: &Names) -> Result<i32> {
     let failed = |error| classify(error, Sent::Read);
     // By the catalog first: reading a table that is not there would end a transaction around us. The catalog is read as a
     // table: to_regclass answers from a cache, which a transaction that waited for somebody else's migration has not renewed.

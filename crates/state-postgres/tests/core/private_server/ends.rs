@@ -60,7 +60,7 @@ async fn a_statement_that_the_server_broke_off_has_changed_nothing() {
     let store = connect(PostgresConfig { statement_timeout: Duration::from_millis(400), ..config(&server) }).await;
     let row = key("held");
     store.put(&row, &Put::new("before")).await.unwrap();
-    let holder = hold_row(&server).await;
+    let holder = hold(&server, "SELECT FROM acteon_entries WHERE id = 'held' FOR UPDATE").await;
     let (put, other) = (Put::new("after"), Put::new("other"));
     // The first is under way and waits for the row; the second is on another connection.
     let held = store.put(&row, &put);
@@ -83,29 +83,55 @@ async fn a_statement_that_the_server_broke_off_has_changed_nothing() {
     });
     let error = ended.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Failover, Effect::NotApplied), "{error}");
-    ask(
-        &server,
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()",
-    );
-    holder.await.unwrap();
+    release(&server, holder).await;
     let entry = store.get(&row, Get::default()).await.unwrap().unwrap();
     assert_eq!(entry.value, "before");
     assert!(store.put(&row, &put).await.unwrap().is_applied());
     store.close().await.unwrap();
 }
 
-/// Somebody else locks the row of the key `held`, for longer than the test takes.
-async fn hold_row(server: &PostgresServer) -> tokio::task::JoinHandle<()> {
-    let url = server.url();
+/// The first question about the schema went unanswered, and each connection waited behind it, whatever its own timeouts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_does_not_answer_is_asked_again() {
+    let server = start();
+    connect(config(&server)).await.close().await.unwrap();
+    let holder = hold(&server, "LOCK TABLE acteon_schema").await;
+    let store = PostgresStore::connect_lazy(PostgresConfig {
+        statement_timeout: OPERATION_TIMEOUT,
+        connect_wait: Duration::from_millis(50),
+        ..config(&server)
+    })
+    .unwrap();
+    let told = async || store.ping().await.is_err_and(|error| error.message().contains("what version the schema has"));
+    let began = Instant::now();
+    while !told().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is not told");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    release(&server, holder).await;
+    while store.ping().await.is_err() {
+        assert!(began.elapsed() < OPERATION_TIMEOUT, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await.unwrap();
+}
+
+/// Somebody else holds what this statement locks, for longer than the test takes.
+async fn hold(server: &PostgresServer, statement: &str) -> tokio::task::JoinHandle<()> {
+    let (url, hold) = (server.url(), format!("BEGIN; {statement}; SELECT pg_sleep(60)"));
     let holder = tokio::spawn(async move {
-        use acteon_state_postgres::sqlx::{Connection as _, Executor as _, PgConnection};
+        use acteon_state_postgres::sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, raw_sql};
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        let hold = "BEGIN; SELECT FROM acteon_entries WHERE id = 'held' FOR UPDATE; SELECT pg_sleep(30)";
         // It is ended by the test.
-        let _ = connection.execute(hold).await;
+        let _ = connection.execute(raw_sql(AssertSqlSafe(hold))).await;
     });
     until(|| ask(server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1").await;
     holder
+}
+
+async fn release(server: &PostgresServer, holder: tokio::task::JoinHandle<()>) {
+    ask(server, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    holder.await.unwrap();
 }
 
 async fn waits_for_row(server: &PostgresServer) {
