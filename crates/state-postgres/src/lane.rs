@@ -2,8 +2,7 @@
 //!
 //! # Guarantees
 //! - An operation is sent at once when a connection is free. Only when all are busy it waits, and then leaves with
-//!   everything else that waits in its lane. No clock holds anything back to make a batch larger: at most, tasks that are ready
-//!   to run go first, so that what they submit leaves along.
+//!   everything else that waits in its lane. Nothing is ever held back to make a batch larger.
 //! - Operations of one caller on one key are applied in their order, as far as they are of one lane.
 //! - What a caller no longer waits for, or not until its deadline, is not sent any more. Who is told that nothing was sent can
 //!   rely on it.
@@ -135,7 +134,7 @@ impl<F: Family> Lane<F> {
             let mut queue = self.queue.lock();
             arrived.into_iter().for_each(|waiting| queue.push(waiting));
         }
-        self.dispatcher.submitted();
+        self.dispatcher.wake();
         if self.dispatcher.has_no_workers() {
             // The last of them has looked here before the store was seen to be closed.
             self.refuse(&closed);
