@@ -9,6 +9,7 @@ pub mod dynamodb;
 pub mod lock;
 pub mod machine;
 pub mod memory;
+pub mod postgres;
 pub mod redis_driver;
 pub mod report;
 pub mod rounds;

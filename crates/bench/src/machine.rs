@@ -15,12 +15,25 @@ pub fn describe() -> String {
 
 /// Processor time that a process has used so far, user and system.
 pub fn cpu_time(process: &str) -> Option<Duration> {
+    cpu_ticks(process).map(|[own, _]| own)
+}
+
+/// The same with that of its children that have ended.
+pub fn cpu_time_with_ended_children(process: &str) -> Option<Duration> {
+    cpu_ticks(process).map(|[own, ended]| own + ended)
+}
+
+/// Of the process itself, and of its children that have ended.
+fn cpu_ticks(process: &str) -> Option<[Duration; 2]> {
     /// `sysconf(_SC_CLK_TCK)` is 100 on every Linux that Rust supports: the kernel's ABI fixes it for user space.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name, in parentheses, may hold spaces: fields are counted from behind it. See proc(5).
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND))
+    let mut user_and_system = || {
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_SECOND))
+    };
+    Some([user_and_system()?, user_and_system()?])
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acteon_bench::{dispatch, dynamodb, lock, machine, memory, redis_driver};
+use acteon_bench::{dispatch, dynamodb, lock, machine, memory, postgres, redis_driver};
 use clap::{Parser, ValueEnum};
 
 /// What can be measured.
@@ -15,6 +15,8 @@ enum Suite {
     Lock,
     /// The Redis driver beside raw redis-rs.
     Redis,
+    /// The PostgreSQL driver beside raw sqlx.
+    Postgres,
     /// The DynamoDB driver beside the raw AWS SDK.
     Dynamodb,
     /// The emulator that the suite `dynamodb` starts for itself.
@@ -34,6 +36,9 @@ struct Arguments {
     /// Keys in the store.
     #[arg(long, default_value_t = 1_000_000)]
     keys: usize,
+    /// Only cases whose name contains this, in the suite `postgres`.
+    #[arg(long, default_value = "")]
+    only: String,
     /// The acteon-server binary for the suite `dispatch`.
     #[arg(long, default_value = "target/release/acteon-server")]
     server: PathBuf,
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         Suite::Memory => memory::run(arguments.keys, arguments.rounds),
         Suite::Lock => lock::run(arguments.rounds),
         Suite::Redis => redis_driver::run(arguments.rounds),
+        Suite::Postgres => postgres::run(arguments.rounds, &arguments.only),
         Suite::Dynamodb => dynamodb::run(arguments.rounds),
         Suite::DynamodbService => dynamodb::serve(),
         Suite::Dispatch => dispatch::run(&arguments.server, arguments.rounds),

@@ -250,11 +250,12 @@ CREATE TABLE {t}tx_locks (
 );
 
 -- Locks a name for the rest of the transaction. Fails with 55P03 (lock_not_available) after `wait_ms`, which must not be 0.
--- Afterwards, the timeouts are what the session has.
+-- Afterwards, the timeouts are what the session has. Unlike the others it runs in sessions with the caller's own search path.
 CREATE FUNCTION {t}tx_lock(
     v_namespace text, v_tenant text, v_kind text, v_id text, wait_ms integer, retention_us bigint
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM {t}durability(false);

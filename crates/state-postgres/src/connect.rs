@@ -11,8 +11,10 @@
 //!
 //! # How it works
 //! Nothing is sent at start-up that PgBouncer refuses, and the first questions use the simple protocol, which works through
-//! any pooler. The first connection finds out whether a transaction pooler is in between: one session listens, another
-//! notifies, and behind such a pooler the idle listener hears nothing. That decides whether the session may hold state.
+//! any pooler. The first connection finds out whether a transaction pooler is in between: two sessions begin and end
+//! transactions in changing order, and behind such a pooler they come by each other's process of the server. That decides
+//! whether a session may hold state. Nothing is left behind; a `LISTEN` would be, and its notifications would reach whoever
+//! is given that process next.
 
 use std::fmt;
 use std::path::Path;
@@ -20,11 +22,10 @@ use std::time::Duration;
 
 use acteon_state_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, raw_sql};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Row as _, raw_sql};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout, timeout_at};
-use uuid::Uuid;
 
 use crate::config::{Endpoint, PostgresConfig, SslMode, Target};
 use crate::error::{BACKEND, Sent, classify, code_of};
@@ -33,8 +34,10 @@ use crate::session::SESSION_SETTINGS;
 
 /// Statements that one connection keeps prepared; the driver has fewer, so none is ever thrown out.
 const STATEMENTS_MAX: usize = 128;
-/// How long an idle listener may take to hear a notification that was committed before. Directly it takes a millisecond.
-const NOTIFICATION_WAIT: Duration = Duration::from_millis(500);
+/// How often two sessions are watched for a change of their server process. A pooler that hands out the process that was idle
+/// for the shortest time is noticed after the first round, one that hands out the other end of its queue after the second;
+/// the rest is for what other clients do meanwhile.
+const PROBE_ROUNDS: usize = 5;
 
 /// Knows where the server is and how to get in.
 pub(crate) struct Connector {
@@ -117,8 +120,8 @@ impl Connector {
     /// which works everywhere, and the next call tries again.
     pub(crate) async fn probe_pooler(&self) -> bool {
         let probe = || async {
-            match timeout(self.target.connect_timeout, self.listen_and_notify()).await {
-                Ok(heard) => heard.map(|heard| !heard).map_err(|error| classify(error, Sent::No)),
+            match timeout(self.target.connect_timeout, self.changes_processes()).await {
+                Ok(changes) => changes.map_err(|error| classify(error, Sent::No)),
                 Err(_) => Err(Error::new(ErrorKind::Timeout, "no answer within connect_timeout").on_backend(BACKEND)),
             }
         };
@@ -239,19 +242,31 @@ impl Connector {
         }
     }
 
-    /// Whether an idle session hears what another one notifies.
-    async fn listen_and_notify(&self) -> Result<bool, sqlx::Error> {
-        let channel = format!("acteon_probe_{}", Uuid::new_v4().simple());
-        let mut notifier = PgConnection::connect_with(&self.options()).await?;
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.listen(&channel).await?;
-        notifier.execute(raw_sql(AssertSqlSafe(format!("NOTIFY {channel}")))).await?;
-        let heard = matches!(timeout(NOTIFICATION_WAIT, listener.try_recv()).await, Ok(Ok(Some(_))));
-        drop(listener);
-        pool.close().await;
-        let _ = notifier.close().await; // its part is done
-        Ok(heard)
+    /// Whether a session comes by another process of the server from one transaction to the next.
+    async fn changes_processes(&self) -> Result<bool, sqlx::Error> {
+        let mut one = PgConnection::connect_with(&self.options()).await?;
+        let mut other = PgConnection::connect_with(&self.options()).await?;
+        // One after the other, as a pooler with a single session allows. An idle one gives both of them the same.
+        let first = begin_and_ask(&mut one).await?;
+        one.execute("COMMIT").await?;
+        let second = begin_and_ask(&mut other).await?;
+        other.execute("COMMIT").await?;
+        let mut changes = first == second;
+        let mut seen = None;
+        for round in 0..PROBE_ROUNDS {
+            if changes {
+                break;
+            }
+            let processes = (begin_and_ask(&mut one).await?, begin_and_ask(&mut other).await?);
+            changes |= *seen.get_or_insert(processes) != processes;
+            let (first, second) = if round % 2 == 0 { (&mut one, &mut other) } else { (&mut other, &mut one) };
+            first.execute("COMMIT").await?;
+            second.execute("COMMIT").await?;
+        }
+        for connection in [one, other] {
+            let _ = connection.close().await; // its part is done
+        }
+        Ok(changes)
     }
 
     /// One error out of those of all hosts.
@@ -290,6 +305,14 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Connector({self})")
     }
+}
+
+/// Begins a transaction, and says which process of the server it runs in.
+async fn begin_and_ask(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    connection.execute("BEGIN").await?;
+    let rows = raw_sql("SELECT pg_backend_pid()::text").fetch_all(connection).await?;
+    let process: &str = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+    process.parse().map_err(|_| sqlx::Error::Protocol("the process has no number".into()))
 }
 
 /// Whether the same host may let us in with TLS, or without: the server's rules refused this way, or TLS failed.

@@ -2,10 +2,11 @@
 //!
 //! # Guarantees
 //! - An operation is sent at once when a connection is free. Only when all are busy it waits, and then leaves with
-//!   everything else that waits in its lane. No clock holds anything back to make a batch larger: at most, tasks that are ready
-//!   to run go first, so that what they submit leaves along.
-//! - Operations of one caller on one key are applied in their order.
-//! - What a caller no longer waits for, or not until its deadline, is not sent any more.
+//!   everything else that waits in its lane. Nothing is ever held back to make a batch larger.
+//! - Operations of one caller on one key are applied in their order, as far as they are of one lane.
+//! - What a caller no longer waits for, or not until its deadline, is not sent any more. Who is told that nothing was sent can
+//!   rely on it.
+//! - A key that is written without pause does not keep others waiting.
 //! - At most `queue_max` operations wait; further ones are refused as `Throttled`.
 //!
 //! # How it works
@@ -84,16 +85,20 @@ struct Waiting<F: Family> {
     op: F::Op,
     key: Option<u64>,
     deadline: Instant,
-    sent: Arc<AtomicBool>,
+    is_settled: Settled,
     reply: oneshot::Sender<Result<F::Reply>>,
 }
 
 /// The answer to a submitted operation.
 pub(crate) struct Answer<F: Family> {
     reply: oneshot::Receiver<Result<F::Reply>>,
-    sent: Arc<AtomicBool>,
+    is_settled: Settled,
     deadline: Instant,
 }
+
+/// Whether it is settled what becomes of an operation: by the worker that sends it, or by the caller that gives it up. Whoever
+/// is first decides, so that nothing is sent after its caller was told that it was not.
+type Settled = Arc<AtomicBool>;
 
 impl<F: Family> Lane<F> {
     pub(crate) fn new(family: F, dispatcher: Arc<Dispatcher>, ops_max: usize) -> Arc<Self> {
@@ -118,11 +123,10 @@ impl<F: Family> Lane<F> {
         let arrived: Vec<Waiting<F>> = ops
             .into_iter()
             .map(|op| {
-                let (reply, receiver) = oneshot::channel();
-                let sent = Arc::new(AtomicBool::new(false));
-                answers.push(Answer { reply: receiver, sent: sent.clone(), deadline });
                 let key = F::key(&op).map(|key| self.hash(key));
-                Waiting { op, key, deadline, sent, reply }
+                let (waiting, answer) = Waiting::new(op, key, deadline);
+                answers.push(answer);
+                waiting
             })
             .collect();
         self.dispatcher.admit(arrived.len())?;
@@ -130,7 +134,11 @@ impl<F: Family> Lane<F> {
             let mut queue = self.queue.lock();
             arrived.into_iter().for_each(|waiting| queue.push(waiting));
         }
-        self.dispatcher.submitted();
+        self.dispatcher.wake();
+        if self.dispatcher.has_no_workers() {
+            // The last of them has looked here before the store was seen to be closed.
+            self.refuse(&closed);
+        }
         Ok(answers)
     }
 
@@ -149,6 +157,20 @@ impl<F: Family> Lane<F> {
         if is_waiting {
             self.dispatcher.wake();
         }
+    }
+}
+
+impl<F: Family> Waiting<F> {
+    fn new(op: F::Op, key: Option<u64>, deadline: Instant) -> (Self, Answer<F>) {
+        let (reply, receiver) = oneshot::channel();
+        let is_settled = Settled::default();
+        let answer = Answer { reply: receiver, is_settled: is_settled.clone(), deadline };
+        (Self { op, key, deadline, is_settled, reply }, answer)
+    }
+
+    /// Settles that it is sent, unless its caller has given it up.
+    fn may_be_sent(&self) -> bool {
+        !self.is_settled.swap(true, Ordering::AcqRel)
     }
 }
 
@@ -199,14 +221,18 @@ impl<F: Family> Queue<F> {
     fn give_back(&mut self, keys: &[u64]) {
         for key in keys {
             if let Some(returned) = self.under_way.remove(key) {
-                // They have waited longest. Pushed one by one from the back, they keep their order.
-                returned.parked.into_iter().rev().for_each(|waiting| self.ready.push_front(waiting));
+                // Behind all others: in front of them, one key that is written without pause would keep them from leaving.
+                // Nothing on the same key is among them.
+                self.ready.extend(returned.parked);
             }
         }
     }
 
     /// Parks what did not fit beside operations on the same key, before later ones can overtake it.
     fn park_rest(&mut self) {
+        if self.under_way.is_empty() {
+            return;
+        }
         let rest = std::mem::take(&mut self.ready);
         rest.into_iter().for_each(|waiting| self.push(waiting));
     }
@@ -215,23 +241,22 @@ impl<F: Family> Queue<F> {
 impl<F: Family> Answer<F> {
     /// # Errors
     /// `Timeout` at the deadline: of unknown effect if the operation was sent.
-    pub(crate) async fn wait(self) -> Result<F::Reply> {
-        match tokio::time::timeout_at(self.deadline, self.reply).await {
+    pub(crate) async fn wait(mut self) -> Result<F::Reply> {
+        match tokio::time::timeout_at(self.deadline, &mut self.reply).await {
             Ok(Ok(reply)) => reply,
             // The worker went away with the statement.
             Ok(Err(_)) => {
-                Err(Error::new(ErrorKind::Unavailable, "the connection was closed")
-                    .with_effect(effect::<F>(&self.sent)))
+                let message = "the connection was closed";
+                Err(Error::new(ErrorKind::Unavailable, message).with_effect(self.give_up()))
             }
-            Err(_) => Err(timed_out(effect::<F>(&self.sent))),
+            Err(_) => Err(timed_out(self.give_up())),
         }
     }
-}
 
-fn effect<F: Family>(sent: &AtomicBool) -> Effect {
-    match F::SENT {
-        Sent::Write if sent.load(Ordering::Acquire) => Effect::Unknown,
-        _ => Effect::NotApplied,
+    /// Settles that it is not sent, unless it was.
+    fn give_up(&self) -> Effect {
+        let was_sent = self.is_settled.swap(true, Ordering::AcqRel);
+        if was_sent { F::SENT.unanswered() } else { Effect::NotApplied }
     }
 }
 
@@ -279,19 +304,21 @@ struct Batch<F: Family> {
 #[async_trait]
 impl<F: Family> Load for Batch<F> {
     async fn run(mut self: Box<Self>, session: &mut Session) -> Trip {
-        let waiting = std::mem::take(&mut self.waiting);
-        for waiting in &waiting {
-            waiting.sent.store(true, Ordering::Release);
-        }
-        let ops: Vec<&F::Op> = waiting.iter().map(|waiting| &waiting.op).collect();
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(Waiting::may_be_sent);
         let mut attempt = 1;
         let outcome = loop {
+            if waiting.is_empty() {
+                return Trip::Returned;
+            }
+            let ops: Vec<&F::Op> = waiting.iter().map(|waiting| &waiting.op).collect();
             match self.lane.family.run(session, &ops).await {
                 Err(error) if attempt < CONFLICT_ATTEMPTS_MAX && is_retriable_conflict(&error) => attempt += 1,
                 outcome => break outcome,
             }
+            // Nothing of it was done. Who has left since gets nothing done any more.
+            waiting.retain(|waiting| !waiting.reply.is_closed());
         };
-        drop(ops);
         // The keys are free before the callers go on: what they send next finds the connection it needs.
         drop(self);
         match outcome {
@@ -322,18 +349,15 @@ impl<F: Family> Drop for Batch<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
-    use acteon_state_core::Result;
+    use acteon_state_core::{Effect, ErrorKind, Result};
     use async_trait::async_trait;
     use foldhash::fast::RandomState;
     use hashbrown::HashMap;
-    use tokio::sync::oneshot;
     use tokio::time::Instant;
 
-    use super::{BATCH_BYTES_MAX, Family, Queue, Waiting};
+    use super::{Answer, BATCH_BYTES_MAX, Family, Queue, Waiting};
     use crate::error::Sent;
     use crate::session::Session;
 
@@ -362,7 +386,7 @@ mod tests {
 
     struct Bench {
         queue: Queue<Numbers>,
-        callers: Vec<oneshot::Receiver<Result<()>>>,
+        callers: Vec<Answer<Numbers>>,
     }
 
     impl Bench {
@@ -376,11 +400,10 @@ mod tests {
         }
 
         fn push_sized(&mut self, key: &'static str, number: u32, bytes: usize, deadline: Instant) {
-            let (reply, caller) = oneshot::channel();
-            self.callers.push(caller);
             let hash = key.bytes().fold(0, |hash, byte| hash * 31 + u64::from(byte));
-            let sent = Arc::new(AtomicBool::new(false));
-            self.queue.push(Waiting { op: (key, number, bytes), key: Some(hash), deadline, sent, reply });
+            let (waiting, caller) = Waiting::new((key, number, bytes), Some(hash), deadline);
+            self.callers.push(caller);
+            self.queue.push(waiting);
         }
 
         fn take(&mut self, ops_max: usize) -> Vec<(u32, u64)> {
@@ -437,5 +460,36 @@ mod tests {
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].op.1, 1);
         assert_eq!(left, 3, "all of them left the queue");
+    }
+
+    #[test]
+    fn a_key_that_is_always_busy_does_not_keep_others_waiting() {
+        let mut bench = Bench::new();
+        for number in 0..4 {
+            bench.push("a", number);
+        }
+        assert_eq!(bench.numbers(2), [0, 1]);
+        bench.push("b", 4);
+        bench.push("a", 5);
+        bench.queue.give_back(&[u64::from(b'a')]);
+        assert_eq!(
+            bench.numbers(2),
+            [4, 2],
+            "as many on the one key as fit would leave alone otherwise, time and again"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_is_told_that_nothing_was_sent_can_rely_on_it() {
+        let late = Instant::now();
+        // A worker has taken it, and the deadline passes before it is sent.
+        let (waiting, answer) = Waiting::<Numbers>::new(("a", 0, 1), None, late);
+        let error = answer.wait().await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Timeout, Effect::NotApplied));
+        assert!(!waiting.may_be_sent());
+
+        let (waiting, answer) = Waiting::<Numbers>::new(("a", 0, 1), None, late);
+        assert!(waiting.may_be_sent());
+        assert_eq!(answer.wait().await.unwrap_err().effect(), Effect::Unknown);
     }
 }

@@ -9,6 +9,8 @@
 //! possible in the same statement, so that a lock changes hands with one commit. So that the waiters of other nodes are not
 //! kept waiting for as long as there are some here, each time with a small probability all of them start level instead.
 //!
+//! Whoever was told that the lock is busy goes on waiting when a connection or the server is lost, until the wait is over.
+//!
 //! # Cancellation
 //! Dropping the future of an acquisition while its request is under way withdraws what it may have been granted, in the
 //! background. Operations on one lock are sent in their order, so neither can the withdrawal overtake the request, nor a new
@@ -23,8 +25,8 @@ use acteon_state_core::entry::duration_ms;
 use acteon_state_core::lock::line::{Place, Woken};
 use acteon_state_core::lock::record::mode_fields;
 use acteon_state_core::{
-    Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockHolder, LockMode, LockOutcome, LockRequest,
-    LockState, OwnerId, Page, ReleaseOutcome, Result, Scan, StateKey,
+    Effect, Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockHolder, LockMode, LockOutcome,
+    LockRequest, LockState, OwnerId, Page, ReleaseOutcome, Result, Scan, StateKey,
 };
 use async_trait::async_trait;
 use sqlx::error::BoxDynError;
@@ -88,7 +90,7 @@ const LIST: &str = concat!(
       CROSS JOIN LATERAL (
             SELECT * FROM {t}locks l
              WHERE l.namespace = $1 AND l.tenant = $2 AND l.kind = $3
-               AND l.id >= $4 AND (NOT $5 OR l.id > $4) AND ($6::text IS NULL OR l.id < $6)
+               AND l.id >= $4 AND (NOT $5 OR l.id > $4) AND l.id < $6
                AND l.expires_at_us > n.now_us
              ORDER BY l.id
              LIMIT $7) l ",
@@ -271,13 +273,32 @@ impl Inner {
         until: Instant,
     ) -> Result<LockOutcome> {
         let mut deaf_nap = DEAF_NAP_MIN;
+        let mut has_failed = false;
+        let mut unsure = UnderWay { inner: self, request, is_answered: true };
         loop {
-            let nap_max = if self.waiters.is_listening() { NAP_MAX } else { deaf_nap };
+            let nap_max = if self.waiters.is_listening() && !has_failed { NAP_MAX } else { deaf_nap };
             deaf_nap = (deaf_nap * 2).min(DEAF_NAP_MAX);
             let is_over = sleep_in_line(&place, busy, nap_max, until).await;
-            match self.attempt(request, lease_ms, until).await? {
-                Attempt::Busy(reason) if !is_over => busy = Some(reason),
-                attempt => {
+            let outcome = self.attempt(request, lease_ms, until).await;
+            has_failed = outcome.is_err();
+            match outcome {
+                Err(error) => {
+                    let is_unknown = error.effect() == Effect::Unknown;
+                    if is_over || !error.kind().is_transient() {
+                        // Of an earlier request without an answer, the caller learns only by an unknown effect.
+                        unsure.is_answered |= is_unknown;
+                        return Err(error);
+                    }
+                    // Who waits for a lock also waits for the server. The next request finds what this one was granted.
+                    unsure.is_answered &= !is_unknown;
+                    busy = None;
+                }
+                Ok(Attempt::Busy(reason)) if !is_over => {
+                    unsure.is_answered = true;
+                    busy = Some(reason);
+                }
+                Ok(attempt) => {
+                    unsure.is_answered = true;
                     match (&attempt, request.mode) {
                         (Attempt::Granted(_), LockMode::Exclusive) => place.leave_with_exclusive(lease_ms),
                         // There may be room for others, who were not told if the lock was handed over to us.

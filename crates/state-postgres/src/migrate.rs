@@ -10,9 +10,12 @@
 //! The table `{prefix}schema` holds one row for each applied migration. (The client library's own migrator takes a lock of
 //! the session, which a pooler breaks, and keeps one table per database, which two prefixes would share.)
 
+use std::time::Duration;
+
 use acteon_state_core::{Error, ErrorKind, Result};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::config::MigrateMode;
 use crate::error::{BACKEND, Sent, classify};
@@ -46,8 +49,15 @@ pub struct Migrated {
     pub to: i32,
 }
 
-/// Waiting for another node, or changing a large table, may take longer than any statement of ours otherwise does.
-const NO_TIMEOUTS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+/// Waiting for another node, or changing a large table, may take longer than any statement of ours otherwise does. Under
+/// another isolation level, who has waited would not see what was done meanwhile. Tables are made of PostgreSQL's own types and
+/// operators, whatever the role's search path leads to.
+const SETTINGS: &str = "
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+    SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// How long asking for the schema's version may take. All workers wait for that: on a connection that is dead it would be for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sees to the schema once per store.
 pub(crate) struct Schema {
@@ -128,13 +138,26 @@ fn refuse_newer(names: &Names, found: i32) -> Result<()> {
 }
 
 /// The version of the schema; 0 when there is none.
+///
+/// An error leaves the connection in an unknown state.
 async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> {
+    match timeout(ANSWER_TIMEOUT, ask_installed(connection, names)).await {
+        Ok(found) => found,
+        Err(_) => {
+            let message = format!("no answer to what version the schema has within {ANSWER_TIMEOUT:?}");
+            Err(Error::new(ErrorKind::Unavailable, message).on_backend(BACKEND))
+        }
+    }
+}
+
+async fn ask_installed(connection: &mut PgConnection, names: &Names) -> Result<i32> {
     let failed = |error| classify(error, Sent::Read);
     // By the catalog first: reading a table that is not there would end a transaction around us. The catalog is read as a
     // table: to_regclass answers from a cache, which a transaction that waited for somebody else's migration has not renewed.
     // Without parameters, which a pooler could send to another server than the statement. Names need no escaping.
     let exists = format!(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        "SET LOCAL search_path = pg_catalog, pg_temp;
+         SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
           WHERE n.nspname = '{}' AND c.relname = '{}schema')",
         names.schema(),
         names.prefix()
@@ -144,7 +167,8 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
     if !exists {
         return Ok(0);
     }
-    let newest = names.sql("SELECT coalesce(max(version), 0) FROM {t}schema");
+    let newest =
+        names.sql("SET LOCAL search_path = pg_catalog, pg_temp; SELECT coalesce(max(version), 0) FROM {t}schema");
     let rows = sqlx::raw_sql(AssertSqlSafe(newest)).fetch_all(connection).await.map_err(failed)?;
     rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed)
 }
@@ -152,7 +176,7 @@ async fn installed(connection: &mut PgConnection, names: &Names) -> Result<i32> 
 async fn apply_missing(connection: &mut PgConnection, names: &Names) -> Result<Migrated> {
     let failed = |error| explain(classify(error, Sent::Write), names);
     let mut transaction = connection.begin().await.map_err(failed)?;
-    sqlx::raw_sql(NO_TIMEOUTS).execute(&mut *transaction).await.map_err(failed)?;
+    sqlx::raw_sql(SETTINGS).execute(&mut *transaction).await.map_err(failed)?;
     // Held to the end of the transaction: whoever comes second finds the work done. One lock for all prefixes of a schema,
     // which is made at the first of them.
     let lock = format!("SELECT pg_advisory_xact_lock(hashtextextended('acteon schema {}', 0))", names.schema());

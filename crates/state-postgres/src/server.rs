@@ -20,7 +20,10 @@ const TRANSACT_OPS_MAX: usize = 1_000;
 ///
 /// A walsender of a base backup or of a logical subscription is no standby. A role without the rights of `pg_monitor` sees
 /// the rows of others without their state.
+///
+/// Both statements are one transaction. The search path comes first: the answer is to be PostgreSQL's own.
 pub(crate) const QUESTION: &str = "
+SET LOCAL search_path = pg_catalog, pg_temp;
 SELECT current_setting('server_version_num')::int4 AS version_num,
        current_setting('server_version') AS version,
        pg_is_in_recovery() AS in_recovery,

@@ -14,11 +14,18 @@ use std::sync::Arc;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, PgConnection};
 
+use crate::error::ends_connection;
+
 /// What every transaction of ours runs with, whatever the defaults of the role are.
 ///
 /// Plans are made once and kept, often while a table is still empty, when reading all of it looks cheaper than an index.
-/// All of our statements are look-ups by index or bounded ranges, so the planner is left no other choice.
-macro_rules! planner_settings {
+/// All of our statements are look-ups by index or bounded ranges, so the planner is left no other choice. Nor does it plan
+/// again for each call, which it would for a batch of one: it knows the length of an array that it is given, and takes the
+/// smaller figure for a better plan.
+///
+/// The operators and functions in our statements, and in our functions when these call them, are PostgreSQL's own: nobody else
+/// can put theirs in front of them by way of a search path. Our own tables and functions are qualified.
+macro_rules! common_settings {
     ($scope:literal) => {
         concat!(
             "SET ",
@@ -31,7 +38,11 @@ macro_rules! planner_settings {
             $scope,
             " enable_mergejoin = off; SET ",
             $scope,
-            " jit = off"
+            " jit = off; SET ",
+            $scope,
+            " plan_cache_mode = force_generic_plan; SET ",
+            $scope,
+            " search_path = pg_catalog, pg_temp"
         )
     };
 }
@@ -42,12 +53,12 @@ macro_rules! planner_settings {
 /// obeyed by the sessions that are open.
 pub(crate) const SESSION_SETTINGS: &str = concat!(
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION lock_timeout = 0; ",
-    planner_settings!("SESSION")
+    common_settings!("SESSION")
 );
 
 /// Begins a transaction behind a pooler.
 const BEGIN: &str =
-    concat!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; ", planner_settings!("LOCAL"));
+    concat!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 0; ", common_settings!("LOCAL"));
 
 /// A connection to a server that can be written to.
 pub(crate) struct Session {
@@ -72,7 +83,8 @@ impl Session {
                 Ok(rows)
             }
             Err(error) => {
-                if matches!(error, sqlx::Error::Database(_)) {
+                // Whatever it was: a connection that lives must not stay inside of the transaction.
+                if !ends_connection(&error) {
                     sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await?;
                 }
                 Err(error)

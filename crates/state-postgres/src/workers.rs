@@ -12,10 +12,8 @@
 //! Idle workers lie on a stack. Who submits an operation wakes the topmost; it takes everything that waits in one lane, and
 //! goes on until no lane has anything. With all workers busy, operations gather in their lanes.
 //!
-//! Callers whose answers came with one batch, or with several that one flush of the log has committed, go on at the same moment.
-//! If the first of them were sent alone, batches would fall apart into single operations. So while statements are under way, a
-//! worker lets those tasks run first that are ready to, for as long as more operations come of it. No clock is involved, and an
-//! operation that finds nothing under way is sent at once.
+//! Single operations of a few tasks are deliberately not held back until the tasks beside them have submitted theirs, too: the
+//! server flushes the commits of several connections together anyway, and fewer statements at a time were measured to be slower.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,16 +38,14 @@ use crate::session::Session;
 /// How often a worker without work makes sure that its connection is alive, so that a server that went away is noticed before
 /// the next operation is sent to it.
 const IDLE_PING: Duration = Duration::from_secs(5);
+/// How often a connection gives back the memory that it does not need at the moment.
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an idle connection may take to show that it is alive, and a closing one to say goodbye.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The first pause between two attempts to connect; doubled up to the configured maximum.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(20);
 /// How long a statement may be overdue before its connection is given up. The server breaks it off earlier, where it may.
 const OVERDUE: Duration = Duration::from_secs(1);
-
-/// How often a worker lets others run before it takes what they have submitted. Each time costs about a microsecond when nobody
-/// has anything to do, and ends the waiting then.
-const GATHER_TURNS_MAX: u32 = 8;
 
 /// What comes back with a batch.
 pub(crate) enum Trip {
@@ -77,15 +73,13 @@ pub(crate) trait Source: Send + Sync {
 pub(crate) struct Dispatcher {
     idle: Mutex<Vec<Arc<Notify>>>,
     waiting: AtomicUsize,
-    /// Batches that are under way.
-    under_way: AtomicUsize,
-    /// Workers that will take what is submitted in the next moment without being woken.
-    gathering: AtomicUsize,
     queue_max: usize,
     operation_timeout: Duration,
     connect_wait: Duration,
     line: Mutex<Line>,
     closed: CancellationToken,
+    /// Workers that are there. Without any, nothing is ever taken from a queue.
+    workers: AtomicUsize,
 }
 
 /// The state of all connections together.
@@ -107,13 +101,12 @@ impl Dispatcher {
         Arc::new(Self {
             idle: Mutex::new(Vec::new()),
             waiting: AtomicUsize::new(0),
-            under_way: AtomicUsize::new(0),
-            gathering: AtomicUsize::new(0),
             queue_max: config.queue_max,
             operation_timeout: config.operation_timeout,
             connect_wait: config.connect_wait,
             line: Mutex::new(Line { live: 0, down: Some(down) }),
             closed: CancellationToken::new(),
+            workers: AtomicUsize::new(config.connections),
         })
     }
 
@@ -136,7 +129,8 @@ impl Dispatcher {
         if let Some(error) = self.why_down() {
             return Err(error);
         }
-        if self.waiting.fetch_add(count, Ordering::AcqRel) + count > self.queue_max {
+        // A batch that is larger than the queue is let in when nothing else waits: otherwise it would never be.
+        if self.waiting.fetch_add(count, Ordering::AcqRel) + count > self.queue_max.max(count) {
             self.left(count);
             let message = format!("{} operations wait for a connection already (queue_max)", self.queue_max);
             return Err(Error::new(ErrorKind::Throttled, message));
@@ -147,14 +141,6 @@ impl Dispatcher {
     /// Operations have left a queue.
     pub(crate) fn left(&self, count: usize) {
         self.waiting.fetch_sub(count, Ordering::AcqRel);
-    }
-
-    /// Something was submitted: makes sure that somebody takes it.
-    pub(crate) fn submitted(&self) {
-        // Who gathers first says that it no longer does, then looks into the queues.
-        if self.gathering.load(Ordering::Acquire) == 0 {
-            self.wake();
-        }
     }
 
     /// Wakes the worker that became idle last: its connection is warm.
@@ -203,9 +189,9 @@ impl Dispatcher {
         }
     }
 
-    /// Whether there is no connection.
-    fn is_dead(&self) -> bool {
-        self.line.lock().live == 0
+    /// Whether all workers are gone: the store was closed, or its runtime has ended.
+    pub(crate) fn has_no_workers(&self) -> bool {
+        self.workers.load(Ordering::Acquire) == 0
     }
 
     /// Until when calls wait for a connection, when there is none.
@@ -266,6 +252,7 @@ impl Workers {
                 session: None,
                 next_source: number,
                 keeps_connection: number == 0,
+                trimmed_at: Instant::now(),
             };
             if let Some(session) = first.take() {
                 worker.adopt(session);
@@ -307,6 +294,7 @@ struct Worker {
     next_source: usize,
     /// The first worker stays connected, so that a server that comes back is noticed, and the first call finds a connection.
     keeps_connection: bool,
+    trimmed_at: Instant,
 }
 
 impl Worker {
@@ -320,31 +308,12 @@ impl Worker {
             if self.session.is_none() && !self.connect().await {
                 continue;
             }
-            self.gather().await;
             if let Some(load) = self.take() {
-                self.dispatcher.under_way.fetch_add(1, Ordering::AcqRel);
                 self.carry(load).await;
-                self.dispatcher.under_way.fetch_sub(1, Ordering::AcqRel);
+                self.trim();
             }
         }
         self.hang_up().await;
-    }
-
-    /// Lets tasks run that are about to submit something, too.
-    async fn gather(&self) {
-        let dispatcher = &self.dispatcher;
-        if dispatcher.under_way.load(Ordering::Acquire) == 0 && dispatcher.waiting.load(Ordering::Acquire) <= 1 {
-            return;
-        }
-        dispatcher.gathering.fetch_add(1, Ordering::AcqRel);
-        for _ in 0..GATHER_TURNS_MAX {
-            let before = dispatcher.waiting.load(Ordering::Acquire);
-            tokio::task::yield_now().await;
-            if dispatcher.waiting.load(Ordering::Acquire) <= before {
-                break;
-            }
-        }
-        dispatcher.gathering.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Sleeps until there is something to do. `false` when the store is closed and nothing is left.
@@ -353,10 +322,7 @@ impl Worker {
         let mut idle_since = Instant::now();
         loop {
             if closed.is_cancelled() && self.session.is_none() {
-                // Those that are connected finish what was submitted; if none is, nobody can.
-                if self.dispatcher.is_dead() {
-                    self.refuse_all(&closed_error);
-                }
+                // Those that are connected finish what was submitted.
                 return false;
             }
             self.dispatcher.lie_down(&self.notify, self.session.is_some());
@@ -394,12 +360,24 @@ impl Worker {
             self.hang_up().await;
             return;
         }
+        self.trim();
         let Some(session) = &mut self.session else { return };
         let alive = tokio::time::timeout(PING_TIMEOUT, session.connection.ping()).await;
         match alive {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.lose(&classify(error, Sent::No)),
             Err(_) => self.lose(&Error::new(ErrorKind::Unavailable, "the server does not answer")),
+        }
+    }
+
+    /// Gives back the memory that a large statement or answer took: a connection would keep it for as long as it lives.
+    fn trim(&mut self) {
+        if self.trimmed_at.elapsed() < TRIM_INTERVAL {
+            return;
+        }
+        self.trimmed_at = Instant::now();
+        if let Some(session) = &mut self.session {
+            session.connection.shrink_buffers();
         }
     }
 
@@ -499,5 +477,36 @@ impl Worker {
             self.dispatcher.disconnected();
             let _ = tokio::time::timeout(PING_TIMEOUT, session.connection.close()).await;
         }
+    }
+}
+
+impl Drop for Worker {
+    /// Also when the runtime ends.
+    fn drop(&mut self) {
+        if self.session.take().is_some() {
+            self.dispatcher.disconnected();
+        }
+        if self.dispatcher.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.refuse_all(&closed_error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state_core::ErrorKind;
+
+    use super::Dispatcher;
+    use crate::config::PostgresConfig;
+
+    #[test]
+    fn a_batch_that_is_larger_than_the_queue_waits_alone() {
+        let dispatcher = Dispatcher::new(&PostgresConfig { queue_max: 2, ..PostgresConfig::default() });
+        assert!(dispatcher.admit(5).is_ok());
+        assert_eq!(dispatcher.admit(1).unwrap_err().kind(), ErrorKind::Throttled);
+        dispatcher.left(4);
+        assert!(dispatcher.admit(1).is_ok());
+        assert_eq!(dispatcher.admit(5).unwrap_err().kind(), ErrorKind::Throttled);
+        assert_eq!(dispatcher.admit(1).unwrap_err().kind(), ErrorKind::Throttled);
     }
 }

@@ -70,7 +70,10 @@ pub(crate) fn build(
     run_cargo(&arguments, workspace, interrupt, &mut built)?;
     // The whole build makes the server only if its own package has integration tests.
     if built.server.is_none() && suites.iter().any(|suite| suite.starts_server) {
-        let arguments = ["build".to_owned(), format!("--package={SERVER}")];
+        let mut arguments = vec!["build".to_owned(), format!("--package={SERVER}")];
+        let server: Vec<Package> =
+            workspace.packages.iter().filter(|package| package.name == SERVER).cloned().collect();
+        arguments.extend(features(&server));
         run_cargo(&arguments, workspace, interrupt, &mut built)?;
     }
     // Cargo reports them as they are finished; runs are easier to compare in a fixed order, unit tests first.

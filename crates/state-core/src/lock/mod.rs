@@ -8,7 +8,7 @@
 //! - [`request`]: what drivers take and return
 //! - [`record`]: the lock record as text, and its transitions
 //! - [`guard`]: what an application holds: extension, renewal, the lost signal, release
-//! - [`line`]: those who wait for a lock in one process, for drivers
+//! - [`mod@line`]: those who wait for a lock in one process, for drivers
 //! - [`election`]: one leader at a time, on top of a guard
 //! - [`semantics`]: the guarantees of a connected backend as data
 

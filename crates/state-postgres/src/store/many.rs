@@ -1,7 +1,8 @@
 //! Several keys: a batch travels as the rows of one statement, a transaction is one call of `transact`.
 //!
-//! A batch of reads alone is one query, and sees one moment. A batch with writes is one call of `apply`, which commits all
-//! of it together; beyond the driver's `batch_ops_max` it is cut.
+//! A batch of reads alone is a query, one with writes a call of `apply`. Nobody may count on one moment or one commit: beyond
+//! `batch_ops_max` or 4 MiB a batch is cut, it shares statements with other callers, and what is about a key that is under way
+//! follows later.
 
 use acteon_state_core::many::{check_batch, check_transact};
 use acteon_state_core::{BatchOp, BatchReply, Error, ErrorKind, Operation, Result, TransactOp, TransactOutcome};
@@ -20,6 +21,10 @@ pub(super) const TRANSACT: &str = "
     SELECT * FROM {t}transact($1::boolean, $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[],
         $7::smallint[], $8::smallint[], $9::uuid[], $10::bigint[], $11::bytea[], $12::uuid[], $13::smallint[], $14::bigint[],
         $15::bigint[], $16::bigint[], $17::bigint[], $18::boolean[])";
+
+/// The most bytes of all values of a transaction. It is one message, which must stay below 1 GiB, and the server holds its values
+/// several times while they are written. Not less than the largest single value.
+const TRANSACT_BYTES_MAX: usize = 256 << 20;
 
 impl Inner {
     pub(super) async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
@@ -62,6 +67,7 @@ impl Inner {
 
     pub(super) async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         check_transact(ops, self.capabilities())?;
+        check_transact_bytes(ops)?;
         for op in ops {
             if let TransactOp::Delete(_, condition) = op {
                 check_delete(*condition)?;
@@ -96,6 +102,19 @@ impl Inner {
             BatchOp::Increment(_, increment) => increment.check().map(|_| ()),
         }
     }
+}
+
+/// # Errors
+/// `TooLarge`: the server would not even read it, but end the connection.
+fn check_transact_bytes(ops: &[TransactOp]) -> Result<()> {
+    let bytes = |op: &TransactOp| if let TransactOp::Put(_, put) = op { put.value.len() } else { 0 };
+    let total: usize = ops.iter().map(bytes).sum();
+    if total > TRANSACT_BYTES_MAX {
+        let message =
+            format!("the values of the transaction have {total} bytes in all; allowed are {TRANSACT_BYTES_MAX}");
+        return Err(Error::new(ErrorKind::TooLarge, message));
+    }
+    Ok(())
 }
 
 /// Says which operation of a batch failed.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use acteon_state_core::key::ID_BYTES_MAX;
 use acteon_state_core::{Cursor, Error, Page, Result, Scan, ScanItem};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
@@ -15,17 +16,20 @@ use super::{Inner, unexpected};
 use crate::names::Names;
 
 /// $4 is where the range begins, $5 whether that id itself is left out, $6 where it ends: the first text after all that
-/// begin with the prefix, or null.
+/// begin with the prefix. There is always one: with "or null" in the condition, a plan that is made for any arguments would
+/// read on to the end of the kind.
 const SCAN: &str = "
     SELECT e.id, {columns}
       FROM {t}entries e
      WHERE e.namespace = $1 AND e.tenant = $2 AND e.kind = $3
-       AND e.id >= $4 AND (NOT $5 OR e.id > $4) AND ($6::text IS NULL OR e.id < $6)
+       AND e.id >= $4 AND (NOT $5 OR e.id > $4) AND e.id < $6
        AND (e.expires_at_us IS NULL OR e.expires_at_us > (SELECT {t}now_us()))
      ORDER BY e.id
      LIMIT $7";
 
 const ENTRY: &str = "e.value, e.version, e.fence, e.counter";
+/// The last of all in Unicode, and by bytes.
+const LAST_CHARACTER: char = char::MAX;
 /// What an id begins with in a cursor, so that one of another backend is recognised.
 const CURSOR_MARK: &str = "after:";
 
@@ -94,8 +98,8 @@ fn id_of(cursor: &Cursor, id_prefix: &str) -> Result<String> {
         .ok_or_else(|| Error::invalid("the cursor is not one of this listing: start again without a cursor"))
 }
 
-/// The first text after all that begin with `prefix`, by bytes; `None` when there is no end.
-fn end_of(prefix: &str) -> Option<String> {
+/// The first text after all ids that begin with `prefix`, by bytes.
+fn end_of(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
         // The order of UTF-8 bytes is the order of characters. No text has the surrogates.
@@ -105,26 +109,29 @@ fn end_of(prefix: &str) -> Option<String> {
         };
         if let Some(next) = next {
             end.push(next);
-            return Some(end);
+            return end;
         }
     }
-    None
+    // No id is as long, and no character is above this one.
+    LAST_CHARACTER.to_string().repeat(ID_BYTES_MAX / LAST_CHARACTER.len_utf8() + 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use acteon_state_core::Cursor;
+    use acteon_state_core::key::ID_BYTES_MAX;
+    use acteon_state_core::{Cursor, StateKey};
 
     use super::{cursor_after, end_of, id_of};
 
     #[test]
     fn the_end_of_a_prefix_comes_after_all_that_begin_with_it() {
-        assert_eq!(end_of("ab").as_deref(), Some("ac"));
-        assert_eq!(end_of("a\u{7f}").as_deref(), Some("a\u{80}"));
-        assert_eq!(end_of("a\u{D7FF}").as_deref(), Some("a\u{E000}"));
-        assert_eq!(end_of("a\u{10FFFF}").as_deref(), Some("b"));
-        assert_eq!(end_of("\u{10FFFF}"), None);
-        assert_eq!(end_of(""), None);
+        assert_eq!(end_of("ab"), "ac");
+        assert_eq!(end_of("a\u{7f}"), "a\u{80}");
+        assert_eq!(end_of("a\u{D7FF}"), "a\u{E000}");
+        assert_eq!(end_of("a\u{10FFFF}"), "b");
+        let last_id = "\u{10FFFF}".repeat(ID_BYTES_MAX / 4);
+        assert!(StateKey::new("n", "t", "k", &last_id).is_ok());
+        assert!(end_of("\u{10FFFF}") > last_id && end_of("") > last_id);
     }
 
     #[test]

@@ -108,6 +108,32 @@ async fn a_frozen_server_costs_each_call_its_timeout_and_the_queue_stays_bounded
     store.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_freezes_during_writes_applies_none_of_them_twice() {
+    const SEED: u64 = 4;
+    let server = start();
+    let timeout = Duration::from_millis(400);
+    let store =
+        connect(PostgresConfig { operation_timeout: timeout, connect_timeout: timeout, ..config(&server.url()) }).await;
+    let load = Load::start(&store, "freeze", SEED);
+    for _ in 0..2 {
+        load.until_acknowledged(150).await;
+        server.pause().unwrap();
+        load.until_failing().await;
+        // Connections are given up and opened anew; what they had sent is applied when the server goes on.
+        until("the outage is known", || async {
+            store.ping().await.is_err_and(|error| error.message().starts_with("no connection"))
+        })
+        .await;
+        server.resume().unwrap();
+    }
+    load.until_acknowledged(150).await;
+    let ledger = load.stop().await;
+    eprintln!("{} writes were acknowledged; failures: {:?}", ledger.acknowledged, ledger.failures);
+    Findings::of(&store, "freeze", ledger).await.assert_none(SEED);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn relaxed_kinds_do_not_wait_for_their_commit_and_locks_and_other_kinds_always_do() {
     // A standby that is waited for and never comes shows which commits wait.
