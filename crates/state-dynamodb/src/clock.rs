@@ -80,14 +80,15 @@ impl CalibratedClock {
     }
 
     /// Whether this client can stand by the declared bound: it has heard the service's clock lately, and either its own
-    /// clock agrees with it, or the correction is at least as precise as the bound.
+    /// clock agrees with it, or the correction is at least twice as precise as the bound. Half of it, since one client may be
+    /// corrected to the earliest time that is possible and the other to the latest.
     pub(crate) fn keeps_bound(&self) -> bool {
         let now_us = self.local.now_us();
         self.bounds.lock().is_some_and(|bounds| {
             let is_recent = Duration::from_micros(now_us.saturating_sub(bounds.at_us)) <= CALIBRATION_AGE_MAX;
             let aged = bounds.aged(now_us);
             let width = Duration::from_micros(aged.high_us.abs_diff(aged.low_us));
-            is_recent && (aged.correction_us() == 0 || width <= self.skew_max)
+            is_recent && (aged.correction_us() == 0 || width <= self.skew_max / 2)
         })
     }
 
@@ -169,6 +170,30 @@ mod tests {
         let error_us = clock.now_us().abs_diff(true_us);
         assert!(error_us <= 200_000, "{error_us}");
         assert!(clock.keeps_bound());
+    }
+
+    #[test]
+    fn clocks_that_were_corrected_from_both_sides_keep_the_bound_between_them() {
+        let mut errors_us = Vec::new();
+        for offset_us in [-30_000_000, 30_000_000] {
+            // Where in a second the two responses of a client are made.
+            for phase_us in (0..1_000_000).step_by(50_000) {
+                for pause_us in (100_000..1_000_000).step_by(50_000) {
+                    let (local, clock) = clock_off_by(offset_us);
+                    local.advance(Duration::from_micros(phase_us));
+                    respond(&local, &clock, BASE_US + phase_us);
+                    local.advance(Duration::from_micros(pause_us - 10_000));
+                    respond(&local, &clock, BASE_US + phase_us + pause_us);
+                    if clock.keeps_bound() {
+                        let true_us = clock.local_us().saturating_add_signed(-offset_us);
+                        errors_us.push(clock.now_us().cast_signed() - true_us.cast_signed());
+                    }
+                }
+            }
+        }
+        let (min_us, max_us) = (errors_us.iter().min().unwrap(), errors_us.iter().max().unwrap());
+        assert!(*min_us < 0 && *max_us > 0, "the test saw only one side: {min_us} {max_us}");
+        assert!(max_us - min_us <= 1_000_000, "two clients are apart by more than the bound: {min_us} {max_us}");
     }
 
     #[test]
