@@ -5,6 +5,7 @@
 //!   index says.
 //! - A claim reads at most one more than it may take from each shard of the queue, and is bounded in requests.
 //! - A claim whose answer is lost delays its items until they are visible again; nobody else has them meanwhile.
+//! - A claim that takes too long hands out what it has taken by then: it begins no update after half of the operation's time.
 //!
 //! # Failure
 //! The index follows the items, mostly within milliseconds, and cannot be read consistently. An item that it does not know
@@ -25,18 +26,20 @@
 //! | `k` | B | the claim that has it, 16 bytes; absent before the first |
 //! | `p` | B | its payload |
 
+use std::pin::pin;
 use std::time::Duration;
 
 use acteon_state_core::due::{DUE_AT_MS_MAX, check_item_id};
 use acteon_state_core::entry::duration_ms;
 use acteon_state_core::{
-    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Effect, Error, Operation, Result, Schedule, Scheduled,
-    StateKey,
+    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Effect, Error, ErrorKind, Operation, Result, Schedule,
+    Scheduled, StateKey,
 };
 use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::address::Address;
 use crate::call::Refused;
@@ -53,6 +56,11 @@ const PAYLOAD: &str = "p";
 /// How many items of one claim are updated at the same time: enough to hide the latency of a request, few enough that
 /// one claim of 1,000 leaves room in the gate for everything else.
 const UPDATES_AT_ONCE: usize = 16;
+
+/// The share of an operation's time after which a claim begins no more updates: what remains is for the answers.
+const BEGUN_BY: f64 = 0.5;
+/// The share after which it does not wait for answers any longer, so that what it has is handed out.
+const ANSWERED_BY: f64 = 0.875;
 
 /// What the index says of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +79,10 @@ struct Shard {
 
 /// What came of the attempt to take an item.
 enum Taken {
-    Ours(DueItem),
+    Ours {
+        item: DueItem,
+        visible_at_ms: u64,
+    },
     /// It is somebody else's until then, or was rescheduled.
     NotBefore(u64),
     /// The index was late: there is none any more.
@@ -81,8 +92,7 @@ enum Taken {
 /// One claim, as its updates see it.
 #[derive(Clone, Copy)]
 struct Claiming {
-    now_ms: u64,
-    visible_at_ms: u64,
+    visibility_ms: u64,
     token: ClaimToken,
 }
 
@@ -124,23 +134,31 @@ impl Inner {
 
     pub(crate) async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
         let visibility_ms = claim.check(self.capabilities())?;
+        let started = Instant::now();
         let limit = claim.limit as usize;
         let shards = self.addresses.due_shards().map(|shard| self.list_due(queue, shard, claim.limit));
         let shards = try_join_all(shards).await?;
-        let now_us = self.clock.now_us();
-        let claiming = Claiming {
-            now_ms: now_us / 1_000,
-            visible_at_ms: visible_at_ms(now_us, visibility_ms),
-            token: ClaimToken::draw(),
-        };
-        let (candidates, mut next_at_ms) = candidates(shards, limit, claiming.now_ms);
+        let claiming = Claiming { visibility_ms, token: ClaimToken::draw() };
+        let (candidates, mut next_at_ms) = candidates(shards, limit, self.clock.now_ms());
+        let mut unanswered = candidates.len();
         let updates: Vec<_> = candidates.into_iter().map(|listed| self.take_due(queue, listed, claiming)).collect();
-        let mut updates = stream::iter(updates).buffered(UPDATES_AT_ONCE);
+        let begun_by = sleep_until(started + self.operation_timeout.mul_f64(BEGUN_BY));
+        let answered_by = started + self.operation_timeout.mul_f64(ANSWERED_BY);
+        let mut updates = pin!(stream::iter(updates).take_until(begun_by).buffered(UPDATES_AT_ONCE));
         let (mut items, mut failed) = (Vec::new(), None);
-        while let Some(taken) = updates.next().await {
+        loop {
+            let taken = match timeout_at(answered_by, updates.next()).await {
+                Ok(Some(taken)) => taken,
+                Ok(None) => break,
+                Err(_) => {
+                    failed = failed.or_else(|| Some(unanswered_in_time()));
+                    break;
+                }
+            };
+            unanswered -= 1;
             match taken {
-                Ok(Taken::Ours(item)) => {
-                    next_at_ms = earlier(next_at_ms, claiming.visible_at_ms);
+                Ok(Taken::Ours { item, visible_at_ms }) => {
+                    next_at_ms = earlier(next_at_ms, visible_at_ms);
                     items.push(item);
                 }
                 Ok(Taken::NotBefore(at_ms)) => next_at_ms = earlier(next_at_ms, at_ms),
@@ -152,6 +170,7 @@ impl Inner {
             Some(error) if items.is_empty() => return Err(error),
             // What was claimed is ours; the rest is still there, and tells the next claim what is wrong.
             Some(_) => next_at_ms = Some(0),
+            None if unanswered > 0 => next_at_ms = Some(0),
             None => {}
         }
         let now_us = self.clock.now_us();
@@ -239,9 +258,12 @@ impl Inner {
     /// Takes an item unless somebody else was faster.
     async fn take_due(&self, queue: &StateKey, listed: Listed, claiming: Claiming) -> Result<Taken> {
         let Listed { id, pk, .. } = listed;
-        let condition = Expression::new("ia <= :now AND f = :f").at(claiming.now_ms).with(":f", number(FORMAT));
+        // Of this request: among many, it may be sent long after the first.
+        let now_us = self.clock.now_us();
+        let visible_at_ms = visible_at_ms(now_us, claiming.visibility_ms);
+        let condition = Expression::new("ia <= :now AND f = :f").at(now_us / 1_000).with(":f", number(FORMAT));
         let update = Expression::new("SET ia = :visible, k = :claim, a = a + :one")
-            .with(":visible", number(claiming.visible_at_ms))
+            .with(":visible", number(visible_at_ms))
             .with(":claim", identifier(claiming.token.as_u128()))
             .with(":one", number(1));
         let request = self
@@ -260,7 +282,7 @@ impl Inner {
                 self.capacity.add(Operation::ClaimDue, Access::Write, output.consumed_capacity());
                 // It was taken, so what cannot be read now is of unknown effect rather than without.
                 read_claimed(queue, id, claiming.token, output.attributes())
-                    .map(Taken::Ours)
+                    .map(|item| Taken::Ours { item, visible_at_ms })
                     .map_err(|error| error.with_effect(Effect::Unknown))
             }
             Err(Refused::Condition(item)) => {
@@ -302,6 +324,11 @@ fn candidates(shards: Vec<Shard>, limit: usize, now_ms: u64) -> (Vec<Listed>, Op
     }
     listed.truncate(due);
     (listed, next_at_ms)
+}
+
+fn unanswered_in_time() -> Error {
+    Error::new(ErrorKind::Timeout, "the updates of the claim were not answered before operation_timeout was near")
+        .with_effect(Effect::Unknown)
 }
 
 fn earlier(one: Option<u64>, other: u64) -> Option<u64> {

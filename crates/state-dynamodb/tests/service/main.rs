@@ -8,6 +8,7 @@ mod grants;
 mod races;
 mod repeats;
 mod requests;
+mod slow;
 
 use std::time::{Duration, Instant};
 
