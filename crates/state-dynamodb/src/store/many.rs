@@ -222,12 +222,13 @@ impl Inner {
 
     fn delete_item(&self, key: &StateKey, condition: Condition, now_ms: u64) -> Result<TransactWriteItem, BuildError> {
         let (text, values) = condition_of(condition, now_ms).map(|asked| (asked.text, asked.values)).unzip();
+        let on_failure = text.is_some().then_some(ReturnValuesOnConditionCheckFailure::AllOld);
         let delete = Delete::builder()
             .table_name(&*self.table)
             .set_key(Some(self.addresses.entry(key).item()))
             .set_condition_expression(text)
             .set_expression_attribute_values(values)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .set_return_values_on_condition_check_failure(on_failure)
             .build()?;
         Ok(TransactWriteItem::builder().delete(delete).build())
     }

@@ -396,6 +396,8 @@ impl Inner {
         condition: Option<Expression>,
     ) -> Result<Option<Item>, Refused> {
         let Expression { text, values } = condition.unwrap_or_default();
+        // Only asked for together with a condition: nothing else can fail on one.
+        let on_failure = (!text.is_empty()).then_some(ReturnValuesOnConditionCheckFailure::AllOld);
         let request = self
             .client
             .delete_item()
@@ -404,7 +406,7 @@ impl Inner {
             .set_condition_expression((!text.is_empty()).then_some(text))
             .set_expression_attribute_values((!values.is_empty()).then_some(values))
             .return_values(ReturnValue::AllOld)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .set_return_values_on_condition_check_failure(on_failure)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let written = self.gate.write(request.send()).await;
         let consumed = written.as_ref().ok().and_then(|output| output.consumed_capacity());
