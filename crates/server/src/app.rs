@@ -25,6 +25,7 @@ use acteon_dispatch::rules::effect::Effect;
 use acteon_dispatch::rules::{LoadError, RuleSet, Rules};
 use acteon_dispatch::{DispatchMetrics, Dispatcher};
 use acteon_state::core::layer::metrics::StoreMetrics;
+use acteon_state::core::{Capabilities, LockSemantics};
 use acteon_state::{OpenOptions, State};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -318,10 +319,30 @@ async fn make_providers(config: &Config) -> Result<Providers, StartError> {
     made.map_err(|error| StartError::new("the providers cannot be made", error))
 }
 
+/// What dispatching asks of the store of the data.
+const NEEDED: [&str; 3] = ["cas", "rate_limits", "due"];
+/// And of that of the locks.
+const NEEDED_OF_LOCKS: [&str; 1] = ["locks"];
+
 async fn open_state(config: &Config, options: OpenOptions, registry: &mut Registry) -> Result<State, StartError> {
     let options = OpenOptions { metrics: Some(StoreMetrics::register(registry)), ..options };
     let opened = acteon_state::open_with(&config.state, options).await;
-    opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))
+    let state = opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))?;
+    check_needs(&state.lock_semantics(), state.lock_store().capabilities(), &NEEDED_OF_LOCKS)?;
+    check_needs(&state.lock_semantics(), state.store().capabilities(), &NEEDED)?;
+    Ok(state)
+}
+
+/// Refuses a backend on which no action could be dispatched, such as a table that several regions write to on their own: better
+/// at the start than with every action.
+fn check_needs(locks: &LockSemantics, capabilities: &Capabilities, needed: &[&'static str]) -> Result<(), StartError> {
+    let missing: Vec<&str> = needed.iter().copied().filter(|name| capabilities.has(name) != Some(true)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("it lacks {}; its locks: {}, fit for {}", missing.join(", "), locks.topology, locks.fit_for);
+    Err(StartError::because("the state store cannot do what dispatching needs", reason)
+        .with_hint("choose another backend; locks alone can be kept elsewhere, in [state.lock]"))
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -384,5 +405,30 @@ fn announce(app: &App, config: &Config, address: SocketAddr) {
             "OTHER MACHINES CAN REACH THIS SERVER, AND IT DOES NOT AUTHENTICATE THEM. Whoever reaches it can dispatch \
              actions. Put a proxy in front that does, or listen on 127.0.0.1."
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state::core::{Capabilities, LockClock, LockSemantics, Survival, Waiting};
+
+    use super::{NEEDED, NEEDED_OF_LOCKS, check_needs};
+
+    #[test]
+    fn a_backend_that_refuses_locks_is_refused_at_the_start_with_a_way_out() {
+        let locks = LockSemantics {
+            topology: "dynamodb, several regions".to_owned(),
+            clock: LockClock::Observed,
+            tokens_rise_across: String::new(),
+            survives_server_crash: Survival::Yes,
+            survives_failover: Survival::Yes,
+            waiting: Waiting::Backoff,
+            fit_for: "nothing: locks are refused".to_owned(),
+            notes: Vec::new(),
+        };
+        let some = Capabilities { cas: true, rate_limits: true, due: true, ..Capabilities::none() };
+        assert!(check_needs(&locks, &some, &NEEDED).is_ok());
+        let error = check_needs(&locks, &some, &NEEDED_OF_LOCKS).unwrap_err().to_string();
+        assert!(error.contains("lacks locks") && error.contains("[state.lock]"), "{error}");
     }
 }
