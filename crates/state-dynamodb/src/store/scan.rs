@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! A page costs a read of each shard, and a second one of a shard whose answer was used up, however many keys there are. No read
-//! begins before the cursor, so a listing reads each key about once.
+//! begins before the cursor, so a listing reads each key about once. Where reads bring nothing but expired entries, each is twice
+//! as long as the one before.
 //!
 //! # Failure
 //! A page ends early, with a cursor, when 64 reads of a shard were not enough to fill it: over a long run of entries that have
@@ -30,6 +31,8 @@ use crate::item::{Item, SK, Stored, text};
 const CURSOR_MARK: &str = "after:";
 /// How often the shards are read for one page. A read returns up to 1 MB, so a page of the largest values ends here.
 const ROUNDS_MAX: usize = 64;
+/// How many times its share a read may ask for in the end. What it returns is bounded by 1 MB in any case.
+const STRETCH_MAX: usize = 1_024;
 
 /// One shard of a scope, read in part.
 struct Shard {
@@ -58,8 +61,10 @@ impl Inner {
         let wanted = scan.page_size as usize + 1;
         let now_ms = self.clock.now_ms();
         let mut found: Vec<ScanItem> = Vec::new();
+        let mut stretch = 1;
         for _ in 0..ROUNDS_MAX {
-            let limit = share(wanted - found.len(), shards.len());
+            let found_before = found.len();
+            let limit = share(wanted - found.len(), shards.len()) * stretch;
             let reads = shards.iter_mut().filter(|shard| shard.is_used_up());
             try_join_all(reads.map(|shard| self.read_shard(scan, shard, limit, now_ms))).await?;
             while found.len() < wanted
@@ -70,6 +75,7 @@ impl Inner {
             if found.len() == wanted || !shards.iter().any(Shard::is_used_up) {
                 break;
             }
+            stretch = if found.len() == found_before { (stretch * 2).min(STRETCH_MAX) } else { 1 };
         }
         page_of(scan, found, &shards)
     }

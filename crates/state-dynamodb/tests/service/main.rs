@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails is to fail its test, also in helpers")]
 
 mod effects;
+mod expired;
 mod grants;
 mod races;
 mod repeats;
