@@ -289,7 +289,7 @@ impl Inner {
     }
 
     fn garbage_at_s(&self, expires_at_ms: u64) -> u64 {
-        (expires_at_ms / 1_000).saturating_add(self.ttl_grace_s)
+        expires_at_ms.div_ceil(1_000).saturating_add(self.ttl_grace_s)
     }
 
     fn put_update(&self, put: &Put, now_ms: u64) -> Expression {
