@@ -45,17 +45,21 @@ use crate::address::Address;
 use crate::call::Refused;
 use crate::condition::Expression;
 use crate::error::Access;
-use crate::item::{FORMAT, FORMAT_NAME, Item, PK, SK, bytes, identifier, number, number_of, text};
+use crate::item::{FORMAT, FORMAT_NAME, Item, PK, SK, bytes, identifier, identifier_of, number, number_of, text};
 use crate::store::Inner;
 use crate::table::{INDEX, INDEX_PK, INDEX_SK};
 
 const DUE_AT: &str = "d";
 const ATTEMPT: &str = "a";
+const CLAIM: &str = "k";
 const PAYLOAD: &str = "p";
 
 /// How many items of one claim are updated at the same time: enough to hide the latency of a request, few enough that
 /// one claim of 1,000 leaves room in the gate for everything else.
 const UPDATES_AT_ONCE: usize = 16;
+
+/// How often an extension is asked for anew: only extensions of one claim at the same time come in each other's way.
+const EXTENSIONS_MAX: u32 = 8;
 
 /// The share of an operation's time after which a claim begins no more updates: what remains is for the answers.
 const BEGUN_BY: f64 = 0.5;
@@ -210,29 +214,39 @@ impl Inner {
         visibility: Duration,
     ) -> Result<ClaimOutcome> {
         check_item_id(id)?;
-        let visible_at_ms = visible_at_ms(self.clock.now_us(), duration_ms("visibility", visibility)?);
-        let condition = is_claimed_by(token);
-        let update = Expression::new("SET ia = :visible").with(":visible", number(visible_at_ms));
-        let request = self
-            .client
-            .update_item()
-            .table_name(&*self.table)
-            .set_key(Some(self.addresses.due_item(queue, id).item()))
-            .update_expression(update.text.clone())
-            .condition_expression(condition.text.clone())
-            .set_expression_attribute_values(update.values_with(&condition))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        match self.gate.write(request.send()).await {
-            Ok(output) => {
-                self.capacity.add(Operation::ExtendClaim, Access::Write, output.consumed_capacity());
-                Ok(ClaimOutcome::Done)
+        let visibility_ms = duration_ms("visibility", visibility)?;
+        let mut was_ms = None;
+        for _ in 0..EXTENSIONS_MAX {
+            let visible_at_ms = visible_at_ms(self.clock.now_us(), visibility_ms);
+            let condition = extensible(token, was_ms);
+            let update = Expression::new("SET ia = :visible").with(":visible", number(visible_at_ms));
+            let request = self
+                .client
+                .update_item()
+                .table_name(&*self.table)
+                .set_key(Some(self.addresses.due_item(queue, id).item()))
+                .update_expression(update.text.clone())
+                .condition_expression(condition.text.clone())
+                .set_expression_attribute_values(update.values_with(&condition))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            match self.gate.write(request.send()).await {
+                Ok(output) => {
+                    self.capacity.add(Operation::ExtendClaim, Access::Write, output.consumed_capacity());
+                    return Ok(ClaimOutcome::Done);
+                }
+                Err(Refused::Condition(item)) => {
+                    self.capacity.add(Operation::ExtendClaim, Access::Write, None);
+                    let Some(item) = item.filter(|item| identifier_of(item, CLAIM) == Some(token.as_u128())) else {
+                        return Ok(ClaimOutcome::Lost);
+                    };
+                    was_ms = Some(number_of(&item, INDEX_SK).ok_or_else(|| corrupt_item(queue, id))?);
+                }
+                Err(Refused::Failed(error)) => return Err(error),
             }
-            Err(Refused::Condition(_)) => {
-                self.capacity.add(Operation::ExtendClaim, Access::Write, None);
-                Ok(ClaimOutcome::Lost)
-            }
-            Err(Refused::Failed(error)) => Err(error),
         }
+        let message = format!("the claim was extended by others as well, in each of {EXTENSIONS_MAX} attempts");
+        Err(Error::new(ErrorKind::Contended, message))
     }
 
     /// What one shard hands out next, the earliest first: one more than asked for, which tells when to come back.
@@ -343,6 +357,17 @@ fn visible_at_ms(now_us: u64, visibility_ms: u64) -> u64 {
 /// A worker that is late but was not overtaken still has its claim.
 fn is_claimed_by(token: ClaimToken) -> Expression {
     Expression::new("k = :claim").with(":claim", identifier(token.as_u128()))
+}
+
+/// The claim is extended to a later end, since an extension that was held up on its way must not cut the one after it; or, where
+/// an earlier end is meant, from the end that was seen.
+fn extensible(token: ClaimToken, was_ms: Option<u64>) -> Expression {
+    let claimed = is_claimed_by(token);
+    let text = |end: &str| format!("{} AND {end}", claimed.text);
+    match was_ms {
+        None => Expression { text: text("ia <= :visible"), ..claimed },
+        Some(was_ms) => Expression { text: text("ia = :was"), ..claimed }.with(":was", number(was_ms)),
+    }
 }
 
 /// An item that nobody has claimed.

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | acquire of a free lock, extend and release by the only holder | 1 write |
 //! | acquire of a lock that is held | 1 write that is refused; 1 more if its lease has ended, or it is shared |
-//! | extend and release by one of several holders | 1 write that is refused, 1 more |
+//! | extend and release by one of several holders, extension to an earlier end | 1 write that is refused, 1 more |
 //! | another look of a waiter | 1 read; 1 write if the lock is to be had |
 //! | force-release, withdrawal | 1 read, 1 write |
 //! | inspect | 1 read |
@@ -56,7 +56,7 @@ use crate::item::{Item, number};
 use crate::store::Inner;
 
 use observe::Observations;
-use record::{FREE, Moment, Stored, View, Writer, extension, ours, release};
+use record::{FREE, LATER, Moment, Stored, View, Writer, extension, ours, release};
 use wait::{Ask, Attempt, Turns, Wake};
 
 /// How often a decision is made anew because others changed the lock meanwhile.
@@ -99,7 +99,9 @@ impl Inner {
         let doing = Doing { operation: Operation::LockExtend, key, address: &address, writer };
         let moment = self.moment();
         let update = extension(ends_at_us(&moment, lease_ms), lease_ms, moment.skew.is_some());
-        let found = match self.update_lock(doing, update, ours(owner, moment.now_us)).await {
+        let condition = ours(owner, moment.now_us);
+        let condition = Expression { text: format!("{} AND {LATER}", condition.text), ..condition };
+        let found = match self.update_lock(doing, update, condition).await {
             Ok(()) => return Ok(ExtendOutcome::Extended),
             Err(refused) => item_of(refused)?,
         };

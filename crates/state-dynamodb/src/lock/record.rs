@@ -35,6 +35,10 @@ pub(super) const FREE: &str = "(attribute_not_exists(pk) OR \
 /// A condition: this owner is the only holder, and its lease lasts.
 pub(super) const OURS: &str = "f = :f AND o = :o AND x > :now";
 
+/// Goes with [`OURS`] where the lease is extended: only to a later end. An earlier extension that was held up on its way would
+/// otherwise cut the lease that its holder relies on. One that is meant to end earlier is written to the lock as it was read.
+pub(super) const LATER: &str = "x < :x";
+
 /// Two clocks that measure the same time may differ by this share of it: 400 ppm, and some more.
 const RATE_MARGIN_SHARE: u32 = 2_000;
 

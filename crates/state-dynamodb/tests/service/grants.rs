@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use acteon_state_core::clock::BootInstant;
 use acteon_state_core::{
-    ClaimDue, DueAt, Effect, FencingToken, LockGrant, LockOutcome, LockRequest, Schedule, StateKey, StateStore as _,
+    ClaimDue, ClaimOutcome, DueAt, Effect, ExtendOutcome, FencingToken, LockGrant, LockOutcome, LockRequest, Schedule,
+    StateKey, StateStore as _,
 };
 use acteon_state_dynamodb::DynamoStore;
 use acteon_test_support::DynamoFault;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
-use crate::{Bed, INTERNAL, PATIENCE, THROTTLED, is_write, key, once, through};
+use crate::{Bed, INTERNAL, LATE, PATIENCE, THROTTLED, is_write, key, once, through};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -186,4 +187,46 @@ async fn claims_under_faults_hand_each_item_to_one_worker_within_its_visibility(
     assert!(items.iter().all(|item| item.attempt == 1));
     // The rest was claimed by calls that never heard of it.
     assert!(items.len() > ITEMS / 2 && items.len() <= ITEMS, "{}", items.len());
+}
+
+/// A shorter time than what follows, so that it shows where it is undone.
+const SHORT: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_arrives_late_does_not_shorten_the_lease_of_the_one_after_it() {
+    let bed = Bed::start().await;
+    let request = LockRequest::new(key("extended"), SHORT);
+    granted(bed.direct.lock_acquire(&request).await.unwrap());
+    bed.proxy.rule(once(DynamoFault::DelayRequest(LATE)));
+    let lost = bed.store.lock_extend(&request.key, request.owner, SHORT).await.unwrap_err();
+    assert_eq!(lost.effect(), Effect::Unknown);
+    let again = bed.direct.lock_extend(&request.key, request.owner, 10 * MINUTE).await.unwrap();
+    assert_eq!(again, ExtendOutcome::Extended);
+    bed.until_settled().await;
+    let expires_in = async || bed.direct.lock_inspect(&request.key).await.unwrap().unwrap().holders[0].expires_in;
+    assert!(expires_in().await > MINUTE, "{:?}", expires_in().await);
+    // Meant to be shorter, it is.
+    bed.direct.lock_extend(&request.key, request.owner, SHORT).await.unwrap();
+    assert!(expires_in().await <= SHORT + MINUTE / 30, "{:?}", expires_in().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_arrives_late_does_not_shorten_the_claim_of_the_one_after_it() {
+    let bed = Bed::start().await;
+    let queue = key("extended claims");
+    let schedule = Schedule { id: "item".to_owned(), due_at: DueAt::After(Duration::ZERO), payload: "p".into() };
+    bed.direct.schedule(&queue, &schedule).await.unwrap();
+    let claim = ClaimDue { limit: 1, visibility: SHORT };
+    let token = bed.direct.claim_due(&queue, claim).await.unwrap().items[0].token;
+    bed.proxy.rule(once(DynamoFault::DelayRequest(LATE)));
+    let lost = bed.store.extend_claim(&queue, "item", token, SHORT).await.unwrap_err();
+    assert_eq!(lost.effect(), Effect::Unknown);
+    let extend = async |visibility| bed.direct.extend_claim(&queue, "item", token, visibility).await.unwrap();
+    assert_eq!(extend(10 * MINUTE).await, ClaimOutcome::Done);
+    bed.until_settled().await;
+    let visible_in = async || bed.direct.claim_due(&queue, claim).await.unwrap().next_due_in.unwrap();
+    assert!(visible_in().await > MINUTE, "{:?}", visible_in().await);
+    // Meant to be shorter, it is.
+    assert_eq!(extend(SHORT).await, ClaimOutcome::Done);
+    assert!(visible_in().await <= SHORT + MINUTE / 30, "{:?}", visible_in().await);
 }
