@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acteon_state_core::Secret;
 use acteon_state_core::key::Scope;
 use acteon_state_core::lock::record::RETENTION_DEFAULT;
 use acteon_state_core::{Error, Result, TTL_MAX};
@@ -33,37 +34,6 @@ const QUEUE_MAX: usize = 1_000_000;
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest value. A row is one message below 1 GiB, and a value is there more than once while it is written.
 const VALUE_BYTES_MAX: u64 = 256 << 20;
-
-/// A text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// Whether TLS is used and what of the server's certificate is checked, by the names of libpq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

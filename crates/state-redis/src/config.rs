@@ -9,43 +9,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acteon_state_core::Secret;
 use acteon_state_core::key::Keyspace;
 use acteon_state_core::lock::record::RETENTION_DEFAULT;
 use acteon_state_core::{Error, Result, TTL_MAX};
 use serde::Deserialize;
 
 use crate::url::parse_url;
-
-/// A text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// How to reach a server and how to use it. `Default` reaches `localhost:6379`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
