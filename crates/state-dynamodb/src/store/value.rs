@@ -532,7 +532,11 @@ fn counter_of(
     // It was applied, so what cannot be read now is of unknown effect rather than without.
     let read = Stored::read(key, new, now_ms).map_err(|error| error.with_effect(Effect::Unknown))?;
     Ok(match read {
-        Stored::Live(live) => Counter { value: live.count.unwrap_or(0), resets_after: live.ttl(now_ms) },
+        Stored::Live(live) => {
+            let resets_after = live.ttl(now_ms);
+            let value = live.count.ok_or_else(|| corrupt(key).with_effect(Effect::Unknown))?;
+            Counter { value, resets_after }
+        }
         // A window of which nothing is left already.
         Stored::Absent => {
             let value = match assume {

@@ -17,6 +17,9 @@ use super::value::{
 use super::{Inner, KeyColumns, unexpected};
 use crate::error::BACKEND;
 
+/// The status of a transaction of which all was applied. Any other comes with a position.
+const COMMITTED: i16 = 1;
+
 pub(super) const TRANSACT: &str = "
     SELECT * FROM {t}transact($1::boolean, $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[],
         $7::smallint[], $8::smallint[], $9::uuid[], $10::bigint[], $11::bytea[], $12::uuid[], $13::smallint[], $14::bigint[],
@@ -43,7 +46,7 @@ impl Inner {
                 (Err(error), _) => Err(error),
                 // Only what passed its check was sent.
                 (Ok(()), op) => match answers.next() {
-                    Some(answer) => answer.wait().await.map(|applied| batch_reply(op, applied)),
+                    Some(answer) => answer.wait().await.and_then(|applied| batch_reply(op, applied)),
                     None => Err(Error::new(ErrorKind::Internal, "an operation of the batch was not sent")),
                 },
             };
@@ -83,7 +86,11 @@ impl Inner {
         let row = rows.first().ok_or_else(|| unexpected(sqlx::Error::RowNotFound))?;
         let status: i16 = row.try_get(0).map_err(unexpected)?;
         let position: Option<i32> = row.try_get(1).map_err(unexpected)?;
-        let index = usize::try_from(position.unwrap_or(0)).unwrap_or(0).min(ops.len() - 1);
+        if status == COMMITTED {
+            return Ok(TransactOutcome::Committed);
+        }
+        let index = position.and_then(|position| usize::try_from(position).ok()).filter(|index| *index < ops.len());
+        let index = index.ok_or_else(|| unexpected(sqlx::Error::ColumnNotFound("position".to_owned())))?;
         let key = ops[index].key();
         match read_status(key, status)? {
             Status::Done | Status::DoneBefore => Ok(TransactOutcome::Committed),
@@ -133,14 +140,14 @@ fn value_op(op: &BatchOp) -> ValueOp {
     ValueOp { key: op.key().clone(), action }
 }
 
-fn batch_reply(op: &BatchOp, applied: Applied) -> BatchReply {
-    match op {
+fn batch_reply(op: &BatchOp, applied: Applied) -> Result<BatchReply> {
+    Ok(match op {
         BatchOp::Get(_, get) => BatchReply::Got(applied.into_entry().map(|entry| with_asked(entry, *get))),
         BatchOp::Put(_, put) => BatchReply::Put(put_outcome(put, applied)),
         BatchOp::Delete(..) => BatchReply::Deleted(delete_outcome(applied)),
         BatchOp::Take(_) => BatchReply::Taken(applied.entry),
-        BatchOp::Increment(..) => BatchReply::Incremented(increment_outcome(applied)),
-    }
+        BatchOp::Increment(..) => BatchReply::Incremented(increment_outcome(applied)?),
+    })
 }
 
 fn transact_op(op: &TransactOp) -> ValueOp {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use acteon_state_core::entry::{FencingToken, ceil_ms};
 use acteon_state_core::{
-    AtBound, Condition, Counter, Counting, DeleteOutcome, Entry, Error, ErrorKind, Get, Increment, IncrementOutcome,
-    Put, PutOutcome, Result, StateKey, Ttl, Version,
+    AtBound, Condition, Counter, Counting, DeleteOutcome, Effect, Entry, Error, ErrorKind, Get, Increment,
+    IncrementOutcome, Put, PutOutcome, Result, StateKey, Ttl, Version,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,6 +69,8 @@ pub(super) struct ValueOp {
 pub(super) struct Applied {
     pub(super) status: Status,
     pub(super) entry: Option<Entry>,
+    /// The number of a counter.
+    count: Option<i64>,
     ttl: Option<Duration>,
 }
 
@@ -129,7 +131,7 @@ impl Inner {
 
     pub(super) async fn increment(&self, key: &StateKey, increment: &Increment) -> Result<IncrementOutcome> {
         increment.check()?;
-        self.apply(key, Action::Increment(*increment)).await.map(increment_outcome)
+        self.apply(key, Action::Increment(*increment)).await.and_then(increment_outcome)
     }
 
     async fn apply(&self, key: &StateKey, action: Action) -> Result<Applied> {
@@ -179,15 +181,17 @@ pub(super) fn delete_outcome(applied: Applied) -> DeleteOutcome {
     }
 }
 
-pub(super) fn increment_outcome(applied: Applied) -> IncrementOutcome {
-    let text = applied.entry.as_ref().map_or(&b"0"[..], |entry| &entry.value);
-    // The text was made from a number.
-    let value = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let counter = Counter { value, resets_after: applied.ttl };
-    match applied.status {
-        Status::Clamped => IncrementOutcome::Clamped(counter),
-        Status::NotMet | Status::Absent => IncrementOutcome::Refused(counter),
-        Status::Done | Status::DoneBefore => IncrementOutcome::Applied(counter),
+pub(super) fn increment_outcome(applied: Applied) -> Result<IncrementOutcome> {
+    let counter = |value| Counter { value, resets_after: applied.ttl };
+    match (applied.status, applied.count) {
+        (Status::Clamped, Some(count)) => Ok(IncrementOutcome::Clamped(counter(count))),
+        (Status::Done | Status::DoneBefore, Some(count)) => Ok(IncrementOutcome::Applied(counter(count))),
+        // An absent counter stands at 0.
+        (Status::NotMet | Status::Absent, count) => Ok(IncrementOutcome::Refused(counter(count.unwrap_or(0)))),
+        (Status::Clamped | Status::Done | Status::DoneBefore, None) => {
+            let message = "the server counted, and did not say how far";
+            Err(Error::new(ErrorKind::Internal, message).with_effect(Effect::Unknown))
+        }
     }
 }
 
@@ -367,7 +371,8 @@ fn read_applied(key: &StateKey, row: &PgRow) -> Result<Applied> {
     let ttl = read_ttl(row, 5)?;
     let has_entry = has_entry(row, 1)?;
     let entry = if has_entry { Some(read_entry_columns(key, row, 1)?) } else { None };
-    Ok(Applied { status, entry, ttl })
+    let count = row.try_get(4).map_err(unexpected)?;
+    Ok(Applied { status, entry, count, ttl })
 }
 
 pub(super) fn read_status(key: &StateKey, status: i16) -> Result<Status> {
