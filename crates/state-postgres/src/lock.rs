@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use acteon_state_core::clock::BootInstant;
 use acteon_state_core::entry::duration_ms;
-use acteon_state_core::lock::line::{Place, Woken};
+use acteon_state_core::lock::line::{Attempt, Place, Woken};
 use acteon_state_core::lock::record::mode_fields;
 use acteon_state_core::{
     Effect, Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockHolder, LockMode, LockOutcome,
@@ -341,24 +341,6 @@ impl Inner {
     }
 }
 
-/// What came of asking once.
-enum Attempt {
-    Granted(LockGrant),
-    /// Others hold it; waiting helps.
-    Busy(LockBusy),
-    /// The owner has released it and cannot get it again; waiting does not help.
-    Refused(LockBusy),
-}
-
-impl Attempt {
-    fn outcome(self) -> LockOutcome {
-        match self {
-            Self::Granted(grant) => LockOutcome::Granted(grant),
-            Self::Busy(busy) | Self::Refused(busy) => LockOutcome::Busy(busy),
-        }
-    }
-}
-
 /// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted.
 struct UnderWay<'a> {
     inner: &'a Arc<Inner>,
@@ -570,19 +552,27 @@ fn read_state(key: StateKey, row: &PgRow) -> Result<LockState> {
     let expire_in_us: Vec<i64> = read_array(row, 6)?;
     let held_us: Vec<i64> = read_array(row, 7)?;
     let metas: Vec<String> = read_array(row, 8)?;
+    let lengths = [modes.len(), permits.len(), tokens.len(), expire_in_us.len(), held_us.len(), metas.len()];
+    if lengths.iter().any(|length| *length != owners.len()) {
+        return Err(corrupt(&key));
+    }
     let mut holders = Vec::with_capacity(owners.len());
     for (place, (owner, meta)) in owners.into_iter().zip(metas).enumerate() {
         holders.push(LockHolder {
             owner: OwnerId::from_u128(owner.as_u128()),
             mode: read_mode(modes[place], permits[place]).ok_or_else(|| corrupt(&key))?,
             token: read_token(tokens[place])?,
-            expires_in: Duration::from_micros(u64::try_from(expire_in_us[place]).unwrap_or(0)),
-            // The clock may have been set back.
-            held_for: Duration::from_micros(u64::try_from(held_us[place]).unwrap_or(0)),
+            expires_in: micros(expire_in_us[place]),
+            held_for: micros(held_us[place]),
             meta,
         });
     }
     Ok(LockState { key, last_token, holders })
+}
+
+/// A span that is below zero where the server's clock was set back meanwhile.
+fn micros(span_us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(span_us).unwrap_or(0))
 }
 
 /// An array of an aggregate; null when it is about nothing.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use acteon_state_core::clock::BootInstant;
 use acteon_state_core::entry::duration_ms;
 use acteon_state_core::key::Companion;
-use acteon_state_core::lock::line::{Place, Woken};
+use acteon_state_core::lock::line::{Attempt, Place, Woken};
 use acteon_state_core::lock::record::{LockRecord, mode_fields};
 use acteon_state_core::{
     Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, LockState,
@@ -201,24 +201,6 @@ impl Inner {
             }
             -3 => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
             status => Err(refused(&request.key, &Value::Int(status))),
-        }
-    }
-}
-
-/// What came of asking once.
-enum Attempt {
-    Granted(LockGrant),
-    /// Others hold it; waiting helps.
-    Busy(LockBusy),
-    /// The owner has released it and cannot get it again; waiting does not help.
-    Refused(LockBusy),
-}
-
-impl Attempt {
-    fn outcome(self) -> LockOutcome {
-        match self {
-            Self::Granted(grant) => LockOutcome::Granted(grant),
-            Self::Busy(busy) | Self::Refused(busy) => LockOutcome::Busy(busy),
         }
     }
 }

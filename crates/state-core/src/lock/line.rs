@@ -21,6 +21,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::lock::request::{LockBusy, LockGrant, LockOutcome};
+
 /// Who waits for which lock in this process.
 #[derive(Debug, Default)]
 pub struct Lines {
@@ -58,6 +60,28 @@ pub enum Woken {
     Ask,
     /// It is first now, behind a new holder with this lease.
     SteppedUp(Duration),
+}
+
+/// What came of asking the backend once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is ours.
+    Granted(LockGrant),
+    /// Others hold it; waiting helps.
+    Busy(LockBusy),
+    /// The owner has released it and cannot get it again; waiting does not help.
+    Refused(LockBusy),
+}
+
+impl Attempt {
+    /// What the caller is told when nobody waits any longer.
+    #[must_use]
+    pub const fn outcome(self) -> LockOutcome {
+        match self {
+            Self::Granted(grant) => LockOutcome::Granted(grant),
+            Self::Busy(busy) | Self::Refused(busy) => LockOutcome::Busy(busy),
+        }
+    }
 }
 
 impl Lines {

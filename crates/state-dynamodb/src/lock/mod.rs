@@ -38,7 +38,7 @@ use std::time::Duration;
 use acteon_state_core::clock::BootInstant;
 use acteon_state_core::entry::duration_ms;
 use acteon_state_core::key::Companion;
-use acteon_state_core::lock::line::Lines;
+use acteon_state_core::lock::line::{Attempt, Lines};
 use acteon_state_core::lock::record::{Grant, Holder};
 use acteon_state_core::{
     Error, ErrorKind, ExtendOutcome, FencingToken, LockGrant, LockRequest, LockState, Operation, OwnerId,
@@ -57,7 +57,7 @@ use crate::store::Inner;
 
 use observe::Observations;
 use record::{FREE, LATER, Moment, Stored, View, Writer, extension, ours, release};
-use wait::{Ask, Attempt, Turns, Wake};
+use wait::{Ask, Turns, Wake};
 
 /// How often a decision is made anew because others changed the lock meanwhile.
 const ROUNDS_MAX: u32 = 64;

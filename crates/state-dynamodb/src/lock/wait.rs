@@ -19,9 +19,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_state_core::lock::line::{Lines, Place, Woken};
+use acteon_state_core::lock::line::{Attempt, Lines, Place, Woken};
 use acteon_state_core::{
-    Effect, Error, ErrorKind, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, OwnerId, Result, StateKey,
+    Effect, Error, ErrorKind, LockBusy, LockMode, LockOutcome, LockRequest, OwnerId, Result, StateKey,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -48,25 +48,6 @@ pub(super) enum Ask {
     Write,
     /// It is probably not: a read, and a write if it is.
     Read,
-}
-
-/// What came of asking once.
-#[derive(Debug)]
-pub(super) enum Attempt {
-    Granted(LockGrant),
-    /// Others hold it; waiting helps.
-    Busy(LockBusy),
-    /// The owner has released it and cannot get it again; waiting does not help.
-    Refused(LockBusy),
-}
-
-impl Attempt {
-    fn outcome(self) -> LockOutcome {
-        match self {
-            Self::Granted(grant) => LockOutcome::Granted(grant),
-            Self::Busy(busy) | Self::Refused(busy) => LockOutcome::Busy(busy),
-        }
-    }
 }
 
 impl Inner {
