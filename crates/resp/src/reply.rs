@@ -1,0 +1,296 @@
+//! Writes replies, in the form that the client's protocol version has for them.
+//!
+//! # Guarantees
+//! A command writes each reply once, by its meaning: a map, a set, a missing value. RESP3 has a form for each; in RESP2 a map
+//! becomes a flat array, a double a bulk string, exactly as Redis 7.0 does it. A text that must stay on one line stays there
+//! whatever it holds, so that no argument echoed in an error can forge a second reply.
+//!
+//! # Failure
+//! None. The caller must write as many elements as a header promises; nothing here counts them.
+//!
+//! # How it works
+//! Everything is appended to one buffer. When the number of elements is known only at the end, the header is inserted
+//! before them then: elements move once, which costs less than counting them in advance.
+
+use crate::number::format_g17;
+
+/// The version of the protocol that a client has chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// What every client speaks until it sends `HELLO 3`.
+    #[default]
+    Resp2,
+    /// With types for maps, sets, doubles, booleans and pushed messages.
+    Resp3,
+}
+
+/// Appends replies to a buffer.
+///
+/// ```
+/// use acteon_resp::{Protocol, ReplyWriter};
+///
+/// let mut out = Vec::new();
+/// let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+/// reply.map(1);
+/// reply.bulk(b"role");
+/// reply.bulk(b"master");
+/// assert_eq!(out, b"*2\r\n$4\r\nrole\r\n$6\r\nmaster\r\n");
+/// ```
+#[derive(Debug)]
+pub struct ReplyWriter<'a> {
+    out: &'a mut Vec<u8>,
+    protocol: Protocol,
+}
+
+/// An array, map or set whose header is still missing: see [`ReplyWriter::array_deferred`].
+#[derive(Debug)]
+#[must_use = "the reply has no header until it is closed"]
+pub struct Deferred {
+    at: usize,
+    marker: u8,
+    items_per_element: usize,
+}
+
+impl<'a> ReplyWriter<'a> {
+    /// A writer that appends to `out`, which may hold earlier replies.
+    pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
+        Self { out, protocol }
+    }
+
+    /// The version of the protocol that replies are written in.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Writes what follows in another version: the answer to `HELLO` is in the version it asks for.
+    pub fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Bytes in the buffer, earlier replies included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether the buffer holds nothing, earlier replies included.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Takes back everything written since [`len`](Self::len) was `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+    }
+
+    /// A status such as `OK`. A line break in it becomes a space.
+    pub fn simple(&mut self, text: &str) {
+        self.simple_bytes(text.as_bytes());
+    }
+
+    /// A status that need not be text: scripts make them of any bytes.
+    pub fn simple_bytes(&mut self, text: &[u8]) {
+        self.line(b'+', text);
+    }
+
+    /// An error: the whole text, code included, as in `ERR syntax error`. A line break in it becomes a space, one at its end
+    /// is dropped.
+    pub fn error(&mut self, text: &str) {
+        self.error_bytes(text.as_bytes());
+    }
+
+    /// An error that need not be text: it may quote an argument.
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        let kept = text.iter().rposition(|byte| !is_line_break(*byte)).map_or(0, |last| last + 1);
+        self.line(b'-', &text[..kept]);
+    }
+
+    /// An integer.
+    pub fn integer(&mut self, value: i64) {
+        self.header(b':', value);
+    }
+
+    /// A string of any bytes.
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        // The header takes 23 bytes at most, the end 2.
+        self.out.reserve(bytes.len() + 25);
+        self.header(b'$', bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// The absence of a value.
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(self.by_protocol(b"$-1\r\n", b"_\r\n"));
+    }
+
+    /// The absence of an array: `BLPOP` after its timeout, an aborted `EXEC`.
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(self.by_protocol(b"*-1\r\n", b"_\r\n"));
+    }
+
+    /// The header of an array: `len` replies follow.
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len);
+    }
+
+    /// The header of a map: for each pair a key and a value follow. RESP2: an array of twice that length.
+    pub fn map(&mut self, pairs: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.header(b'*', pairs.saturating_mul(2)),
+            Protocol::Resp3 => self.header(b'%', pairs),
+        }
+    }
+
+    /// The header of a set: `len` replies follow. RESP2: an array.
+    pub fn set(&mut self, len: usize) {
+        self.header(*self.by_protocol(&b'*', &b'~'), len);
+    }
+
+    /// The header of a message that answers no request: `len` replies follow. RESP2: an array.
+    pub fn push(&mut self, len: usize) {
+        self.header(*self.by_protocol(&b'*', &b'>'), len);
+    }
+
+    /// The header of data about the reply that comes next: for each pair a key and a value follow.
+    ///
+    /// RESP2 has no form for these, and nothing is written; the caller leaves out the pairs as well.
+    pub fn attribute(&mut self, pairs: usize) {
+        if self.protocol == Protocol::Resp3 {
+            self.header(b'|', pairs);
+        }
+    }
+
+    /// A float with 17 digits. RESP2: a bulk string.
+    pub fn double(&mut self, value: f64) {
+        match self.protocol {
+            Protocol::Resp2 => self.double_as_bulk(value),
+            Protocol::Resp3 => {
+                self.out.push(b',');
+                format_g17(value, self.out);
+                self.out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// Yes or no. RESP2: 1 or 0.
+    pub fn boolean(&mut self, value: bool) {
+        let (resp2, resp3) = if value { (b":1\r\n", b"#t\r\n") } else { (b":0\r\n", b"#f\r\n") };
+        self.out.extend_from_slice(self.by_protocol(resp2, resp3));
+    }
+
+    /// A text for people. `format` has three letters: `txt` or `mkd`. RESP2: a bulk string.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        if self.protocol == Protocol::Resp2 {
+            return self.bulk(text);
+        }
+        debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three letters");
+        self.header(b'=', format.len() + 1 + text.len());
+        self.out.extend_from_slice(format.as_bytes());
+        self.out.push(b':');
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// An integer beyond 64 bits, in decimal digits. RESP2: a bulk string.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(digits.as_bytes()),
+            Protocol::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
+    /// Bytes that are encoded already, in the client's protocol.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Begins an array whose length is not known yet: write the elements, then [`close`](Self::close) it.
+    ///
+    /// Deferred replies may lie in each other; the inner one is closed first.
+    ///
+    /// ```
+    /// # use acteon_resp::{Protocol, ReplyWriter};
+    /// # let mut out = Vec::new();
+    /// # let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+    /// let found = reply.array_deferred();
+    /// reply.integer(7);
+    /// reply.close(found, 1);
+    /// assert_eq!(out, b"*1\r\n:7\r\n");
+    /// ```
+    pub fn array_deferred(&mut self) -> Deferred {
+        self.deferred(b'*', 1)
+    }
+
+    /// Begins a map whose number of pairs is not known yet.
+    pub fn map_deferred(&mut self) -> Deferred {
+        match self.protocol {
+            Protocol::Resp2 => self.deferred(b'*', 2),
+            Protocol::Resp3 => self.deferred(b'%', 1),
+        }
+    }
+
+    /// Begins a set whose length is not known yet.
+    pub fn set_deferred(&mut self) -> Deferred {
+        self.deferred(*self.by_protocol(&b'*', &b'~'), 1)
+    }
+
+    /// Puts the header before what was written since `deferred` began. `count` is in elements, for a map in pairs.
+    pub fn close(&mut self, deferred: Deferred, count: usize) {
+        let end = self.out.len();
+        debug_assert!(deferred.at <= end, "a deferred reply was truncated before it was closed");
+        self.header(deferred.marker, count.saturating_mul(deferred.items_per_element));
+        let header_len = self.out.len() - end;
+        if let Some(reply) = self.out.get_mut(deferred.at..) {
+            reply.rotate_right(header_len);
+        }
+    }
+
+    fn deferred(&self, marker: u8, items_per_element: usize) -> Deferred {
+        Deferred { at: self.out.len(), marker, items_per_element }
+    }
+
+    fn by_protocol<'b, T: ?Sized>(&self, resp2: &'b T, resp3: &'b T) -> &'b T {
+        match self.protocol {
+            Protocol::Resp2 => resp2,
+            Protocol::Resp3 => resp3,
+        }
+    }
+
+    fn header(&mut self, marker: u8, value: impl itoa::Integer) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(value).as_bytes();
+        self.out.reserve(digits.len() + 3);
+        self.out.push(marker);
+        self.out.extend_from_slice(digits);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn line(&mut self, marker: u8, text: &[u8]) {
+        self.out.reserve(text.len() + 3);
+        self.out.push(marker);
+        let start = self.out.len();
+        self.out.extend_from_slice(text);
+        if memchr::memchr2(b'\r', b'\n', text).is_some() {
+            self.out[start..].iter_mut().filter(|byte| is_line_break(**byte)).for_each(|byte| *byte = b' ');
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn double_as_bulk(&mut self, value: f64) {
+        let start = self.out.len();
+        format_g17(value, self.out);
+        let digits_len = self.out.len() - start;
+        // A header of one or two digits: `%.17g` writes 24 bytes at most.
+        self.header(b'$', digits_len);
+        let header_len = self.out.len() - start - digits_len;
+        self.out[start..].rotate_right(header_len);
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn is_line_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}

@@ -1,0 +1,484 @@
+//! Reads requests: arrays of bulk strings, and inline lines as a person types them.
+//!
+//! # Guarantees
+//! Any way of cutting a stream into pieces gives the same requests and the same error. Every byte is looked at once, however
+//! slowly a request arrives. Arguments are ranges of the input: an ordinary request allocates nothing once the [`Arguments`]
+//! have been used before. Memory for a request is reserved as its arguments arrive, never by what a header claims.
+//!
+//! # Failure
+//! Bytes that are no request give a [`RequestError`] with Redis's text. There is no way to find the next request after
+//! one: answer with [`RequestError::write_reply`] and close the connection.
+//!
+//! # How it works
+//! The decoder keeps how many arguments are missing and where the next one begins, counted from the first byte of the
+//! pending request. The caller keeps that request's bytes in place and appends to them until it is complete.
+//! Redis looks for `\r` and skips the byte behind it unseen, in headers and behind arguments; so does this.
+
+use std::fmt;
+
+use memchr::memchr;
+
+use crate::inline;
+use crate::number::parse_i64;
+use crate::reply::ReplyWriter;
+
+/// Arguments that a client may send before it has authenticated: enough for `HELLO 3 AUTH user password SETNAME name`.
+const UNAUTHENTICATED_ARGS_MAX: i64 = 10;
+
+/// Bytes of one argument before authentication.
+const UNAUTHENTICATED_BULK_BYTES_MAX: i64 = 16_384;
+
+/// Arguments for which room is kept from one request to the next, and reserved on the word of a header: 16 KiB of ranges.
+const ARGS_KEPT_MAX: usize = 1_024;
+
+/// Bytes of unquoted inline arguments for which room is kept.
+const UNQUOTED_KEPT_BYTES_MAX: usize = 4_096;
+
+/// Digits of a length that is read without further checks: no number of nine digits overflows.
+const PLAIN_DIGITS_MAX: usize = 9;
+
+/// What a request may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Arguments of one request, its name included.
+    pub args_max: usize,
+    /// Bytes of one argument.
+    pub bulk_bytes_max: usize,
+    /// Bytes of an inline line, and of a line that holds a length.
+    pub inline_bytes_max: usize,
+    /// Whether the client may use the limits above. Until it has given its password, ten arguments of 16 KiB must do.
+    pub is_authenticated: bool,
+}
+
+/// Reads one request after the other from a stream. See [`decode`](Self::decode).
+#[derive(Debug, Default)]
+pub struct RequestDecoder {
+    /// Where the next unread line or argument begins, from the start of the request.
+    at: usize,
+    /// Up to here the line that begins at `at` is known to have no end.
+    scanned: usize,
+    /// Arguments that are still to come. None: the request has not begun.
+    args_left: usize,
+    /// Bytes of the argument at `at`, once its header has been read.
+    bulk_bytes: Option<usize>,
+}
+
+/// The arguments of one request: ranges of the input, which every access names again.
+///
+/// Inline arguments in quotes have no range there, since their escapes are resolved: then all arguments of the request are
+/// kept here. Reuse one value for many requests, to reuse its memory.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    spans: Vec<Span>,
+    unquoted: Vec<u8>,
+    is_unquoted: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    len: usize,
+}
+
+/// Why bytes are no request. The text is what Redis answers, without the code `ERR` in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// The number of arguments is no number, or beyond the limit.
+    InvalidMultibulkLength,
+    /// More arguments than a client may send before it has authenticated.
+    UnauthenticatedMultibulkLength,
+    /// The line with the number of arguments does not end.
+    MultibulkLineTooBig,
+    /// An argument begins with this byte instead of `$`.
+    ExpectedDollar(u8),
+    /// The length of an argument is no number, negative, or beyond the limit.
+    InvalidBulkLength,
+    /// A longer argument than a client may send before it has authenticated.
+    UnauthenticatedBulkLength,
+    /// The line with the length of an argument does not end.
+    BulkLineTooBig,
+    /// An inline line does not end.
+    InlineTooBig,
+    /// A quote of an inline line is not closed, or something follows its end without a blank between.
+    UnbalancedQuotes,
+}
+
+impl RequestDecoder {
+    /// A decoder at the start of a request.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the request that begins with the first byte of `input`, and returns its length in bytes; `None` until all of it
+    /// is there.
+    ///
+    /// After `None`, call again with the same bytes and more behind them, and with the same `args`. After a length, drop
+    /// that many bytes (not before the arguments have been used) and go on with the next request. An empty line and an array
+    /// of no or a negative length are requests without arguments: skip them.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the bytes can no longer become a request.
+    ///
+    /// ```
+    /// use acteon_resp::{Arguments, RequestDecoder, RequestLimits};
+    ///
+    /// let input = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n";
+    /// let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
+    /// let read = decoder.decode(input, &RequestLimits::default(), &mut args);
+    /// assert_eq!(read, Ok(Some(20)));
+    /// assert_eq!((args.get(input, 0), args.get(input, 1)), (&b"GET"[..], &b"a"[..]));
+    /// ```
+    pub fn decode(
+        &mut self,
+        input: &[u8],
+        limits: &RequestLimits,
+        args: &mut Arguments,
+    ) -> Result<Option<usize>, RequestError> {
+        let read = self.advance(input, limits, args);
+        if !matches!(read, Ok(None)) {
+            self.reset();
+        }
+        read
+    }
+
+    /// Forgets a request that has begun: the next input starts with another one.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether part of a request has been read.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.args_left > 0 || self.scanned > 0
+    }
+
+    /// Length that the input needs before [`decode`](Self::decode) can get any further. For a large argument that is
+    /// its end as the client announced it, so that a buffer can grow once.
+    #[must_use]
+    pub fn input_bytes_wanted(&self) -> usize {
+        match self.bulk_bytes {
+            Some(bytes) => self.at.saturating_add(bytes).saturating_add(2),
+            None => self.at.max(self.scanned).saturating_add(1),
+        }
+    }
+
+    fn advance(
+        &mut self,
+        input: &[u8],
+        limits: &RequestLimits,
+        args: &mut Arguments,
+    ) -> Result<Option<usize>, RequestError> {
+        if self.args_left == 0 {
+            let Some(first) = input.first() else {
+                return Ok(None);
+            };
+            args.clear();
+            if *first != b'*' {
+                return self.inline(input, limits, args);
+            }
+            let Some(count) = self.multibulk_length(input, limits)? else {
+                return Ok(None);
+            };
+            self.args_left = count;
+            args.spans.reserve(count.min(ARGS_KEPT_MAX));
+        }
+        while self.args_left > 0 {
+            let Some(span) = self.argument(input, limits)? else {
+                return Ok(None);
+            };
+            args.spans.push(span);
+            self.args_left -= 1;
+        }
+        Ok(Some(self.at))
+    }
+
+    fn inline(
+        &mut self,
+        input: &[u8],
+        limits: &RequestLimits,
+        args: &mut Arguments,
+    ) -> Result<Option<usize>, RequestError> {
+        let Some(line) = self.line(input, b'\n', limits, RequestError::InlineTooBig)? else {
+            return Ok(None);
+        };
+        let read = line.len() + 1;
+        inline::split(line.strip_suffix(b"\r").unwrap_or(line), args)?;
+        Ok(Some(read))
+    }
+
+    fn multibulk_length(&mut self, input: &[u8], limits: &RequestLimits) -> Result<Option<usize>, RequestError> {
+        let length = match self.plain_length(input, b'*') {
+            Some(length) => length,
+            None => {
+                let Some(line) = self.header(input, limits, RequestError::MultibulkLineTooBig)? else {
+                    return Ok(None);
+                };
+                parse_i64(&line[1..]).ok_or(RequestError::InvalidMultibulkLength)?
+            }
+        };
+        // Below zero means none, as in a reply.
+        let count = usize::try_from(length.max(0)).map_err(|_| RequestError::InvalidMultibulkLength)?;
+        if count > limits.args_max {
+            return Err(RequestError::InvalidMultibulkLength);
+        }
+        if length > UNAUTHENTICATED_ARGS_MAX && !limits.is_authenticated {
+            return Err(RequestError::UnauthenticatedMultibulkLength);
+        }
+        Ok(Some(count))
+    }
+
+    fn argument(&mut self, input: &[u8], limits: &RequestLimits) -> Result<Option<Span>, RequestError> {
+        let len = match self.bulk_bytes {
+            Some(len) => len,
+            None => {
+                let Some(len) = self.bulk_length(input, limits)? else {
+                    return Ok(None);
+                };
+                self.bulk_bytes = Some(len);
+                len
+            }
+        };
+        let start = self.at;
+        if input.len().saturating_sub(start) < len.saturating_add(2) {
+            return Ok(None);
+        }
+        self.bulk_bytes = None;
+        self.at = start + len + 2;
+        Ok(Some(Span { start, len }))
+    }
+
+    fn bulk_length(&mut self, input: &[u8], limits: &RequestLimits) -> Result<Option<usize>, RequestError> {
+        let length = match self.plain_length(input, b'$') {
+            Some(length) => length,
+            None => {
+                let Some(line) = self.header(input, limits, RequestError::BulkLineTooBig)? else {
+                    return Ok(None);
+                };
+                match line {
+                    [b'$', digits @ ..] => parse_i64(digits).ok_or(RequestError::InvalidBulkLength)?,
+                    // The line may be empty: then its end stands where the `$` should.
+                    [] => return Err(RequestError::ExpectedDollar(b'\r')),
+                    [other, ..] => return Err(RequestError::ExpectedDollar(*other)),
+                }
+            }
+        };
+        let len = usize::try_from(length).map_err(|_| RequestError::InvalidBulkLength)?;
+        if len > limits.bulk_bytes_max {
+            return Err(RequestError::InvalidBulkLength);
+        }
+        if length > UNAUTHENTICATED_BULK_BYTES_MAX && !limits.is_authenticated {
+            return Err(RequestError::UnauthenticatedBulkLength);
+        }
+        Ok(Some(len))
+    }
+
+    /// The number in a header such as `$12`, which nearly every header is. `None` says nothing: read it with care.
+    fn plain_length(&mut self, input: &[u8], marker: u8) -> Option<i64> {
+        let (first, digits) = input.get(self.at..)?.split_first()?;
+        if *first != marker {
+            return None;
+        }
+        let mut value = 0i64;
+        for (index, byte) in digits.iter().take(PLAIN_DIGITS_MAX + 1).enumerate() {
+            match byte {
+                b'0'..=b'9' if index < PLAIN_DIGITS_MAX => value = value * 10 + i64::from(byte - b'0'),
+                b'\r' if is_number(&digits[..index]) && digits.len() > index + 1 => {
+                    self.at += index + 3;
+                    self.scanned = 0;
+                    return Some(value);
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The line at `at` without its end, `\r` and one byte, and `at` set behind that.
+    fn header<'i>(
+        &mut self,
+        input: &'i [u8],
+        limits: &RequestLimits,
+        too_big: RequestError,
+    ) -> Result<Option<&'i [u8]>, RequestError> {
+        let Some(line) = self.line(input, b'\r', limits, too_big)? else {
+            return Ok(None);
+        };
+        let next = self.at + line.len() + 2;
+        if next > input.len() {
+            self.scanned = next - 2;
+            return Ok(None);
+        }
+        self.at = next;
+        self.scanned = 0;
+        Ok(Some(line))
+    }
+
+    /// The bytes from `at` to `end`, without it.
+    fn line<'i>(
+        &mut self,
+        input: &'i [u8],
+        end: u8,
+        limits: &RequestLimits,
+        too_big: RequestError,
+    ) -> Result<Option<&'i [u8]>, RequestError> {
+        let from = self.at.max(self.scanned);
+        let Some(unseen) = input.get(from..) else {
+            return Ok(None);
+        };
+        let found = memchr(end, unseen).map(|index| from + index);
+        // The same bound with and without an end, so that it does not matter how the bytes were cut.
+        let line = &input[self.at..found.unwrap_or(input.len())];
+        if line.len() > limits.inline_bytes_max {
+            return Err(too_big);
+        }
+        if found.is_none() {
+            self.scanned = input.len();
+        }
+        Ok(found.map(|_| line))
+    }
+}
+
+impl RequestLimits {
+    /// The default limits, for a client that has not authenticated yet.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self { is_authenticated: false, ..Self::default() }
+    }
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            args_max: 1_048_576,
+            bulk_bytes_max: 512 * 1_024 * 1_024,
+            inline_bytes_max: 64 * 1_024,
+            is_authenticated: true,
+        }
+    }
+}
+
+impl Arguments {
+    /// Number of arguments, the command's name included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is none: an empty line.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The argument at `index`, where 0 is the command's name. `input` is the one of the call that read the request.
+    ///
+    /// # Panics
+    /// As a slice does, when there is no such argument or `input` is shorter than the request.
+    #[must_use]
+    pub fn get<'a>(&'a self, input: &'a [u8], index: usize) -> &'a [u8] {
+        self.spans[index].of(self.source(input))
+    }
+
+    /// All arguments in order. `input` is the one of the call that read the request.
+    ///
+    /// # Panics
+    /// The iterator does, when `input` is shorter than the request.
+    pub fn iter<'a>(
+        &'a self,
+        input: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + Clone {
+        let source = self.source(input);
+        self.spans.iter().map(move |span| span.of(source))
+    }
+
+    /// Forgets the arguments, and memory beyond what ordinary requests need.
+    pub fn clear(&mut self) {
+        self.spans.clear();
+        self.spans.shrink_to(ARGS_KEPT_MAX);
+        self.unquoted.clear();
+        self.unquoted.shrink_to(UNQUOTED_KEPT_BYTES_MAX);
+        self.is_unquoted = false;
+    }
+
+    /// Adds a range of the input.
+    pub(crate) fn push_range(&mut self, start: usize, len: usize) {
+        self.spans.push(Span { start, len });
+    }
+
+    /// Adds what `write` appends. All arguments of a request are added this way or none.
+    pub(crate) fn push_unquoted<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        self.is_unquoted = true;
+        let start = self.unquoted.len();
+        write(&mut self.unquoted)?;
+        self.spans.push(Span { start, len: self.unquoted.len() - start });
+        Ok(())
+    }
+
+    fn source<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        if self.is_unquoted { &self.unquoted } else { input }
+    }
+}
+
+impl Span {
+    fn of(self, source: &[u8]) -> &[u8] {
+        &source[self.start..self.start + self.len]
+    }
+}
+
+impl RequestError {
+    /// Writes the error reply that Redis sends before it closes the connection.
+    pub fn write_reply(&self, reply: &mut ReplyWriter<'_>) {
+        match self {
+            // The byte as it came, which need not be text.
+            Self::ExpectedDollar(got) => {
+                reply.error_bytes(&[b"ERR Protocol error: expected '$', got '", &[*got][..], b"'"].concat());
+            }
+            other => reply.error(&format!("ERR {other}")),
+        }
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protocol error: ")?;
+        f.write_str(match self {
+            Self::InvalidMultibulkLength => "invalid multibulk length",
+            Self::UnauthenticatedMultibulkLength => "unauthenticated multibulk length",
+            Self::MultibulkLineTooBig => "too big mbulk count string",
+            Self::ExpectedDollar(got) => return write!(f, "expected '$', got '{}'", char::from(*got)),
+            Self::InvalidBulkLength => "invalid bulk length",
+            Self::UnauthenticatedBulkLength => "unauthenticated bulk length",
+            Self::BulkLineTooBig => "too big bulk count string",
+            Self::InlineTooBig => "too big inline request",
+            Self::UnbalancedQuotes => "unbalanced quotes in request",
+        })
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// Writes a request as clients send it: an array of bulk strings.
+///
+/// ```
+/// # use acteon_resp::write_request;
+/// let mut out = Vec::new();
+/// write_request(&mut out, &["GET", "a"]);
+/// assert_eq!(out, b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+/// ```
+pub fn write_request(out: &mut Vec<u8>, args: &[impl AsRef<[u8]>]) {
+    let mut writer = ReplyWriter::new(out, crate::Protocol::Resp2);
+    writer.array(args.len());
+    for arg in args {
+        writer.bulk(arg.as_ref());
+    }
+}
+
+/// Whether digits are the one spelling of a number: there are some, and no zero leads.
+fn is_number(digits: &[u8]) -> bool {
+    match digits {
+        [] => false,
+        [b'0', _, ..] => false,
+        [..] => true,
+    }
+}
