@@ -1,9 +1,21 @@
 //! The collections that a key can hold.
 
 mod hash;
+mod intset;
+mod limits;
+mod list;
+mod map;
+mod packed;
+mod sample;
+mod set;
 mod sorted_set;
+mod table;
 
 pub use hash::{Hash, HashMut};
+pub use limits::Limits;
+pub use list::{Items, List, Place, index_range};
+pub use map::{Fields, Pairs};
+pub use set::{Member, Members, Set};
 pub use sorted_set::{SortedSet, SortedSetMut};
 
 /// What a boxed collection is.
