@@ -1,8 +1,8 @@
 //! Byte strings one after another in one buffer, readable from both ends.
 //!
 //! # Guarantees
-//! Pushing and removing at either end is amortized constant time; everything else is linear in the bytes held, so the owner bounds them.
-//! At most a quarter of the buffer is spare after growing, and it shrinks when three quarters are.
+//! Pushing and removing at either end take constant time on average; everything else is linear in the bytes held, so the owner
+//! bounds them. A buffer that grows gets a quarter to spare, and it shrinks when three quarters are unused.
 //!
 //! # How it works
 //! ```text
@@ -26,6 +26,9 @@ const GROWTH_STEP_BYTES: usize = 16;
 
 /// A growing buffer gets one in so many bytes to spare: less than doubling would, as most small values stop growing soon.
 const GROWTH_SPARE_DIVISOR: usize = 4;
+
+/// More than that is never spare: beyond the largest chunk of a list, a buffer is one huge element rather than one that grows.
+const GROWTH_SPARE_BYTES_MAX: usize = 16 << 10;
 
 /// Buffers smaller than this are not worth shrinking.
 const SHRINK_BYTES_MIN: usize = 64;
@@ -371,7 +374,8 @@ fn write_element(region: &mut [u8], element: &[u8]) {
 }
 
 fn grown_capacity(needed: usize) -> usize {
-    (needed + needed / GROWTH_SPARE_DIVISOR).next_multiple_of(GROWTH_STEP_BYTES)
+    let spare = (needed / GROWTH_SPARE_DIVISOR).min(GROWTH_SPARE_BYTES_MAX);
+    (needed + spare).next_multiple_of(GROWTH_STEP_BYTES)
 }
 
 #[cfg(test)]

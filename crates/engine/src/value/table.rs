@@ -17,8 +17,14 @@ use indexmap::IndexSet;
 use crate::entry::allocation_cost_bytes;
 use crate::segment::capacity_if_sparse;
 
-/// What a place costs beyond the row in it: its hash, and 9 bytes in an index of which seven places in eight may be used.
-const PLACE_COST_BYTES: usize = 19;
+/// A full array grows by one place in so many. Doubling, as it would by itself, leaves nearly a third of it unused on average.
+const GROWTH_DIVISOR: usize = 4;
+
+/// What a row costs in the array besides itself: its hash.
+const HASH_BYTES: usize = 8;
+
+/// A place in the index: the number of a row, and a tag.
+const INDEX_PLACE_BYTES: usize = 9;
 
 /// What a table holds; it hashes and compares as the key that it lends.
 pub(crate) trait Row: Borrow<[u8]> + Hash + Eq + Clone {
@@ -66,6 +72,9 @@ impl<T: Row> Table<T> {
 
     /// Puts the row in the place of the one with the same key, or at the end. Returns whether the key is new.
     pub(crate) fn insert(&mut self, row: T) -> bool {
+        if self.rows.len() == self.rows.capacity() {
+            self.rows.reserve_exact(1 + self.rows.len() / GROWTH_DIVISOR);
+        }
         self.heap_bytes += heap_cost_bytes(&row);
         let (_, old) = self.rows.replace_full(row);
         self.heap_bytes -= old.as_ref().map_or(0, heap_cost_bytes);
@@ -94,8 +103,10 @@ impl<T: Row> Table<T> {
     }
 
     pub(crate) fn cost_bytes(&self) -> u64 {
-        let place_bytes = size_of::<T>() + PLACE_COST_BYTES;
-        (self.rows.capacity() * place_bytes) as u64 + self.heap_bytes
+        let capacity = self.rows.capacity();
+        // The index is a power of two, of which seven places in eight may be used.
+        let index_places = if capacity == 0 { 0 } else { (capacity * 8).div_ceil(7).next_power_of_two() };
+        (capacity * (size_of::<T>() + HASH_BYTES) + index_places * INDEX_PLACE_BYTES) as u64 + self.heap_bytes
     }
 
     fn removed(&mut self, row: Option<T>) -> Option<T> {
