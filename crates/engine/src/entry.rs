@@ -4,18 +4,21 @@
 //! A table slot is 16 bytes: a pointer with a length, or a pointer to a collection (told apart by the null that a
 //! pointer cannot be, so the tag costs nothing). A string is one allocation that also holds its key:
 //! ```text
-//! without a deadline               with a deadline
-//! ┌─────────┬─────┬───────┐        ┌────────────────┬───────────────┬─────┬───────┐
-//! │ key len │ key │ value │        │ key len | flag │ expires_at_ms │ key │ value │
-//! └─────────┴─────┴───────┘        └────────────────┴───────────────┴─────┴───────┘
-//!   4 bytes                          4 bytes          8 bytes          little endian
+//! without a deadline                       with a deadline
+//! ┌─────────┬───────┬─────┬───────┐        ┌────────────────┬───────┬───────────────┬─────┬───────┐
+//! │ key len │ usage │ key │ value │        │ key len | flag │ usage │ expires_at_ms │ key │ value │
+//! └─────────┴───────┴─────┴───────┘        └────────────────┴───────┴───────────────┴─────┴───────┘
+//!   4 bytes   4 bytes                        4 bytes          4 bytes 8 bytes          little endian
 //! ```
+//! Usage is when the key was last used, in three bytes, and in the fourth how Redis would encode the string: both are for
+//! clients that ask (`OBJECT IDLETIME`, `OBJECT ENCODING`).
+//!
 //! The deadline is part of the header only where there is one, so keys without a ttl do not pay for it, and there is no second
 //! table of deadlines. One cache miss beyond the slot reads key, deadline and value together.
 //!
 //! Hashes and sorted sets are boxed: they are larger, and their own tables dwarf the pointer.
 
-use crate::value::{CollectionValue, Hash, SortedSet};
+use crate::value::{CollectionValue, Fields, Zset};
 
 /// Longest key. Redis has the same limit, and the header keeps its highest bit for a flag.
 pub(crate) const KEY_BYTES_MAX: usize = 512 << 20;
@@ -27,6 +30,8 @@ const SLOT_COST_BYTES: u64 = 26;
 const ALLOCATION_STEP_BYTES: u64 = 8;
 
 const KEY_LEN_BYTES: usize = 4;
+/// The key's length and its usage.
+const HEADER_BYTES: usize = 8;
 const DEADLINE_BYTES: usize = 8;
 const DEADLINE_FLAG: u32 = 1 << 31;
 
@@ -69,6 +74,20 @@ impl Entry {
         }
     }
 
+    pub(crate) fn usage(&self) -> Usage {
+        match self {
+            Self::Str(string) => string.usage(),
+            Self::Collection(collection) => collection.usage,
+        }
+    }
+
+    pub(crate) fn set_usage(&mut self, usage: Usage) {
+        match self {
+            Self::Str(string) => string.set_usage(usage),
+            Self::Collection(collection) => collection.usage = usage,
+        }
+    }
+
     /// An empty collection is as good as an absent key; an empty string is a value.
     pub(crate) fn is_empty_collection(&self) -> bool {
         match self {
@@ -91,9 +110,55 @@ impl Entry {
     }
 }
 
-/// A hash or a sorted set with its key and deadline.
+/// When a key was last used, in three bytes, and how Redis would encode it, if it is a string.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage(u32);
+
+/// How Redis would encode a string; it changes what `OBJECT ENCODING` says and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StrEncoding {
+    /// An integer where the bytes are one; otherwise by length.
+    Auto,
+    /// By length, even where the bytes are an integer.
+    Bytes,
+    /// Always `raw`, as after a change in place.
+    Raw,
+}
+
+impl Usage {
+    pub(crate) const CLOCK_MASK: u32 = (1 << 24) - 1;
+
+    /// Seconds, modulo 2^24 (194 days).
+    pub(crate) fn clock_s(self) -> u32 {
+        self.0 & Self::CLOCK_MASK
+    }
+
+    pub(crate) fn at(self, now_ms: u64) -> Self {
+        Self((self.0 & !Self::CLOCK_MASK) | Self::clock(now_ms))
+    }
+
+    pub(crate) fn clock(now_ms: u64) -> u32 {
+        // Truncated on purpose: only differences count.
+        (now_ms / 1_000) as u32 & Self::CLOCK_MASK
+    }
+
+    pub(crate) fn encoding(self) -> StrEncoding {
+        match self.0 >> 24 {
+            1 => StrEncoding::Bytes,
+            2 => StrEncoding::Raw,
+            _ => StrEncoding::Auto,
+        }
+    }
+
+    pub(crate) fn encoded(self, encoding: StrEncoding) -> Self {
+        Self((self.0 & Self::CLOCK_MASK) | (encoding as u32) << 24)
+    }
+}
+
+/// A collection with its key and deadline.
 pub(crate) struct Collection {
     pub(crate) key: Box<[u8]>,
+    pub(crate) usage: Usage,
     pub(crate) expires_at_ms: Option<u64>,
     pub(crate) value: CollectionValue,
 }
@@ -107,6 +172,7 @@ impl StrEntry {
         let len = encoded_len(key, parts, expires_at_ms);
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&key_len_field(key, expires_at_ms).to_le_bytes());
+        bytes.extend_from_slice(&Usage::default().0.to_le_bytes());
         if let Some(at_ms) = expires_at_ms {
             bytes.extend_from_slice(&at_ms.to_le_bytes());
         }
@@ -128,7 +194,7 @@ impl StrEntry {
             return false;
         }
         if let Some(at_ms) = expires_at_ms {
-            self.0[KEY_LEN_BYTES..key_start].copy_from_slice(&at_ms.to_le_bytes());
+            self.0[HEADER_BYTES..key_start].copy_from_slice(&at_ms.to_le_bytes());
         }
         let mut rest = self.value_mut();
         for part in parts {
@@ -155,9 +221,9 @@ impl StrEntry {
         debug_assert_eq!(self.key().len(), key_len, "the entry was found by its key");
         // Two cases and not one sum: a branch is predicted, a sum would wait for the flag.
         if self.key_len_field() & DEADLINE_FLAG == 0 {
-            &self.0[KEY_LEN_BYTES + key_len..]
+            &self.0[HEADER_BYTES + key_len..]
         } else {
-            &self.0[KEY_LEN_BYTES + DEADLINE_BYTES + key_len..]
+            &self.0[HEADER_BYTES + DEADLINE_BYTES + key_len..]
         }
     }
 
@@ -170,7 +236,7 @@ impl StrEntry {
         if self.key_len_field() & DEADLINE_FLAG == 0 {
             return None;
         }
-        let (_, rest) = self.0.split_first_chunk::<KEY_LEN_BYTES>().expect("a string entry starts with its header");
+        let (_, rest) = self.0.split_first_chunk::<HEADER_BYTES>().expect("a string entry starts with its header");
         let deadline = rest.first_chunk::<DEADLINE_BYTES>().expect("a flagged header holds a deadline");
         Some(u64::from_le_bytes(*deadline))
     }
@@ -179,14 +245,27 @@ impl StrEntry {
         match (self.expires_at_ms(), expires_at_ms) {
             (None, None) => {}
             (Some(_), Some(at_ms)) => {
-                self.0[KEY_LEN_BYTES..KEY_LEN_BYTES + DEADLINE_BYTES].copy_from_slice(&at_ms.to_le_bytes());
+                self.0[HEADER_BYTES..HEADER_BYTES + DEADLINE_BYTES].copy_from_slice(&at_ms.to_le_bytes());
             }
-            _ => *self = Self::new(self.key(), &[self.value()], expires_at_ms),
+            _ => {
+                let usage = self.usage();
+                *self = Self::new(self.key(), &[self.value()], expires_at_ms);
+                self.set_usage(usage);
+            }
         }
     }
 
     fn key_len_field(&self) -> u32 {
         u32::from_le_bytes(*self.0.first_chunk().expect("a string entry starts with its header"))
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let usage = self.0.get(KEY_LEN_BYTES..HEADER_BYTES).and_then(<[u8]>::first_chunk);
+        Usage(u32::from_le_bytes(*usage.expect("a string entry starts with its header")))
+    }
+
+    fn set_usage(&mut self, usage: Usage) {
+        self.0[KEY_LEN_BYTES..HEADER_BYTES].copy_from_slice(&usage.0.to_le_bytes());
     }
 
     fn key_start(&self) -> usize {
@@ -199,7 +278,7 @@ impl StrEntry {
 }
 
 fn key_start(has_deadline: bool) -> usize {
-    if has_deadline { KEY_LEN_BYTES + DEADLINE_BYTES } else { KEY_LEN_BYTES }
+    if has_deadline { HEADER_BYTES + DEADLINE_BYTES } else { HEADER_BYTES }
 }
 
 fn key_len_field(key: &[u8], expires_at_ms: Option<u64>) -> u32 {
@@ -227,6 +306,10 @@ pub enum Kind {
     Hash,
     /// Members ordered by score.
     SortedSet,
+    /// Elements in the order of their pushes.
+    List,
+    /// Members in no order.
+    Set,
 }
 
 /// A view of a live value, valid while its segment is locked.
@@ -251,6 +334,8 @@ impl<'a> Ref<'a> {
             Entry::Collection(collection) => match collection.value {
                 CollectionValue::Hash(_) => Kind::Hash,
                 CollectionValue::SortedSet(_) => Kind::SortedSet,
+                CollectionValue::List(_) => Kind::List,
+                CollectionValue::Set(_) => Kind::Set,
             },
         }
     }
@@ -266,11 +351,11 @@ impl<'a> Ref<'a> {
 
     /// The hash; `None` for another kind.
     #[must_use]
-    pub fn hash(&self) -> Option<&'a Hash> {
+    pub fn hash(&self) -> Option<&'a Fields> {
         match self.entry {
             Entry::Collection(collection) => match &collection.value {
                 CollectionValue::Hash(hash) => Some(hash),
-                CollectionValue::SortedSet(_) => None,
+                _ => None,
             },
             Entry::Str(_) => None,
         }
@@ -278,11 +363,11 @@ impl<'a> Ref<'a> {
 
     /// The sorted set; `None` for another kind.
     #[must_use]
-    pub fn sorted_set(&self) -> Option<&'a SortedSet> {
+    pub fn sorted_set(&self) -> Option<&'a Zset> {
         match self.entry {
             Entry::Collection(collection) => match &collection.value {
                 CollectionValue::SortedSet(sorted_set) => Some(sorted_set),
-                CollectionValue::Hash(_) => None,
+                _ => None,
             },
             Entry::Str(_) => None,
         }

@@ -68,6 +68,13 @@ impl OrderedIndex {
         }
     }
 
+    /// Exchanges all keys with another index of as many shards; the caller holds the locks of all segments of both.
+    pub(crate) fn exchange(&self, other: &Self) {
+        for (shard, other_shard) in self.shards.iter().zip(&other.shards) {
+            std::mem::swap(&mut *shard.lock(), &mut *other_shard.lock());
+        }
+    }
+
     /// All keys that start with `prefix` and are greater than `after`, in order. `keys_expected` sizes the batches.
     pub(crate) fn merge<'a>(&'a self, prefix: &'a [u8], after: Option<&[u8]>, keys_expected: usize) -> Merge<'a> {
         // Keys spread evenly over the shards, so this many from each make a page; two more against unevenness.

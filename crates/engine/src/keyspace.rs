@@ -22,6 +22,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -40,14 +41,17 @@ const SEGMENT_SHIFT: u32 = 32;
 /// Most entries that a cycle visits before it lets others at the segment: some tens of microseconds.
 const STEP_VISITS_MAX: u32 = 256;
 
+/// How long one segment is waited for before looking whether others should come first.
+const RELOOK: Duration = Duration::from_millis(1);
+
 /// An in-memory database. Cloning gives another handle to the same data.
 #[derive(Clone)]
 pub struct Engine(Arc<Keyspace>);
 
-struct Keyspace {
-    segments: Box<[Padded]>,
+pub(crate) struct Keyspace {
+    pub(crate) segments: Box<[Padded]>,
     segment_mask: u64,
-    context: Context,
+    pub(crate) context: Context,
     /// All segments are indexed. Set once, after the last of them.
     is_indexed: AtomicBool,
     /// Lets one thread build the index.
@@ -58,22 +62,25 @@ struct Keyspace {
 
 /// Two lines of 64 bytes: processors fetch lines in pairs.
 #[repr(align(128))]
-struct Padded(Mutex<Segment>);
+pub(crate) struct Padded(pub(crate) Mutex<Segment>);
 
 impl Engine {
     /// An empty engine.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let count = config.segment_count();
-        let index = OrderedIndex::new(count);
-        Self(Arc::new(Keyspace {
-            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number)))).collect(),
-            segment_mask: count as u64 - 1,
-            context: Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), index),
-            is_indexed: AtomicBool::new(false),
-            index_build: Mutex::new(()),
-            expire_cursor: Mutex::new(0),
-        }))
+        let context = Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), OrderedIndex::new(count));
+        Self(Arc::new(Keyspace::new(count, context)))
+    }
+
+    /// An empty database of the same engine: the same segments, hash and account.
+    pub(crate) fn sibling(&self, database: usize) -> Self {
+        let count = self.0.segments.len();
+        Self(Arc::new(Keyspace::new(count, self.0.context.sibling(database, OrderedIndex::new(count)))))
+    }
+
+    pub(crate) fn keyspace(&self) -> &Keyspace {
+        &self.0
     }
 
     /// Runs `read` with the value of `key`, or `None` if it is absent at `now_ms`. Others cannot change it meanwhile.
@@ -119,7 +126,10 @@ impl Engine {
         let keyspace = &*self.0;
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
-        update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms))
+        let result = update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms));
+        drop(segment);
+        keyspace.context.signals.announce_ready();
+        result
     }
 
     /// Runs `update` as one atomic step on all of `keys`: nobody sees some of its writes without the others.
@@ -130,8 +140,10 @@ impl Engine {
         let mut numbers: Vec<usize> = hashes.iter().map(|hash| keyspace.segment_of(*hash)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let guards = numbers.iter().map(|number| keyspace.lock(*number)).collect();
-        update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms })
+        let guards = keyspace.lock_all(&numbers);
+        let result = update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms });
+        keyspace.context.signals.announce_ready();
+        result
     }
 
     /// Visits keys in byte order: those that start with `prefix` and are greater than `after`, at most `limit` of them.
@@ -247,7 +259,8 @@ impl Engine {
     /// Removes all keys in one atomic step; their memory is freed after the locks are released.
     pub fn clear(&self) {
         let keyspace = &*self.0;
-        let mut guards: Vec<_> = (0..keyspace.segments.len()).map(|number| keyspace.lock(number)).collect();
+        let numbers: Vec<_> = (0..keyspace.segments.len()).collect();
+        let mut guards = keyspace.lock_all(&numbers);
         let tables: Vec<_> = guards.iter_mut().map(|segment| segment.take_all(&keyspace.context)).collect();
         keyspace.context.index.clear();
         drop(guards);
@@ -288,14 +301,55 @@ impl Slots<'_> {
 }
 
 impl Keyspace {
+    fn new(count: usize, context: Context) -> Self {
+        Self {
+            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number)))).collect(),
+            segment_mask: count as u64 - 1,
+            context,
+            is_indexed: AtomicBool::new(false),
+            index_build: Mutex::new(()),
+            expire_cursor: Mutex::new(0),
+        }
+    }
+
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.is_indexed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_indexed(&self) {
+        self.is_indexed.store(true, Ordering::Release);
+    }
+
     #[inline]
-    fn segment_of(&self, hash: u64) -> usize {
+    pub(crate) fn segment_of(&self, hash: u64) -> usize {
         ((hash >> SEGMENT_SHIFT) & self.segment_mask) as usize
     }
 
     #[inline]
-    fn lock(&self, number: usize) -> MutexGuard<'_, Segment> {
+    pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Segment> {
         self.segments[number].0.lock()
+    }
+
+    /// Takes segments in ascending order. Gives them back while a script waits for one of them, see `lock.rs`.
+    fn lock_all(&self, numbers: &[usize]) -> Vec<MutexGuard<'_, Segment>> {
+        let mut guards = Vec::with_capacity(numbers.len());
+        while let Some(number) = numbers.get(guards.len()) {
+            let guard = match self.segments[*number].0.try_lock() {
+                Some(guard) => guard,
+                None if !guards.is_empty() && self.context.signals.escalations.load(Ordering::SeqCst) > 0 => {
+                    guards.clear();
+                    std::thread::yield_now();
+                    continue;
+                }
+                // Short, to look again whether a script waits.
+                None => match self.segments[*number].0.try_lock_for(RELOOK) {
+                    Some(guard) => guard,
+                    None => continue,
+                },
+            };
+            guards.push(guard);
+        }
+        guards
     }
 
     /// Orders all keys, unless that was done before.

@@ -38,23 +38,38 @@
 //! # Ok::<(), acteon_engine::EngineError>(())
 //! ```
 
+#[cfg(feature = "commands")]
+mod algorithm;
+#[cfg(feature = "commands")]
+mod command;
 mod config;
 mod entry;
 mod error;
 mod expire;
 mod index;
+#[cfg(feature = "commands")]
+mod instance;
 mod keyspace;
+#[cfg(feature = "commands")]
+mod lock;
 mod memory;
+mod observe;
 mod segment;
 mod slot;
 mod stats;
+#[cfg(feature = "commands")]
+mod typed;
 mod value;
 
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;
 pub use expire::ExpireReport;
+#[cfg(feature = "commands")]
+pub use instance::{Client, ClientOptions, Flow, Instance, InstanceConfig, Waker};
 pub use keyspace::{Engine, Slots};
 pub use slot::{Expiry, Slot};
 pub use stats::Stats;
-pub use value::{Hash, HashMut, SortedSet, SortedSetMut};
+pub use value::{
+    Fields, HashMut, Inserted, LexBound, LexRange, Limits, Pairs, RankedMembers, ScoreRange, SortedSetMut, Zset,
+};

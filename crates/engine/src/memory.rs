@@ -59,6 +59,20 @@ impl Account<'_> {
         *self.segment_bytes += bytes;
     }
 
+    /// Whether growth can be refused.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.memory.bytes_max.is_some()
+    }
+
+    /// Moves from a size to another one, also above the bound.
+    pub(crate) fn settle(&mut self, before: u64, after: u64) {
+        if after > before {
+            self.grow_always(after - before);
+        } else if after < before {
+            self.shrink(before - after);
+        }
+    }
+
     /// Gives `bytes` back.
     pub(crate) fn shrink(&mut self, bytes: u64) {
         if self.memory.bytes_max.is_some() {

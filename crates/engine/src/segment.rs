@@ -10,6 +10,7 @@
 //! insertion so that the insertion itself never does it, and `shrink_if_sparse`.
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
@@ -20,6 +21,7 @@ use crate::error::EngineError;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
 use crate::memory::{Account, Memory};
+use crate::observe::{EventClass, Notices, Signals};
 
 /// Tables smaller than this are not worth shrinking.
 const SHRINK_CAPACITY_MIN: usize = 64;
@@ -28,11 +30,14 @@ const SHRINK_CAPACITY_MIN: usize = 64;
 /// a segment never alternates between them.
 const SHRINK_SPARSENESS: usize = 8;
 
-/// What all segments of an engine share.
+/// What all segments of a database share.
 pub(crate) struct Context {
     pub(crate) hasher: SeedableRandomState,
-    pub(crate) memory: Memory,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) index: OrderedIndex,
+    pub(crate) signals: Arc<Signals>,
+    /// The number of the database.
+    pub(crate) database: usize,
 }
 
 impl Context {
@@ -42,7 +47,13 @@ impl Context {
             Some(seed) => SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             None => SeedableRandomState::random(),
         };
-        Self { hasher, memory, index }
+        Self { hasher, memory: Arc::new(memory), index, signals: Arc::default(), database: 0 }
+    }
+
+    /// The context of another database of the same engine.
+    pub(crate) fn sibling(&self, database: usize, index: OrderedIndex) -> Self {
+        let (memory, signals) = (self.memory.clone(), self.signals.clone());
+        Self { hasher: self.hasher.clone(), memory, index, signals, database }
     }
 
     #[inline]
@@ -66,6 +77,7 @@ pub(crate) struct Segment {
     number: usize,
     /// All keys are in the ordered index, and have to be kept there.
     is_indexed: bool,
+    pub(crate) notices: Notices,
 }
 
 impl Segment {
@@ -78,6 +90,7 @@ impl Segment {
             expired: 0,
             number,
             is_indexed: false,
+            notices: Notices::default(),
         }
     }
 
@@ -173,7 +186,16 @@ impl Segment {
     #[cold]
     pub(crate) fn remove_expired(&mut self, context: &Context, bucket: usize) -> Entry {
         self.expired += 1;
-        self.remove(context, bucket)
+        let entry = self.remove(context, bucket);
+        context.signals.event(context.database, EventClass::EXPIRED, "expired", entry.key());
+        self.changed(context, entry.key());
+        entry
+    }
+
+    /// Tells those who watch `key` or wait for it.
+    #[inline]
+    pub(crate) fn changed(&mut self, context: &Context, key: &[u8]) {
+        self.notices.changed(&context.signals, context.database, key);
     }
 
     /// Takes everything out, for the caller to drop after the lock.
@@ -182,7 +204,19 @@ impl Segment {
         self.account(context).shrink(bytes);
         self.keys_with_ttl = 0;
         self.deadlines = Deadlines::new();
+        self.notices.all_changed(&context.signals, context.database);
         std::mem::take(&mut self.table)
+    }
+
+    /// Exchanges all keys with a segment of another database; the caller exchanges the indexes.
+    pub(crate) fn exchange(&mut self, context: &Context, other: &mut Self, other_context: &Context) {
+        std::mem::swap(&mut self.table, &mut other.table);
+        std::mem::swap(&mut self.deadlines, &mut other.deadlines);
+        std::mem::swap(&mut self.bytes, &mut other.bytes);
+        std::mem::swap(&mut self.keys_with_ttl, &mut other.keys_with_ttl);
+        std::mem::swap(&mut self.is_indexed, &mut other.is_indexed);
+        self.notices.all_changed(&context.signals, context.database);
+        other.notices.all_changed(&other_context.signals, other_context.database);
     }
 
     /// Gives the table's memory back after most entries have gone. Moves the entries.

@@ -7,11 +7,11 @@
 //! # Failure
 //! If the closure panics, what it wrote before stays, as it does when it returns.
 
-use crate::entry::{Collection, Entry, Ref, StrEntry, is_expired};
+use crate::entry::{Collection, Entry, Ref, StrEntry, Usage, is_expired};
 use crate::error::EngineError;
 use crate::memory::Account;
 use crate::segment::{Context, Segment, check_key};
-use crate::value::{CollectionValue, Hash, HashMut, SortedSet, SortedSetMut};
+use crate::value::{CollectionValue, Fields, HashMut, SortedSetMut, Zset};
 
 /// What a write does to the time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl Expiry {
 
 /// One key, for the time of an update.
 pub struct Slot<'a> {
-    context: &'a Context,
-    segment: &'a mut Segment,
-    key: &'a [u8],
+    pub(crate) context: &'a Context,
+    pub(crate) segment: &'a mut Segment,
+    pub(crate) key: &'a [u8],
     hash: u64,
-    now_ms: u64,
-    bucket: Option<usize>,
+    pub(crate) now_ms: u64,
+    pub(crate) bucket: Option<usize>,
 }
 
 impl<'a> Slot<'a> {
@@ -67,6 +67,7 @@ impl<'a> Slot<'a> {
 
     /// The bytes of a string, to be changed where they are; `None` if the key is absent or holds another kind.
     pub fn str_mut(&mut self) -> Option<&mut [u8]> {
+        self.changed();
         match self.segment.get_mut(self.bucket?)? {
             Entry::Str(string) => Some(string.value_mut()),
             Entry::Collection(_) => None,
@@ -87,13 +88,14 @@ impl<'a> Slot<'a> {
             return Ok(());
         }
         match self.bucket {
-            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms),
+            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms)?,
             None => {
                 let entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
                 self.bucket = Some(self.segment.insert(self.context, self.hash, entry)?);
-                Ok(())
             }
         }
+        self.changed();
+        Ok(())
     }
 
     /// Removes the key. Returns whether it was there.
@@ -102,8 +104,16 @@ impl<'a> Slot<'a> {
         if let Some(bucket) = self.bucket.take() {
             self.segment.remove(self.context, bucket);
             self.segment.shrink_if_sparse(self.context);
+            self.changed();
         }
         was_there
+    }
+
+    /// Tells those who watch the key or wait for it. Strings, removals and deadlines do so by themselves; who changes a
+    /// collection through [`edit`](Self::edit) calls this once it has really changed.
+    #[inline]
+    pub(crate) fn changed(&mut self) {
+        self.segment.changed(self.context, self.key);
     }
 
     /// Changes only the time to live. Returns whether the key was there. Works when memory is full as well.
@@ -117,6 +127,7 @@ impl<'a> Slot<'a> {
             return self.remove();
         }
         self.segment.set_deadline(self.context, bucket, expires_at_ms);
+        self.changed();
         true
     }
 
@@ -125,7 +136,8 @@ impl<'a> Slot<'a> {
     /// # Errors
     /// [`EngineError::WrongType`], [`EngineError::KeyTooLong`].
     pub fn hash_mut(&mut self) -> Result<HashMut<'_>, EngineError> {
-        let bucket = self.collection_bucket(|hasher| CollectionValue::Hash(Hash::new(hasher)))?;
+        self.changed();
+        let bucket = self.collection_bucket(|| CollectionValue::Hash(Fields::default()))?;
         let (value, account) = self.collection_parts(bucket);
         match value {
             Some(CollectionValue::Hash(hash)) => Ok(HashMut::new(hash, account)),
@@ -138,7 +150,8 @@ impl<'a> Slot<'a> {
     /// # Errors
     /// [`EngineError::WrongType`], [`EngineError::KeyTooLong`].
     pub fn sorted_set_mut(&mut self) -> Result<SortedSetMut<'_>, EngineError> {
-        let bucket = self.collection_bucket(|hasher| CollectionValue::SortedSet(SortedSet::new(hasher)))?;
+        self.changed();
+        let bucket = self.collection_bucket(|| CollectionValue::SortedSet(Zset::default()))?;
         let (value, account) = self.collection_parts(bucket);
         match value {
             Some(CollectionValue::SortedSet(sorted_set)) => Ok(SortedSetMut::new(sorted_set, account)),
@@ -150,25 +163,30 @@ impl<'a> Slot<'a> {
         self.get()?.expires_at_ms()
     }
 
+    /// Puts an entry for this key, which must be absent, where it belongs. Never refused.
+    pub(crate) fn insert_entry(&mut self, entry: Entry) {
+        debug_assert!(self.bucket.is_none(), "the key is absent");
+        self.bucket = Some(self.segment.insert_always(self.context, self.hash, entry));
+        self.changed();
+    }
+
     /// The bucket of this key, with an empty collection in it if the key was absent.
-    fn collection_bucket(
-        &mut self,
-        create: impl FnOnce(foldhash::quality::SeedableRandomState) -> CollectionValue,
-    ) -> Result<usize, EngineError> {
+    pub(crate) fn collection_bucket(&mut self, create: impl FnOnce() -> CollectionValue) -> Result<usize, EngineError> {
         self.drop_empty_collection();
         if let Some(bucket) = self.bucket {
             return Ok(bucket);
         }
         check_key(self.key)?;
-        let value = create(self.context.hasher.clone());
-        let collection = Collection { key: self.key.into(), expires_at_ms: None, value };
+        let value = create();
+        let usage = Usage::default().at(self.now_ms);
+        let collection = Collection { key: self.key.into(), usage, expires_at_ms: None, value };
         let bucket = self.segment.insert_always(self.context, self.hash, Entry::Collection(Box::new(collection)));
         self.bucket = Some(bucket);
         Ok(bucket)
     }
 
     /// The collection to change, and the account its changes go to.
-    fn collection_parts(&mut self, bucket: usize) -> (Option<&mut CollectionValue>, Account<'_>) {
+    pub(crate) fn collection_parts(&mut self, bucket: usize) -> (Option<&mut CollectionValue>, Account<'_>) {
         let account = Account { memory: &self.context.memory, segment_bytes: &mut self.segment.bytes };
         match self.segment.table.get_bucket_mut(bucket) {
             Some(Entry::Collection(collection)) => (Some(&mut collection.value), account),
@@ -177,7 +195,7 @@ impl<'a> Slot<'a> {
     }
 
     #[inline]
-    fn drop_empty_collection(&mut self) {
+    pub(crate) fn drop_empty_collection(&mut self) {
         let entry = self.bucket.and_then(|bucket| self.segment.get(bucket));
         if entry.is_some_and(Entry::is_empty_collection) {
             self.remove();

@@ -1,6 +1,6 @@
 //! The collections that a key can hold.
 
-mod hash;
+mod aggregate;
 mod intset;
 mod limits;
 mod list;
@@ -8,34 +8,58 @@ mod map;
 mod packed;
 mod sample;
 mod set;
-mod sorted_set;
+mod strict;
 mod table;
+mod zset;
 
-pub use hash::{Hash, HashMut};
+#[cfg(feature = "commands")]
+pub(crate) use aggregate::{Aggregate, Operand, Scored, ScoredMember, diff, inter, inter_count, union};
 pub use limits::Limits;
-pub use list::{Items, List, Place, index_range};
+pub(crate) use list::List;
+#[cfg(feature = "commands")]
+pub(crate) use list::{Items, Place, index_range};
 pub use map::{Fields, Pairs};
-pub use set::{Member, Members, Set};
-pub use sorted_set::{SortedSet, SortedSetMut};
+pub(crate) use set::Set;
+#[cfg(feature = "commands")]
+pub(crate) use set::{Member, Members};
+pub use strict::{HashMut, SortedSetMut};
+pub use zset::{Inserted, LexBound, LexRange, RankedMembers, ScoreRange, Zset};
 
 /// What a boxed collection is.
+#[derive(Clone)]
 pub(crate) enum CollectionValue {
-    Hash(Hash),
-    SortedSet(SortedSet),
+    Hash(Fields),
+    SortedSet(Zset),
+    List(List),
+    Set(Set),
 }
 
 impl CollectionValue {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
-            Self::Hash(hash) => hash.is_empty(),
-            Self::SortedSet(sorted_set) => sorted_set.is_empty(),
+            Self::Hash(value) => value.is_empty(),
+            Self::SortedSet(value) => value.is_empty(),
+            Self::List(value) => value.is_empty(),
+            Self::Set(value) => value.is_empty(),
         }
     }
 
     pub(crate) fn cost_bytes(&self) -> u64 {
         match self {
-            Self::Hash(hash) => hash.cost_bytes(),
-            Self::SortedSet(sorted_set) => sorted_set.cost_bytes(),
+            Self::Hash(value) => value.cost_bytes(),
+            Self::SortedSet(value) => value.cost_bytes(),
+            Self::List(value) => value.cost_bytes(),
+            Self::Set(value) => value.cost_bytes(),
+        }
+    }
+
+    /// What `OBJECT ENCODING` says.
+    pub(crate) fn encoding(&self) -> &'static str {
+        match self {
+            Self::Hash(value) => value.encoding(),
+            Self::SortedSet(value) => value.encoding(),
+            Self::List(value) => value.encoding(),
+            Self::Set(value) => value.encoding(),
         }
     }
 }

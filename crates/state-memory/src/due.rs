@@ -170,7 +170,7 @@ impl Queue<'_, '_> {
             return Ok(Vec::new());
         };
         let due = stored.sorted_set().ok_or_else(|| foreign(self.key))?;
-        let ids = due.range(f64::NEG_INFINITY..=now.ms() as f64).take(limit as usize);
+        let ids = due.range(due.ranks_by_score(&(f64::NEG_INFINITY..=now.ms() as f64).into())).take(limit as usize);
         Ok(ids.map(|(id, _)| id.into()).collect())
     }
 
@@ -180,7 +180,7 @@ impl Queue<'_, '_> {
             return Ok(None);
         };
         let due = stored.sorted_set().ok_or_else(|| foreign(self.key))?;
-        Ok(due.first().map(|(_, at_ms)| at_ms as u64))
+        Ok(due.by_rank(0).map(|(_, at_ms)| at_ms as u64))
     }
 
     /// Returns the time that the item had before.

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use acteon_engine::{Expiry, Slot, SortedSet, SortedSetMut};
+use acteon_engine::{Expiry, Slot, SortedSetMut, Zset};
 use acteon_state_core::key::Companion;
 use acteon_state_core::rate::gcra;
 use acteon_state_core::record::Record;
@@ -149,9 +149,9 @@ fn add_all(key: &StateKey, log: &mut SortedSetMut<'_>, request: &RateLimit, now:
 }
 
 /// When the `nth` oldest member, counted from 1, has left the window.
-fn nth_leaves_at_us(log: &SortedSet, nth: u64, window_us: u64) -> Option<u64> {
+fn nth_leaves_at_us(log: &Zset, nth: u64, window_us: u64) -> Option<u64> {
     let position = usize::try_from(nth.checked_sub(1)?).ok()?;
-    let (_, score) = log.range(f64::NEG_INFINITY..=f64::INFINITY).nth(position)?;
+    let (_, score) = log.by_rank(position)?;
     Some((score as u64).saturating_add(window_us))
 }
 

@@ -14,7 +14,11 @@ use std::cmp::Ordering;
 use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
+use super::set::Set;
 use super::zset::{Zset, compare};
+
+/// What a member of a plain set counts.
+const MEMBER_SCORE: f64 = 1.0;
 
 /// A set whose members have scores: a sorted set, or a plain set, where each member counts 1.
 pub trait Scored {
@@ -127,6 +131,20 @@ impl Scored for Zset {
     }
 }
 
+impl Scored for Set {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn score(&self, member: &[u8]) -> Option<f64> {
+        self.contains(member).then_some(MEMBER_SCORE)
+    }
+
+    fn members(&self) -> Box<dyn Iterator<Item = ScoredMember<'_>> + '_> {
+        Box::new(self.iter().map(|member| (member.into(), MEMBER_SCORE)))
+    }
+}
+
 /// The sort is stable, as the C library's is for so few items.
 fn smallest_first<'a>(operands: &[Operand<'a>]) -> Vec<Operand<'a>> {
     let mut operands = operands.to_vec();
@@ -152,6 +170,7 @@ fn number_or_zero(score: f64) -> f64 {
 mod tests {
     use super::{Aggregate, Operand, ScoredMember, diff, inter, inter_count, union};
     use crate::value::limits::Limits;
+    use crate::value::set::Set;
     use crate::value::zset::Zset;
 
     const INF: f64 = f64::INFINITY;
@@ -183,6 +202,19 @@ mod tests {
         assert_eq!(shown(inter(&operands(&sets), Aggregate::Sum)), "b=7");
         assert_eq!(shown(diff(&sets[1].0, &[&sets[0].0])), "c=-1 d=9");
         assert_eq!(shown(diff(&sets[1].0, &[])), "c=-1 b=3 d=9");
+    }
+
+    #[test]
+    fn members_of_plain_sets_count_one_each() {
+        let mut set = Set::new();
+        for member in [&b"17"[..], b"-3"] {
+            set.insert(member, &Limits::default());
+        }
+        let sorted = zset(&[("17", 5.0), ("x", 0.0)]);
+        let operands = [Operand { set: &sorted, weight: 2.0 }, Operand { set: &set, weight: 3.0 }];
+        assert_eq!(shown(union(&operands, Aggregate::Sum)), "x=0 -3=3 17=13");
+        assert_eq!(shown(inter(&operands, Aggregate::Sum)), "17=13");
+        assert_eq!(shown(diff(&set, &[&sorted])), "-3=1");
     }
 
     #[test]

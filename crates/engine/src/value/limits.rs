@@ -10,7 +10,7 @@ const LIST_CHUNK_BYTES: usize = 8 << 10;
 const SET_INTSET_ENTRIES_MAX: usize = 1 << 30;
 
 /// The thresholds of all collections.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A hash with more fields becomes a `hashtable`.
     pub hash_max_listpack_entries: usize,

@@ -412,7 +412,7 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any};
     use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-    use super::{List, Place, index_range};
+    use super::{List, Place, index_range, is_oversized};
     use crate::value::limits::Limits;
 
     #[derive(Clone, Debug)]
@@ -433,6 +433,11 @@ mod tests {
         prop_oneof![6 => vec(0..3_u8, 0..3), 2 => vec(any::<u8>(), 100..300), 1 => Just(vec![9; 9_000])]
     }
 
+    /// An element that the list is likely to hold several times.
+    fn repeated() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![vec(0..3_u8, 0..2), (0..3_u8).prop_map(|number| vec![number; 50])]
+    }
+
     fn change() -> impl Strategy<Value = Change> {
         let place = || prop_oneof![Just(Place::Before), Just(Place::After)];
         prop_oneof![
@@ -442,8 +447,8 @@ mod tests {
             2 => Just(Change::PopFront),
             2 => Just(Change::PopBack),
             2 => (-60..60_i64, element()).prop_map(|(index, element)| Change::Set(index, element)),
-            2 => (place(), element(), element()).prop_map(|(place, pivot, element)| Change::Insert(place, pivot, element)),
-            1 => (-4..4_i64, element()).prop_map(|(count, element)| Change::Remove(count, element)),
+            2 => (place(), repeated(), element()).prop_map(|(place, pivot, element)| Change::Insert(place, pivot, element)),
+            3 => (-40..40_i64, repeated()).prop_map(|(count, element)| Change::Remove(count, element)),
             1 => (-300..20_i64, -20..300_i64).prop_map(|(start, stop)| Change::Trim(start, stop)),
             1 => Just(Change::Clone),
         ]
@@ -516,7 +521,8 @@ mod tests {
                 prop_assert!(list.iter().eq(model.iter()));
                 prop_assert!(list.iter().rev().eq(model.iter().rev()));
                 prop_assert_eq!((list.front(), list.back()), (list.get(0), list.get(-1)));
-                prop_assert!(list.chunks.iter().all(|chunk| !chunk.is_empty()));
+                let chunk_limit = limits.list_chunk();
+                prop_assert!(list.chunks.iter().all(|chunk| !chunk.is_empty() && !is_oversized(chunk, chunk_limit)));
                 let chunk_bytes: u64 = list.chunks.iter().map(|chunk| chunk.cost_bytes()).sum();
                 prop_assert_eq!(list.chunk_bytes, chunk_bytes);
             }

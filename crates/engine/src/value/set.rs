@@ -4,6 +4,7 @@
 //! A set whose members are all integers is a sorted array. The first other member, or one integer too many, turns it into a
 //! table, and removals do not turn it back; only taking out most of a table at once does, as in Redis.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::{Deref, Range};
@@ -245,6 +246,15 @@ impl Deref for Member<'_> {
 impl AsRef<[u8]> for Member<'_> {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+impl<'a> From<Member<'a>> for Cow<'a, [u8]> {
+    fn from(member: Member<'a>) -> Self {
+        match member.0 {
+            Text::Stored(bytes) => Cow::Borrowed(bytes),
+            Text::Formatted { .. } => Cow::Owned(member.to_vec()),
+        }
     }
 }
 

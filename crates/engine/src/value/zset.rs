@@ -9,8 +9,8 @@
 //! None. Memory is counted by the owner, who reads [`Zset::cost_bytes`] before and after a change.
 //!
 //! # How it works
-//! A small set is one buffer in order ([`packed`]). The first member too long or too many turns it into a table from
-//! members to scores next to a list in order ([`large`], [`ranks`]); it never turns back, as in Redis.
+//! A small set is one buffer in order. The first member too long or too many turns it into a table from
+//! members to scores next to a list in order; it never turns back, as in Redis.
 //! Questions about scores and names become ranges of ranks first, so that counting, reading in both directions, paging
 //! and removing are each written once:
 //! `set.range(set.ranks_by_score(&scores)).rev().take(10)`.
@@ -64,8 +64,8 @@ pub enum Inserted {
 impl Zset {
     /// An empty set.
     #[must_use]
-    pub fn new() -> Self {
-        Self { repr: Repr::Packed(Packed::default()) }
+    pub const fn new() -> Self {
+        Self { repr: Repr::Packed(Packed::new()) }
     }
 
     /// A set of these members, in any order; of a member given twice the last score stays. Unlike insertion one by one, which
@@ -575,7 +575,9 @@ mod tests {
             let mut changes = changes.into_iter();
             let (mut found, mut cursor) = (BTreeSet::new(), 0);
             loop {
-                cursor = set.scan(cursor, count, |member, _| drop(found.insert(member.to_vec())));
+                cursor = set.scan(cursor, count, |member, _| {
+                    found.insert(member.to_vec());
+                });
                 if cursor == 0 {
                     break;
                 }

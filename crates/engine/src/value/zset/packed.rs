@@ -25,13 +25,17 @@ const SPARSENESS: usize = 2;
 /// Too small to be worth giving back.
 const SHRINK_BYTES_MIN: usize = 256;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Packed {
     bytes: Vec<u8>,
     len: usize,
 }
 
 impl Packed {
+    pub(super) const fn new() -> Self {
+        Self { bytes: Vec::new(), len: 0 }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

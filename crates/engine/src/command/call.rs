@@ -1,0 +1,148 @@
+//! One command under way: what it was asked, what it holds, and where its reply goes.
+
+use std::sync::Arc;
+
+use acteon_resp::ReplyWriter;
+
+use super::error::CommandError;
+use super::row::Row;
+use crate::entry::Entry;
+use crate::instance::{Instance, Session};
+use crate::lock::{Locked, Place};
+use crate::observe::EventClass;
+use crate::segment::{Context, Segment};
+use crate::slot::Slot;
+
+/// A command that runs. Its parts are fields, so that a handler can hold a key and write the reply at once:
+///
+/// ```ignore
+/// fn strlen(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+///     let key = call.args[1];
+///     let slot = call.keys.read(key);
+///     let len = slot.str()?.map_or(0, <[u8]>::len);
+///     call.reply.integer(len as i64);
+///     Ok(())
+/// }
+/// ```
+pub(crate) struct Call<'c, 'e> {
+    pub(crate) instance: &'e Arc<Instance>,
+    pub(crate) session: &'c mut Session,
+    /// All arguments, the command's name first. Their number fits the row's arity.
+    pub(crate) args: &'c [&'c [u8]],
+    pub(crate) keys: Access<'c, 'e>,
+    pub(crate) reply: ReplyWriter<'c>,
+    pub(crate) row: &'static Row,
+    /// What is to happen after the command.
+    pub(crate) effects: &'c mut Effects,
+    /// Inside of a transaction or script, or on behalf of a client that waits: the command must not wait.
+    pub(crate) deny_blocking: bool,
+}
+
+/// The keys of a command.
+pub(crate) struct Access<'c, 'e> {
+    pub(crate) locked: &'c mut Locked<'e>,
+    /// The database that the session has selected.
+    pub(crate) database: usize,
+    pub(crate) now_us: u64,
+    pub(crate) lookups: &'c mut Lookups,
+}
+
+/// Look-ups by commands that read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lookups {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+}
+
+/// What a command leaves to be done when nothing is held any more.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// The client waits.
+    pub(crate) block: Option<BlockRequest>,
+    /// The connection ends after the reply.
+    pub(crate) close: bool,
+    /// Values that were removed; freeing large ones takes its time.
+    pub(crate) garbage: Vec<Entry>,
+    /// The command has changed something: `rdb_changes_since_last_save` counts these.
+    pub(crate) changes: u64,
+}
+
+/// A client that waits for one of several keys of its database to change, and whose command is then tried again.
+pub(crate) struct BlockRequest {
+    pub(crate) keys: Vec<Box<[u8]>>,
+    /// When it gives up, by the engine's clock; `None`: never.
+    pub(crate) until_us: Option<u64>,
+    /// Writes what the client gets when it gives up.
+    pub(crate) on_timeout: fn(&mut ReplyWriter<'_>),
+}
+
+impl<'e> Access<'_, 'e> {
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    /// A key for a command that writes.
+    pub(crate) fn slot<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        self.slot_in(self.database, key)
+    }
+
+    /// The same in another database.
+    pub(crate) fn slot_in<'s>(&'s mut self, database: usize, key: &'s [u8]) -> Slot<'s> {
+        let now_ms = self.now_ms();
+        let mut slot = self.locked.slot(database, key, now_ms);
+        slot.mark_used();
+        slot
+    }
+
+    /// A key for a command that reads: counted as hit or miss.
+    pub(crate) fn read<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        let (now_ms, database) = (self.now_ms(), self.database);
+        let mut slot = self.locked.slot(database, key, now_ms);
+        slot.mark_used();
+        if slot.exists() {
+            self.lookups.hits += 1;
+        } else {
+            self.lookups.misses += 1;
+            slot.event(EventClass::MISS, "keymiss");
+        }
+        slot
+    }
+
+    /// A key for a command that only asks about it: does not count as use.
+    pub(crate) fn peek<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        let now_ms = self.now_ms();
+        self.locked.slot(self.database, key, now_ms)
+    }
+
+    /// The segments of the selected database, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        self.locked.databases().places_of(self.database)
+    }
+
+    /// Runs `step` on one segment, which is held for this long only, unless the command holds it anyway.
+    pub(crate) fn step<R>(&mut self, place: Place, step: impl FnOnce(&Context, &mut Segment) -> R) -> R {
+        self.locked.step(place, step)
+    }
+}
+
+impl Call<'_, '_> {
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.keys.now_ms()
+    }
+
+    /// Makes the client wait until one of `keys` changes, and try the whole command again then; not where waiting is denied:
+    /// then the reply is that of a wait that ended.
+    pub(crate) fn block(
+        &mut self,
+        keys: Vec<Box<[u8]>>,
+        until_us: Option<u64>,
+        on_timeout: fn(&mut ReplyWriter<'_>),
+    ) -> Result<(), CommandError> {
+        if self.deny_blocking {
+            on_timeout(&mut self.reply);
+        } else {
+            self.effects.block = Some(BlockRequest { keys, until_us, on_timeout });
+        }
+        Ok(())
+    }
+}

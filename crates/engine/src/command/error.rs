@@ -1,0 +1,101 @@
+//! Errors of commands, in the words that clients match.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::error::EngineError;
+
+/// Most bytes of the command name, and of its arguments together, that an error about an unknown command repeats.
+const QUOTED_BYTES_MAX: usize = 128;
+
+/// Why a command was refused; displays as the whole text of the error reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CommandError {
+    /// The key holds another kind of value.
+    WrongType,
+    /// The options make no sense.
+    Syntax,
+    NotAnInteger,
+    NotAFloat,
+    NoSuchKey,
+    IndexOutOfRange,
+    OutOfMemory,
+    /// Anything else: the whole text, with its code.
+    Text(Cow<'static, str>),
+    /// Somebody holds what the command needs; nothing happened, and it is to be tried again. Never seen by clients.
+    Contended,
+}
+
+impl CommandError {
+    /// `text` is the whole reply, with its code.
+    pub(crate) const fn text(text: &'static str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+
+    pub(crate) fn unknown(args: &[&[u8]]) -> Self {
+        let name = args.first().copied().unwrap_or_default();
+        let mut quoted = String::new();
+        for arg in args.iter().skip(1) {
+            if quoted.len() >= QUOTED_BYTES_MAX {
+                break;
+            }
+            let room = QUOTED_BYTES_MAX - quoted.len();
+            quoted += &format!("'{}' ", lossy(arg, room));
+        }
+        Self::Text(
+            format!("ERR unknown command '{}', with args beginning with: {quoted}", lossy(name, QUOTED_BYTES_MAX))
+                .into(),
+        )
+    }
+
+    pub(crate) fn unknown_subcommand(container: &str, name: &[u8]) -> Self {
+        let container = container.to_ascii_uppercase();
+        let name = lossy(name, QUOTED_BYTES_MAX);
+        Self::Text(format!("ERR unknown subcommand '{name}'. Try {container} HELP.").into())
+    }
+
+    pub(crate) fn wrong_arity(full_name: &str) -> Self {
+        Self::Text(format!("ERR wrong number of arguments for '{full_name}' command").into())
+    }
+
+    pub(crate) fn invalid_expire(name: &str) -> Self {
+        Self::Text(format!("ERR invalid expire time in '{name}' command").into())
+    }
+}
+
+fn lossy(bytes: &[u8], bytes_max: usize) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes.get(..bytes_max).unwrap_or(bytes))
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Self::Syntax => "ERR syntax error",
+            Self::NotAnInteger => "ERR value is not an integer or out of range",
+            Self::NotAFloat => "ERR value is not a valid float",
+            Self::NoSuchKey => "ERR no such key",
+            Self::IndexOutOfRange => "ERR index out of range",
+            Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
+            Self::Text(text) => text,
+            Self::Contended => "TRYAGAIN the keys are held by another command",
+        })
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::OutOfMemory => Self::OutOfMemory,
+            EngineError::WrongType => Self::WrongType,
+            EngineError::KeyTooLong => Self::text("ERR key exceeds the maximum allowed size"),
+            EngineError::ScoreNotANumber => Self::NotAFloat,
+        }
+    }
+}
+
+impl From<crate::lock::Contended> for CommandError {
+    fn from(_: crate::lock::Contended) -> Self {
+        Self::Contended
+    }
+}

@@ -1,0 +1,5 @@
+//! EVAL, EVALSHA and SCRIPT.
+
+use super::row::Row;
+
+pub(super) const ROWS: &[Row] = &[];

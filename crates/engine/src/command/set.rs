@@ -1,0 +1,5 @@
+//! Sets.
+
+use super::row::Row;
+
+pub(super) const ROWS: &[Row] = &[];

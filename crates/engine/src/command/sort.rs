@@ -1,0 +1,5 @@
+//! SORT and SORT_RO.
+
+use super::row::Row;
+
+pub(super) const ROWS: &[Row] = &[];

@@ -1,0 +1,165 @@
+//! A Redis server without sockets: databases, clients, scripts and settings, driven from outside.
+//!
+//! # Guarantees
+//! An [`Instance`] may be used from any number of threads. A [`Client`] belongs to one connection and executes one command at a
+//! time; what others send it (messages, the end of a wait) lies in its mailbox, and its waker is called.
+//!
+//! # What is not here
+//! No clock, no thread, no I/O: the time is an argument, the owner reads and writes the bytes, calls
+//! [`Client::resume`] when a wait may be over, and [`Instance::housekeeping`] from time to time.
+//!
+//! # Example
+//! ```
+//! use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+//!
+//! let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+//! let mut client = Client::connect(&instance, ClientOptions::default());
+//! let (now_us, mut replies) = (1_000_000, Vec::new());
+//! assert_eq!(client.execute(&[b"SET", b"greeting", b"hello"], now_us, &mut replies), Flow::Done);
+//! assert_eq!(client.execute(&[b"GET", b"greeting"], now_us, &mut replies), Flow::Done);
+//! assert_eq!(replies, b"+OK\r\n$5\r\nhello\r\n");
+//! ```
+
+mod blocked;
+mod client;
+mod execute;
+mod mailbox;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use client::{Client, ClientOptions, Flow};
+pub(crate) use execute::{Need, nested, resolve};
+pub use mailbox::Waker;
+pub(crate) use mailbox::{Peer, Peers};
+pub(crate) use session::{Session, Transaction, Watched};
+
+use crate::algorithm::random::Random;
+use crate::entry::Entry;
+use crate::keyspace::Engine;
+use crate::lock::Databases;
+use crate::observe::{EventClass, Observer};
+use crate::value::Limits;
+use blocked::Blocked;
+
+/// Databases unless configured, as Redis has.
+const DATABASES_DEFAULT: usize = 16;
+
+/// What the owner of an instance decides when creating it.
+#[derive(Clone, Debug)]
+pub struct InstanceConfig {
+    /// Databases that clients can `SELECT`. Default 16.
+    pub databases: usize,
+    /// Seed of everything random (`SRANDMEMBER`, `RANDOMKEY`, ..). A fixed seed makes a run repeatable.
+    pub seed: u64,
+}
+
+impl Default for InstanceConfig {
+    fn default() -> Self {
+        Self { databases: DATABASES_DEFAULT, seed: 0x5eed }
+    }
+}
+
+/// A Redis server without sockets.
+pub struct Instance {
+    pub(crate) databases: Databases,
+    pub(crate) peers: Peers,
+    pub(crate) blocked: Blocked,
+    /// Thresholds of encodings, as `CONFIG SET` changes them; sessions keep a copy.
+    limits: RwLock<Limits>,
+    /// Rises with every change of a setting that sessions keep a copy of.
+    settings_version: AtomicU64,
+    /// Seeds for sessions.
+    random: Mutex<Random>,
+    /// Large values that were removed and are freed by housekeeping.
+    garbage: Mutex<Vec<Entry>>,
+}
+
+impl Instance {
+    /// An instance over `engine`, which becomes database 0 and may be used by an embedding application at the same time.
+    #[must_use]
+    pub fn new(engine: Engine, config: InstanceConfig) -> Arc<Self> {
+        let instance = Arc::new(Self {
+            databases: Databases::new(engine, config.databases),
+            peers: Peers::default(),
+            blocked: Blocked::default(),
+            limits: RwLock::default(),
+            settings_version: AtomicU64::new(1),
+            random: Mutex::new(Random::new(config.seed)),
+            garbage: Mutex::default(),
+        });
+        let observer = Arc::new(Watch(Arc::downgrade(&instance)));
+        let is_first = instance.databases.signals().observe(observer);
+        debug_assert!(is_first, "an engine has one instance");
+        instance
+    }
+
+    /// What has to be done from time to time, some ten times a second: removes expired keys of all databases, and frees large values.
+    /// `budget` bounds the keys that are visited. Returns whether there is more to do at once.
+    pub fn housekeeping(self: &Arc<Self>, now_us: u64, budget: u32) -> bool {
+        let garbage = std::mem::take(&mut *self.garbage.lock());
+        drop(garbage);
+        let mut ran_out = false;
+        for (_, engine) in self.databases.used() {
+            ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
+        }
+        self.serve_ready(now_us);
+        ran_out
+    }
+
+    /// The thresholds of encodings, with the version of the settings.
+    pub(crate) fn limits(&self) -> (u64, Limits) {
+        let version = self.settings_version();
+        (version, *self.limits.read())
+    }
+
+    pub(crate) fn settings_version(&self) -> u64 {
+        self.settings_version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_limits(&self, change: impl FnOnce(&mut Limits)) {
+        change(&mut self.limits.write());
+        self.settings_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn next_seed(&self) -> u64 {
+        self.random.lock().next_u64()
+    }
+
+    /// Frees what a command has removed, later where that takes its time.
+    fn discard(&self, garbage: Vec<Entry>) {
+        /// What is freed on the spot: some tens of microseconds.
+        const FREED_AT_ONCE_BYTES: u64 = 64 << 10;
+        if garbage.iter().map(Entry::cost_bytes).sum::<u64>() > FREED_AT_ONCE_BYTES {
+            self.garbage.lock().extend(garbage);
+        }
+    }
+}
+
+/// Passes on what the engine tells, as long as the instance is there.
+struct Watch(std::sync::Weak<Instance>);
+
+impl Observer for Watch {
+    fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]) {
+        if let Some(instance) = self.0.upgrade() {
+            instance.publish_event(database, class, name, key);
+        }
+    }
+
+    fn keys_ready(&self) {
+        if let Some(instance) = self.0.upgrade() {
+            // The embedding application changed a key that a client waits for. Whoever was served finds no deadline
+            // changed, so the time of the last command will do.
+            instance.serve_ready(instance.peers.last_us());
+        }
+    }
+}
+
+impl Instance {
+    /// Publishes a keyspace event to those who subscribed to it.
+    #[allow(clippy::unused_self, reason = "listeners come with publish and subscribe")]
+    fn publish_event(&self, _database: usize, _class: EventClass, _name: &str, _key: &[u8]) {}
+}

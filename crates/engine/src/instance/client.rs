@@ -1,0 +1,186 @@
+//! [`Client`]: one connection, command by command.
+
+use std::fmt;
+use std::sync::Arc;
+
+use acteon_resp::ReplyWriter;
+
+use super::blocked::Waiter;
+use super::execute::{Need, Step, resolve};
+use super::mailbox::Waker;
+use super::{Instance, Session};
+use crate::command::{Command, CommandError, Effects, Flags};
+
+/// What is known of a connection before its first command.
+pub struct ClientOptions {
+    /// Called when the connection has something to do: mail, the end of a wait, or its own end.
+    pub waker: Waker,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { waker: Box::new(|| ()) }
+    }
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The reply, if it has one, was written.
+    Done,
+    /// The client waits: its next command has to wait as well, until [`Client::resume`] says `Done`, to be called when the waker
+    /// was called and at this time (µs, by the engine's clock).
+    Blocked {
+        /// When the wait ends by itself.
+        until_us: Option<u64>,
+    },
+    /// Nothing was done, because others hold the keys for long: call again with the same arguments a moment later.
+    Retry,
+    /// The reply was written, and the connection is to be closed.
+    Close,
+}
+
+/// One connection to an [`Instance`].
+pub struct Client {
+    instance: Arc<Instance>,
+    session: Session,
+    waiting: Option<(Arc<Waiter>, Option<u64>)>,
+}
+
+impl Client {
+    /// A new connection.
+    #[must_use]
+    pub fn connect(instance: &Arc<Instance>, options: ClientOptions) -> Self {
+        let peer = instance.peers.join(options.waker);
+        let session = Session::new(peer, instance.limits(), instance.next_seed());
+        Self { instance: instance.clone(), session, waiting: None }
+    }
+
+    /// Carries out one command. `args` begins with its name; without arguments nothing happens. Replies and messages are appended
+    /// to `out`, in the order in which they happened.
+    pub fn execute(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        debug_assert!(self.waiting.is_none(), "a client that waits has no next command");
+        self.session.peer.receive(out);
+        if args.is_empty() {
+            return Flow::Done;
+        }
+        self.refresh_settings();
+        match resolve(args) {
+            Ok(command) => self.dispatch(command, args, now_us, out),
+            Err(error) => {
+                self.refuse(&error, out);
+                Flow::Done
+            }
+        }
+    }
+
+    /// Goes on after the waker was called or a wait has ended by its time: writes mail, and the reply of a command that waited.
+    pub fn resume(&mut self, now_us: u64, out: &mut Vec<u8>) -> Flow {
+        self.session.peer.receive(out);
+        let Some((waiter, until_us)) = self.waiting.take() else {
+            return if self.session.peer.is_killed() { Flow::Close } else { Flow::Done };
+        };
+        if let Some(reply) = waiter.take_reply() {
+            out.extend_from_slice(&reply);
+            return Flow::Done;
+        }
+        if self.session.peer.is_killed() {
+            self.waiting = Some((waiter, until_us));
+            return Flow::Close;
+        }
+        if until_us.is_some_and(|until_us| now_us >= until_us) {
+            waiter.give_up(&self.instance, None, out);
+            return Flow::Done;
+        }
+        self.waiting = Some((waiter, until_us));
+        Flow::Blocked { until_us }
+    }
+
+    /// Moves messages that others have sent to `out`.
+    pub fn receive(&mut self, out: &mut Vec<u8>) {
+        self.session.peer.receive(out);
+    }
+
+    fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        if self.session.transaction.is_some() && !runs_at_once_in_transaction(command.row.name) {
+            match self.queue(&command, args) {
+                Ok(()) => ReplyWriter::new(out, self.session.protocol).simple("QUEUED"),
+                Err(error) => self.refuse(&error, out),
+            }
+            return Flow::Done;
+        }
+        self.run(command, args, now_us, out)
+    }
+
+    fn run(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        let instance = self.instance.clone();
+        instance.peers.note_time(now_us);
+        let mut effects = Effects::default();
+        let need = Need::of(&instance, &self.session, &command, args);
+        let Ok(mut locked) = need.hold(&instance.databases) else { return Flow::Retry };
+        let session = &mut self.session;
+        let step = Step { instance: &instance, session, command, args, now_us, deny_blocking: false };
+        if step.run(&mut locked, out, &mut effects).is_err() {
+            return Flow::Retry;
+        }
+        let waiting = effects.block.take().map(|request| {
+            let until_us = request.until_us;
+            (instance.blocked.join(&self.session, args, request, &mut locked), until_us)
+        });
+        drop(locked);
+        instance.discard(std::mem::take(&mut effects.garbage));
+        instance.serve_ready(now_us);
+        match waiting {
+            Some((waiter, until_us)) => {
+                self.waiting = Some((waiter, until_us));
+                Flow::Blocked { until_us }
+            }
+            None if effects.close || self.session.peer.is_killed() => Flow::Close,
+            None => Flow::Done,
+        }
+    }
+
+    /// Keeps a command for EXEC.
+    fn queue(&mut self, command: &Command, args: &[&[u8]]) -> Result<(), CommandError> {
+        if command.row.flags.has(Flags::NO_MULTI) {
+            return Err(CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        let Some(transaction) = &mut self.session.transaction else { return Ok(()) };
+        transaction.push(args)
+    }
+
+    /// Writes an error that came before the command ran.
+    fn refuse(&mut self, error: &CommandError, out: &mut Vec<u8>) {
+        if let Some(transaction) = &mut self.session.transaction {
+            transaction.is_spoilt = true;
+        }
+        ReplyWriter::new(out, self.session.protocol).error(&error.to_string());
+    }
+
+    fn refresh_settings(&mut self) {
+        if self.session.settings_version != self.instance.settings_version() {
+            (self.session.settings_version, self.session.limits) = self.instance.limits();
+        }
+    }
+}
+
+/// Commands that are not queued between MULTI and EXEC.
+fn runs_at_once_in_transaction(name: &str) -> bool {
+    ["exec", "discard", "multi", "watch", "quit", "reset"].contains(&name)
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some((waiter, _)) = self.waiting.take() {
+            waiter.give_up(&self.instance, None, &mut Vec::new());
+        }
+        self.instance.unwatch(&mut self.session);
+        self.instance.peers.leave(self.session.peer.id);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", &self.session.peer.id).finish_non_exhaustive()
+    }
+}

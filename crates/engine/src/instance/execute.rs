@@ -1,0 +1,189 @@
+//! From arguments to a reply: what a command has to hold, holding it, and carrying it out.
+
+use std::sync::Arc;
+
+use acteon_resp::{Protocol, ReplyWriter};
+use smallvec::SmallVec;
+
+use super::{Instance, Session};
+use crate::command::Lookups;
+use crate::command::{self, Access, Call, Command, CommandError, Effects, Scope};
+use crate::lock::{Contended, Databases, Locked, Places};
+
+/// One command of one session at one moment.
+pub(crate) struct Step<'s, 'e> {
+    pub(crate) instance: &'e Arc<Instance>,
+    pub(crate) session: &'s mut Session,
+    pub(crate) command: Command,
+    pub(crate) args: &'s [&'s [u8]],
+    pub(crate) now_us: u64,
+    pub(crate) deny_blocking: bool,
+}
+
+/// What a command has to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Places(Places),
+    /// All of these databases.
+    Databases(SmallVec<[usize; 2]>),
+}
+
+impl Need {
+    /// What `command` needs by itself, outside of transactions and scripts.
+    pub(crate) fn of(instance: &Instance, session: &Session, command: &Command, args: &[&[u8]]) -> Self {
+        let mut scope = command.row.scope;
+        while let Scope::Choose(choose) = scope {
+            scope = choose(args);
+        }
+        match scope {
+            Scope::Database => Self::Databases(SmallVec::from_slice(&[session.database])),
+            Scope::WithDatabase(other) => {
+                let others = other(args).filter(|other| *other < instance.databases.count());
+                Self::Databases([session.database].into_iter().chain(others).collect())
+            }
+            Scope::Everything => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
+            Scope::Queued => instance.need_of_transaction(session),
+            Scope::Stepwise => Self::Places(Places::new()),
+            Scope::Keys | Scope::Choose(_) => Self::Places(key_places(instance, session.database, command, args)),
+        }
+    }
+
+    /// What it needs where it has to be atomic together with others.
+    pub(crate) fn within(instance: &Instance, session: &Session, command: &Command, args: &[&[u8]]) -> Self {
+        match command.row.scope {
+            Scope::Stepwise => Self::Databases(SmallVec::from_slice(&[session.database])),
+            _ => Self::of(instance, session, command, args),
+        }
+    }
+
+    /// Both needs together.
+    pub(crate) fn and(self, other: Self, instance: &Instance) -> Self {
+        match (self, other) {
+            (Self::Places(mut one), Self::Places(other)) => {
+                one.extend(other);
+                Self::Places(one)
+            }
+            (Self::Databases(mut one), Self::Databases(other)) => {
+                one.extend(other);
+                one.sort_unstable();
+                one.dedup();
+                Self::Databases(one)
+            }
+            // Rare: the keys of one database and all of another one.
+            (Self::Databases(databases), Self::Places(mut places))
+            | (Self::Places(mut places), Self::Databases(databases)) => {
+                places.extend(databases.iter().flat_map(|number| instance.databases.places_of(*number)));
+                Self::Places(places)
+            }
+        }
+    }
+
+    pub(crate) fn hold(self, databases: &Databases) -> Result<Locked<'_>, Contended> {
+        match self {
+            Self::Places(places) if places.is_empty() => Ok(Locked::none(databases)),
+            Self::Places(places) => Locked::acquire(databases, places),
+            Self::Databases(numbers) => Locked::acquire_databases(databases, &numbers),
+        }
+    }
+}
+
+/// The places of the keys that a command names.
+pub(crate) fn key_places(instance: &Instance, database: usize, command: &Command, args: &[&[u8]]) -> Places {
+    let positions = command.row.keys.positions(args);
+    positions.iter().filter_map(|at| args.get(*at)).map(|key| instance.databases.place(database, key)).collect()
+}
+
+/// Takes places, however long it takes: for what must not fail.
+pub(crate) fn hold_patiently<'e>(databases: &'e Databases, places: &Places) -> Locked<'e> {
+    loop {
+        match Locked::acquire(databases, places.clone()) {
+            Ok(locked) => return locked,
+            Err(Contended) => std::thread::yield_now(),
+        }
+    }
+}
+
+impl<'e> Step<'_, 'e> {
+    /// Carries the command out over what is held; its reply is appended to `out`, also when it is an error.
+    pub(crate) fn run(
+        self,
+        locked: &mut Locked<'e>,
+        out: &mut Vec<u8>,
+        effects: &mut Effects,
+    ) -> Result<(), Contended> {
+        let protocol = self.session.protocol;
+        match self.carry_out(locked, out, effects) {
+            Ok(()) => Ok(()),
+            Err(CommandError::Contended) => Err(Contended),
+            Err(error) => {
+                ReplyWriter::new(out, protocol).error(&error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Carries out the command of a client that waits. Returns whether there is a reply now.
+    pub(crate) fn run_for_waiter(
+        self,
+        locked: &mut Locked<'e>,
+        out: &mut Vec<u8>,
+        effects: &mut Effects,
+    ) -> Result<bool, CommandError> {
+        self.carry_out(locked, out, effects)?;
+        Ok(effects.block.take().is_none())
+    }
+
+    /// The same with the error apart. After an error `out` is as it was.
+    pub(crate) fn carry_out(
+        self,
+        locked: &mut Locked<'e>,
+        out: &mut Vec<u8>,
+        effects: &mut Effects,
+    ) -> Result<(), CommandError> {
+        let out_len = out.len();
+        let mut lookups = Lookups::default();
+        let (protocol, database) = (self.session.protocol, self.session.database);
+        let mut call = Call {
+            instance: self.instance,
+            session: self.session,
+            args: self.args,
+            keys: Access { locked, database, now_us: self.now_us, lookups: &mut lookups },
+            reply: ReplyWriter::new(out, protocol),
+            row: self.command.row,
+            effects,
+            deny_blocking: self.deny_blocking,
+        };
+        let result = (self.command.row.handler)(&mut call);
+        if result.is_err() {
+            out.truncate(out_len);
+        }
+        result
+    }
+}
+
+/// Carries out `args` inside of another command that holds what they need, in `protocol`.
+pub(crate) fn nested(
+    call: &mut Call<'_, '_>,
+    command: Command,
+    args: &[&[u8]],
+    protocol: Protocol,
+    out: &mut Vec<u8>,
+) -> Result<(), CommandError> {
+    let (instance, now_us) = (call.instance, call.keys.now_us);
+    let protocol_outside = std::mem::replace(&mut call.session.protocol, protocol);
+    let step = Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true };
+    let result = step.carry_out(call.keys.locked, out, call.effects);
+    // HELLO inside of a transaction changes it for good.
+    if call.session.protocol == protocol {
+        call.session.protocol = protocol_outside;
+    }
+    call.keys.database = call.session.database;
+    result
+}
+
+/// Finds the command and checks how it is called.
+pub(crate) fn resolve(args: &[&[u8]]) -> Result<Command, CommandError> {
+    let command = command::look_up(args)?;
+    command::check_arity(&command, args)?;
+    Ok(command)
+}

@@ -1,0 +1,237 @@
+//! Holding several segments at once, of one database or of many.
+//!
+//! # Guarantees
+//! Who holds segments has their keys to itself. Acquisition never deadlocks, and waits for a bounded time: it then holds nothing and says so.
+//!
+//! # How it works
+//! Segments are taken in ascending order of database and number, so that no circle of waiting can arise. The one exception is a script
+//! that meets a key it has not declared: it already holds segments, and may have written to them, so it cannot start again in order.
+//! It then is the only one that may wait while holding (`Signals::escalations`), and those who take segments in order give theirs back
+//! while it waits.
+//!
+//! Two scripts that have both written and want a segment of each other cannot both go on; the one that comes second gets an error after
+//! a bounded wait. Scripts that do not keep to their declared keys run alone from their second run on, so this needs two that do so for
+//! the first time, at the same moment.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use crate::keyspace::{Engine, Keyspace};
+use crate::observe::Signals;
+use crate::segment::{Context, Segment};
+use crate::slot::Slot;
+
+/// How long an acquisition waits for one segment before it gives up. Segments are held for microseconds, except by long scripts
+/// and by commands over whole databases.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How long a script waits for a segment that it has not declared.
+const ESCALATION_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Somebody held a segment for too long. Nothing is held and nothing was done: try again a moment later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Contended;
+
+/// The databases of one engine, created when they are first used.
+pub(crate) struct Databases {
+    list: Box<[OnceLock<Engine>]>,
+}
+
+/// A segment of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    database: u32,
+    segment: u32,
+}
+
+/// The places of one command; most have one.
+pub(crate) type Places = SmallVec<[Place; 4]>;
+
+type Held<'e> = (Place, MutexGuard<'e, Segment>);
+
+/// Segments that are held.
+pub(crate) struct Locked<'e> {
+    databases: &'e Databases,
+    /// In ascending order of place.
+    held: SmallVec<[Held<'e>; 2]>,
+}
+
+impl Databases {
+    /// `first` becomes database 0.
+    pub(crate) fn new(first: Engine, count: usize) -> Self {
+        let list: Box<[OnceLock<Engine>]> = (0..count.max(1)).map(|_| OnceLock::new()).collect();
+        if let Some(slot) = list.first() {
+            slot.get_or_init(|| first);
+        }
+        Self { list }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(crate) fn get(&self, database: usize) -> &Engine {
+        self.list[database].get_or_init(|| self.first().sibling(database))
+    }
+
+    /// Those that were used at some time, with their numbers.
+    pub(crate) fn used(&self) -> impl Iterator<Item = (usize, &Engine)> {
+        self.list.iter().enumerate().filter_map(|(number, engine)| Some((number, engine.get()?)))
+    }
+
+    pub(crate) fn first(&self) -> &Engine {
+        self.list.first().and_then(OnceLock::get).expect("database 0 exists from the beginning")
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.first().keyspace().context.signals
+    }
+
+    pub(crate) fn place(&self, database: usize, key: &[u8]) -> Place {
+        let keyspace = self.get(database).keyspace();
+        Place::new(database, keyspace.segment_of(keyspace.context.hash(key)))
+    }
+
+    /// All places of a database.
+    pub(crate) fn places_of(&self, database: usize) -> impl Iterator<Item = Place> + use<> {
+        (0..self.get(database).keyspace().segments.len()).map(move |segment| Place::new(database, segment))
+    }
+
+    fn keyspace(&self, place: Place) -> &Keyspace {
+        self.get(place.database as usize).keyspace()
+    }
+
+    fn try_lock(&self, place: Place, patience: Duration) -> Option<MutexGuard<'_, Segment>> {
+        let mutex = &self.keyspace(place).segments[place.segment as usize].0;
+        mutex.try_lock().or_else(|| mutex.try_lock_for(patience))
+    }
+}
+
+impl Place {
+    pub(crate) fn new(database: usize, segment: usize) -> Self {
+        // Both are small: databases are configured in thousands at most, segments end at 2^16.
+        Self { database: database as u32, segment: segment as u32 }
+    }
+}
+
+impl<'e> Locked<'e> {
+    pub(crate) fn none(databases: &'e Databases) -> Self {
+        Self { databases, held: SmallVec::new() }
+    }
+
+    /// Takes all `places`, in any order and with repetitions, or none.
+    pub(crate) fn acquire(databases: &'e Databases, mut places: Places) -> Result<Self, Contended> {
+        if places.len() > 1 {
+            places.sort_unstable();
+            places.dedup();
+        }
+        let mut locked = Self::none(databases);
+        locked.held.reserve_exact(places.len());
+        for place in places {
+            locked.take_in_order(place)?;
+        }
+        Ok(locked)
+    }
+
+    /// Takes all of these databases.
+    pub(crate) fn acquire_databases(databases: &'e Databases, numbers: &[usize]) -> Result<Self, Contended> {
+        Self::acquire(databases, numbers.iter().flat_map(|number| databases.places_of(*number)).collect())
+    }
+
+    /// Takes one more segment while others are held: for scripts.
+    pub(crate) fn escalate(&mut self, place: Place) -> Result<(), Contended> {
+        let Err(position) = self.position(place) else { return Ok(()) };
+        let escalations = &self.databases.signals().escalations;
+        escalations.fetch_add(1, Ordering::SeqCst);
+        let guard = self.databases.try_lock(place, ESCALATION_PATIENCE);
+        escalations.fetch_sub(1, Ordering::SeqCst);
+        self.held.insert(position, (place, guard.ok_or(Contended)?));
+        Ok(())
+    }
+
+    pub(crate) fn databases(&self) -> &'e Databases {
+        self.databases
+    }
+
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        self.position(place).is_ok()
+    }
+
+    /// The key, for reading and writing. Its segment must be held.
+    ///
+    /// # Panics
+    /// If it is not: whoever takes the segments of a command takes those of all keys that it names.
+    pub(crate) fn slot<'s>(&'s mut self, database: usize, key: &'s [u8], now_ms: u64) -> Slot<'s> {
+        let keyspace = self.databases.get(database).keyspace();
+        let hash = keyspace.context.hash(key);
+        let place = Place::new(database, keyspace.segment_of(hash));
+        let position = self.position(place).expect("the segments of all keys of a command are held");
+        Slot::open(&keyspace.context, &mut self.held[position].1, key, hash, now_ms)
+    }
+
+    /// Runs `step` on a segment: on the held one, or on one that is taken for this step only.
+    pub(crate) fn step<R>(&mut self, place: Place, step: impl FnOnce(&Context, &mut Segment) -> R) -> R {
+        let keyspace = self.databases.keyspace(place);
+        match self.position(place) {
+            Ok(position) => step(&keyspace.context, &mut self.held[position].1),
+            Err(_) => step(&keyspace.context, &mut keyspace.lock(place.segment as usize)),
+        }
+    }
+
+    /// Exchanges the contents of two databases, all of whose segments are held.
+    pub(crate) fn exchange(&mut self, one: usize, other: usize) {
+        let (low, high) = (one.min(other), one.max(other));
+        if low == high {
+            return;
+        }
+        let (low_keyspace, high_keyspace) = (self.databases.get(low).keyspace(), self.databases.get(high).keyspace());
+        // The index is all or nothing: a database with one lends it to the other.
+        if low_keyspace.is_indexed() || high_keyspace.is_indexed() {
+            self.build_index(low);
+            self.build_index(high);
+        }
+        low_keyspace.context.index.exchange(&high_keyspace.context.index);
+        for segment in 0..low_keyspace.segments.len() {
+            let low_at = self.position(Place::new(low, segment)).expect("both databases are held");
+            let high_at = self.position(Place::new(high, segment)).expect("both databases are held");
+            let (lower, upper) = self.held.split_at_mut(high_at);
+            let (low_segment, high_segment) = (&mut lower[low_at].1, &mut upper[0].1);
+            low_segment.exchange(&low_keyspace.context, high_segment, &high_keyspace.context);
+        }
+    }
+
+    fn build_index(&mut self, database: usize) {
+        let keyspace = self.databases.get(database).keyspace();
+        for segment in 0..keyspace.segments.len() {
+            self.step(Place::new(database, segment), |context, segment| segment.build_index(context));
+        }
+        keyspace.set_indexed();
+    }
+
+    /// Takes a segment above all that are held.
+    fn take_in_order(&mut self, place: Place) -> Result<(), Contended> {
+        let guard = self.databases.try_lock(place, Duration::ZERO);
+        let guard = match guard {
+            Some(guard) => guard,
+            // A script may wait for what is held here: give it back rather than wait for each other.
+            None if !self.held.is_empty() && self.databases.signals().escalations.load(Ordering::SeqCst) > 0 => {
+                return Err(Contended);
+            }
+            None => self.databases.try_lock(place, PATIENCE).ok_or(Contended)?,
+        };
+        self.held.push((place, guard));
+        Ok(())
+    }
+
+    #[inline]
+    fn position(&self, place: Place) -> Result<usize, usize> {
+        match self.held.first() {
+            Some((first, _)) if *first == place => Ok(0),
+            _ => self.held.binary_search_by_key(&place, |(place, _)| *place),
+        }
+    }
+}

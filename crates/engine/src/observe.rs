@@ -1,0 +1,211 @@
+//! Who wants to know what happens to keys: watchers, those who wait for a key to fill, and listeners to events.
+//!
+//! # Guarantees
+//! A watcher that was registered under a key's lock learns of every later change of that key, by whomever. A key that somebody waits for is
+//! reported ready after each change that may serve them. Events of one key arrive in the order of its changes.
+//!
+//! # How it works
+//! While nobody asks, a change costs one comparison in its segment and one load for events. What is registered lies in the key's segment,
+//! under the same lock as the key. Keys become ready under that lock, and are served after it: serving needs other locks.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+/// The kinds of events, as bits; a listener chooses among them.
+/// See <https://redis.io/docs/latest/develop/use/keyspace-notifications/>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventClass(pub u32);
+
+impl EventClass {
+    /// Commands that are not specific to a type.
+    pub const GENERIC: Self = Self(1 << 2);
+    /// Strings.
+    pub const STRING: Self = Self(1 << 3);
+    /// Lists.
+    pub const LIST: Self = Self(1 << 4);
+    /// Sets.
+    pub const SET: Self = Self(1 << 5);
+    /// Hashes.
+    pub const HASH: Self = Self(1 << 6);
+    /// Sorted sets.
+    pub const SORTED_SET: Self = Self(1 << 7);
+    /// Keys that expired.
+    pub const EXPIRED: Self = Self(1 << 8);
+    /// Keys that were evicted.
+    pub const EVICTED: Self = Self(1 << 9);
+    /// Streams.
+    pub const STREAM: Self = Self(1 << 10);
+    /// Look-ups of absent keys.
+    pub const MISS: Self = Self(1 << 11);
+    /// New keys.
+    pub const NEW: Self = Self(1 << 14);
+}
+
+/// Told of events and of keys that somebody waits for.
+pub trait Observer: Send + Sync {
+    /// `name` happened to `key` of a database. Called under the key's lock: must be quick, and not call the engine.
+    fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]);
+
+    /// Keys have become ready outside of a command. Called without locks.
+    fn keys_ready(&self);
+}
+
+/// What all databases of one engine share for telling.
+#[derive(Default)]
+pub(crate) struct Signals {
+    /// The classes that anybody listens to.
+    classes: AtomicU32,
+    observer: OnceLock<Arc<dyn Observer>>,
+    has_ready: AtomicBool,
+    /// How many scripts wait for a segment while they hold others, see `lock.rs`.
+    pub(crate) escalations: AtomicUsize,
+    /// Keys that somebody waits for and that have changed, with their databases.
+    ready: Mutex<Vec<(usize, Box<[u8]>)>>,
+}
+
+impl Signals {
+    /// There can be one observer; a second one is refused.
+    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) -> bool {
+        self.observer.set(observer).is_ok()
+    }
+
+    pub(crate) fn set_classes(&self, classes: u32) {
+        self.classes.store(classes, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]) {
+        if self.classes.load(Ordering::Relaxed) & class.0 != 0
+            && let Some(observer) = self.observer.get()
+        {
+            observer.event(database, class, name, key);
+        }
+    }
+
+    fn add_ready(&self, database: usize, key: &[u8]) {
+        self.ready.lock().push((database, key.into()));
+        self.has_ready.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        self.has_ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_ready(&self) -> Vec<(usize, Box<[u8]>)> {
+        if !self.has_ready() {
+            return Vec::new();
+        }
+        let mut ready = self.ready.lock();
+        self.has_ready.store(false, Ordering::Release);
+        mem::take(&mut *ready)
+    }
+
+    /// After an update that was no command.
+    #[inline]
+    pub(crate) fn announce_ready(&self) {
+        if self.has_ready()
+            && let Some(observer) = self.observer.get()
+        {
+            observer.keys_ready();
+        }
+    }
+}
+
+/// What is registered for the keys of one segment.
+#[derive(Default)]
+pub(crate) struct Notices {
+    by_key: Option<Box<HashMap<Box<[u8]>, Notice>>>,
+}
+
+#[derive(Default)]
+struct Notice {
+    watchers: Vec<Arc<AtomicBool>>,
+    /// How many wait for the key to fill.
+    waiters: usize,
+}
+
+impl Notices {
+    /// `dirty` is set by the next change of `key`.
+    pub(crate) fn watch(&mut self, key: &[u8], dirty: &Arc<AtomicBool>) {
+        self.notice(key).watchers.push(dirty.clone());
+    }
+
+    pub(crate) fn unwatch(&mut self, key: &[u8], dirty: &Arc<AtomicBool>) {
+        self.change(key, |notice| notice.watchers.retain(|other| !Arc::ptr_eq(other, dirty)));
+    }
+
+    pub(crate) fn add_waiter(&mut self, key: &[u8]) {
+        self.notice(key).waiters += 1;
+    }
+
+    pub(crate) fn remove_waiter(&mut self, key: &[u8]) {
+        self.change(key, |notice| notice.waiters = notice.waiters.saturating_sub(1));
+    }
+
+    /// `key` has changed.
+    #[inline]
+    pub(crate) fn changed(&mut self, signals: &Signals, database: usize, key: &[u8]) {
+        if self.by_key.is_some() {
+            self.tell(signals, database, key);
+        }
+    }
+
+    /// All keys may have changed: the database was cleared or exchanged.
+    pub(crate) fn all_changed(&mut self, signals: &Signals, database: usize) {
+        let Some(by_key) = &mut self.by_key else { return };
+        for (key, notice) in by_key.iter_mut() {
+            notice.tell(signals, database, key);
+        }
+        self.tidy();
+    }
+
+    #[cold]
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
+        self.change(key, |notice| notice.tell(signals, database, key));
+    }
+
+    fn notice(&mut self, key: &[u8]) -> &mut Notice {
+        self.by_key.get_or_insert_default().entry(key.into()).or_default()
+    }
+
+    fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Notice)) {
+        if let Some(by_key) = &mut self.by_key
+            && let Some(notice) = by_key.get_mut(key)
+        {
+            change(notice);
+            if notice.is_empty() {
+                by_key.remove(key);
+                self.tidy();
+            }
+        }
+    }
+
+    fn tidy(&mut self) {
+        if let Some(by_key) = &mut self.by_key {
+            by_key.retain(|_, notice| !notice.is_empty());
+            if by_key.is_empty() {
+                self.by_key = None;
+            }
+        }
+    }
+}
+
+impl Notice {
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
+        for watcher in self.watchers.drain(..) {
+            watcher.store(true, Ordering::Release);
+        }
+        if self.waiters > 0 {
+            signals.add_ready(database, key);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.watchers.is_empty() && self.waiters == 0
+    }
+}
