@@ -1,7 +1,7 @@
 //! The Redis protocol: bytes to requests and replies, and back. No I/O.
 //!
 //! - A server reads requests with [`RequestDecoder`] and answers with [`ReplyWriter`], in the [`Protocol`] its client chose.
-//! - A client writes requests with [`write_request`].
+//! - A client writes requests with [`write_request`], and reads replies with [`token`], or with [`frame`] as a tree.
 //! - [`parse_i64`], [`parse_f64`], [`format_g17`] and [`format_fixed17`] are Redis's rules for numbers in arguments and replies.
 //!
 //! # Guarantees
@@ -11,13 +11,17 @@
 //! requests allocate nothing.
 //!
 //! # Where is what
-//! `request` and `inline` read requests, `reply` writes replies, `number` is about digits.
+//! `request` and `inline` read requests, `reply` writes replies, `token` and `frame` read replies, `number` is about digits.
 
+mod frame;
 mod inline;
 mod number;
 mod reply;
 mod request;
+mod token;
 
+pub use frame::{Frame, frame};
 pub use number::{format_fixed17, format_g17, parse_f64, parse_i64};
 pub use reply::{Deferred, Protocol, ReplyWriter};
 pub use request::{Arguments, RequestDecoder, RequestError, RequestLimits, write_request};
+pub use token::{Token, TokenError, TokenLimits, token};

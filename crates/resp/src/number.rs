@@ -315,3 +315,209 @@ fn round_off(bits: u64, cut: i64, is_inexact: bool) -> u64 {
     let rounds_up = rest > half || rest == half && (is_inexact || kept & 1 == 1);
     (kept + u128::from(rounds_up)) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{format_fixed17, format_g17, parse_f64, parse_i64};
+
+    fn g17(value: f64) -> String {
+        let mut out = b">".to_vec();
+        format_g17(value, &mut out);
+        String::from_utf8(out).unwrap().split_off(1)
+    }
+
+    fn fixed17(value: f64) -> String {
+        let mut out = b">".to_vec();
+        format_fixed17(value, &mut out);
+        String::from_utf8(out).unwrap().split_off(1)
+    }
+
+    /// What glibc's printf writes: `%.17g`, and `%.17f` with its zeros trimmed.
+    #[test]
+    fn floats_are_written_as_c_writes_them() {
+        let cases = [
+            (0.0, "0", "0"),
+            (-0.0, "-0", "0"),
+            (1.0, "1", "1"),
+            (-1.0, "-1", "-1"),
+            (100.0, "100", "100"),
+            (0.1, "0.10000000000000001", "0.10000000000000001"),
+            (0.3, "0.29999999999999999", "0.29999999999999999"),
+            (-123.456, "-123.456", "-123.45600000000000307"),
+            (1_234_567.891, "1234567.8910000001", "1234567.89100000006146729"),
+            (0.001, "0.001", "0.001"),
+            (0.00012345, "0.00012344999999999999", "0.00012345"),
+            (0.000099999999999999, "9.9999999999999002e-05", "0.0001"),
+            (1.2345e-7, "1.2345000000000001e-07", "0.00000012345"),
+            (1e-10, "1e-10", "0.0000000001"),
+            (-1e-300, "-1e-300", "0"),
+            (1e16, "10000000000000000", "10000000000000000"),
+            (99999999999999984.0, "99999999999999984", "99999999999999984"),
+            (1e17, "1e+17", "100000000000000000"),
+            (1.5e17, "1.5e+17", "150000000000000000"),
+            (1e23, "9.9999999999999992e+22", "99999999999999991611392"),
+            (6.02214076e23, "6.0221407599999999e+23", "602214075999999987023872"),
+            (2.2250738585072014e-308, "2.2250738585072014e-308", "0"),
+            (5e-324, "4.9406564584124654e-324", "0"),
+            (f64::INFINITY, "inf", "inf"),
+            (f64::NEG_INFINITY, "-inf", "-inf"),
+            (f64::NAN, "nan", "nan"),
+        ];
+        for (value, as_g, as_f) in cases {
+            assert_eq!((g17(value).as_str(), fixed17(value).as_str()), (as_g, as_f));
+        }
+        assert_eq!(g17(f64::MAX), "1.7976931348623157e+308");
+    }
+
+    #[test]
+    fn an_integer_has_one_spelling() {
+        for (text, value) in
+            [("0", 0), ("7", 7), ("-7", -7), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)]
+        {
+            assert_eq!(parse_i64(text.as_bytes()), Some(value), "{text}");
+        }
+        let refused = [
+            "",
+            "-",
+            "+1",
+            "01",
+            "-0",
+            "-01",
+            "00",
+            " 1",
+            "1 ",
+            "1.0",
+            "1e3",
+            "0x1",
+            "--1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "9999999999999999999",
+            "18446744073709551617",
+            "10000000000000000000",
+        ];
+        for text in refused {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    /// What redis-server 7.0.15 stores for these as scores.
+    #[test]
+    fn floats_are_read_as_redis_reads_them() {
+        for (text, value) in [
+            ("+1", 1.0),
+            ("1.", 1.0),
+            (".5", 0.5),
+            ("-2.5E-1", -0.25),
+            ("inf", f64::INFINITY),
+            ("+INF", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+            ("0e-999", 0.0),
+            ("1e-320", 1e-320),
+            ("2.4703282292062328e-324", 5e-324),
+            ("0x10", 16.0),
+            ("0X.8", 0.5),
+            ("-0x1p3", -8.0),
+            ("0x1.8P+1", 3.0),
+            ("0x0p-9999", 0.0),
+            ("0x1p-1074", 5e-324),
+            ("0x1.8p-1075", 5e-324),
+            ("0x1.fffffffffffffp1023", f64::MAX),
+            ("0x1.fffffffffffff7p1023", f64::MAX),
+            ("0x0.fffffffffffffp-1022", 2.225073858507201e-308),
+            ("0x0.fffffffffffff8p-1022", f64::MIN_POSITIVE),
+            // Ties go to the even neighbour, and a bit far behind breaks them.
+            ("0x20000000000001", 9007199254740992.0),
+            ("0x20000000000003", 9007199254740996.0),
+            ("0x20000000000001.00000000000000000001", 9007199254740994.0),
+            ("0x100000000000000000000p-80", 1.0),
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), Some(value), "{text}");
+        }
+        let refused = [
+            "",
+            "-",
+            ".",
+            "+.",
+            "e5",
+            "1e",
+            "1e+",
+            "1_0",
+            "1,0",
+            " 1",
+            "1 ",
+            "1\0",
+            "+-1",
+            "nan",
+            "-nan",
+            "nan(1)",
+            "infinit",
+            "infinityy",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "-1e-999",
+            "2.4703282292062327e-324",
+            "0x",
+            "0x.",
+            "0xg",
+            "0x1p",
+            "0x1p+",
+            "0x1.2.3",
+            "0x1p1024",
+            "0x1.fffffffffffff8p1023",
+            "0x1p-1075",
+            "0x1p99999999999999999999",
+            "0x1p-99999999999999999999",
+            "1d",
+            "1f",
+        ];
+        for text in refused {
+            assert_eq!(parse_f64(text.as_bytes()), None, "{text}");
+        }
+        assert!(parse_f64(b"-0").is_some_and(|zero| zero.is_sign_negative()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_float_reads_back_as_the_same(bits in any::<u64>()) {
+            let value = f64::from_bits(bits);
+            if !value.is_nan() {
+                prop_assert_eq!(parse_f64(g17(value).as_bytes()).map(f64::to_bits), Some(bits));
+            }
+        }
+
+        #[test]
+        fn a_written_integer_reads_back_as_the_same(value in any::<i64>()) {
+            prop_assert_eq!(parse_i64(value.to_string().as_bytes()), Some(value));
+        }
+
+        #[test]
+        fn a_hexadecimal_float_is_rounded_as_the_processor_rounds(bits in any::<u64>(), power in -1140i32..1000) {
+            // A conversion from an integer and a division by a power of two round once each; only one of them does here.
+            let text = format!("-0x{bits:x}p{power}");
+            let read = parse_f64(text.as_bytes());
+            if power >= -1022 {
+                let expected = -(bits as f64) * 2f64.powi(power);
+                prop_assert_eq!(read, expected.is_finite().then_some(expected));
+            } else {
+                let exact = (bits >> 11 << 11) as f64;
+                let text = format!("-0x{:x}p{power}", bits >> 11 << 11);
+                let expected = -exact * 2f64.powi(-1000) * 2f64.powi(power + 1000);
+                prop_assert_eq!(parse_f64(text.as_bytes()), (expected != 0.0 || exact == 0.0).then_some(expected));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_number_or_none(text in "[-+0-9a-fA-FxXpPiInN. ]{0,12}|\\PC*") {
+            if let Some(value) = parse_f64(text.as_bytes()) {
+                prop_assert!(!value.is_nan());
+            }
+            if let Some(value) = parse_i64(text.as_bytes()) {
+                prop_assert_eq!(value.to_string(), text);
+            }
+        }
+    }
+}

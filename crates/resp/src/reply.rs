@@ -156,11 +156,14 @@ impl<'a> ReplyWriter<'a> {
 
     /// The header of data about the reply that comes next: for each pair a key and a value follow.
     ///
-    /// RESP2 has no form for these, and nothing is written; the caller leaves out the pairs as well.
-    pub fn attribute(&mut self, pairs: usize) {
-        if self.protocol == Protocol::Resp3 {
+    /// RESP2 has no form for these: then nothing is written, and `false` tells the caller to leave out the pairs as well.
+    #[must_use = "without a header the pairs must be left out"]
+    pub fn attribute(&mut self, pairs: usize) -> bool {
+        let has_form = self.protocol == Protocol::Resp3;
+        if has_form {
             self.header(b'|', pairs);
         }
+        has_form
     }
 
     /// A float with 17 digits. RESP2: a bulk string.
@@ -183,23 +186,15 @@ impl<'a> ReplyWriter<'a> {
 
     /// A text for people. `format` has three letters: `txt` or `mkd`. RESP2: a bulk string.
     pub fn verbatim(&mut self, format: &str, text: &[u8]) {
-        if self.protocol == Protocol::Resp2 {
-            return self.bulk(text);
+        match format.as_bytes().try_into() {
+            Ok(format) => self.verbatim_bytes(format, text),
+            Err(_) => unreachable!("the format of a verbatim string has three letters: {format}"),
         }
-        debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three letters");
-        self.header(b'=', format.len() + 1 + text.len());
-        self.out.extend_from_slice(format.as_bytes());
-        self.out.push(b':');
-        self.out.extend_from_slice(text);
-        self.out.extend_from_slice(b"\r\n");
     }
 
     /// An integer beyond 64 bits, in decimal digits. RESP2: a bulk string.
     pub fn big_number(&mut self, digits: &str) {
-        match self.protocol {
-            Protocol::Resp2 => self.bulk(digits.as_bytes()),
-            Protocol::Resp3 => self.line(b'(', digits.as_bytes()),
-        }
+        self.big_number_bytes(digits.as_bytes());
     }
 
     /// Bytes that are encoded already, in the client's protocol.
@@ -248,6 +243,24 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    pub(crate) fn verbatim_bytes(&mut self, format: [u8; 3], text: &[u8]) {
+        if self.protocol == Protocol::Resp2 {
+            return self.bulk(text);
+        }
+        self.header(b'=', format.len() + 1 + text.len());
+        self.out.extend_from_slice(&format);
+        self.out.push(b':');
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    pub(crate) fn big_number_bytes(&mut self, digits: &[u8]) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(digits),
+            Protocol::Resp3 => self.line(b'(', digits),
+        }
+    }
+
     fn deferred(&self, marker: u8, items_per_element: usize) -> Deferred {
         Deferred { at: self.out.len(), marker, items_per_element }
     }
@@ -293,4 +306,86 @@ impl<'a> ReplyWriter<'a> {
 
 fn is_line_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Protocol, ReplyWriter};
+
+    fn written(protocol: Protocol, write: impl FnOnce(&mut ReplyWriter<'_>)) -> String {
+        let mut out = Vec::new();
+        write(&mut ReplyWriter::new(&mut out, protocol));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_written(write: impl Fn(&mut ReplyWriter<'_>), resp2: &str, resp3: &str) {
+        assert_eq!(written(Protocol::Resp2, &write), resp2);
+        assert_eq!(written(Protocol::Resp3, &write), resp3);
+    }
+
+    #[test]
+    fn each_meaning_has_its_form_in_each_version() {
+        assert_written(|reply| reply.simple("OK"), "+OK\r\n", "+OK\r\n");
+        assert_written(|reply| reply.error("ERR no"), "-ERR no\r\n", "-ERR no\r\n");
+        assert_written(|reply| reply.integer(i64::MIN), ":-9223372036854775808\r\n", ":-9223372036854775808\r\n");
+        assert_written(|reply| reply.bulk(b"a\r\n"), "$3\r\na\r\n\r\n", "$3\r\na\r\n\r\n");
+        assert_written(|reply| reply.null(), "$-1\r\n", "_\r\n");
+        assert_written(|reply| reply.null_array(), "*-1\r\n", "_\r\n");
+        assert_written(|reply| reply.array(2), "*2\r\n", "*2\r\n");
+        assert_written(|reply| reply.map(2), "*4\r\n", "%2\r\n");
+        assert_written(|reply| reply.set(2), "*2\r\n", "~2\r\n");
+        assert_written(|reply| reply.push(2), "*2\r\n", ">2\r\n");
+        assert_written(|reply| assert_eq!(reply.attribute(2), !reply.is_empty()), "", "|2\r\n");
+        assert_written(|reply| reply.double(0.5), "$3\r\n0.5\r\n", ",0.5\r\n");
+        assert_written(|reply| reply.double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n");
+        assert_written(
+            |reply| reply.double(-1.0 / 3.0 * 1e-300),
+            "$24\r\n-3.3333333333333334e-301\r\n",
+            ",-3.3333333333333334e-301\r\n",
+        );
+        assert_written(|reply| reply.boolean(true), ":1\r\n", "#t\r\n");
+        assert_written(|reply| reply.boolean(false), ":0\r\n", "#f\r\n");
+        assert_written(|reply| reply.verbatim("txt", b"hi"), "$2\r\nhi\r\n", "=6\r\ntxt:hi\r\n");
+        assert_written(|reply| reply.big_number("123"), "$3\r\n123\r\n", "(123\r\n");
+        assert_written(|reply| reply.raw(b":1\r\n"), ":1\r\n", ":1\r\n");
+    }
+
+    #[test]
+    fn a_line_break_cannot_forge_a_second_reply() {
+        assert_eq!(written(Protocol::Resp2, |reply| reply.error("ERR a\r\n:1\r\n")), "-ERR a  :1\r\n");
+        assert_eq!(written(Protocol::Resp2, |reply| reply.simple("a\nb\r")), "+a b \r\n");
+    }
+
+    #[test]
+    fn deferred_replies_get_their_headers_inside_one_another() {
+        let write = |reply: &mut ReplyWriter<'_>| {
+            reply.integer(0);
+            let outer = reply.map_deferred();
+            for key in 1..=11 {
+                reply.integer(key);
+                let inner = reply.set_deferred();
+                reply.integer(-key);
+                reply.close(inner, 1);
+            }
+            reply.close(outer, 11);
+            reply.null();
+        };
+        let pairs = |set: char| (1..=11).map(|key| format!(":{key}\r\n{set}1\r\n:-{key}\r\n")).collect::<String>();
+        let resp2 = format!(":0\r\n*22\r\n{}$-1\r\n", pairs('*'));
+        let resp3 = format!(":0\r\n%11\r\n{}_\r\n", pairs('~'));
+        assert_written(write, &resp2, &resp3);
+    }
+
+    #[test]
+    fn a_reply_can_be_taken_back() {
+        let text = written(Protocol::Resp2, |reply| {
+            reply.integer(1);
+            let before = reply.len();
+            reply.bulk(b"half a reply");
+            reply.truncate(before);
+            reply.error("ERR no");
+        });
+        assert_eq!(text, ":1\r\n-ERR no\r\n");
+    }
 }

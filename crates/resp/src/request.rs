@@ -153,8 +153,8 @@ impl RequestDecoder {
         self.args_left > 0 || self.scanned > 0
     }
 
-    /// Length that the input needs before [`decode`](Self::decode) can get any further. For a large argument that is
-    /// its end as the client announced it, so that a buffer can grow once.
+    /// Length that the input needs at least before [`decode`](Self::decode) can get any further. For a large argument that
+    /// is its end as the client announced it, so that a buffer can grow once.
     #[must_use]
     pub fn input_bytes_wanted(&self) -> usize {
         match self.bulk_bytes {
@@ -480,5 +480,184 @@ fn is_number(digits: &[u8]) -> bool {
         [] => false,
         [b'0', _, ..] => false,
         [..] => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
+    use proptest::sample::select;
+
+    use super::{Arguments, RequestDecoder, RequestError, RequestLimits, write_request};
+    use crate::reply::{Protocol, ReplyWriter};
+
+    type Requests = (Vec<Vec<Vec<u8>>>, Option<RequestError>);
+
+    /// Bounds that random bytes reach.
+    const SMALL: RequestLimits =
+        RequestLimits { args_max: 20, bulk_bytes_max: 60, inline_bytes_max: 30, is_authenticated: true };
+
+    /// Feeds pieces of these lengths, the last one as often as needed, as a server does: consumed bytes go at once.
+    fn requests(input: &[u8], pieces: &[usize], limits: &RequestLimits) -> Requests {
+        let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
+        let (mut buffer, mut read) = (Vec::new(), Vec::new());
+        let mut rest = input;
+        let mut lengths = pieces.iter().copied().chain(std::iter::repeat(pieces.last().copied().unwrap_or(1).max(1)));
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(lengths.next().unwrap().min(rest.len()));
+            rest = later;
+            buffer.extend_from_slice(piece);
+            loop {
+                match decoder.decode(&buffer, limits, &mut args) {
+                    Ok(Some(consumed)) => {
+                        assert!(!decoder.is_pending());
+                        read.push(args.iter(&buffer).map(<[u8]>::to_vec).collect());
+                        buffer.drain(..consumed);
+                    }
+                    Ok(None) => break assert!(decoder.input_bytes_wanted() >= buffer.len()),
+                    Err(error) => return (read, Some(error)),
+                }
+            }
+        }
+        (read, None)
+    }
+
+    fn error(input: &[u8], limits: &RequestLimits) -> Option<String> {
+        requests(input, &[input.len()], limits).1.map(|error| error.to_string())
+    }
+
+    fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            vec(vec(any::<u8>(), 0..50), 1..6).prop_map(|args| {
+                let mut out = Vec::new();
+                write_request(&mut out, &args);
+                out
+            }),
+            "[ -~]{0,20}\r?\n".prop_map(String::into_bytes),
+            "(\\*|\\$|\\*1\r\n|\\*2\r\n\\$)(-?[0-9]{0,3}|x)\r\n".prop_map(String::into_bytes),
+        ]
+    }
+
+    fn hostile_bytes() -> impl Strategy<Value = Vec<u8>> {
+        vec(prop_oneof![any::<u8>(), select(&b"*$-0123\r\n\r\n\r\n \"'\\x"[..])], 0..120)
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_gives_the_same_requests_however_it_is_cut(
+            stream in vec(request_bytes(), 1..6),
+            pieces in vec(0usize..20, 0..20),
+        ) {
+            let stream = stream.concat();
+            let whole = requests(&stream, &[stream.len()], &SMALL);
+            prop_assert_eq!(&requests(&stream, &pieces, &SMALL), &whole);
+            prop_assert_eq!(&requests(&stream, &[1], &SMALL), &whole);
+        }
+
+        #[test]
+        fn any_bytes_give_requests_or_an_error_however_they_are_cut(input in hostile_bytes(), piece in 1usize..9) {
+            prop_assert_eq!(requests(&input, &[piece], &SMALL), requests(&input, &[input.len()], &SMALL));
+        }
+
+        #[test]
+        fn written_requests_read_back(pipeline in vec(vec(vec(any::<u8>(), 0..30), 1..20), 0..8)) {
+            let mut stream = Vec::new();
+            pipeline.iter().for_each(|args| write_request(&mut stream, args));
+            prop_assert_eq!(requests(&stream, &[stream.len()], &RequestLimits::default()), (pipeline, None));
+        }
+    }
+
+    #[test]
+    fn empty_lines_and_empty_arrays_are_requests_without_arguments() {
+        let (read, error) = requests(b"\r\n\n*0\r\n*-1\r\n*-99999999999\r\n \r\n", &[7], &RequestLimits::default());
+        assert_eq!((read, error), (vec![Vec::<Vec<u8>>::new(); 6], None));
+    }
+
+    #[test]
+    fn the_byte_behind_a_carriage_return_is_skipped_unseen() {
+        let (read, error) = requests(b"*1\r\n$4\r\nPINGxx*1\rX$4\rYPINGzz", &[1], &RequestLimits::default());
+        assert_eq!((read, error), (vec![vec![b"PING".to_vec()]; 2], None));
+    }
+
+    /// Texts as redis-server 7.0.15 answers these bytes.
+    #[test]
+    fn errors_have_the_texts_of_redis() {
+        let long = |prefix: &str| [prefix.as_bytes(), &[b'1'; 70_000]].concat();
+        let cases: &[(&[u8], &str)] = &[
+            (b"*x\r\n", "invalid multibulk length"),
+            (b"*+1\r\n", "invalid multibulk length"),
+            (b"*01\r\n", "invalid multibulk length"),
+            (b"*\r\n", "invalid multibulk length"),
+            (b"*-0\r\n", "invalid multibulk length"),
+            (b"*2147483648\r\n", "invalid multibulk length"),
+            (b"*99999999999999999999\r\n", "invalid multibulk length"),
+            (b"*1\r\nfoo\r\n", "expected '$', got 'f'"),
+            (b"*1\r\n$-1\r\n", "invalid bulk length"),
+            (b"*1\r\n$x\r\n", "invalid bulk length"),
+            (b"*1\r\n$+4\r\n", "invalid bulk length"),
+            (b"*1\r\n$536870913\r\n", "invalid bulk length"),
+            (&long("*"), "too big mbulk count string"),
+            (&long("*1\r\n$"), "too big bulk count string"),
+            (&long("*1\r\n"), "too big bulk count string"),
+            (&long(""), "too big inline request"),
+            (b"ECHO \"a\r\n", "unbalanced quotes in request"),
+        ];
+        for (input, expected) in cases {
+            let shown = input[..input.len().min(30)].escape_ascii();
+            assert_eq!(error(input, &RequestLimits::default()), Some(format!("Protocol error: {expected}")), "{shown}");
+        }
+        for fine in ["*1\r\nfoo", "*1\r\n$536870912\r\n", "*1048576\r\n"] {
+            assert_eq!(error(fine.as_bytes(), &RequestLimits::default()), None, "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn before_authentication_requests_are_small() {
+        let limits = RequestLimits::unauthenticated();
+        assert_eq!(error(b"*10\r\n", &limits), None);
+        assert_eq!(error(b"*11\r\n", &limits).unwrap(), "Protocol error: unauthenticated multibulk length");
+        assert_eq!(error(b"*99999999999\r\n", &limits).unwrap(), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*1\r\n$16384\r\n", &limits), None);
+        assert_eq!(error(b"*1\r\n$16385\r\n", &limits).unwrap(), "Protocol error: unauthenticated bulk length");
+        assert_eq!(error(b"*1\r\n$999999999999\r\n", &limits).unwrap(), "Protocol error: invalid bulk length");
+    }
+
+    #[test]
+    fn the_error_reply_quotes_the_byte_as_it_came() {
+        for (got, quoted) in [(b'f', &b"f"[..]), (0xff, &b"\xff"[..]), (b'\r', &b" "[..])] {
+            let mut out = Vec::new();
+            RequestError::ExpectedDollar(got).write_reply(&mut ReplyWriter::new(&mut out, Protocol::Resp2));
+            assert_eq!(out, [b"-ERR Protocol error: expected '$', got '", quoted, b"'\r\n"].concat());
+        }
+    }
+
+    #[test]
+    fn memory_is_reserved_for_what_arrives_not_for_what_is_announced() {
+        let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
+        let input = b"*1000000\r\n$500000000\r\n";
+        assert_eq!(decoder.decode(input, &RequestLimits::default(), &mut args), Ok(None));
+        assert!(args.spans.capacity() <= super::ARGS_KEPT_MAX);
+        assert_eq!(decoder.input_bytes_wanted(), input.len() + 500_000_002);
+    }
+
+    #[test]
+    fn a_request_of_many_arguments_does_not_keep_their_memory() {
+        let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
+        let mut stream = Vec::new();
+        write_request(&mut stream, &vec!["x"; 100_000]);
+        assert_eq!(decoder.decode(&stream, &RequestLimits::default(), &mut args), Ok(Some(stream.len())));
+        assert_eq!(decoder.decode(b"PING\r\n", &RequestLimits::default(), &mut args), Ok(Some(6)));
+        assert!(args.spans.capacity() < 2 * super::ARGS_KEPT_MAX);
+    }
+
+    #[test]
+    fn a_reset_decoder_forgets_the_pending_request() {
+        let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
+        assert_eq!(decoder.decode(b"*2\r\n$4\r\nECHO\r\n$9", &RequestLimits::default(), &mut args), Ok(None));
+        assert!(decoder.is_pending());
+        decoder.reset();
+        assert_eq!(decoder.decode(b"PING\r\n", &RequestLimits::default(), &mut args), Ok(Some(6)));
+        assert_eq!(args.get(b"PING\r\n", 0), b"PING");
     }
 }
