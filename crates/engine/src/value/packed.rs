@@ -492,12 +492,12 @@ mod tests {
                 packed.remove(0..1);
             }
         }
-        // Live are 72 bytes at most.
-        assert!(packed.cost_bytes() < 160, "{}", packed.cost_bytes());
+        // Live are 72 bytes at most, and the gap is reclaimed once it is as large.
+        assert!(packed.cost_bytes() < 200, "{}", packed.cost_bytes());
         for _ in 0..10_000 {
             packed.push_front(b"0123456789");
             packed.remove(5..6);
         }
-        assert!(packed.cost_bytes() < 160, "{}", packed.cost_bytes());
+        assert!(packed.cost_bytes() < 200, "{}", packed.cost_bytes());
     }
 }
