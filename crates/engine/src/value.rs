@@ -1,12 +1,15 @@
 //! The collections that a key can hold.
 
 mod aggregate;
+#[cfg_attr(not(feature = "commands"), allow(dead_code, reason = "only commands read and write what is in it"))]
 mod intset;
 mod limits;
+#[cfg_attr(not(feature = "commands"), allow(dead_code, reason = "only commands read and write what is in it"))]
 mod list;
 mod map;
 mod packed;
 mod sample;
+#[cfg_attr(not(feature = "commands"), allow(dead_code, reason = "only commands read and write what is in it"))]
 mod set;
 mod strict;
 mod table;

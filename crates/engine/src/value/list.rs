@@ -18,7 +18,7 @@ use crate::segment::capacity_if_sparse;
 
 /// On which side of a pivot an element is inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Nearer to the head.
     Before,
     /// Nearer to the tail.
@@ -27,7 +27,7 @@ pub enum Place {
 
 /// Elements in order.
 #[derive(Default)]
-pub struct List {
+pub(crate) struct List {
     chunks: VecDeque<Packed>,
     len: usize,
     /// What the buffers of all chunks take.
@@ -37,68 +37,68 @@ pub struct List {
 impl List {
     /// An empty list.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// The number of elements.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there is no element.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The name that OBJECT ENCODING shows; Redis 7.0 has one for lists.
     #[must_use]
-    pub fn encoding(&self) -> &'static str {
+    pub(crate) fn encoding(&self) -> &'static str {
         "quicklist"
     }
 
     /// The estimated memory of everything the list has allocated.
     #[must_use]
-    pub fn cost_bytes(&self) -> u64 {
+    pub(crate) fn cost_bytes(&self) -> u64 {
         self.chunk_bytes + (self.chunks.capacity() * size_of::<Packed>()) as u64
     }
 
     /// The element at `index`; a negative one counts from the tail, which is -1.
     #[must_use]
-    pub fn get(&self, index: i64) -> Option<&[u8]> {
+    pub(crate) fn get(&self, index: i64) -> Option<&[u8]> {
         let (chunk, inside) = self.locate(self.resolve(index)?);
         self.chunks[chunk].get(inside)
     }
 
     /// The element at the head.
     #[must_use]
-    pub fn front(&self) -> Option<&[u8]> {
+    pub(crate) fn front(&self) -> Option<&[u8]> {
         self.chunks.front()?.iter().next()
     }
 
     /// The element at the tail.
     #[must_use]
-    pub fn back(&self) -> Option<&[u8]> {
+    pub(crate) fn back(&self) -> Option<&[u8]> {
         self.chunks.back()?.iter().next_back()
     }
 
     /// All elements from head to tail; `rev` walks from the tail.
     #[must_use]
-    pub fn iter(&self) -> Items<'_> {
+    pub(crate) fn iter(&self) -> Items<'_> {
         self.range(0..self.len)
     }
 
     /// The elements with these indexes, which are cut to those that exist. Either end is found only when it is asked for.
     #[must_use]
-    pub fn range(&self, indexes: Range<usize>) -> Items<'_> {
+    pub(crate) fn range(&self, indexes: Range<usize>) -> Items<'_> {
         let end = indexes.end.min(self.len);
         Items { list: self, indexes: indexes.start.min(end)..end, front: None, back: None }
     }
 
     /// Puts `element` before the head.
-    pub fn push_front(&mut self, element: &[u8], limits: &Limits) {
+    pub(crate) fn push_front(&mut self, element: &[u8], limits: &Limits) {
         let limit = limits.list_chunk();
         if !self.chunks.front().is_some_and(|chunk| has_room(chunk, element, limit)) {
             self.open_chunk(0);
@@ -108,7 +108,7 @@ impl List {
     }
 
     /// Puts `element` behind the tail.
-    pub fn push_back(&mut self, element: &[u8], limits: &Limits) {
+    pub(crate) fn push_back(&mut self, element: &[u8], limits: &Limits) {
         let limit = limits.list_chunk();
         if !self.chunks.back().is_some_and(|chunk| has_room(chunk, element, limit)) {
             self.open_chunk(self.chunks.len());
@@ -118,17 +118,17 @@ impl List {
     }
 
     /// Takes the element at the head.
-    pub fn pop_front(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn pop_front(&mut self) -> Option<Vec<u8>> {
         self.pop_front_with(<[u8]>::to_vec)
     }
 
     /// Takes the element at the tail.
-    pub fn pop_back(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn pop_back(&mut self) -> Option<Vec<u8>> {
         self.pop_back_with(<[u8]>::to_vec)
     }
 
     /// Shows the element at the head to `read`, then removes it.
-    pub fn pop_front_with<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(crate) fn pop_front_with<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let result = read(self.front()?);
         self.edit(0, |chunk| chunk.remove(0..1));
         self.len -= 1;
@@ -140,7 +140,7 @@ impl List {
     }
 
     /// Shows the element at the tail to `read`, then removes it.
-    pub fn pop_back_with<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(crate) fn pop_back_with<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let result = read(self.back()?);
         let last = self.chunks.len() - 1;
         self.edit(last, |chunk| chunk.remove(chunk.len() - 1..chunk.len()));
@@ -153,7 +153,7 @@ impl List {
     }
 
     /// Replaces the element at `index`; a negative one counts from the tail. Returns whether there is such an element.
-    pub fn set(&mut self, index: i64, element: &[u8], limits: &Limits) -> bool {
+    pub(crate) fn set(&mut self, index: i64, element: &[u8], limits: &Limits) -> bool {
         let Some(index) = self.resolve(index) else {
             return false;
         };
@@ -164,7 +164,7 @@ impl List {
     }
 
     /// Inserts `element` next to the first one that equals `pivot`. Returns whether there is a pivot.
-    pub fn insert(&mut self, place: Place, pivot: &[u8], element: &[u8], limits: &Limits) -> bool {
+    pub(crate) fn insert(&mut self, place: Place, pivot: &[u8], element: &[u8], limits: &Limits) -> bool {
         let Some((chunk, inside)) = self.find(pivot) else {
             return false;
         };
@@ -177,7 +177,7 @@ impl List {
 
     /// Removes elements that equal `element`: the first `count` from the head, the first `-count` from the tail if it is
     /// negative, all if it is 0. Returns how many there were.
-    pub fn remove(&mut self, count: i64, element: &[u8]) -> usize {
+    pub(crate) fn remove(&mut self, count: i64, element: &[u8]) -> usize {
         let wanted = match count {
             0 => usize::MAX,
             count => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
@@ -207,7 +207,7 @@ impl List {
     }
 
     /// Keeps the elements with these indexes and removes all others.
-    pub fn trim(&mut self, keep: Range<usize>) {
+    pub(crate) fn trim(&mut self, keep: Range<usize>) {
         let end = keep.end.min(self.len);
         let start = keep.start.min(end);
         self.drop_back(self.len - end);
@@ -333,7 +333,7 @@ impl Clone for List {
 
 /// A walk over elements of a list from either end.
 #[derive(Clone)]
-pub struct Items<'a> {
+pub(crate) struct Items<'a> {
     list: &'a List,
     /// What neither end has reached.
     indexes: Range<usize>,
@@ -387,7 +387,7 @@ impl FusedIterator for Items<'_> {}
 /// The indexes that `start` and `stop` of LRANGE, LTRIM and their like mean in a collection of `len`: both inclusive, negative ones
 /// from the end, cut to what exists. An empty range is `0..0`.
 #[must_use]
-pub fn index_range(start: i64, stop: i64, len: usize) -> Range<usize> {
+pub(crate) fn index_range(start: i64, stop: i64, len: usize) -> Range<usize> {
     let from_end = |index: i64| if index < 0 { index.saturating_add_unsigned(len as u64) } else { index };
     let start = usize::try_from(from_end(start).max(0)).unwrap_or(usize::MAX);
     match usize::try_from(from_end(stop)) {

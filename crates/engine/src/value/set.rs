@@ -22,7 +22,7 @@ const INTEGER_BYTES_MAX: usize = 20;
 
 /// Different members.
 #[derive(Clone)]
-pub struct Set {
+pub(crate) struct Set {
     form: Form,
 }
 
@@ -36,13 +36,13 @@ enum Form {
 impl Set {
     /// An empty set.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { form: Form::Integers(IntSet::new()) }
     }
 
     /// The number of members.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.form {
             Form::Integers(integers) => integers.len(),
             Form::Table(table) => table.len(),
@@ -51,13 +51,13 @@ impl Set {
 
     /// Whether there is no member.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The name that OBJECT ENCODING shows.
     #[must_use]
-    pub fn encoding(&self) -> &'static str {
+    pub(crate) fn encoding(&self) -> &'static str {
         match self.form {
             Form::Integers(_) => "intset",
             Form::Table(_) => "hashtable",
@@ -66,7 +66,7 @@ impl Set {
 
     /// The estimated memory of everything the set has allocated.
     #[must_use]
-    pub fn cost_bytes(&self) -> u64 {
+    pub(crate) fn cost_bytes(&self) -> u64 {
         match &self.form {
             Form::Integers(integers) => integers.cost_bytes(),
             Form::Table(table) => size_of::<Table<Box<[u8]>>>() as u64 + table.cost_bytes(),
@@ -75,7 +75,7 @@ impl Set {
 
     /// Whether `member` is in the set.
     #[must_use]
-    pub fn contains(&self, member: &[u8]) -> bool {
+    pub(crate) fn contains(&self, member: &[u8]) -> bool {
         match &self.form {
             Form::Integers(integers) => canonical_i64(member).is_some_and(|member| integers.contains(member)),
             Form::Table(table) => table.contains(member),
@@ -84,12 +84,12 @@ impl Set {
 
     /// All members; integers in ascending order.
     #[must_use]
-    pub fn iter(&self) -> Members<'_> {
+    pub(crate) fn iter(&self) -> Members<'_> {
         Members { set: self, indexes: 0..self.len() }
     }
 
     /// Adds `member`. Returns whether it is new.
-    pub fn insert(&mut self, member: &[u8], limits: &Limits) -> bool {
+    pub(crate) fn insert(&mut self, member: &[u8], limits: &Limits) -> bool {
         if let Form::Integers(integers) = &mut self.form {
             if let Some(integer) = canonical_i64(member) {
                 let is_new = integers.insert(integer);
@@ -107,7 +107,7 @@ impl Set {
     }
 
     /// Removes `member`. Returns whether it was there.
-    pub fn remove(&mut self, member: &[u8]) -> bool {
+    pub(crate) fn remove(&mut self, member: &[u8]) -> bool {
         match &mut self.form {
             Form::Integers(integers) => canonical_i64(member).is_some_and(|member| integers.remove(member)),
             Form::Table(table) => table.remove(member).is_some(),
@@ -116,7 +116,7 @@ impl Set {
 
     /// A member, each as likely as the others for a random `random`; `None` if the set is empty.
     #[must_use]
-    pub fn random(&self, random: u64) -> Option<Member<'_>> {
+    pub(crate) fn random(&self, random: u64) -> Option<Member<'_>> {
         if self.is_empty() {
             return None;
         }
@@ -125,13 +125,13 @@ impl Set {
 
     /// `count` different members at random, or all if there are no more.
     #[must_use]
-    pub fn random_distinct(&self, count: usize, random: &mut impl FnMut() -> u64) -> Vec<Member<'_>> {
+    pub(crate) fn random_distinct(&self, count: usize, random: &mut impl FnMut() -> u64) -> Vec<Member<'_>> {
         let indexes = distinct_indexes(self.len(), count, random);
         indexes.into_iter().filter_map(|index| self.get_index(index)).collect()
     }
 
     /// Removes a random member and returns it.
-    pub fn pop(&mut self, random: u64) -> Option<Box<[u8]>> {
+    pub(crate) fn pop(&mut self, random: u64) -> Option<Box<[u8]>> {
         if self.is_empty() {
             return None;
         }
@@ -145,7 +145,12 @@ impl Set {
     /// Removes up to `count` random members and returns them.
     ///
     /// A table of which at most a sixth stays, all integers, becomes an `intset` again, because Redis builds the set anew then.
-    pub fn pop_many(&mut self, count: usize, limits: &Limits, random: &mut impl FnMut() -> u64) -> Vec<Box<[u8]>> {
+    pub(crate) fn pop_many(
+        &mut self,
+        count: usize,
+        limits: &Limits,
+        random: &mut impl FnMut() -> u64,
+    ) -> Vec<Box<[u8]>> {
         let count = count.min(self.len());
         let members = (0..count).filter_map(|_| self.pop(random())).collect();
         if self.len() * REBUILD_REMAINING_FACTOR <= count {
@@ -156,7 +161,7 @@ impl Set {
 
     /// Shows some members to `visit`, about `count` of a table and all of a set of integers, and returns the cursor to go on
     /// with; 0 starts and means the end. Members that are there throughout a scan are visited; some may be more than once.
-    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Member<'_>)) -> u64 {
+    pub(crate) fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Member<'_>)) -> u64 {
         match &self.form {
             Form::Integers(_) => {
                 self.iter().for_each(visit);
@@ -208,7 +213,7 @@ impl Default for Set {
 
 /// A member of a set: the bytes that the set holds, or the text of an integer.
 #[derive(Clone, Copy)]
-pub struct Member<'a>(Text<'a>);
+pub(crate) struct Member<'a>(Text<'a>);
 
 #[derive(Clone, Copy)]
 enum Text<'a> {
@@ -266,7 +271,7 @@ impl fmt::Debug for Member<'_> {
 
 /// A walk over the members of a set.
 #[derive(Clone)]
-pub struct Members<'a> {
+pub(crate) struct Members<'a> {
     set: &'a Set,
     indexes: Range<usize>,
 }
