@@ -14,7 +14,8 @@
 
 use memchr::memchr2;
 
-use crate::request::{Arguments, RequestError};
+use crate::arguments::{Arguments, Span};
+use crate::request::RequestError;
 
 /// Adds the arguments of `line`, which is the beginning of the input without the line's end.
 pub(crate) fn split(line: &[u8], args: &mut Arguments) -> Result<(), RequestError> {
@@ -28,7 +29,7 @@ pub(crate) fn split(line: &[u8], args: &mut Arguments) -> Result<(), RequestErro
             })?;
         } else {
             let len = line[at..].iter().take_while(|byte| !ends_argument(**byte)).count();
-            args.push_range(at, len);
+            args.push(Span { start: at, len });
             at += len;
         }
         at = skip_blanks(line, at);
@@ -134,7 +135,8 @@ fn hex_digit(digit: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::split;
-    use crate::request::{Arguments, RequestError};
+    use crate::arguments::Arguments;
+    use crate::request::RequestError;
 
     fn arguments(line: &[u8]) -> Result<Vec<Vec<u8>>, RequestError> {
         let mut args = Arguments::default();

@@ -11,8 +11,9 @@
 //! requests allocate nothing.
 //!
 //! # Where is what
-//! `request` and `inline` read requests, `reply` writes replies, `token` and `frame` read replies, `number` is about digits.
+//! `request` and `inline` read requests into `arguments`, `reply` writes replies, `token` and `frame` read replies, `number` is about digits.
 
+mod arguments;
 mod frame;
 mod inline;
 mod number;
@@ -20,8 +21,9 @@ mod reply;
 mod request;
 mod token;
 
+pub use arguments::Arguments;
 pub use frame::{Frame, frame};
 pub use number::{format_fixed17, format_g17, parse_f64, parse_i64};
 pub use reply::{Deferred, Protocol, ReplyWriter};
-pub use request::{Arguments, RequestDecoder, RequestError, RequestLimits, write_request};
+pub use request::{RequestDecoder, RequestError, RequestLimits, write_request};
 pub use token::{Token, TokenError, TokenLimits, token};

@@ -18,6 +18,7 @@ use std::fmt;
 
 use memchr::memchr;
 
+use crate::arguments::{Arguments, Span};
 use crate::inline;
 use crate::number::parse_i64;
 use crate::reply::ReplyWriter;
@@ -27,12 +28,6 @@ const UNAUTHENTICATED_ARGS_MAX: i64 = 10;
 
 /// Bytes of one argument before authentication.
 const UNAUTHENTICATED_BULK_BYTES_MAX: i64 = 16_384;
-
-/// Arguments for which room is kept from one request to the next, and reserved on the word of a header: 16 KiB of ranges.
-const ARGS_KEPT_MAX: usize = 1_024;
-
-/// Bytes of unquoted inline arguments for which room is kept.
-const UNQUOTED_KEPT_BYTES_MAX: usize = 4_096;
 
 /// Digits of a length that is read without further checks: no number of nine digits overflows.
 const PLAIN_DIGITS_MAX: usize = 9;
@@ -61,23 +56,6 @@ pub struct RequestDecoder {
     args_left: usize,
     /// Bytes of the argument at `at`, once its header has been read.
     bulk_bytes: Option<usize>,
-}
-
-/// The arguments of one request: ranges of the input, which every access names again.
-///
-/// Inline arguments in quotes have no range there, since their escapes are resolved: then all arguments of the request are
-/// kept here. Reuse one value for many requests, to reuse its memory.
-#[derive(Clone, Debug, Default)]
-pub struct Arguments {
-    spans: Vec<Span>,
-    unquoted: Vec<u8>,
-    is_unquoted: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    start: usize,
-    len: usize,
 }
 
 /// Why bytes are no request. The text is what Redis answers, without the code `ERR` in front.
@@ -181,13 +159,13 @@ impl RequestDecoder {
                 return Ok(None);
             };
             self.args_left = count;
-            args.spans.reserve(count.min(ARGS_KEPT_MAX));
+            args.reserve(count);
         }
         while self.args_left > 0 {
             let Some(span) = self.argument(input, limits)? else {
                 return Ok(None);
             };
-            args.spans.push(span);
+            args.push(span);
             self.args_left -= 1;
         }
         Ok(Some(self.at))
@@ -358,74 +336,6 @@ impl Default for RequestLimits {
     }
 }
 
-impl Arguments {
-    /// Number of arguments, the command's name included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there is none: an empty line.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// The argument at `index`, where 0 is the command's name. `input` is the one of the call that read the request.
-    ///
-    /// # Panics
-    /// As a slice does, when there is no such argument or `input` is shorter than the request.
-    #[must_use]
-    pub fn get<'a>(&'a self, input: &'a [u8], index: usize) -> &'a [u8] {
-        self.spans[index].of(self.source(input))
-    }
-
-    /// All arguments in order. `input` is the one of the call that read the request.
-    ///
-    /// # Panics
-    /// The iterator does, when `input` is shorter than the request.
-    pub fn iter<'a>(
-        &'a self,
-        input: &'a [u8],
-    ) -> impl DoubleEndedIterator<Item = &'a [u8]> + ExactSizeIterator + Clone {
-        let source = self.source(input);
-        self.spans.iter().map(move |span| span.of(source))
-    }
-
-    /// Forgets the arguments, and memory beyond what ordinary requests need.
-    pub fn clear(&mut self) {
-        self.spans.clear();
-        self.spans.shrink_to(ARGS_KEPT_MAX);
-        self.unquoted.clear();
-        self.unquoted.shrink_to(UNQUOTED_KEPT_BYTES_MAX);
-        self.is_unquoted = false;
-    }
-
-    /// Adds a range of the input.
-    pub(crate) fn push_range(&mut self, start: usize, len: usize) {
-        self.spans.push(Span { start, len });
-    }
-
-    /// Adds what `write` appends. All arguments of a request are added this way or none.
-    pub(crate) fn push_unquoted<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
-        self.is_unquoted = true;
-        let start = self.unquoted.len();
-        write(&mut self.unquoted)?;
-        self.spans.push(Span { start, len: self.unquoted.len() - start });
-        Ok(())
-    }
-
-    fn source<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        if self.is_unquoted { &self.unquoted } else { input }
-    }
-}
-
-impl Span {
-    fn of(self, source: &[u8]) -> &[u8] {
-        &source[self.start..self.start + self.len]
-    }
-}
-
 impl RequestError {
     /// Writes the error reply that Redis sends before it closes the connection.
     pub fn write_reply(&self, reply: &mut ReplyWriter<'_>) {
@@ -489,7 +399,8 @@ mod tests {
     use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
     use proptest::sample::select;
 
-    use super::{Arguments, RequestDecoder, RequestError, RequestLimits, write_request};
+    use super::{RequestDecoder, RequestError, RequestLimits, write_request};
+    use crate::arguments::{ARGS_KEPT_MAX, Arguments};
     use crate::reply::{Protocol, ReplyWriter};
 
     type Requests = (Vec<Vec<Vec<u8>>>, Option<RequestError>);
@@ -637,7 +548,7 @@ mod tests {
         let (mut decoder, mut args) = (RequestDecoder::new(), Arguments::default());
         let input = b"*1000000\r\n$500000000\r\n";
         assert_eq!(decoder.decode(input, &RequestLimits::default(), &mut args), Ok(None));
-        assert!(args.spans.capacity() <= super::ARGS_KEPT_MAX);
+        assert!(args.capacity() <= ARGS_KEPT_MAX);
         assert_eq!(decoder.input_bytes_wanted(), input.len() + 500_000_002);
     }
 
@@ -648,7 +559,7 @@ mod tests {
         write_request(&mut stream, &vec!["x"; 100_000]);
         assert_eq!(decoder.decode(&stream, &RequestLimits::default(), &mut args), Ok(Some(stream.len())));
         assert_eq!(decoder.decode(b"PING\r\n", &RequestLimits::default(), &mut args), Ok(Some(6)));
-        assert!(args.spans.capacity() < 2 * super::ARGS_KEPT_MAX);
+        assert!(args.capacity() < 2 * ARGS_KEPT_MAX);
     }
 
     #[test]

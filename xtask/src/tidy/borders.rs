@@ -25,7 +25,10 @@ const DRIVERS: &str = "*drivers*";
 const ALLOWED_FOR_DRIVERS: &[&str] = &["state-core", "engine", "resp"];
 
 /// Packages from outside that a crate must never need, and why.
-const FORBIDDEN: &[(&str, &str, &str)] = &[("engine", "tokio", "time and I/O come into the engine from outside")];
+const FORBIDDEN: &[(&str, &str, &str)] = &[
+    ("engine", "tokio", "time and I/O come into the engine from outside"),
+    ("resp", "tokio", "bytes come and go through the caller's buffers"),
+];
 
 pub(super) fn check(packages: &[Package]) -> Vec<String> {
     packages
