@@ -6,7 +6,7 @@
 //! is a null there, every NaN is one) and line breaks in a status or an error, which become spaces.
 //!
 //! # Failure
-//! As in [`token`].
+//! As in [`token`](token()).
 //!
 //! # How it works
 //! Recursion over tokens. A frame that is not complete yet is read again from its start, so a reader of huge replies in

@@ -1,7 +1,7 @@
 //! The Redis protocol: bytes to requests and replies, and back. No I/O.
 //!
 //! - A server reads requests with [`RequestDecoder`] and answers with [`ReplyWriter`], in the [`Protocol`] its client chose.
-//! - A client writes requests with [`write_request`], and reads replies with [`token`], or with [`frame`] as a tree.
+//! - A client writes requests with [`write_request`], and reads replies with [`token`](token()), or with [`frame`](frame()) as a tree.
 //! - [`parse_i64`], [`parse_f64`], [`format_g17`] and [`format_fixed17`] are Redis's rules for numbers in arguments and replies.
 //!
 //! # Guarantees

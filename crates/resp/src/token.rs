@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! A token is a value, or the header of a collection whose elements are the next tokens. It borrows from the input. Nothing is
-//! allocated, and nothing recurses: whoever builds a tree bounds its depth (as [`frame`](crate::frame) does).
+//! allocated, and nothing recurses: whoever builds a tree bounds its depth (as [`frame`](crate::frame()) does).
 //! All types of RESP2 and RESP3 are read; both versions share one grammar.
 //!
 //! # Failure
@@ -71,7 +71,7 @@ pub struct TokenLimits {
     pub line_bytes_max: usize,
     /// Elements or pairs of one collection.
     pub items_max: usize,
-    /// Collections within collections. Only [`frame`](crate::frame) looks at this.
+    /// Collections within collections. Only [`frame`](crate::frame()) looks at this.
     pub depth_max: usize,
 }
 
