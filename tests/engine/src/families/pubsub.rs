@@ -1,0 +1,40 @@
+//! Channels, patterns and keyspace notifications. Commands on all types run beside these, for their events.
+
+pub(super) const SUBSCRIBER: &[&str] = &[
+    "SUBSCRIBE {channel}+",
+    "PSUBSCRIBE {channels}+",
+    "SSUBSCRIBE {channel}+",
+    "(UNSUBSCRIBE|PUNSUBSCRIBE|SUNSUBSCRIBE)",
+    "UNSUBSCRIBE {channel}+",
+    "PUNSUBSCRIBE {channels}+",
+    "SUNSUBSCRIBE {channel}",
+    "PING [{v}]",
+    "GET {s}",
+    "SET {s} {v}",
+    "RESET",
+    "PUBLISH {channel} {v}",
+    "NOSUCH",
+];
+
+pub(super) const PUBLISHER: &[&str] = &[
+    "PUBLISH {channel} {v}",
+    "SPUBLISH {channel} {v}",
+    "PUBSUB CHANNELS [{channels}]",
+    "PUBSUB SHARDCHANNELS [{channels}]",
+    "PUBSUB NUMSUB [{channel}+]",
+    "PUBSUB SHARDNUMSUB [{channel}]",
+    "PUBSUB NUMPAT",
+    "PUBSUB NOSUCH",
+    "CONFIG SET notify-keyspace-events {events}",
+    "CONFIG SET notify-keyspace-events KEA",
+    "CONFIG SET notify-keyspace-events KEA",
+    "! CONFIG GET notify-keyspace-events",
+    "! MULTI ;; PUBLISH c0 {v} ;; SET {s} {v} ;; PUBLISH c1 {v} ;; EXEC",
+    "! EVAL {publishing} 0",
+    "EXPIRE {k} ({gone}|{ex})",
+    "PERSIST {k}",
+    "RENAME {k} {k}",
+    "COPY {k} {k} REPLACE",
+    "MOVE {k} 1",
+    "DEL {k}+",
+];
