@@ -6,9 +6,19 @@
 //! | file | commands |
 //! |---|---|
 //! | `bits.rs` | BITCOUNT, BITPOS, BITOP, BITFIELD |
+//! | `crc16.rs` | CLUSTER KEYSLOT |
+//! | `geohash.rs` | GEOADD, GEODIST, GEOHASH, GEOPOS, GEOSEARCH |
 //! | `glob.rs` | KEYS, SCAN, PSUBSCRIBE, CONFIG GET |
+//! | `hyperloglog.rs` | PFADD, PFCOUNT, PFMERGE, PFDEBUG, PFSELFTEST |
+//! | `lcs.rs` | LCS |
+//! | `long_double.rs` | INCRBYFLOAT, HINCRBYFLOAT, coordinates of GEOPOS |
 //! | `random.rs` | RANDOMKEY, SRANDMEMBER, SPOP, eviction |
 
 pub(crate) mod bits;
+pub(crate) mod crc16;
+pub(crate) mod geohash;
 pub(crate) mod glob;
+pub(crate) mod hyperloglog;
+pub(crate) mod lcs;
+pub(crate) mod long_double;
 pub(crate) mod random;
