@@ -1,5 +1,6 @@
 //! The collections that a key can hold.
 
+#[cfg(feature = "commands")]
 mod aggregate;
 #[cfg_attr(not(feature = "commands"), allow(dead_code, reason = "only commands read and write what is in it"))]
 mod intset;
