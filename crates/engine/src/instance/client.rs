@@ -15,11 +15,31 @@ use crate::command::{Command, CommandError, Effects, Flags};
 pub struct ClientOptions {
     /// Called when the connection has something to do: mail, the end of a wait, or its own end.
     pub waker: Waker,
+    /// Who is at the other end: `127.0.0.1:50123`, `[::1]:50123`, or `/path/of/socket:0`.
+    pub peer_address: String,
+    /// Where it connected to, in the same form.
+    pub local_address: String,
+    /// It comes from this machine: over the loopback interface or a Unix socket.
+    pub is_local: bool,
+    /// It came over a Unix socket.
+    pub is_unix: bool,
+    /// The number of its file descriptor, for `CLIENT LIST`; -1: none.
+    pub descriptor: i64,
+    /// When it connected, by the clock that [`Client::execute`] is given.
+    pub connected_us: u64,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { waker: Box::new(|| ()) }
+        Self {
+            waker: Box::new(|| ()),
+            peer_address: "127.0.0.1:0".to_owned(),
+            local_address: "127.0.0.1:0".to_owned(),
+            is_local: true,
+            is_unix: false,
+            descriptor: -1,
+            connected_us: 0,
+        }
     }
 }
 
