@@ -28,6 +28,7 @@ mod list;
 mod options;
 mod pubsub;
 mod row;
+mod scan;
 mod script;
 mod server;
 mod set;

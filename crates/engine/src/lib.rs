@@ -38,6 +38,9 @@
 //! # Ok::<(), acteon_engine::EngineError>(())
 //! ```
 
+// What only commands use is written where it belongs, not behind a switch on each line.
+#![cfg_attr(not(feature = "commands"), allow(dead_code))]
+
 #[cfg(feature = "commands")]
 mod algorithm;
 #[cfg(feature = "commands")]
@@ -54,6 +57,8 @@ mod keyspace;
 mod lock;
 mod memory;
 mod observe;
+#[cfg(feature = "commands")]
+mod script;
 mod segment;
 mod slot;
 mod stats;

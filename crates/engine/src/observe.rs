@@ -18,35 +18,35 @@ use parking_lot::Mutex;
 /// The kinds of events, as bits; a listener chooses among them.
 /// See <https://redis.io/docs/latest/develop/use/keyspace-notifications/>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventClass(pub u32);
+pub(crate) struct EventClass(pub(crate) u32);
 
 impl EventClass {
     /// Commands that are not specific to a type.
-    pub const GENERIC: Self = Self(1 << 2);
+    pub(crate) const GENERIC: Self = Self(1 << 2);
     /// Strings.
-    pub const STRING: Self = Self(1 << 3);
+    pub(crate) const STRING: Self = Self(1 << 3);
     /// Lists.
-    pub const LIST: Self = Self(1 << 4);
+    pub(crate) const LIST: Self = Self(1 << 4);
     /// Sets.
-    pub const SET: Self = Self(1 << 5);
+    pub(crate) const SET: Self = Self(1 << 5);
     /// Hashes.
-    pub const HASH: Self = Self(1 << 6);
+    pub(crate) const HASH: Self = Self(1 << 6);
     /// Sorted sets.
-    pub const SORTED_SET: Self = Self(1 << 7);
+    pub(crate) const SORTED_SET: Self = Self(1 << 7);
     /// Keys that expired.
-    pub const EXPIRED: Self = Self(1 << 8);
+    pub(crate) const EXPIRED: Self = Self(1 << 8);
     /// Keys that were evicted.
-    pub const EVICTED: Self = Self(1 << 9);
+    pub(crate) const EVICTED: Self = Self(1 << 9);
     /// Streams.
-    pub const STREAM: Self = Self(1 << 10);
+    pub(crate) const STREAM: Self = Self(1 << 10);
     /// Look-ups of absent keys.
-    pub const MISS: Self = Self(1 << 11);
+    pub(crate) const MISS: Self = Self(1 << 11);
     /// New keys.
-    pub const NEW: Self = Self(1 << 14);
+    pub(crate) const NEW: Self = Self(1 << 14);
 }
 
 /// Told of events and of keys that somebody waits for.
-pub trait Observer: Send + Sync {
+pub(crate) trait Observer: Send + Sync {
     /// `name` happened to `key` of a database. Called under the key's lock: must be quick, and not call the engine.
     fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]);
 

@@ -140,10 +140,10 @@ impl Value {
             return Self::Hash(hash.iter().map(|(field, value)| (field[0], value.to_vec())).collect());
         }
         let set = value.sorted_set().expect("one of three kinds");
-        let members: Vec<_> = set.range(f64::NEG_INFINITY..=f64::INFINITY).collect();
+        let members: Vec<_> = set.iter().collect();
         assert!(members.is_sorted_by(|a, b| (a.1, a.0) < (b.1, b.0)), "range is in order");
         assert!(members.iter().all(|(member, score)| set.score(member) == Some(*score)));
-        assert_eq!(set.first(), members.first().copied());
+        assert_eq!(set.by_rank(0), members.first().copied());
         Self::SortedSet(members.into_iter().map(|(member, score)| (member[0], score as i8)).collect())
     }
 }
