@@ -252,7 +252,7 @@ fn number_from_env(name: &str) -> Option<usize> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a fresh seed per run; a failure prints it")]
+/// A fresh seed per run; a failure prints it.
 fn random_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Random::new(now.as_nanos() as u64).next() >> 16

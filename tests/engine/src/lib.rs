@@ -3,6 +3,7 @@
 //! # What it promises
 //! - [`differential`] sends random commands of one family to a redis-server and to the engine and compares every reply, and after
 //!   each sequence every key. A difference is shrunk to the few commands that show it and printed with its seed.
+//! - [`transcript`] replays what a redis-server once answered, one file per command under `tests/transcripts`.
 //!
 //! Both know which replies Redis leaves open (the order of a set, a random member, a remaining time): [`compare`] is the only place.
 //!
@@ -13,6 +14,7 @@
 //! - `ACTEON_DIFFERENTIAL_FAILURES`: how many differences to look for before a family gives up.
 //! - `ACTEON_DIFFERENTIAL_SAVE=1`: keep each shrunk difference in `regressions/`, from where it is replayed first from then on.
 //! - `ACTEON_ENGINE_URL`: a server to test instead of the engine in this process, such as `redis://127.0.0.1:6380`. It is flushed.
+//!   `redis-server` compares two of those, to see that the comparison itself is sound.
 //! - `ACTEON_RECORD_TRANSCRIPTS=1`: write the transcripts anew, with the answers of a redis-server.
 //!
 //! # Failure
@@ -27,6 +29,7 @@ pub mod candidate;
 pub mod command;
 pub mod compare;
 pub mod differential;
+pub mod embedded;
 pub mod endpoint;
 pub mod families;
 pub mod keyspace;
@@ -36,3 +39,4 @@ pub mod reply;
 pub mod sequence;
 pub mod shrink;
 pub mod template;
+pub mod transcript;
