@@ -1,0 +1,372 @@
+//! One connection: reads requests, carries them out, writes replies.
+//!
+//! # Guarantees
+//! - One command at a time, in order. While one waits (`BLPOP`), those behind it wait as well.
+//! - What was carried out is answered as long as the client reads, also when the connection is to end.
+//!
+//! # Failure
+//! Bytes that are no request are answered with an error, and the connection ends. A client that does not read what is sent to it ends by the
+//! limits of the output.
+//!
+//! # How it works
+//! All that can happen to a connection is looked at in one place, [`Session::poll_event`]: room to write, something to read, a ring of the bell,
+//! the end of a time. After each event, [`Session::execute`] carries out the complete commands that are there, and their replies are written
+//! together. While too many replies wait to be read nothing is carried out, but requests are still read: clients that
+//! send a long pipeline before they read its first reply would wait forever otherwise.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use acteon_engine::{Client, ClientOptions, Flow};
+use acteon_resp::{Arguments, Protocol, ReplyWriter, RequestDecoder, RequestLimits};
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::task::{block_in_place, yield_now};
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info};
+
+use crate::admission::Admission;
+use crate::config::OutputLimit;
+use crate::counters::Counters;
+use crate::input::Input;
+use crate::listener::Origin;
+use crate::output::Output;
+use crate::server::Shared;
+use crate::timer::Timer;
+use crate::wake::Wake;
+
+/// Replies that wait to be written before further commands are carried out: several writes' worth, so that the socket never runs dry.
+const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// Commands that are carried out before other connections get the thread: some hundred microseconds.
+const COMMANDS_PER_TURN_MAX: usize = 1_024;
+/// Pause before a command is tried again whose keys are held for long.
+const RETRY_PAUSE: Duration = Duration::from_millis(1);
+/// Arguments that are passed on without allocating.
+const ARGS_INLINE: usize = 16;
+
+/// A connection over any kind of stream.
+pub(crate) struct Session<S> {
+    stream: S,
+    client: Client,
+    input: Input,
+    decoder: RequestDecoder,
+    args: Arguments,
+    output: Output,
+    pace: Pace,
+    /// No more requests will come.
+    has_input_ended: bool,
+    /// The turn ended before the commands did.
+    has_more: bool,
+    /// When bytes went to or fro, if anybody asks.
+    active_at: Instant,
+    timer: Timer,
+    wake: Arc<Wake>,
+    peer_address: String,
+    shared: Arc<Shared>,
+    _admission: Admission,
+}
+
+/// What the next command has to wait for.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// Nothing.
+    Free,
+    /// The command before it.
+    Waiting { until: Option<Instant> },
+    /// It is the first of the input, this many bytes long, and is tried again then.
+    Retry { request_bytes: usize, at: Instant },
+    /// There will be none: what was answered is written, until then at most.
+    Closing { until: Instant },
+}
+
+/// What has happened to a connection.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// Requests have arrived, or there is room for replies again.
+    Go,
+    /// Others have something for this connection, or a time is over.
+    Rung,
+    /// All is written, and the connection is to end.
+    Finished,
+    /// The other side is gone.
+    Lost,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(crate) fn new(stream: S, origin: Origin, admission: Admission, shared: Arc<Shared>) -> Self {
+        let wake = Arc::clone(&admission.wake);
+        let waker = Arc::clone(&wake);
+        let options = ClientOptions {
+            waker: Box::new(move || waker.ring()),
+            peer_address: origin.peer_address.clone(),
+            local_address: origin.local_address,
+            is_local: origin.is_local,
+            is_unix: origin.is_unix,
+            descriptor: origin.descriptor,
+            connected_us: (shared.clock)(),
+        };
+        Self {
+            stream,
+            client: Client::connect(&shared.instance, options),
+            input: Input::default(),
+            decoder: RequestDecoder::new(),
+            args: Arguments::default(),
+            output: Output::default(),
+            pace: Pace::Free,
+            has_input_ended: false,
+            has_more: false,
+            active_at: Instant::now(),
+            timer: Timer::default(),
+            wake,
+            peer_address: origin.peer_address,
+            shared,
+            _admission: admission,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let event = poll_fn(|context| self.poll_event(context)).await;
+            match event {
+                Event::Go => {}
+                Event::Rung => self.resume(),
+                Event::Finished => break,
+                Event::Lost => return,
+            }
+            if self.has_more {
+                yield_now().await;
+            }
+            self.has_more = self.execute();
+            if let Some(why) = self.overstepped() {
+                info!(peer = self.peer_address, why, "a client of the engine is disconnected");
+                return;
+            }
+        }
+        if let Pace::Closing { until } = self.pace {
+            // The replies are written; a peer that has closed its side already does not mind.
+            let _ = timeout_at(until, self.stream.shutdown()).await;
+        }
+    }
+
+    /// Writes what waits, and says what happens next.
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        let was_paused = self.is_paused();
+        if self.poll_send(context).is_err() {
+            return Poll::Ready(Event::Lost);
+        }
+        if matches!(self.pace, Pace::Closing { .. }) && self.output.is_sent() {
+            return Poll::Ready(Event::Finished);
+        }
+        if self.has_more || was_paused && !self.is_paused() {
+            return Poll::Ready(Event::Go);
+        }
+        if self.wake.poll(context).is_ready() {
+            return Poll::Ready(Event::Rung);
+        }
+        let deadline = self.deadline();
+        if self.timer.poll(deadline, context).is_ready() {
+            return Poll::Ready(Event::Rung);
+        }
+        if self.wants_input() { self.poll_receive(context) } else { Poll::Pending }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), ()> {
+        if self.output.is_sent() {
+            return Ok(());
+        }
+        match self.output.poll_send(&mut self.stream, context) {
+            Poll::Ready(Ok(count)) => {
+                Counters::add(&self.shared.counters.output_bytes, count);
+                self.note_activity();
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => {
+                debug!(%error, peer = self.peer_address, "a client of the engine is gone");
+                Err(())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        let wanted = self.decoder.input_bytes_wanted();
+        match self.input.poll_fill(&mut self.stream, wanted, context) {
+            Poll::Ready(Ok(0)) => {
+                self.has_input_ended = true;
+                // Whoever has sent its last request may still read; but nobody waits for what may never come.
+                Poll::Ready(if matches!(self.pace, Pace::Free) { Event::Go } else { Event::Lost })
+            }
+            Poll::Ready(Ok(count)) => {
+                Counters::add(&self.shared.counters.input_bytes, count);
+                self.note_activity();
+                Poll::Ready(Event::Go)
+            }
+            Poll::Ready(Err(error)) => {
+                debug!(%error, peer = self.peer_address, "a client of the engine is gone");
+                Poll::Ready(Event::Lost)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Carries out the commands that are there. Returns whether there are more that need not wait.
+    fn execute(&mut self) -> bool {
+        for _ in 0..COMMANDS_PER_TURN_MAX {
+            let request_bytes = match self.pace {
+                Pace::Free if !self.is_paused() => match self.decode() {
+                    Some(request_bytes) => request_bytes,
+                    None => return false,
+                },
+                Pace::Retry { request_bytes, at } if at <= Instant::now() => request_bytes,
+                Pace::Free | Pace::Retry { .. } | Pace::Waiting { .. } | Pace::Closing { .. } => return false,
+            };
+            self.execute_one(request_bytes);
+        }
+        true
+    }
+
+    /// The length of the next request, whose arguments are known then.
+    fn decode(&mut self) -> Option<usize> {
+        let limits = RequestLimits { bulk_bytes_max: self.shared.limits.bulk_bytes_max, ..RequestLimits::default() };
+        match self.decoder.decode(self.input.bytes(), &limits, &mut self.args) {
+            Ok(Some(request_bytes)) => Some(request_bytes),
+            Ok(None) => {
+                if self.has_input_ended {
+                    self.close();
+                }
+                None
+            }
+            Err(error) => {
+                debug!(%error, peer = self.peer_address, "a client of the engine speaks another protocol");
+                error.write_reply(&mut ReplyWriter::new(self.output.buffer(), Protocol::Resp2));
+                self.close();
+                None
+            }
+        }
+    }
+
+    fn execute_one(&mut self, request_bytes: usize) {
+        let input = self.input.bytes();
+        let args: SmallVec<[&[u8]; ARGS_INLINE]> = self.args.iter(input).collect();
+        let now_us = (self.shared.clock)();
+        let (client, output) = (&mut self.client, self.output.buffer());
+        let flow = if self.shared.may_keep_thread && may_take_long(&args) {
+            block_in_place(|| client.execute(&args, now_us, output))
+        } else {
+            client.execute(&args, now_us, output)
+        };
+        drop(args);
+        if flow == Flow::Retry {
+            self.pace = Pace::Retry { request_bytes, at: Instant::now() + RETRY_PAUSE };
+            return;
+        }
+        self.input.consume(request_bytes);
+        self.pace = Pace::Free;
+        self.follow(flow);
+    }
+
+    /// Takes what others have for this connection.
+    fn resume(&mut self) {
+        if self.wake.is_stopping() {
+            return self.close();
+        }
+        let flow = self.client.resume((self.shared.clock)(), self.output.buffer());
+        match self.pace {
+            Pace::Waiting { .. } => {
+                self.pace = Pace::Free;
+                self.follow(flow);
+            }
+            Pace::Free | Pace::Retry { .. } if flow == Flow::Close => self.close(),
+            Pace::Free | Pace::Retry { .. } | Pace::Closing { .. } => {}
+        }
+    }
+
+    /// Sets the pace after a command.
+    fn follow(&mut self, flow: Flow) {
+        match flow {
+            Flow::Done => {}
+            Flow::Close => self.close(),
+            // Nobody who is gone may take what others wait for.
+            Flow::Blocked { .. } if self.has_input_ended => self.close(),
+            Flow::Blocked { until_us } => {
+                let now_us = (self.shared.clock)();
+                let until = until_us.map(|until_us| Duration::from_micros(until_us.saturating_sub(now_us)));
+                // A duration that no clock can show is no deadline.
+                self.pace = Pace::Waiting { until: until.and_then(|wait| Instant::now().checked_add(wait)) };
+            }
+            Flow::Retry => self.pace = Pace::Waiting { until: Some(Instant::now() + RETRY_PAUSE) },
+        }
+    }
+
+    /// Ends the connection once everything is written.
+    fn close(&mut self) {
+        if !matches!(self.pace, Pace::Closing { .. }) {
+            self.pace = Pace::Closing { until: Instant::now() + self.shared.limits.drain_timeout };
+        }
+    }
+
+    /// Which limit the connection has overstepped, if it has.
+    fn overstepped(&mut self) -> Option<&'static str> {
+        let limits = &self.shared.limits;
+        if self.output.is_over(self.output_limit()) {
+            Counters::add(&self.shared.counters.output_limit_disconnections, 1);
+            return Some("it does not read what is sent to it");
+        }
+        let is_request_too_long = matches!(self.pace, Pace::Free) && !self.is_paused() && !self.has_more;
+        if is_request_too_long && self.input.len() > limits.query_buffer_bytes_max {
+            Counters::add(&self.shared.counters.query_limit_disconnections, 1);
+            return Some("its request is too long");
+        }
+        let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
+        if let Pace::Closing { until } = self.pace {
+            return is_over(Some(until)).then_some("it does not read its last replies");
+        }
+        is_over(self.idle_until()).then_some("it has been idle for too long")
+    }
+
+    /// When something is to be done even if nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let by_pace = match self.pace {
+            Pace::Free => None,
+            Pace::Waiting { until } => until,
+            Pace::Retry { at: until, .. } | Pace::Closing { until } => Some(until),
+        };
+        [by_pace, self.idle_until(), self.output.over_at(self.output_limit())].into_iter().flatten().min()
+    }
+
+    /// When the patience with a client that does nothing ends.
+    fn idle_until(&self) -> Option<Instant> {
+        let idle_timeout = self.shared.limits.idle_timeout?;
+        let may_be_silent = matches!(self.pace, Pace::Waiting { .. });
+        (!may_be_silent).then(|| self.active_at + idle_timeout)
+    }
+
+    fn output_limit(&self) -> OutputLimit {
+        let limits = &self.shared.limits;
+        limits.output_normal
+    }
+
+    fn is_paused(&self) -> bool {
+        self.output.len() >= OUTPUT_PAUSE_BYTES
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.has_input_ended
+            && !matches!(self.pace, Pace::Closing { .. })
+            && self.input.len() <= self.shared.limits.query_buffer_bytes_max
+    }
+
+    fn note_activity(&mut self) {
+        if self.shared.limits.idle_timeout.is_some() {
+            self.active_at = Instant::now();
+        }
+    }
+}
+
+/// Whether a command may keep its thread for long.
+fn may_take_long(args: &[&[u8]]) -> bool {
+    args.first().is_some_and(|name| name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"eval")))
+}
