@@ -73,7 +73,10 @@ impl fmt::Display for Command {
                 f.write_str(" ")?;
             }
             // A colon in the first word would read as a connection.
-            if !argument.is_empty() && argument.iter().all(|byte| is_plain(*byte)) && (index > 0 || !argument.contains(&b':')) {
+            if !argument.is_empty()
+                && argument.iter().all(|byte| is_plain(*byte))
+                && (index > 0 || !argument.contains(&b':'))
+            {
                 f.write_str(&String::from_utf8_lossy(argument))?;
             } else {
                 let mut quoted = String::new();

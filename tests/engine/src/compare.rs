@@ -52,7 +52,8 @@ impl Comparison {
             return self.reply_agrees(command, one, other);
         }
         // Leaving all channels happens in the order of a hash table.
-        let leaves_all = command.arguments.len() == 1 && command.name().contains("UNSUBSCRIBE") || command.name() == "RESET";
+        let leaves_all =
+            command.arguments.len() == 1 && command.name().contains("UNSUBSCRIBE") || command.name() == "RESET";
         if leaves_all {
             return one.len() == other.len() && one.iter().zip(other).all(|(one, other)| shape(one) == shape(other));
         }
@@ -113,13 +114,14 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "SCAN" | "SSCAN" => Rule::Scan { width: 1 },
         "HSCAN" | "ZSCAN" => Rule::Scan { width: 2 },
         "SORT" | "SORT_RO" => sort_rule(arguments),
-        "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO" | "GEOSEARCH" => geo_rule(arguments),
+        "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO" | "GEOSEARCH" => {
+            geo_rule(arguments)
+        }
         "TIME" | "LASTSAVE" | "INFO" | "LOLWUT" => Rule::Kind,
         "HELLO" => Rule::Hello,
         "EVAL" | "EVAL_RO" => script_rule(arguments),
-        "ACL" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "LATENCY" | "OBJECT" | "PUBSUB" | "SCRIPT" | "SLOWLOG" => {
-            subcommand_rule(&name, &word(arguments, 1))
-        }
+        "ACL" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "LATENCY" | "OBJECT" | "PUBSUB" | "SCRIPT"
+        | "SLOWLOG" => subcommand_rule(&name, &word(arguments, 1)),
         _ => Rule::Exact,
     }
 }
@@ -190,9 +192,11 @@ fn pushes_agree(one: &Outcome, other: &Outcome) -> bool {
         pushes
     };
     one.pushes.len() == other.pushes.len()
-        && one.pushes.iter().zip(&other.pushes).all(|((number, one), (other_number, other))| {
-            number == other_number && sorted(one) == sorted(other)
-        })
+        && one
+            .pushes
+            .iter()
+            .zip(&other.pushes)
+            .all(|((number, one), (other_number, other))| number == other_number && sorted(one) == sorted(other))
 }
 
 /// The reply with its values, or groups of `width` values, in a fixed order.

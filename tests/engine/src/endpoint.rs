@@ -81,7 +81,8 @@ impl RealRedis {
     /// There is no program, or it does not come up.
     pub fn start() -> io::Result<Self> {
         let settings = vec!["enable-debug-command yes".to_owned()];
-        let server = RedisServer::start(RedisOptions { settings, ..RedisOptions::default() }).map_err(io::Error::other)?;
+        let server =
+            RedisServer::start(RedisOptions { settings, ..RedisOptions::default() }).map_err(io::Error::other)?;
         Ok(Self { endpoint: TcpEndpoint { address: server.address() }, _server: server })
     }
 }

@@ -35,8 +35,16 @@ pub struct Family {
 
 /// Sent before anything else: a key of each type.
 const PREAMBLE: &[&str] = &[
-    "SET s0 10", "SET s1 abc", "SETBIT b0 7 1", "PFADD p0 a b c", "HSET h0 a 1 b x 5 1.5", "RPUSH l0 a 1 b 2", "SADD e0 1 2 3", "SADD e1 a b 3",
-    "ZADD z0 1 a 2 b 2 c 3 1", "GEOADD g0 13.361389 38.115556 a 15.087269 37.502669 b",
+    "SET s0 10",
+    "SET s1 abc",
+    "SETBIT b0 7 1",
+    "PFADD p0 a b c",
+    "HSET h0 a 1 b x 5 1.5",
+    "RPUSH l0 a 1 b 2",
+    "SADD e0 1 2 3",
+    "SADD e1 a b 3",
+    "ZADD z0 1 a 2 b 2 c 3 1",
+    "GEOADD g0 13.361389 38.115556 a 15.087269 37.502669 b",
 ];
 
 const ONE: &[u8] = &[0];
@@ -134,7 +142,7 @@ fn data_table() -> Vec<Template> {
 
 #[cfg(test)]
 mod tests {
-    use super::{families, Family};
+    use super::{Family, families};
     use crate::random::Random;
 
     #[test]

@@ -40,11 +40,8 @@ fn describe(client: &mut Client, names: &[Vec<u8>], contents: &mut Vec<(Command,
         .flat_map(|line| names.iter().map(|key| with_key(line, key)))
         .collect();
     let replies = call_all(client, &facts)?;
-    let values: Vec<_> = names
-        .iter()
-        .zip(&replies)
-        .filter_map(|(key, kind)| Some(with_key(value_command(kind)?, key)))
-        .collect();
+    let values: Vec<_> =
+        names.iter().zip(&replies).filter_map(|(key, kind)| Some(with_key(value_command(kind)?, key))).collect();
     contents.extend(facts.into_iter().zip(replies));
     let replies = call_all(client, &values)?;
     contents.extend(values.into_iter().zip(replies));

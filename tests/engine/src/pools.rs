@@ -63,9 +63,13 @@ const POOLS: &[(&str, Pool)] = &[
     ("bit", |random, out| mostly(random, out, &["0", "1"], &["2", "-1", "a", ""])),
     ("bitpos", |random, out| mostly(random, out, BIT_OFFSETS, &["-1", "4294967296", "abc", "9223372036854775807"])),
     ("bittype", |random, out| mostly(random, out, BIT_TYPES, &["u64", "i65", "u0", "x8", "i", "8", "I8"])),
-    ("bitoffset", |random, out| mostly(random, out, BITFIELD_OFFSETS, &["-1", "#-1", "4294967296", "#4294967296", "abc", "#"])),
+    ("bitoffset", |random, out| {
+        mostly(random, out, BITFIELD_OFFSETS, &["-1", "#-1", "4294967296", "#4294967296", "abc", "#"])
+    }),
     ("bitvalue", |random, out| mostly(random, out, BIT_VALUES, BAD_INTEGERS)),
-    ("offset", |random, out| mostly(random, out, &["0", "1", "5", "43", "44", "45", "300"], &["-1", "536870912", "9223372036854775807", "a"])),
+    ("offset", |random, out| {
+        mostly(random, out, &["0", "1", "5", "43", "44", "45", "300"], &["-1", "536870912", "9223372036854775807", "a"])
+    }),
     // Times. They are long past or far away, so that it does not matter when a server looks.
     ("ex", |random, out| mostly(random, out, &["1000", "5000", "100000", "2000000"], BAD_TIMES)),
     ("px", |random, out| mostly(random, out, &["1000000", "5000000", "100000000"], BAD_TIMES)),
@@ -79,14 +83,26 @@ const POOLS: &[(&str, Pool)] = &[
     ("by", |random, out| one_of(random, out, &["s*", "h*->a", "nosort", "s0", "z*", "nothing*", "h*->", "*"])),
     ("get", |random, out| one_of(random, out, &["#", "s*", "h*->a", "h*->b", "nothing*", "s0", "l*", "h*->"])),
     ("place", place),
-    ("radius", |random, out| mostly(random, out, &["0", "1", "100", "200.5", "500", "5000", "30000"], &["-1", "abc", "nan", ""])),
+    ("radius", |random, out| {
+        mostly(random, out, &["0", "1", "100", "200.5", "500", "5000", "30000"], &["-1", "abc", "nan", ""])
+    }),
     ("unit", |random, out| mostly(random, out, &["m", "km", "ft", "mi", "KM"], &["cm", ""])),
-    ("events", |random, out| one_of(random, out, &["", "KEA", "K$lshzxeg", "Ex", "KEAmn", "Elg", "AKE", "Kx", "KEdt", "Q"])),
-    ("channel", |random, out| one_of(random, out, &["c0", "c1", "c2", "news", "__keyspace@0__:s0", "__keyevent@0__:set", ""])),
-    ("channels", |random, out| one_of(random, out, &["c*", "*", "c?", "n[aeiou]ws", "__key*__:*", "__keyevent@0__:*", "[", "c\\*"])),
+    ("events", |random, out| {
+        one_of(random, out, &["", "KEA", "K$lshzxeg", "Ex", "KEAmn", "Elg", "AKE", "Kx", "KEdt", "Q"])
+    }),
+    ("channel", |random, out| {
+        one_of(random, out, &["c0", "c1", "c2", "news", "__keyspace@0__:s0", "__keyevent@0__:set", ""])
+    }),
+    ("channels", |random, out| {
+        one_of(random, out, &["c*", "*", "c?", "n[aeiou]ws", "__key*__:*", "__keyevent@0__:*", "[", "c\\*"])
+    }),
     ("script", |random, out| one_of(random, out, crate::families::SCRIPTS)),
-    ("through", |random, out| one_of(random, out, &["return redis.call(unpack(ARGV))", "return redis.pcall(unpack(ARGV))"])),
-    ("publishing", |random, out| one_of(random, out, &["redis.call('publish','c0','x'); return redis.call('set','s0','y')"])),
+    ("through", |random, out| {
+        one_of(random, out, &["return redis.call(unpack(ARGV))", "return redis.pcall(unpack(ARGV))"])
+    }),
+    ("publishing", |random, out| {
+        one_of(random, out, &["redis.call('publish','c0','x'); return redis.call('set','s0','y')"])
+    }),
     ("call", |random, out| crate::families::any_call(random, out)),
     ("command", |random, out| one_of(random, out, crate::families::COMMAND_NAMES)),
 ];
@@ -125,7 +141,9 @@ fn counted_keys(random: &mut Random, kind: u8, out: &mut Vec<Vec<u8>>) {
 }
 
 fn weighted(random: &mut Random, out: &mut Vec<Vec<u8>>) {
-    let weight = |random: &mut Random, out: &mut Vec<_>| mostly(random, out, &["0", "1", "2", "-1", "0.5", "inf"], &["x", "nan"]);
+    let weight = |random: &mut Random, out: &mut Vec<_>| {
+        mostly(random, out, &["0", "1", "2", "-1", "0.5", "inf"], &["x", "nan"])
+    };
     out.push(b"2".to_vec());
     key(random, b'z', out);
     let kind = *random.pick(b"zzze");
@@ -199,15 +217,73 @@ fn place(random: &mut Random, out: &mut Vec<Vec<u8>>) {
 }
 
 const SENSELESS: &[&[u8]] = &[
-    b"", b"-1", b"0", b"1", b"9223372036854775807", b"-9223372036854775808", b"9223372036854775808", b"18446744073709551616", b"+1",
-    b" 1", b"1 ", b"01", b"1.5", b"1e3", b"nan", b"inf", b"-inf", b"abc", b"\x00", b"\xff\xfe\r\n", b"COUNT", b"LIMIT", b"WITHSCORES",
-    b"STORE", b"GET", b"NX", b"XX", b"s0", b"*", b"(1", b"[a",
+    b"",
+    b"-1",
+    b"0",
+    b"1",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"9223372036854775808",
+    b"18446744073709551616",
+    b"+1",
+    b" 1",
+    b"1 ",
+    b"01",
+    b"1.5",
+    b"1e3",
+    b"nan",
+    b"inf",
+    b"-inf",
+    b"abc",
+    b"\x00",
+    b"\xff\xfe\r\n",
+    b"COUNT",
+    b"LIMIT",
+    b"WITHSCORES",
+    b"STORE",
+    b"GET",
+    b"NX",
+    b"XX",
+    b"s0",
+    b"*",
+    b"(1",
+    b"[a",
 ];
 
 const VALUES: &[&[u8]] = &[
-    b"", b"a", b"b", b"abc", b"ABC", b"foobar", b"0", b"1", b"10", b"-5", b"3.14", b"1e5", b"0.1", b" 12", b"12 ", b"+5", b"007", b"0x10",
-    b"9223372036854775807", b"-9223372036854775808", b"9223372036854775808", b"inf", b"-inf", b"nan", b"\x00\xff\r\n", b"1.5e400",
-    b"12345678901234567890", b"9999", b"10000", b"-0", b"\xf0\x0f\xaa", b"5.0", b"1e-7",
+    b"",
+    b"a",
+    b"b",
+    b"abc",
+    b"ABC",
+    b"foobar",
+    b"0",
+    b"1",
+    b"10",
+    b"-5",
+    b"3.14",
+    b"1e5",
+    b"0.1",
+    b" 12",
+    b"12 ",
+    b"+5",
+    b"007",
+    b"0x10",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"9223372036854775808",
+    b"inf",
+    b"-inf",
+    b"nan",
+    b"\x00\xff\r\n",
+    b"1.5e400",
+    b"12345678901234567890",
+    b"9999",
+    b"10000",
+    b"-0",
+    b"\xf0\x0f\xaa",
+    b"5.0",
+    b"1e-7",
 ];
 
 const TEXTS: &[&str] = &["ohmytext", "mynewtext", "", "a", "abcabc", "cabacb"];
@@ -216,34 +292,101 @@ const INTEGERS: &[&str] = &["0", "1", "2", "3", "5", "10", "-1", "-2", "-7", "10
 const INDEXES: &[&str] = &["0", "1", "2", "3", "5", "-1", "-2", "-3", "-100", "100", "7"];
 const COUNTS: &[&str] = &["0", "1", "2", "3", "5", "10", "100000"];
 const BAD_INTEGERS: &[&str] = &[
-    "9223372036854775807", "-9223372036854775808", "9223372036854775808", "-9223372036854775809", "abc", "", "1.5", " 1", "+1", "01", "1e3",
-    "4294967296", "-2147483649",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "abc",
+    "",
+    "1.5",
+    " 1",
+    "+1",
+    "01",
+    "1e3",
+    "4294967296",
+    "-2147483649",
 ];
 
-const FLOATS: &[&str] = &["0", "1", "-1", "0.1", "3.3", "1.5", "-2.25", "1e10", "1e-5", "100.001", "1e300", "123456789.123", "5.0e3", "3.0"];
+const FLOATS: &[&str] = &[
+    "0",
+    "1",
+    "-1",
+    "0.1",
+    "3.3",
+    "1.5",
+    "-2.25",
+    "1e10",
+    "1e-5",
+    "100.001",
+    "1e300",
+    "123456789.123",
+    "5.0e3",
+    "3.0",
+];
 // Sums of these are exact, so that the order in which sets are added up does not show.
-const SCORES: &[&str] = &["0", "1", "2", "3", "10", "-1", "-2.5", "1.5", "0.25", "1e3", "inf", "-inf", "+inf", "1000000", "-0", "3e10"];
-const BAD_FLOATS: &[&str] = &["abc", "nan", "", " 1", "1 ", "1e400", "-1e400", "0x1p3", "1.0.0", "inf", "-inf", "infinity", "1e-400", "--1"];
+const SCORES: &[&str] =
+    &["0", "1", "2", "3", "10", "-1", "-2.5", "1.5", "0.25", "1e3", "inf", "-inf", "+inf", "1000000", "-0", "3e10"];
+const BAD_FLOATS: &[&str] =
+    &["abc", "nan", "", " 1", "1 ", "1e400", "-1e400", "0x1p3", "1.0.0", "inf", "-inf", "infinity", "1e-400", "--1"];
 
-const BOUNDS: &[&str] = &["-inf", "+inf", "inf", "0", "1", "2", "3", "(1", "(2", "(0", "-1", "(-inf", "(+inf", "10", "1.5", "1e3", "-2.5"];
+const BOUNDS: &[&str] =
+    &["-inf", "+inf", "inf", "0", "1", "2", "3", "(1", "(2", "(0", "-1", "(-inf", "(+inf", "10", "1.5", "1e3", "-2.5"];
 const LEX_BOUNDS: &[&str] = &["-", "+", "[a", "(a", "[b", "(c", "[d", "(f", "[5", "(1", "[", "(", "[zzz"];
 
 const BIT_OFFSETS: &[&str] = &["0", "1", "2", "7", "8", "9", "31", "63", "64", "100", "1000"];
-const BIT_TYPES: &[&str] = &["u1", "i1", "u2", "i5", "u7", "u8", "i8", "u16", "i16", "u32", "i32", "u63", "i64", "i63", "u13"];
+const BIT_TYPES: &[&str] =
+    &["u1", "i1", "u2", "i5", "u7", "u8", "i8", "u16", "i16", "u32", "i32", "u63", "i64", "i63", "u13"];
 const BITFIELD_OFFSETS: &[&str] = &["0", "1", "7", "8", "13", "63", "100", "#0", "#1", "#2", "#5"];
 const BIT_VALUES: &[&str] = &[
-    "0", "1", "-1", "2", "7", "100", "127", "128", "255", "256", "-128", "-129", "65535", "2147483647", "4294967295",
-    "9223372036854775807", "-9223372036854775808",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "7",
+    "100",
+    "127",
+    "128",
+    "255",
+    "256",
+    "-128",
+    "-129",
+    "65535",
+    "2147483647",
+    "4294967295",
+    "9223372036854775807",
+    "-9223372036854775808",
 ];
 
-const BAD_TIMES: &[&str] = &["0", "-1", "abc", "", "9223372036854775807", "-9223372036854775808", "9223372036854775", "1.5", "9223372036854775808"];
+const BAD_TIMES: &[&str] = &[
+    "0",
+    "-1",
+    "abc",
+    "",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775",
+    "1.5",
+    "9223372036854775808",
+];
 
 const PATTERNS: &[&str] = &[
-    "*", "s*", "?0", "[sl]*", "[^s]*", "[a-m]?", "s0", "", "*0*", "\\s0", "[", "s[0-1]", "**", "a*b", "[z-e]0", "?", "h[", "[]*", "*\\",
+    "*", "s*", "?0", "[sl]*", "[^s]*", "[a-m]?", "s0", "", "*0*", "\\s0", "[", "s[0-1]", "**", "a*b", "[z-e]0", "?",
+    "h[", "[]*", "*\\",
 ];
 
 const PLACES: &[[&str; 2]] = &[
-    ["13.361389", "38.115556"], ["15.087269", "37.502669"], ["0", "0"], ["-180", "85"], ["180", "-85"], ["179.9", "0.1"], ["-179.9", "-0.2"],
-    ["2.3522", "48.8566"], ["-0.1276", "51.5072"], ["12.5", "41.9"], ["13.4", "38.2"], ["14.9", "37.4"],
+    ["13.361389", "38.115556"],
+    ["15.087269", "37.502669"],
+    ["0", "0"],
+    ["-180", "85"],
+    ["180", "-85"],
+    ["179.9", "0.1"],
+    ["-179.9", "-0.2"],
+    ["2.3522", "48.8566"],
+    ["-0.1276", "51.5072"],
+    ["12.5", "41.9"],
+    ["13.4", "38.2"],
+    ["14.9", "37.4"],
 ];
-const BAD_PLACES: &[[&str; 2]] = &[["181", "0"], ["0", "86"], ["abc", "0"], ["0", ""], ["nan", "0"], ["-180.1", "-85.06"], ["inf", "1"]];
+const BAD_PLACES: &[[&str; 2]] =
+    &[["181", "0"], ["0", "86"], ["abc", "0"], ["0", ""], ["nan", "0"], ["-180.1", "-85.06"], ["inf", "1"]];

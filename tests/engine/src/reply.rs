@@ -177,7 +177,8 @@ fn invalid(message: String) -> io::Error {
 mod tests {
     use super::Reply;
 
-    const ALL: &[u8] = b"*8\r\n+OK\r\n-ERR no\r\n:-1\r\n$3\r\n\x00\r\n\r\n*-1\r\n%1\r\n$1\r\na\r\n,0.5\r\n_\r\n~1\r\n#t\r\n";
+    const ALL: &[u8] =
+        b"*8\r\n+OK\r\n-ERR no\r\n:-1\r\n$3\r\n\x00\r\n\r\n*-1\r\n%1\r\n$1\r\na\r\n,0.5\r\n_\r\n~1\r\n#t\r\n";
 
     #[test]
     fn a_reply_is_read_once_its_last_byte_is_there() {

@@ -71,8 +71,10 @@ mod tests {
 
     #[test]
     fn only_what_the_difference_needs_is_left() {
-        let commands: Vec<_> = (0..100).map(|number| Command::words(&format!("DEL {number} a b c d e f g h i j k l"))).collect();
-        let has = |commands: &[Command], key: &str| commands.iter().any(|command| command.arguments.contains(&key.into()));
+        let commands: Vec<_> =
+            (0..100).map(|number| Command::words(&format!("DEL {number} a b c d e f g h i j k l"))).collect();
+        let has =
+            |commands: &[Command], key: &str| commands.iter().any(|command| command.arguments.contains(&key.into()));
         let shrunk = shrink(commands, |commands| has(commands, "17") && has(commands, "60"));
         assert_eq!(shrunk, [Command::words("DEL 17"), Command::words("DEL 60")]);
     }

@@ -197,7 +197,12 @@ mod tests {
         let template = Template::new(template);
         let mut random = Random::new(3);
         let lines = (0..3000).map(|_| {
-            template.generate(&mut random).iter().map(|command| command.to_string().to_uppercase()).collect::<Vec<_>>().join(" ;; ")
+            template
+                .generate(&mut random)
+                .iter()
+                .map(|command| command.to_string().to_uppercase())
+                .collect::<Vec<_>>()
+                .join(" ;; ")
         });
         lines.collect()
     }
@@ -212,7 +217,10 @@ mod tests {
 
     #[test]
     fn a_companion_names_the_same_key() {
-        assert_eq!(lines("SPOP x (1|2) ;; DEL {=1}"), ["SPOP X 1 ;; +DEL X", "SPOP X 2 ;; +DEL X"].map(str::to_owned).into());
+        assert_eq!(
+            lines("SPOP x (1|2) ;; DEL {=1}"),
+            ["SPOP X 1 ;; +DEL X", "SPOP X 2 ;; +DEL X"].map(str::to_owned).into()
+        );
     }
 
     #[test]

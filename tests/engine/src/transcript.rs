@@ -160,7 +160,9 @@ impl<'a> Player<'a> {
         if !self.clients.contains_key(&self.connection) {
             self.clients.insert(self.connection, Client::connect(self.endpoint)?);
         }
-        self.clients.get_mut(&self.connection).ok_or_else(|| io::Error::other("a connection that was just opened is gone"))
+        self.clients
+            .get_mut(&self.connection)
+            .ok_or_else(|| io::Error::other("a connection that was just opened is gone"))
     }
 
     fn wait_for_blocked(&mut self, count: usize) -> io::Result<()> {

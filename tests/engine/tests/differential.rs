@@ -23,5 +23,17 @@ macro_rules! families {
 }
 
 families!(
-    strings, bitmaps, hyperloglog, keys, hashes, lists, sets, sorted_sets, geo, transactions, scripts, pubsub, server,
+    strings,
+    bitmaps,
+    hyperloglog,
+    keys,
+    hashes,
+    lists,
+    sets,
+    sorted_sets,
+    geo,
+    transactions,
+    scripts,
+    pubsub,
+    server,
 );

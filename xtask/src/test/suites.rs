@@ -26,6 +26,7 @@ const DOCS: &str = "docs";
 /// The real servers that the integration tests of a suite talk to.
 const NEEDS: &[(&str, &[Service])] = &[
     ("e2e", &[Service::Redis, Service::Postgres]),
+    ("engine-tests", &[Service::Redis]),
     ("server", &[Service::Postgres]),
     ("state-postgres", &[Service::Postgres]),
     ("state-redis", &[Service::Redis]),

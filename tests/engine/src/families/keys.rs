@@ -25,7 +25,7 @@ pub(super) const KEYS: &[&str] = &[
     "RANDOMKEY",
     "! SCAN 0 <(COUNT 100000) [MATCH {pattern}] [TYPE (string|list|set|zset|hash|stream|nosuch)]>",
     "! SCAN (abc||99999999999999999999|1x) [COUNT {n}]",
-    "SCAN 0 COUNT (0|-1|abc)",
+    "! SCAN 0 COUNT (0|-1|abc)",
     "FLUSHDB [ASYNC|SYNC|x]",
     "SORT ({l}|{e}|{z}|{k}) <[BY {by}] [LIMIT {i} {count}] [GET {get}] [GET {get}] [ASC|DESC] [ALPHA]>",
     // Redis leaves open how members of a set with equal weights are ordered by text, and it would be stored here.

@@ -40,7 +40,8 @@ pub(super) const STRINGS: &[&str] = &[
 ];
 
 /// When such a key goes is up to the server, as long as nobody sees it; so this must not meet commands that count keys.
-pub(super) const EXPIRED: &[&str] = &["SET {s} {v} (EXAT|PXAT) {past}", "GET {s}", "INCR {s}", "SETNX {s} {v}", "SET {s} {v} XX GET"];
+pub(super) const EXPIRED: &[&str] =
+    &["SET {s} {v} (EXAT|PXAT) {past}", "GET {s}", "INCR {s}", "SETNX {s} {v}", "SET {s} {v} XX GET"];
 
 pub(super) const BITMAPS: &[&str] = &[
     "SETBIT {b} {bitpos} {bit}",
