@@ -1,0 +1,109 @@
+//! The sandbox and its libraries against what redis-server 7.0.15 answered to the same scripts.
+//!
+//! The files in `library/tests` hold blocks: the script's lines, then lines that start with `= `, one per line of the answer.
+//! Answers are rendered by `render` in `library/tests/render.lua`, on both sides.
+
+use mlua::Value;
+
+use super::{begin_script, call, new_lua, set_global};
+
+const RENDER: &str = include_str!("../library/tests/render.lua");
+
+/// What `snippet` gives, as the recorded answers spell it.
+fn answer(lua: &mlua::Lua, snippet: &str) -> String {
+    begin_script(lua).expect("a clean start");
+    let script = RENDER.replace("--SNIPPET--", snippet);
+    let function = lua.load(script).set_name("@user_script").into_function().expect("the snippet compiles");
+    match call(lua, &function).expect("the interpreter works") {
+        Ok(Value::String(text)) => text.to_string_lossy(),
+        other => panic!("no text from {snippet}: {other:?}"),
+    }
+}
+
+fn check(recorded: &str) {
+    let lua = new_lua().expect("an interpreter");
+    set_global(&lua, "KEYS", lua.create_table().expect("a table")).expect("set");
+    let mut differences = Vec::new();
+    let mut count = 0;
+    for block in recorded.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let (expected, snippet): (Vec<&str>, Vec<&str>) = block.lines().partition(|line| line.starts_with("= "));
+        let expected: Vec<&str> = expected.iter().map(|line| &line[2..]).collect();
+        let (snippet, expected) = (snippet.join("\n"), expected.join("\n"));
+        let got = answer(&lua, &snippet);
+        if got != expected {
+            differences.push(format!("{snippet}\n  redis: {expected}\n  here:  {got}"));
+        }
+        count += 1;
+    }
+    assert!(count > 10, "the file holds snippets");
+    assert!(differences.is_empty(), "{} of {count} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+#[test]
+fn cjson_answers_as_redis_does() {
+    check(include_str!("../library/tests/cjson.txt"));
+}
+
+#[test]
+fn cmsgpack_answers_as_redis_does() {
+    check(include_str!("../library/tests/cmsgpack.txt"));
+}
+
+#[test]
+fn struct_answers_as_redis_does() {
+    check(include_str!("../library/tests/struct.txt"));
+}
+
+#[test]
+fn bit_answers_as_redis_does() {
+    check(include_str!("../library/tests/bit.txt"));
+}
+
+#[test]
+fn the_sandbox_answers_as_redis_does() {
+    check(include_str!("../library/tests/sandbox.txt"));
+}
+
+#[test]
+fn an_uncaught_error_tells_its_line() {
+    let lua = new_lua().expect("an interpreter");
+    let function =
+        lua.load("local a = 1\nreturn cjson.decode('x')").set_name("@user_script").into_function().expect("compiles");
+    let failure = call(&lua, &function).expect("the interpreter works").expect_err("not JSON");
+    assert_eq!((failure.source.as_deref(), failure.line), (Some("@user_script"), Some(2)));
+    let Value::String(text) = failure.error else { panic!("a text") };
+    assert_eq!(text.to_string_lossy(), "user_script:2: Expected value but found invalid token at character 1");
+}
+
+#[test]
+fn what_a_script_puts_into_a_library_is_gone_for_the_next() {
+    let lua = new_lua().expect("an interpreter");
+    let function = lua.load("table.insert(string, 'x')").into_function().expect("compiles");
+    call(&lua, &function).expect("the interpreter works").expect("no error");
+    begin_script(&lua).expect("a clean start");
+    let function = lua.load("return string[1]").into_function().expect("compiles");
+    assert!(call(&lua, &function).expect("the interpreter works").expect("no error").is_nil());
+}
+
+#[test]
+fn a_script_that_fills_the_memory_gets_an_error_and_the_interpreter_lives() {
+    let lua = new_lua().expect("an interpreter");
+    lua.set_memory_limit(4 * 1024 * 1024).expect("a limit");
+    let function = lua.load("local t = {} while true do t[#t + 1] = #t .. 'x' end").into_function().expect("compiles");
+    let failure = call(&lua, &function).expect("the interpreter works").expect_err("no memory");
+    let Value::String(text) = failure.error else { panic!("a text") };
+    assert_eq!(text.to_string_lossy(), "not enough memory");
+    assert_eq!(answer(&lua, "return 1"), "n:1");
+}
+
+#[test]
+fn depth_is_bounded_whatever_the_options_say() {
+    let lua = new_lua().expect("an interpreter");
+    let script = "cjson.decode_max_depth(2147483647) cjson.encode_max_depth(2147483647)
+        local t = 1 for i = 1, 100000 do t = {t} end
+        return tostring(pcall(cjson.decode, string.rep('[', 100000))) .. tostring(pcall(cjson.encode, t))
+            .. tostring(pcall(cmsgpack.unpack, string.rep('\\145', 100000)))";
+    let function = lua.load(script).into_function().expect("compiles");
+    let Ok(Value::String(text)) = call(&lua, &function).expect("the interpreter works") else { panic!("a text") };
+    assert_eq!(text.to_string_lossy(), "falsefalsefalse");
+}
