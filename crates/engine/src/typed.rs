@@ -214,6 +214,11 @@ impl Whole {
         Self { value: WholeValue::Collection(value.into_value()), expires_at_ms: None, usage: Usage::default() }
     }
 
+    /// A string that a command has made, encoded by what it is. It has no deadline.
+    pub(crate) fn string(bytes: Vec<u8>) -> Self {
+        Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: Usage::default() }
+    }
+
     /// A value that was taken out of a key.
     pub(crate) fn of(entry: Entry) -> Self {
         let (expires_at_ms, usage) = (entry.expires_at_ms(), entry.usage());

@@ -1,0 +1,178 @@
+//! Several sets at once: intersections, unions and differences.
+//!
+//! # How it works
+//! Keys are looked at one after the other, so sets that are needed together are copied, except for the first one: what remains of it
+//! after each further set is all that is carried along. An intersection begins with the smallest set.
+
+use crate::command::call::Call;
+use crate::command::error::CommandError;
+use crate::command::options::is;
+use crate::command::row::{Flags, Group, Row};
+use crate::observe::EventClass;
+use crate::typed::Whole;
+use crate::value::Set;
+
+const READ: &[Flags] = &[Flags::READONLY];
+const STORE: &[Flags] = &[Flags::WRITE, Flags::DENYOOM];
+
+pub(super) const SMEMBERS: Row =
+    Row::new("smembers", 2, Group::Set, sinter).flags(READ).keys(1, 1, 1).docs("1.0.0", "All members.");
+pub(super) const SINTER: Row =
+    Row::new("sinter", -2, Group::Set, sinter).flags(READ).keys(1, -1, 1).docs("1.0.0", "The members of all sets.");
+pub(super) const SINTERSTORE: Row = Row::new("sinterstore", -3, Group::Set, sinterstore)
+    .flags(STORE)
+    .keys(1, -1, 1)
+    .docs("1.0.0", "Stores the members of all sets.");
+pub(super) const SINTERCARD: Row = Row::new("sintercard", -3, Group::Set, sintercard)
+    .flags(&[Flags::READONLY, Flags::MOVABLEKEYS])
+    .counted_keys(&[], 1)
+    .docs("7.0.0", "How many members all sets have in common, up to a limit.");
+pub(super) const SUNION: Row =
+    Row::new("sunion", -2, Group::Set, sunion).flags(READ).keys(1, -1, 1).docs("1.0.0", "The members of any set.");
+pub(super) const SUNIONSTORE: Row = Row::new("sunionstore", -3, Group::Set, sunionstore)
+    .flags(STORE)
+    .keys(1, -1, 1)
+    .docs("1.0.0", "Stores the members of any set.");
+pub(super) const SDIFF: Row = Row::new("sdiff", -2, Group::Set, sdiff)
+    .flags(READ)
+    .keys(1, -1, 1)
+    .docs("1.0.0", "The members of the first set that no other one has.");
+pub(super) const SDIFFSTORE: Row = Row::new("sdiffstore", -3, Group::Set, sdiffstore)
+    .flags(STORE)
+    .keys(1, -1, 1)
+    .docs("1.0.0", "Stores the members of the first set that no other one has.");
+
+type Combine = fn(&mut Call<'_, '_>, &[&[u8]]) -> Result<Set, CommandError>;
+
+fn sinter(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    reply(call, intersection)
+}
+
+fn sunion(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    reply(call, union)
+}
+
+fn sdiff(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    reply(call, difference)
+}
+
+fn sinterstore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    store(call, intersection, "sinterstore")
+}
+
+fn sunionstore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    store(call, union, "sunionstore")
+}
+
+fn sdiffstore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    store(call, difference, "sdiffstore")
+}
+
+fn reply(call: &mut Call<'_, '_>, combine: Combine) -> Result<(), CommandError> {
+    let set = combine(call, &call.args[1..])?;
+    call.reply.set(set.len());
+    set.iter().for_each(|member| call.reply.bulk(&member));
+    Ok(())
+}
+
+fn store(call: &mut Call<'_, '_>, combine: Combine, event: &str) -> Result<(), CommandError> {
+    let set = combine(call, &call.args[2..])?;
+    let len = set.len();
+    let mut slot = call.keys.slot(call.args[1]);
+    if len > 0 {
+        let before = slot.put_whole(Whole::new(set));
+        slot.event(EventClass::SET, event);
+        call.effects.garbage.extend(before);
+        call.effects.changes += 1;
+    } else if let Some(before) = slot.take_entry() {
+        slot.event(EventClass::GENERIC, "del");
+        call.effects.garbage.push(before);
+        call.effects.changes += 1;
+    }
+    call.reply.integer(len as i64);
+    Ok(())
+}
+
+/// `SINTERCARD numkeys key [key ..] [LIMIT limit]`
+fn sintercard(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    let count = acteon_resp::parse_i64(call.args[1]).and_then(|count| usize::try_from(count).ok());
+    let count = count.filter(|count| *count > 0).ok_or(CommandError::text("ERR numkeys should be greater than 0"))?;
+    if count > call.args.len() - 2 {
+        return Err(CommandError::text("ERR Number of keys can't be greater than number of args"));
+    }
+    let (keys, words) = call.args[2..].split_at(count);
+    let mut limit = 0;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(text) = words.next().filter(|_| is(word, "LIMIT")) else { return Err(CommandError::Syntax) };
+        let parsed = acteon_resp::parse_i64(text).and_then(|limit| usize::try_from(limit).ok());
+        limit = parsed.ok_or(CommandError::text("ERR LIMIT can't be negative"))?;
+    }
+    let common = intersection(call, keys)?.len();
+    call.reply.integer(if limit > 0 { common.min(limit) } else { common } as i64);
+    Ok(())
+}
+
+fn intersection(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
+    let (mut smallest, mut smallest_len) = (0, usize::MAX);
+    // All types are looked at, also behind an empty set.
+    for (position, key) in keys.iter().enumerate() {
+        let len = call.keys.read(key).value::<Set>()?.map_or(0, Set::len);
+        if len < smallest_len {
+            (smallest, smallest_len) = (position, len);
+        }
+    }
+    let mut result = copy(call, keys[smallest])?;
+    for (position, key) in keys.iter().enumerate() {
+        if position == smallest || result.is_empty() {
+            continue;
+        }
+        let slot = call.keys.peek(key);
+        let Some(set) = slot.value::<Set>()? else { return Ok(Set::new()) };
+        result = keep(&result, &call.session.limits, |member| set.contains(member));
+    }
+    Ok(result)
+}
+
+fn union(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
+    let limits = call.session.limits;
+    let mut result = Set::new();
+    for key in keys {
+        let slot = call.keys.read(key);
+        for member in slot.value::<Set>()?.iter().flat_map(|set| set.iter()) {
+            result.insert(&member, &limits);
+        }
+    }
+    Ok(result)
+}
+
+fn difference(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
+    for key in keys {
+        call.keys.read(key).value::<Set>()?;
+    }
+    let Some((first, others)) = keys.split_first() else { return Ok(Set::new()) };
+    let mut result = copy(call, first)?;
+    for key in others {
+        if result.is_empty() {
+            break;
+        }
+        let slot = call.keys.peek(key);
+        if let Some(set) = slot.value::<Set>()? {
+            result = keep(&result, &call.session.limits, |member| !set.contains(member));
+        }
+    }
+    Ok(result)
+}
+
+fn copy(call: &mut Call<'_, '_>, key: &[u8]) -> Result<Set, CommandError> {
+    Ok(call.keys.peek(key).value::<Set>()?.cloned().unwrap_or_else(Set::new))
+}
+
+/// Built anew, so that its encoding is that of what stays.
+fn keep(set: &Set, limits: &crate::value::Limits, is_kept: impl Fn(&[u8]) -> bool) -> Set {
+    let mut kept = Set::new();
+    for member in set.iter().filter(|member| is_kept(member)) {
+        kept.insert(&member, limits);
+    }
+    kept
+}
