@@ -80,3 +80,38 @@ impl Drop for Admission {
         self.shared.counters.current.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
+
+    use super::{Admission, Refusal};
+    use crate::config::ListenConfig;
+    use crate::server::{EngineServer, Shared};
+
+    async fn shared(is_open_to_all: bool) -> Arc<Shared> {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let config = ListenConfig { is_open_to_all, ..ListenConfig::default() };
+        EngineServer::bind(instance, config, Arc::new(|| 1)).await.expect("nothing to bind").shared
+    }
+
+    #[tokio::test]
+    async fn without_a_password_only_this_machine_is_let_in_unless_told_otherwise() {
+        let protected = shared(false).await;
+        let refusal = Admission::request(&protected, false).err().expect("refused");
+        assert_eq!(refusal, Refusal::Protected);
+        assert!(refusal.text().starts_with("-DENIED ") && refusal.text().ends_with("outside.\r\n"));
+        assert!(Admission::request(&protected, true).is_ok());
+        assert!(Admission::request(&shared(true).await, false).is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_takes_no_place() {
+        let shared = shared(false).await;
+        assert!(Admission::request(&shared, false).is_err());
+        let totals = shared.counters.totals();
+        assert_eq!((totals.current, totals.rejected, totals.received), (0, 1, 0));
+    }
+}

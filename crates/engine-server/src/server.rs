@@ -43,7 +43,7 @@ pub struct BindError {
 
 /// A server whose sockets listen. Connections are answered once it [serves](Self::serve).
 pub struct EngineServer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
