@@ -102,6 +102,14 @@ pub fn agree(arguments: &[Vec<u8>], one: &Reply, other: &Reply) -> bool {
     }
 }
 
+/// What of a reply is worth keeping: where only its type counts, the rest would just name a machine and a moment.
+pub fn essence(arguments: &[Vec<u8>], reply: Reply) -> Reply {
+    match rule(arguments) {
+        Rule::Kind if !reply.is_error() => kind(&reply),
+        _ => reply,
+    }
+}
+
 fn rule(arguments: &[Vec<u8>]) -> Rule {
     let name = word(arguments, 0);
     match name.as_str() {

@@ -271,5 +271,5 @@ fn number_from_env(name: &str) -> Option<usize> {
 /// A fresh seed per run; a failure prints it.
 fn random_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Random::new(now.as_nanos() as u64).next() >> 16
+    Random::new(now.as_nanos() as u64).number() >> 16
 }

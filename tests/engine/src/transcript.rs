@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::command::{Command, parse_quoted};
-use crate::compare::Comparison;
+use crate::compare::{Comparison, essence};
 use crate::endpoint::{Client, Endpoint};
 use crate::reply::Reply;
 use crate::sequence::{self, Outcome};
@@ -63,6 +63,10 @@ pub fn record(endpoint: &mut dyn Endpoint, text: &str) -> io::Result<String> {
         recorded.push_str(line);
         recorded.push('\n');
         let answer = player.line(line).map_err(|error| io::Error::other(format!("{line}: {error}")))?;
+        let answer = answer.map(|answer| match answer {
+            Answer::Reply(reply) => Answer::Reply(essence(&player.command(line).arguments, reply)),
+            other => other,
+        });
         for line in answer.map(|answer| answer.to_string()).unwrap_or_default().lines() {
             let _ = writeln!(recorded, "< {line}");
         }
