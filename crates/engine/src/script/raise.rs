@@ -53,9 +53,14 @@ impl From<Thrown> for Error {
 
 /// An error with the position of the line that called the running Rust function in front: `user_script:1: text`.
 pub(crate) fn raise(lua: &Lua, text: impl AsRef<[u8]>) -> Error {
+    Thrown::Text(positioned(lua, text)).into()
+}
+
+/// `text` with the position of the line that called the running Rust function in front.
+pub(crate) fn positioned(lua: &Lua, text: impl AsRef<[u8]>) -> Vec<u8> {
     let mut message = position(lua, 1).into_bytes();
     message.extend_from_slice(text.as_ref());
-    Thrown::Text(message).into()
+    message
 }
 
 /// An error without a position.
@@ -154,11 +159,6 @@ impl<'a> Arguments<'a> {
         self.values.get(index - 1)
     }
 
-    /// The argument at `index`, where an absent one is nil.
-    pub(crate) fn value(&self, index: usize) -> Value {
-        self.get(index).cloned().unwrap_or(Value::Nil)
-    }
-
     pub(crate) fn is_none_or_nil(&self, index: usize) -> bool {
         matches!(self.get(index), None | Some(Value::Nil))
     }
@@ -193,9 +193,14 @@ impl<'a> Arguments<'a> {
         Ok(int_of(self.number(index)?))
     }
 
-    /// As [`int`](Self::int), with a default for an absent argument.
-    pub(crate) fn int_or(&self, index: usize, default: i32) -> Result<i32> {
-        if self.is_none_or_nil(index) { Ok(default) } else { self.int(index) }
+    /// A number without its fraction, in 64 bits.
+    pub(crate) fn long(&self, index: usize) -> Result<i64> {
+        Ok(machine_i64(self.number(index)?))
+    }
+
+    /// As [`long`](Self::long), with a default for an absent argument.
+    pub(crate) fn long_or(&self, index: usize, default: i64) -> Result<i64> {
+        if self.is_none_or_nil(index) { Ok(default) } else { self.long(index) }
     }
 
     pub(crate) fn type_error(&self, index: usize, expected: &str) -> Error {

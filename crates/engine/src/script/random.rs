@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! Equal seeds give equal sequences, and those of Redis 7.0: a script that was tested there draws the same numbers here.
-//! [`reset`] goes back to the seed that each script starts with.
+//! A new interpreter starts where a new server does; one script goes on where the one before it ended, as in Redis 7.0.
 //!
 //! # How it works
 //! The 48-bit linear congruential generator of POSIX `lrand48`, whose constants are part of that standard.
@@ -19,15 +19,17 @@ const INCREMENT: u64 = 0xB;
 const STATE_MASK: u64 = (1 << 48) - 1;
 /// The low bits of a freshly seeded state, fixed by POSIX.
 const SEED_LOW: u64 = 0x330E;
+/// The state before any seed was set.
+const STATE_INITIAL: u64 = 0x1234_ABCD_330E;
 /// One draw has 31 bits; Redis divides by this, so 1 itself is never drawn.
 const DRAW_MAX: i64 = i32::MAX as i64;
 
 /// The generator's state. Shared by the functions in one interpreter, which runs on one thread at a time.
 struct Generator(AtomicU64);
 
-/// Puts `random` and `randomseed` into `math`, seeded as a script finds them.
+/// Puts `random` and `randomseed` into `math`, as a new server has them.
 pub(crate) fn install(lua: &Lua, math: &Table) -> Result<()> {
-    let generator = Arc::new(Generator(AtomicU64::new(seeded(0))));
+    let generator = Arc::new(Generator(AtomicU64::new(STATE_INITIAL)));
     lua.set_app_data(Arc::clone(&generator));
 
     let drawn = Arc::clone(&generator);
@@ -40,10 +42,10 @@ pub(crate) fn install(lua: &Lua, math: &Table) -> Result<()> {
     math.raw_set("randomseed", lua.create_function(randomseed)?)
 }
 
-/// Back to the seed that each script starts with.
+/// Back to the start of the sequence.
 pub(crate) fn reset(lua: &Lua) {
     if let Some(generator) = lua.app_data_ref::<Arc<Generator>>() {
-        generator.0.store(seeded(0), Ordering::Relaxed);
+        generator.0.store(STATE_INITIAL, Ordering::Relaxed);
     }
 }
 

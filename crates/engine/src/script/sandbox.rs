@@ -20,7 +20,7 @@
 
 use mlua::{Function, IntoLua, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, Value};
 
-use super::raise::{Arguments, caught, raise, raise_argument, raise_bare};
+use super::raise::{Arguments, caught, positioned, raise, raise_argument, raise_bare};
 use super::{library, random};
 
 /// What one interpreter may hold: as much as the longest string value, so that a script that never ends to collect takes an
@@ -58,9 +58,8 @@ const RUN: &str = "acteon.run";
 
 /// A sandboxed interpreter with every library but `redis`.
 pub(crate) fn new_lua() -> Result<Lua> {
-    // Rust panics are not caught by pcall here, because nothing panics.
-    let options = LuaOptions::new().catch_rust_panics(false);
-    let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, options)?;
+    // The default options leave Lua's own `pcall` and `xpcall` in place.
+    let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::default())?;
     let native = lua.globals();
     let globals = lua.create_table()?;
     lua.set_named_registry_value(GLOBALS, &globals)?;
@@ -96,9 +95,8 @@ pub(crate) fn set_global(lua: &Lua, name: &str, value: impl IntoLua) -> Result<(
     lua.named_registry_value::<Table>(GLOBALS)?.raw_set(name, value)
 }
 
-/// Back to the state that every script starts with.
+/// Takes away what an earlier script left in the guards. To be called before each script.
 pub(crate) fn begin_script(lua: &Lua) -> Result<()> {
-    reset_random(lua);
     let guards: Table = lua.named_registry_value(GUARDS)?;
     for pair in guards.pairs::<Table, Value>() {
         let guard = pair?.0;
@@ -140,6 +138,8 @@ pub(crate) fn call(lua: &Lua, function: &Function) -> Result<std::result::Result
     }
     // The handler returns a table of its own; without it (no memory, an overflow while handling) Lua's text stands alone.
     let Value::Table(report) = value else {
+        // Lua 5.1 does not collect when an allocation fails, so what filled the memory is still there.
+        lua.gc_collect()?;
         return Ok(Err(Failure { error: caught(lua, value)?, source: None, line: None }));
     };
     let failure = Failure { error: report.raw_get(1)?, source: report.raw_get(2)?, line: report.raw_get(3)? };
@@ -170,7 +170,7 @@ fn report(lua: &Lua, error: Value) -> Result<Table> {
 /// `pcall` and its like, for errors of functions written in Rust. They are Lua so that nothing but the original functions
 /// stands between the caller and the called.
 fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
-    // Redis's pcall gives a thrown table's `err` in place of the table.
+    // Redis's pcall gives the text in a thrown table's `err` in place of the table, and whatever else lies there after it.
     const CATCHING: &str = r#"
         local pcall, xpcall, resume, type, caught = ...
         local function plain(e)
@@ -184,8 +184,10 @@ fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
         local function settle_text(ok, ...)
             if ok then return ok, ... end
             local e = plain((...))
-            if type(e) == "table" and e.err ~= nil then return ok, e.err end
-            return ok, e
+            if type(e) ~= "table" then return ok, e end
+            local text = e.err
+            if type(text) == "string" or type(text) == "number" then return ok, text end
+            return ok, e, text
         end
         return function(...) return settle_text(pcall(...)) end,
             function(f, handler) return xpcall(f, function(e) return handler(plain(e)) end) end,
@@ -214,22 +216,25 @@ fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
 /// `load` and `loadstring`, which take text only: binary code could break the interpreter.
 fn install_loading(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
     const COLLECT: &str = r#"
-        local type, concat, error, pcall = ...
+        local type, concat, pcall, byte = ...
         local function collect(reader)
             local pieces = {}
             while true do
                 local piece = reader()
                 if piece == nil or piece == "" then return concat(pieces) end
-                if type(piece) ~= "string" and type(piece) ~= "number" then error("reader function must return a string", 0) end
+                if type(piece) ~= "string" and type(piece) ~= "number" then return nil end
                 pieces[#pieces + 1] = piece
+                -- Binary code is refused by its first byte, whatever would follow.
+                if #pieces == 1 and byte(piece) == 27 then return piece end
             end
         end
         return function(reader) return pcall(collect, reader) end
     "#;
+    let byte: Function = native.raw_get::<Table>("string")?.raw_get("byte")?;
     let concat: Function = native.raw_get::<Table>("table")?.raw_get("concat")?;
     let base = |name: &str| native.raw_get::<Function>(name);
     let collect: Function =
-        lua.load(COLLECT).set_name("=sandbox").call((base("type")?, concat, base("error")?, base("pcall")?))?;
+        lua.load(COLLECT).set_name("=sandbox").call((base("type")?, concat, base("pcall")?, byte))?;
 
     let loader = base("loadstring")?;
     let loadstring = move |lua: &Lua, values: MultiValue| {
@@ -247,7 +252,11 @@ fn install_loading(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
         let name = if arguments.is_none_or_nil(2) { lua.create_string("=(load)")? } else { arguments.string(2)? };
         match collect.call::<(bool, Value)>(reader)? {
             (true, Value::String(text)) => load_text(lua, &loader, &text, &name),
-            (_, error) => Ok(MultiValue::from_vec(vec![Value::Nil, caught(lua, error)?])),
+            (true, _) => {
+                let text = lua.create_string(positioned(lua, "reader function must return a string"))?;
+                Ok(MultiValue::from_vec(vec![Value::Nil, Value::String(text)]))
+            }
+            (false, error) => Ok(MultiValue::from_vec(vec![Value::Nil, caught(lua, error)?])),
         }
     };
     globals.raw_set("load", lua.create_function(load)?)

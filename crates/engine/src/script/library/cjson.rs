@@ -173,7 +173,8 @@ impl<'a> Settings<'a> {
         if !self.arguments.is_none_or_nil(index) {
             let number = self.arguments.int(index)?;
             if !(min..=max).contains(&number) {
-                return Err(raise_argument(self.lua, index, format!("expected integer between {min} and {max}")));
+                // Redis blames the first argument, whichever it was.
+                return Err(raise_argument(self.lua, 1, format!("expected integer between {min} and {max}")));
             }
             *option = number;
         }

@@ -26,14 +26,14 @@ pub(super) fn table(lua: &Lua) -> Result<Table> {
     let unpack_all = |lua: &Lua, values: MultiValue| unpack(lua, &values, 0, 0);
     table.raw_set("unpack", lua.create_function(unpack_all)?)?;
     let unpack_one = |lua: &Lua, values: MultiValue| {
-        let offset = Arguments::new(lua, &values).int_or(2, 0)?;
+        let offset = Arguments::new(lua, &values).long_or(2, 0)?;
         unpack(lua, &values, 1, offset)
     };
     table.raw_set("unpack_one", lua.create_function(unpack_one)?)?;
     let unpack_limit = |lua: &Lua, values: MultiValue| {
         let arguments = Arguments::new(lua, &values);
-        let limit = arguments.int(2)?;
-        unpack(lua, &values, limit, arguments.int_or(3, 0)?)
+        let limit = arguments.long(2)?;
+        unpack(lua, &values, limit, arguments.long_or(3, 0)?)
     };
     table.raw_set("unpack_limit", lua.create_function(unpack_limit)?)?;
     table.raw_set("_NAME", "cmsgpack")?;
@@ -167,16 +167,19 @@ fn tagged<const BYTES: usize>(out: &mut Vec<u8>, tag: u8, bytes: [u8; BYTES]) {
 
 /// Unpacks from `offset` at most `limit` values. If neither is given: all of them, and nothing but them; else the offset where
 /// the next call goes on comes first, -1 at the end.
-fn unpack(lua: &Lua, values: &MultiValue, limit: i32, offset: i32) -> Result<MultiValue> {
+fn unpack(lua: &Lua, values: &MultiValue, limit: i64, offset: i64) -> Result<MultiValue> {
     let text = Arguments::new(lua, values).string(1)?;
     let bytes = text.as_bytes();
     let len = bytes.len();
     let (Ok(count_max), Ok(start)) = (usize::try_from(limit), usize::try_from(offset)) else {
         // The figures are those that Redis prints, though the second is not the limit.
-        return Err(raise(lua, format!("Invalid request to unpack with offset of {offset} and limit of {len}.")));
+        return Err(raise(
+            lua,
+            format!("Invalid request to unpack with offset of {} and limit of {len}.", offset as i32),
+        ));
     };
     let Some(rest) = bytes.get(start..) else {
-        return Err(raise(lua, format!("Start offset {offset} greater than input length {len}.")));
+        return Err(raise(lua, format!("Start offset {} greater than input length {len}.", offset as i32)));
     };
     let all = limit == 0 && offset == 0;
     let mut reader = Reader { lua, rest };
@@ -263,7 +266,8 @@ impl Reader<'_> {
             0xcc => f64::from(u8::from_be_bytes(self.take()?)),
             0xcd => f64::from(u16::from_be_bytes(self.take()?)),
             0xce => f64::from(u32::from_be_bytes(self.take()?)),
-            0xcf => u64::from_be_bytes(self.take()?) as f64,
+            // Unsigned by its format, signed in Redis.
+            0xcf => i64::from_be_bytes(self.take()?) as f64,
             0xd0 => f64::from(i8::from_be_bytes(self.take()?)),
             0xd1 => f64::from(i16::from_be_bytes(self.take()?)),
             0xd2 => f64::from(i32::from_be_bytes(self.take()?)),

@@ -27,8 +27,11 @@ pub(super) fn table(lua: &Lua) -> Result<Table> {
 }
 
 fn pack(lua: &Lua, values: &MultiValue) -> Result<mlua::LuaString> {
-    let arguments = Arguments::new(lua, values);
-    let text = arguments.string(1)?;
+    let text = Arguments::new(lua, values).string(1)?;
+    // A missing value is complained about as nil.
+    let mut values = values.clone();
+    values.push_back(Value::Nil);
+    let arguments = Arguments::new(lua, &values);
     let mut format = Format::new(lua, &text.as_bytes());
     let mut out = Vec::new();
     let mut index = 2;
@@ -77,7 +80,8 @@ fn unpack(lua: &Lua, values: &MultiValue) -> Result<MultiValue> {
     let data = arguments.string(2)?;
     let data = data.as_bytes();
     let start = if arguments.is_none_or_nil(3) { 1 } else { machine_i64(arguments.number(3)?) };
-    let Some(start) = usize::try_from(start).ok().and_then(|start| start.checked_sub(1)) else {
+    // A negative offset is a huge one, so the data are too short for it.
+    let Some(start) = usize::try_from(start as u64).ok().and_then(|start| start.checked_sub(1)) else {
         return Err(raise_argument(lua, 3, "offset must be 1 or greater"));
     };
     let short = || raise_argument(lua, 2, "data string too short");
@@ -119,7 +123,7 @@ fn unpack(lua: &Lua, values: &MultiValue) -> Result<MultiValue> {
         }
         at += bytes;
     }
-    results.push(Value::Number((at + 1) as f64));
+    results.push(Value::Number(at.wrapping_add(1) as i64 as f64));
     Ok(MultiValue::from_vec(results))
 }
 

@@ -1,7 +1,7 @@
 local function render(v, depth)
     local t = type(v)
     if t == "string" then
-        return 's:"' .. (v:gsub("[^ !#-%[%]-~]", function(c) return ("\\%03d"):format(c:byte()) end)) .. '"'
+        return 's:"' .. (v:gsub("[^%w%p ]", function(c) return ("\\%03d"):format(c:byte()) end)) .. '"'
     elseif t == "number" then
         return "n:" .. ("%.17g"):format(v)
     elseif t == "table" then
