@@ -46,6 +46,11 @@ impl Endpoint for EmbeddedEngine {
             is_closed: false,
         }))
     }
+
+    fn renew(&mut self) -> bool {
+        *self = Self::new();
+        true
+    }
 }
 
 struct EmbeddedConnection {

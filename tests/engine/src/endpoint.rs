@@ -37,6 +37,11 @@ pub trait Endpoint {
     /// # Errors
     /// The server does not take it.
     fn connect(&mut self) -> io::Result<Box<dyn Connection>>;
+
+    /// Starts anew with an empty server, where that is cheap; says whether it did. Otherwise commands have to empty it.
+    fn renew(&mut self) -> bool {
+        false
+    }
 }
 
 /// A server that listens on TCP, by address.

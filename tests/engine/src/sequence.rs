@@ -37,6 +37,9 @@ pub struct Run {
 /// # Errors
 /// The server cannot be reached. Replies are ignored: a server that lacks one of the commands shows it soon enough.
 pub fn reset(endpoint: &mut dyn Endpoint) -> io::Result<()> {
+    if endpoint.renew() {
+        return Ok(());
+    }
     let commands = ["FLUSHALL", "SCRIPT FLUSH", "CONFIG SET notify-keyspace-events X", "CONFIG RESETSTAT"];
     let mut commands = commands.map(Command::words);
     commands[2].arguments[3].clear();
