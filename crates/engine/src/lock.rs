@@ -153,6 +153,14 @@ impl<'e> Locked<'e> {
         Ok(())
     }
 
+    /// Takes one more segment, out of order, if nobody holds it at this moment. Without waiting there is no circle of waiting.
+    pub(crate) fn try_take(&mut self, place: Place) -> bool {
+        let Err(position) = self.position(place) else { return true };
+        let Some(guard) = self.databases.try_lock(place, Duration::ZERO) else { return false };
+        self.held.insert(position, (place, guard));
+        true
+    }
+
     pub(crate) fn databases(&self) -> &'e Databases {
         self.databases
     }

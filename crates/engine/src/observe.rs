@@ -8,7 +8,7 @@
 //! While nobody asks, a change costs one comparison in its segment and one load for events. What is registered lies in the key's segment,
 //! under the same lock as the key. Keys become ready under that lock, and are served after it: serving needs other locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -86,8 +86,12 @@ impl Signals {
         }
     }
 
-    fn add_ready(&self, database: usize, key: &[u8]) {
-        self.ready.lock().push((database, key.into()));
+    pub(crate) fn add_ready(&self, database: usize, key: &[u8]) {
+        let mut ready = self.ready.lock();
+        // A transaction may push to one key many times.
+        if !ready.last().is_some_and(|(last_database, last)| *last_database == database && **last == *key) {
+            ready.push((database, key.into()));
+        }
         self.has_ready.store(true, Ordering::Release);
     }
 
@@ -96,13 +100,24 @@ impl Signals {
         self.has_ready.load(Ordering::Acquire)
     }
 
-    pub(crate) fn take_ready(&self) -> Vec<(usize, Box<[u8]>)> {
-        if !self.has_ready() {
-            return Vec::new();
-        }
+    /// Takes the ready keys that `is_mine` chooses, each once, in the order in which they became ready.
+    pub(crate) fn take_ready(&self, is_mine: impl Fn(usize, &[u8]) -> bool) -> Vec<(usize, Box<[u8]>)> {
         let mut ready = self.ready.lock();
-        self.has_ready.store(false, Ordering::Release);
-        mem::take(&mut *ready)
+        let (mut mine, others): (Vec<_>, Vec<_>) =
+            mem::take(&mut *ready).into_iter().partition(|(database, key)| is_mine(*database, key));
+        self.has_ready.store(!others.is_empty(), Ordering::Release);
+        *ready = others;
+        drop(ready);
+        if mine.len() > 1 {
+            let mut seen = HashSet::new();
+            mine.retain(|name| seen.insert(name.clone()));
+        }
+        mine
+    }
+
+    /// The key that has been ready for longest.
+    pub(crate) fn first_ready(&self) -> Option<(usize, Box<[u8]>)> {
+        self.ready.lock().first().cloned()
     }
 
     /// After an update that was no command.
@@ -145,6 +160,12 @@ impl Notices {
 
     pub(crate) fn remove_waiter(&mut self, key: &[u8]) {
         self.change(key, |notice| notice.waiters = notice.waiters.saturating_sub(1));
+    }
+
+    /// Nobody asks about any key.
+    #[cfg(all(test, feature = "commands"))]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.by_key.is_none()
     }
 
     /// `key` has changed.

@@ -89,6 +89,23 @@ impl LongDouble {
         add_finite(small, large)
     }
 
+    /// The thousandfold, rounded up to an integer; `None` if that has more than 64 bits.
+    pub(crate) fn thousandfold_up(self) -> Option<i64> {
+        let Magnitude::Finite { mantissa, exponent } = self.magnitude else { return None };
+        let Magnitude::Finite { mantissa, exponent } = rounded(u128::from(mantissa) * 1_000, exponent, false) else {
+            return None;
+        };
+        let magnitude = match exponent.unsigned_abs() {
+            _ if mantissa == 0 => 0,
+            shift if exponent > 0 => i128::from(mantissa).checked_shl(shift).filter(|_| shift < 64)?,
+            // Up is away from zero for positive numbers only.
+            shift if shift >= 64 => i128::from(!self.negative),
+            shift if self.negative => i128::from(mantissa >> shift),
+            shift => i128::from(mantissa).checked_add((1 << shift) - 1)? >> shift,
+        };
+        i64::try_from(if self.negative { -magnitude } else { magnitude }).ok()
+    }
+
     /// Neither infinite nor "not a number".
     pub(crate) fn is_finite(self) -> bool {
         matches!(self.magnitude, Magnitude::Finite { .. })

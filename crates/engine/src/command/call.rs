@@ -1,12 +1,13 @@
 //! One command under way: what it was asked, what it holds, and where its reply goes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
 
 use super::error::CommandError;
-use super::row::Row;
-use crate::entry::Entry;
+use super::row::{Group, Row};
+use crate::entry::{Entry, Kind};
 use crate::instance::{Instance, Session};
 use crate::lock::{Locked, Place};
 use crate::observe::EventClass;
@@ -36,6 +37,8 @@ pub(crate) struct Call<'c, 'e> {
     pub(crate) effects: &'c mut Effects,
     /// Inside of a transaction or script, or on behalf of a client that waits: the command must not wait.
     pub(crate) deny_blocking: bool,
+    /// On behalf of a client that waited: the position of the key that has become ready for it.
+    pub(crate) woken_by: Option<usize>,
 }
 
 /// The keys of a command.
@@ -70,6 +73,8 @@ pub(crate) struct Effects {
 /// A client that waits for one of several keys of its database to change, and whose command is then tried again.
 pub(crate) struct BlockRequest {
     pub(crate) keys: Vec<Box<[u8]>>,
+    /// What a key has to hold before the command is tried again.
+    pub(crate) kind: Kind,
     /// When it gives up, by the engine's clock; `None`: never.
     pub(crate) until_us: Option<u64>,
     /// Writes what the client gets when it gives up.
@@ -125,13 +130,23 @@ impl<'e> Access<'_, 'e> {
     }
 }
 
-impl Call<'_, '_> {
+impl<'c> Call<'c, '_> {
     pub(crate) fn now_ms(&self) -> u64 {
         self.keys.now_ms()
     }
 
-    /// Makes the client wait until one of `keys` changes, and try the whole command again then; not where waiting is denied:
-    /// then the reply is that of a wait that ended.
+    /// Those of the waited-for keys, which are the arguments `keys`, that the command may use: all when it comes from the client,
+    /// and the one that has become ready when it has waited.
+    pub(crate) fn candidates(&self, keys: Range<usize>) -> &'c [&'c [u8]] {
+        let args = self.args;
+        match self.woken_by {
+            Some(at) => &args[at..=at],
+            None => &args[keys],
+        }
+    }
+
+    /// Makes the client wait until one of `keys` holds what this family of commands works on, and try the command again then; not
+    /// where waiting is denied: then the reply is that of a wait that ended.
     pub(crate) fn block(
         &mut self,
         keys: Vec<Box<[u8]>>,
@@ -141,7 +156,8 @@ impl Call<'_, '_> {
         if self.deny_blocking {
             on_timeout(&mut self.reply);
         } else {
-            self.effects.block = Some(BlockRequest { keys, until_us, on_timeout });
+            let kind = if self.row.group == Group::SortedSet { Kind::SortedSet } else { Kind::List };
+            self.effects.block = Some(BlockRequest { keys, kind, until_us, on_timeout });
         }
         Ok(())
     }

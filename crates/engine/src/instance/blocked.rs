@@ -1,15 +1,36 @@
 //! Commands that wait for a key, such as `BLPOP`: first come, first served.
 //!
 //! # Guarantees
-//! - Whoever changes a key carries out the commands that wait for it, in the order in which they came, before its own next command.
-//! - A command is carried out once or gives up, never both; what it takes, it delivers.
+//! - Whoever fills a key carries out the commands that wait for it before letting go of the key, in the order in which they came. So nobody
+//!   can take what a waiting command is entitled to, and who has filled a key finds it as the waiting commands have left it.
+//! - What a transaction or script pushes is served after its end, key by key in the order of their first changes.
+//! - A command is carried out once or gives up, never both; what it takes, it delivers, unless its connection is gone.
+//!
+//! # How a command waits
+//! A handler looks at its keys; if they have nothing for it, it calls [`Call::block`](crate::command::Call::block) instead of replying:
+//!
+//! ```ignore
+//! let until_us = options::timeout(call.args[last], call.keys.now_us)?;
+//! for key in call.candidates(1..last) { /* take from the first that has something, reply, and return */ }
+//! call.block(names_of_keys, until_us, |reply| reply.null_array())
+//! ```
+//! The handler runs again once one of the keys holds a value of its family's type, a list for a command of [`Group::List`] and a sorted set for
+//! one of [`Group::SortedSet`]; any other value leaves it waiting. It then may use that key only, even if other keys have something as
+//! well or are of another type by now: that is what `candidates` is for. What it says this time is the reply, an error included.
+//! [`Group::List`]: crate::command::Group::List
+//! [`Group::SortedSet`]: crate::command::Group::SortedSet
 //!
 //! # How it works
-//! A command joins the queue of each of its keys while it holds them, right after it found nothing. So every later change sees it: the change
-//! makes the key ready (`observe.rs`), and after it has let go of its keys, the changing thread takes the waiting command's keys and
-//! carries the whole command out again, as the client would. If the command finds nothing, it keeps its place.
+//! A command joins the queue of each of its keys while it holds them, right after it found nothing. Every later change of such a key makes
+//! it ready (`observe.rs`), and who holds a ready key serves it before releasing it, whoever has made it ready.
+//!
+//! `BLMOVE` also needs its destination, which may belong to somebody else at this moment. Waiting for it while holding the source could
+//! close a circle, so the source is released then and both are taken in order. Whoever holds the source in between serves it first.
+//!
+//! A command that ended leaves the queues at once. The marks that it left in the segments of its keys are removed by its own client, which
+//! holds nothing; until then they make keys ready for nobody, which does no harm.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
@@ -19,34 +40,64 @@ use super::execute::{self, Step};
 use super::mailbox::Peer;
 use super::session::DetachedSession;
 use super::{Instance, Session};
-use crate::command::{self, BlockRequest, Effects};
-use crate::lock::{Locked, Places};
+use crate::command::{BlockRequest, Command, Effects};
+use crate::entry::Kind;
+use crate::lock::{Databases, Locked, Places};
+
+/// What a client gets whose wait was ended by `CLIENT UNBLOCK .. ERROR`.
+const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 /// A key of a database.
 type Name = (usize, Box<[u8]>);
 
-/// The queues of all keys that somebody waits for.
+/// All commands that wait.
 #[derive(Default)]
 pub(crate) struct Blocked {
-    queues: Mutex<HashMap<Name, VecDeque<Arc<Waiter>>>>,
+    /// Taken last: nobody waits for a key or for a waiter's state while holding it.
+    register: Mutex<Register>,
+}
+
+#[derive(Default)]
+struct Register {
+    /// Those who wait for a key, by ticket, which is the order in which they came.
+    queues: HashMap<Name, BTreeMap<u64, Arc<Waiter>>>,
+    by_client: HashMap<u64, Arc<Waiter>>,
+    last_ticket: u64,
 }
 
 /// One waiting command.
 pub(crate) struct Waiter {
+    ticket: u64,
+    command: Command,
     args: Vec<Box<[u8]>>,
+    /// What it waits for, each key once.
     keys: Vec<Box<[u8]>>,
+    /// What a key has to hold for it.
+    kind: Kind,
+    /// Where the keys are that it needs besides the one that it waited for.
+    others: Places,
     session: DetachedSession,
     peer: Arc<Peer>,
     on_timeout: fn(&mut ReplyWriter<'_>),
-    /// Changed while the keys are held.
+    /// Held while the command is carried out, so that it cannot give up meanwhile.
     state: Mutex<State>,
 }
 
 enum State {
     Waiting,
-    /// The reply.
-    Served(Vec<u8>),
+    /// The reply, which its client has not taken yet.
+    Answered(Vec<u8>),
     Over,
+}
+
+/// What remains to be done after serving, when nothing is held any more: see [`Instance::finish_serving`].
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Served {
+    /// Whose commands were carried out.
+    peers: Vec<Arc<Peer>>,
+    /// Ready keys whose next command needs a key that somebody else holds.
+    postponed: Vec<(Name, Arc<Waiter>)>,
 }
 
 impl Blocked {
@@ -54,159 +105,251 @@ impl Blocked {
     pub(crate) fn join(
         &self,
         session: &Session,
+        command: Command,
         args: &[&[u8]],
         request: BlockRequest,
         locked: &mut Locked<'_>,
     ) -> Arc<Waiter> {
+        let (database, keys) = (session.database, distinct(request.keys));
+        for key in &keys {
+            let place = locked.databases().place(database, key);
+            locked.step(place, |_, segment| segment.notices.add_waiter(key));
+        }
+        let positions = command.row.keys.positions(args);
+        let others = positions.iter().map(|at| args[*at]).filter(|arg| !keys.iter().any(|key| **key == **arg));
+        let others = others.map(|arg| locked.databases().place(database, arg)).collect();
+        let mut register = self.register.lock();
+        register.last_ticket += 1;
         let waiter = Arc::new(Waiter {
+            ticket: register.last_ticket,
+            command,
             args: args.iter().map(|arg| Box::from(*arg)).collect(),
-            keys: distinct(request.keys),
+            keys,
+            kind: request.kind,
+            others,
             session: session.detached(),
             peer: session.peer.clone(),
             on_timeout: request.on_timeout,
             state: Mutex::new(State::Waiting),
         });
-        let mut queues = self.queues.lock();
-        for key in &waiter.keys {
-            queues.entry((waiter.database(), key.clone())).or_default().push_back(waiter.clone());
-            let place = locked.databases().place(waiter.database(), key);
-            locked.step(place, |_, segment| segment.notices.add_waiter(key));
+        for name in waiter.names() {
+            register.queues.entry(name).or_default().insert(waiter.ticket, waiter.clone());
         }
+        register.by_client.insert(waiter.peer.id, waiter.clone());
         waiter
     }
 
-    /// Whether a client waits, for its list entry and for INFO.
+    /// How many clients wait.
     pub(crate) fn count(&self) -> usize {
-        let queues = self.queues.lock();
-        let mut peers: Vec<_> = queues.values().flatten().map(|waiter| waiter.peer.id).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        peers.len()
+        self.register.lock().by_client.len()
     }
 
-    fn leave(&self, waiter: &Arc<Waiter>, locked: &mut Locked<'_>) {
-        let mut queues = self.queues.lock();
-        for key in &waiter.keys {
-            let name = (waiter.database(), key.clone());
-            if let Some(queue) = queues.get_mut(&name) {
-                queue.retain(|other| !Arc::ptr_eq(other, waiter));
+    /// The first one behind `ticket` who waits for `name` to hold a value of `kind`.
+    fn next(&self, name: &Name, kind: Kind, ticket: u64) -> Option<Arc<Waiter>> {
+        let register = self.register.lock();
+        let mut behind = register.queues.get(name)?.range(ticket + 1..);
+        behind.find_map(|(_, waiter)| (waiter.kind == kind).then(|| waiter.clone()))
+    }
+
+    /// Removes a waiter whose wait has ended.
+    fn strike(&self, waiter: &Waiter) {
+        let mut register = self.register.lock();
+        for name in waiter.names() {
+            if let Some(queue) = register.queues.get_mut(&name) {
+                queue.remove(&waiter.ticket);
                 if queue.is_empty() {
-                    queues.remove(&name);
+                    register.queues.remove(&name);
                 }
             }
-            let place = locked.databases().place(waiter.database(), key);
-            locked.step(place, |_, segment| segment.notices.remove_waiter(key));
         }
-    }
-
-    fn queue_of(&self, name: &Name) -> Vec<Arc<Waiter>> {
-        self.queues.lock().get(name).map(|queue| queue.iter().cloned().collect()).unwrap_or_default()
+        register.by_client.remove(&waiter.peer.id);
     }
 }
 
 impl Waiter {
-    fn database(&self) -> usize {
-        self.session.database
-    }
-
-    /// The reply, if the command was carried out by now.
-    pub(crate) fn take_reply(&self) -> Option<Vec<u8>> {
+    /// The reply, once there is one: the wait is over then.
+    pub(crate) fn take_reply(&self, instance: &Instance) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Served(reply) => Some(reply),
-            before => {
-                *state = before;
-                None
-            }
+        if !matches!(*state, State::Answered(_)) {
+            return None;
         }
+        let State::Answered(reply) = std::mem::replace(&mut *state, State::Over) else { return None };
+        drop(state);
+        self.unmark(&instance.databases);
+        Some(reply)
     }
 
-    /// Gives up, unless the command was carried out at the last moment: then its reply is returned.
-    /// `error` is what the client gets instead of the reply of a wait that ended.
-    pub(crate) fn give_up(self: &Arc<Self>, instance: &Instance, error: Option<&str>, out: &mut Vec<u8>) {
-        let mut locked = execute::hold_patiently(&instance.databases, &self.places(instance));
+    /// The time has come to give up; the reply is there afterwards, be it that of a command carried out at the last moment.
+    pub(crate) fn time_out(&self, instance: &Instance) {
+        self.end(instance, self.on_timeout);
+    }
+
+    /// The connection is gone, and with it whatever reply there was.
+    pub(crate) fn abandon(&self, instance: &Instance) {
+        self.end(instance, |_| ());
+        self.take_reply(instance);
+    }
+
+    /// Ends the wait with what `answer` writes. Returns whether it was still waiting. Waits for no key, so others may be held.
+    fn end(&self, instance: &Instance, answer: impl FnOnce(&mut ReplyWriter<'_>)) -> bool {
         let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Over) {
-            State::Served(reply) => out.extend_from_slice(&reply),
-            State::Waiting => {
-                instance.blocked.leave(self, &mut locked);
-                let mut reply = ReplyWriter::new(out, self.session.protocol);
-                match error {
-                    Some(error) => reply.error(error),
-                    None => (self.on_timeout)(&mut reply),
-                }
-            }
-            State::Over => {}
+        if !matches!(*state, State::Waiting) {
+            return false;
         }
+        let mut reply = Vec::new();
+        answer(&mut ReplyWriter::new(&mut reply, self.session.protocol));
+        *state = State::Answered(reply);
+        instance.blocked.strike(self);
+        true
     }
 
-    /// The places of all keys that the command names.
-    fn places(&self, instance: &Instance) -> Places {
-        let args: Vec<&[u8]> = self.args.iter().map(|arg| &**arg).collect();
-        let mut places: Places = self.keys.iter().map(|key| instance.databases.place(self.database(), key)).collect();
-        if let Ok(command) = command::look_up(&args) {
-            let positions = command.row.keys.positions(&args);
-            places.extend(positions.iter().map(|at| instance.databases.place(self.database(), args[*at])));
-        }
-        places
-    }
-
-    /// Carries the command out if it can be. The keys are held.
+    /// Carries the command out for `key`, if it still waits. Returns whether it has a reply now. The key and the others are held.
     fn attempt<'e>(
-        self: &Arc<Self>,
+        &self,
         instance: &'e Arc<Instance>,
+        key: &[u8],
         locked: &mut Locked<'e>,
         now_us: u64,
         effects: &mut Effects,
     ) -> bool {
         let mut state = self.state.lock();
-        if !matches!(*state, State::Waiting) {
+        if !matches!(*state, State::Waiting) || self.peer.is_killed() {
             return false;
         }
         let args: Vec<&[u8]> = self.args.iter().map(|arg| &**arg).collect();
-        let Ok(command) = command::look_up(&args) else { return false };
+        let woken_by = self.command.row.keys.positions(&args).into_iter().find(|at| *args[*at] == *key);
         let (mut session, mut reply) = (self.session.attach(instance.next_seed()), Vec::new());
-        let step = Step { instance, session: &mut session, command, args: &args, now_us, deny_blocking: false };
-        // What it says when it cannot be carried out is a reply as well: the key may hold another type now, for which it
-        // goes on waiting.
-        match step.run_for_waiter(locked, &mut reply, effects) {
-            Ok(true) => {
-                *state = State::Served(reply);
-                instance.blocked.leave(self, locked);
-                self.peer.wake();
-                true
-            }
-            Ok(false) | Err(_) => false,
+        let (session, command, deny_blocking) = (&mut session, self.command, false);
+        let step = Step { instance, session, command, args: &args, now_us, deny_blocking, woken_by };
+        let result = step.run(locked, &mut reply, effects);
+        if result.is_err() || effects.block.take().is_some() {
+            return false;
         }
+        *state = State::Answered(reply);
+        instance.blocked.strike(self);
+        true
+    }
+
+    /// Its keys need not be reported on its behalf any more. Nothing may be held.
+    fn unmark(&self, databases: &Databases) {
+        for key in &self.keys {
+            let place = databases.place(self.session.database, key);
+            Locked::none(databases).step(place, |_, segment| segment.notices.remove_waiter(key));
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = Name> + '_ {
+        self.keys.iter().map(|key| (self.session.database, key.clone()))
     }
 }
 
 impl Instance {
-    /// Carries out what waits for keys that have become ready. Nothing may be held.
-    pub(crate) fn serve_ready(self: &Arc<Self>, now_us: u64) {
-        // A served command may make further keys ready.
-        loop {
-            let ready = self.databases.signals().take_ready();
-            if ready.is_empty() {
-                return;
-            }
-            for name in ready {
-                self.serve(&name, now_us);
-            }
+    /// Ends the wait of a client, as if its time were over or with an error. Returns whether it did wait.
+    /// This is `CLIENT UNBLOCK`; keys may be held.
+    pub(crate) fn unblock(&self, client_id: u64, with_error: bool) -> bool {
+        let waiter = self.blocked.register.lock().by_client.get(&client_id).cloned();
+        let Some(waiter) = waiter else { return false };
+        let has_ended = if with_error {
+            waiter.end(self, |reply| reply.error(UNBLOCKED))
+        } else {
+            waiter.end(self, waiter.on_timeout)
+        };
+        if has_ended {
+            waiter.peer.wake();
+        }
+        has_ended
+    }
+
+    /// Carries out what waits for those keys that are held and ready, to be called before a command, for what others have left, and after it.
+    #[inline]
+    pub(crate) fn serve_held<'e>(
+        self: &'e Arc<Self>,
+        locked: &mut Locked<'e>,
+        now_us: u64,
+        effects: &mut Effects,
+        served: &mut Served,
+    ) {
+        if self.databases.signals().has_ready() {
+            self.serve_held_ready(locked, now_us, effects, served);
         }
     }
 
-    fn serve(self: &Arc<Self>, name: &Name, now_us: u64) {
-        for waiter in self.blocked.queue_of(name) {
-            let mut effects = Effects::default();
-            let mut locked = execute::hold_patiently(&self.databases, &waiter.places(self));
-            if !locked.slot(name.0, &name.1, now_us / 1_000).exists() {
+    #[cold]
+    fn serve_held_ready<'e>(
+        self: &'e Arc<Self>,
+        locked: &mut Locked<'e>,
+        now_us: u64,
+        effects: &mut Effects,
+        served: &mut Served,
+    ) {
+        let signals = self.databases.signals();
+        let postponed_before = served.postponed.len();
+        loop {
+            // A command that is carried out may make further keys ready.
+            let ready = signals.take_ready(|database, key| locked.holds(self.databases.place(database, key)));
+            if ready.is_empty() {
+                break;
+            }
+            for name in ready {
+                self.serve_key(name, locked, now_us, effects, served);
+            }
+        }
+        // Whoever takes the key next shall see that it is ready.
+        for ((database, key), _) in &served.postponed[postponed_before..] {
+            signals.add_ready(*database, key);
+        }
+    }
+
+    fn serve_key<'e>(
+        self: &'e Arc<Self>,
+        name: Name,
+        locked: &mut Locked<'e>,
+        now_us: u64,
+        effects: &mut Effects,
+        served: &mut Served,
+    ) {
+        let mut ticket = 0;
+        loop {
+            let kind = locked.slot(name.0, &name.1, now_us / 1_000).get().map(|value| value.kind());
+            let Some(kind) = kind else { return };
+            let Some(waiter) = self.blocked.next(&name, kind, ticket) else { return };
+            if !waiter.others.iter().all(|place| locked.try_take(*place)) {
+                served.postponed.push((name, waiter));
                 return;
             }
-            waiter.attempt(self, &mut locked, now_us, &mut effects);
-            drop(locked);
-            self.discard(effects.garbage);
+            if waiter.attempt(self, &name.1, locked, now_us, effects) {
+                served.peers.push(waiter.peer.clone());
+            }
+            ticket = waiter.ticket;
         }
+    }
+
+    /// Wakes those who were served, and serves what was postponed. Nothing may be held.
+    pub(crate) fn finish_serving(self: &Arc<Self>, mut served: Served, now_us: u64) {
+        loop {
+            served.peers.drain(..).for_each(|peer| peer.wake());
+            let Some(((database, key), waiter)) = served.postponed.pop() else { return };
+            let mut places = waiter.others.clone();
+            places.push(self.databases.place(database, &key));
+            self.serve_at(&places, now_us, &mut served);
+        }
+    }
+
+    /// Serves all keys that are ready, whoever has made them ready. Nothing may be held.
+    pub(crate) fn serve_ready(self: &Arc<Self>, now_us: u64) {
+        while let Some((database, key)) = self.databases.signals().first_ready() {
+            let mut served = Served::default();
+            self.serve_at(&Places::from_slice(&[self.databases.place(database, &key)]), now_us, &mut served);
+            self.finish_serving(served, now_us);
+        }
+    }
+
+    fn serve_at(self: &Arc<Self>, places: &Places, now_us: u64, served: &mut Served) {
+        let mut effects = Effects::default();
+        let mut locked = execute::hold_patiently(&self.databases, places);
+        self.serve_held(&mut locked, now_us, &mut effects, served);
+        drop(locked);
+        self.discard(effects.garbage);
     }
 }
 
@@ -215,3 +358,6 @@ fn distinct(mut keys: Vec<Box<[u8]>>) -> Vec<Box<[u8]>> {
     keys.retain(|key| seen.insert(key.clone()));
     keys
 }
+
+#[cfg(test)]
+mod tests;

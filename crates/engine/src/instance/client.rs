@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
 
-use super::blocked::Waiter;
+use super::blocked::{Served, Waiter};
 use super::execute::{Need, Step, resolve};
 use super::mailbox::Waker;
 use super::{Instance, Session};
@@ -76,6 +76,12 @@ impl Client {
         Self { instance: instance.clone(), session, waiting: None }
     }
 
+    /// The number that `CLIENT ID` shows: no other connection of the instance has it, before or after.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.session.peer.id
+    }
+
     /// Carries out one command. `args` begins with its name; without arguments nothing happens. Replies and messages are appended
     /// to `out`, in the order in which they happened.
     pub fn execute(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
@@ -97,23 +103,18 @@ impl Client {
     /// Goes on after the waker was called or a wait has ended by its time: writes mail, and the reply of a command that waited.
     pub fn resume(&mut self, now_us: u64, out: &mut Vec<u8>) -> Flow {
         self.session.peer.receive(out);
-        let Some((waiter, until_us)) = self.waiting.take() else {
-            return if self.session.peer.is_killed() { Flow::Close } else { Flow::Done };
-        };
-        if let Some(reply) = waiter.take_reply() {
-            out.extend_from_slice(&reply);
-            return Flow::Done;
+        if let Some((waiter, until_us)) = &self.waiting {
+            if until_us.is_some_and(|until_us| now_us >= until_us) {
+                waiter.time_out(&self.instance);
+            }
+            match waiter.take_reply(&self.instance) {
+                Some(reply) => out.extend_from_slice(&reply),
+                None if self.session.peer.is_killed() => return Flow::Close,
+                None => return Flow::Blocked { until_us: *until_us },
+            }
+            self.waiting = None;
         }
-        if self.session.peer.is_killed() {
-            self.waiting = Some((waiter, until_us));
-            return Flow::Close;
-        }
-        if until_us.is_some_and(|until_us| now_us >= until_us) {
-            waiter.give_up(&self.instance, None, out);
-            return Flow::Done;
-        }
-        self.waiting = Some((waiter, until_us));
-        Flow::Blocked { until_us }
+        if self.session.peer.is_killed() { Flow::Close } else { Flow::Done }
     }
 
     /// Moves messages that others have sent to `out`.
@@ -138,23 +139,22 @@ impl Client {
         let mut effects = Effects::default();
         let need = Need::of(&instance, &self.session, &command, args);
         let Ok(mut locked) = need.hold(&instance.databases) else { return Flow::Retry };
+        let mut served = Served::default();
+        instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
         let session = &mut self.session;
-        let step = Step { instance: &instance, session, command, args, now_us, deny_blocking: false };
-        if step.run(&mut locked, out, &mut effects).is_err() {
-            return Flow::Retry;
-        }
-        let waiting = effects.block.take().map(|request| {
+        let step = Step { instance: &instance, session, command, args, now_us, deny_blocking: false, woken_by: None };
+        let result = step.run(&mut locked, out, &mut effects);
+        self.waiting = effects.block.take().map(|request| {
             let until_us = request.until_us;
-            (instance.blocked.join(&self.session, args, request, &mut locked), until_us)
+            (instance.blocked.join(&self.session, command, args, request, &mut locked), until_us)
         });
+        instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
         drop(locked);
         instance.discard(std::mem::take(&mut effects.garbage));
-        instance.serve_ready(now_us);
-        match waiting {
-            Some((waiter, until_us)) => {
-                self.waiting = Some((waiter, until_us));
-                Flow::Blocked { until_us }
-            }
+        instance.finish_serving(served, now_us);
+        match &self.waiting {
+            _ if result.is_err() => Flow::Retry,
+            Some((_, until_us)) => Flow::Blocked { until_us: *until_us },
             None if effects.close || self.session.peer.is_killed() => Flow::Close,
             None => Flow::Done,
         }
@@ -192,7 +192,7 @@ fn runs_at_once_in_transaction(name: &str) -> bool {
 impl Drop for Client {
     fn drop(&mut self) {
         if let Some((waiter, _)) = self.waiting.take() {
-            waiter.give_up(&self.instance, None, &mut Vec::new());
+            waiter.abandon(&self.instance);
         }
         self.instance.unwatch(&mut self.session);
         self.instance.peers.leave(self.session.peer.id);

@@ -18,6 +18,8 @@ pub(crate) struct Step<'s, 'e> {
     pub(crate) args: &'s [&'s [u8]],
     pub(crate) now_us: u64,
     pub(crate) deny_blocking: bool,
+    /// The position of the key that has become ready, when the command has waited.
+    pub(crate) woken_by: Option<usize>,
 }
 
 /// What a command has to hold.
@@ -122,17 +124,6 @@ impl<'e> Step<'_, 'e> {
         }
     }
 
-    /// Carries out the command of a client that waits. Returns whether there is a reply now.
-    pub(crate) fn run_for_waiter(
-        self,
-        locked: &mut Locked<'e>,
-        out: &mut Vec<u8>,
-        effects: &mut Effects,
-    ) -> Result<bool, CommandError> {
-        self.carry_out(locked, out, effects)?;
-        Ok(effects.block.take().is_none())
-    }
-
     /// The same with the error apart. After an error `out` is as it was.
     pub(crate) fn carry_out(
         self,
@@ -152,6 +143,7 @@ impl<'e> Step<'_, 'e> {
             row: self.command.row,
             effects,
             deny_blocking: self.deny_blocking,
+            woken_by: self.woken_by,
         };
         let result = (self.command.row.handler)(&mut call);
         if result.is_err() {
@@ -171,7 +163,7 @@ pub(crate) fn nested(
 ) -> Result<(), CommandError> {
     let (instance, now_us) = (call.instance, call.keys.now_us);
     let protocol_outside = std::mem::replace(&mut call.session.protocol, protocol);
-    let step = Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true };
+    let step = Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true, woken_by: None };
     let result = step.carry_out(call.keys.locked, out, call.effects);
     // HELLO inside of a transaction changes it for good.
     if call.session.protocol == protocol {

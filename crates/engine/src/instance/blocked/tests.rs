@@ -1,0 +1,398 @@
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+
+/// Longer than any wait that comes to an end takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn instance() -> Arc<Instance> {
+    // Few segments, so that different keys meet in one.
+    let engine = Engine::new(EngineConfig { segments: 4, ..EngineConfig::default() });
+    Instance::new(engine, InstanceConfig::default())
+}
+
+/// A client whose wake-ups arrive in a channel.
+struct Tester {
+    client: Client,
+    wakes: Receiver<()>,
+}
+
+impl Tester {
+    fn new(instance: &Arc<Instance>) -> Self {
+        let (sender, wakes): (Sender<()>, _) = channel();
+        let waker = Box::new(move || drop(sender.send(())));
+        Self { client: Client::connect(instance, ClientOptions { waker, ..ClientOptions::default() }), wakes }
+    }
+
+    fn id(&self) -> u64 {
+        self.client.id()
+    }
+
+    fn start(&mut self, command: &str) -> (Flow, String) {
+        let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        loop {
+            let mut out = Vec::new();
+            match self.client.execute(&args, 1_000, &mut out) {
+                Flow::Retry => thread::yield_now(),
+                flow => return (flow, text(&out)),
+            }
+        }
+    }
+
+    /// Runs a command that ends at once.
+    fn run(&mut self, command: &str) -> String {
+        let (flow, reply) = self.start(command);
+        assert_eq!(flow, Flow::Done, "{command}: {reply}");
+        reply
+    }
+
+    /// Runs a command that has to wait.
+    fn wait(&mut self, command: &str) {
+        let (flow, reply) = self.start(command);
+        assert!(matches!(flow, Flow::Blocked { .. }) && reply.is_empty(), "{command}: {flow:?} {reply}");
+    }
+
+    /// The reply of the command that waited, which has ended.
+    fn reply(&mut self) -> String {
+        self.reply_at(1_000).expect("the wait is over")
+    }
+
+    fn reply_at(&mut self, now_us: u64) -> Option<String> {
+        let mut out = Vec::new();
+        let flow = self.client.resume(now_us, &mut out);
+        (flow == Flow::Done).then(|| text(&out))
+    }
+
+    /// Runs a command as a connection's thread does: sleeping until woken.
+    fn run_to_its_end(&mut self, command: &str) -> String {
+        let (mut flow, mut reply) = self.start(command);
+        while flow != Flow::Done {
+            self.wakes.recv_timeout(PATIENCE).expect("no waiter is left behind");
+            let mut out = Vec::new();
+            flow = self.client.resume(1_000, &mut out);
+            reply += &text(&out);
+        }
+        reply
+    }
+}
+
+/// A reply, line by line.
+fn text(reply: &[u8]) -> String {
+    String::from_utf8_lossy(reply).trim_end().replace("\r\n", " ")
+}
+
+fn testers<const N: usize>(instance: &Arc<Instance>) -> [Tester; N] {
+    std::array::from_fn(|_| Tester::new(instance))
+}
+
+#[test]
+fn waiters_are_served_in_the_order_in_which_they_came() {
+    let instance = instance();
+    let [mut pusher, mut one, mut two, mut three, mut four] = testers(&instance);
+    one.wait("BLPOP a 0");
+    two.wait("BRPOP a b 0");
+    three.wait("BLPOP a 0");
+    four.wait("BLMPOP 0 1 a LEFT COUNT 2");
+    assert_eq!(pusher.run("RPUSH a 1 2 3 4 5"), ":5");
+    assert_eq!(one.reply(), "*2 $1 a $1 1");
+    assert_eq!(two.reply(), "*2 $1 a $1 5");
+    assert_eq!(three.reply(), "*2 $1 a $1 2");
+    assert_eq!(four.reply(), "*2 $1 a *2 $1 3 $1 4");
+    assert_eq!(pusher.run("LLEN a"), ":0");
+    assert_eq!(instance.blocked.count(), 0);
+}
+
+#[test]
+fn key_that_was_filled_first_serves_whatever_the_other_keys_hold() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    waiter.wait("BLPOP a b c 0");
+    for command in ["MULTI", "SET a text", "RPUSH c 1", "RPUSH b 2", "EXEC"] {
+        pusher.run(command);
+    }
+    assert_eq!(waiter.reply(), "*2 $1 c $1 1");
+    assert_eq!(pusher.run("LRANGE b 0 -1"), "*1 $1 2");
+}
+
+#[test]
+fn transaction_serves_after_its_end() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    waiter.wait("BLPOP a 0");
+    for command in ["MULTI", "RPUSH a 1", "LPOP a", "EXEC"] {
+        pusher.run(command);
+    }
+    assert_eq!(waiter.reply_at(1_000), None);
+    for command in ["MULTI", "RPUSH a 2", "LPUSH a 1"] {
+        pusher.run(command);
+    }
+    assert_eq!(pusher.run("EXEC"), "*2 :1 :2");
+    assert_eq!(waiter.reply(), "*2 $1 a $1 1");
+}
+
+#[test]
+fn source_of_another_type_is_waited_out_and_a_wrong_destination_is_an_error() {
+    let instance = instance();
+    let [mut pusher, mut mover, mut popper] = testers(&instance);
+    mover.wait("BLMOVE a d LEFT LEFT 0");
+    popper.wait("BLPOP a 0");
+    pusher.run("SET a text");
+    assert_eq!((mover.reply_at(1_000), popper.reply_at(1_000)), (None, None));
+    pusher.run("SET d text");
+    instance.databases.first().update(b"a", 1, |slot| slot.remove());
+    assert_eq!(pusher.run("RPUSH a 1"), ":1");
+    assert_eq!(mover.reply(), "-WRONGTYPE Operation against a key holding the wrong kind of value");
+    assert_eq!(popper.reply(), "*2 $1 a $1 1");
+}
+
+#[test]
+fn element_passes_through_a_chain_of_moves() {
+    let instance = instance();
+    let [mut pusher, mut last, mut second, mut first] = testers(&instance);
+    last.wait("BLPOP c 0");
+    second.wait("BRPOPLPUSH b c 0");
+    first.wait("BLMOVE a b RIGHT LEFT 0");
+    assert_eq!(pusher.run("RPUSH a 1"), ":1");
+    assert_eq!(first.reply(), "$1 1");
+    assert_eq!(second.reply(), "$1 1");
+    assert_eq!(last.reply(), "*2 $1 c $1 1");
+}
+
+#[test]
+fn list_that_rotates_itself_serves_those_behind() {
+    let instance = instance();
+    let [mut pusher, mut mover, mut popper] = testers(&instance);
+    mover.wait("BLMOVE a a LEFT RIGHT 0");
+    popper.wait("BLPOP a a 0");
+    pusher.run("RPUSH a 1 2");
+    assert_eq!((mover.reply().as_str(), popper.reply().as_str()), ("$1 1", "*2 $1 a $1 2"));
+    assert_eq!(pusher.run("LRANGE a 0 -1"), "*1 $1 1");
+}
+
+#[test]
+fn wait_ends_in_time_and_takes_nothing_later() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    assert_eq!(waiter.start("BLMOVE a b LEFT LEFT 0.5").0, Flow::Blocked { until_us: Some(501_000) });
+    assert_eq!(waiter.reply_at(500_999), None);
+    assert_eq!(waiter.reply_at(501_000).as_deref(), Some("*-1"));
+    assert_eq!(pusher.run("RPUSH a 1"), ":1");
+    assert_eq!(pusher.run("LLEN a"), ":1");
+}
+
+#[test]
+fn reply_that_came_in_time_is_not_lost_to_the_deadline() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    assert_eq!(waiter.start("BLPOP a 0.5").0, Flow::Blocked { until_us: Some(501_000) });
+    pusher.run("RPUSH a 1");
+    assert_eq!(waiter.reply_at(501_000).as_deref(), Some("*2 $1 a $1 1"));
+}
+
+#[test]
+fn unblock_ends_a_wait_once() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    assert!(!instance.unblock(waiter.id(), false));
+    waiter.wait("BLPOP a b 0");
+    assert!(instance.unblock(waiter.id(), false));
+    assert!(!instance.unblock(waiter.id(), true));
+    waiter.wakes.try_recv().expect("it was woken");
+    assert_eq!(waiter.reply(), "*-1");
+    waiter.wait("BLMOVE a b LEFT LEFT 0");
+    assert!(instance.unblock(waiter.id(), true));
+    assert_eq!(waiter.reply(), "-UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    assert_eq!(pusher.run("RPUSH a 1"), ":1");
+    assert_eq!(pusher.run("LLEN a"), ":1");
+}
+
+#[test]
+fn client_that_goes_or_is_killed_takes_nothing_with_it() {
+    let instance = instance();
+    let [mut pusher, mut gone, mut killed, mut patient] = testers(&instance);
+    gone.wait("BLPOP a b 0");
+    killed.wait("BLPOP a 0");
+    patient.wait("BLPOP a 0");
+    drop(gone);
+    instance.peers.get(killed.id()).expect("it is there").kill();
+    assert_eq!(instance.blocked.count(), 2);
+    pusher.run("RPUSH a 1");
+    assert_eq!(patient.reply(), "*2 $1 a $1 1");
+    assert_eq!(killed.client.resume(1_000, &mut Vec::new()), Flow::Close);
+    drop(killed);
+    assert_eq!(instance.blocked.count(), 0);
+}
+
+#[test]
+fn ended_waits_leave_no_trace() {
+    let instance = instance();
+    let [mut pusher, mut waiter] = testers(&instance);
+    for number in 0..100 {
+        waiter.wait(&format!("BLMOVE source{number} b LEFT RIGHT 1"));
+        if number % 2 == 0 {
+            pusher.run(&format!("RPUSH source{number} 1"));
+        }
+        assert!(waiter.reply_at(2_000_000).is_some());
+    }
+    pusher.run("LTRIM b 1 0");
+    assert!(instance.blocked.register.lock().queues.is_empty());
+    let keyspace = instance.databases.first().keyspace();
+    assert!((0..keyspace.segments.len()).all(|segment| keyspace.lock(segment).notices.is_idle()));
+}
+
+#[test]
+fn elements_pushed_by_the_embedding_application_are_served() {
+    let instance = instance();
+    let mut waiter = Tester::new(&instance);
+    waiter.wait("BLPOP a 0");
+    instance.databases.first().update(b"a", 1, |slot| {
+        let mut list = slot.edit_or_create::<crate::value::List>().expect("absent");
+        list.push_back(b"1", &crate::Limits::default());
+        drop(list);
+        slot.changed();
+    });
+    waiter.wakes.try_recv().expect("it was woken");
+    assert_eq!(waiter.reply(), "*2 $1 a $1 1");
+}
+
+/// Carries out `per_thread` commands on each of `threads` threads, all of which begin at once.
+fn on_threads(threads: usize, run: impl Fn(usize) + Sync) {
+    let start = Barrier::new(threads);
+    thread::scope(|scope| {
+        for number in 0..threads {
+            let (start, run) = (&start, &run);
+            scope.spawn(move || {
+                start.wait();
+                run(number);
+            });
+        }
+    });
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_between_producers_and_consumers() {
+    const PRODUCERS: usize = 3;
+    const CONSUMERS: usize = 5;
+    const EACH: usize = 400 * CONSUMERS;
+    let instance = instance();
+    let taken = parking_lot::Mutex::new(HashMap::<String, usize>::new());
+    on_threads(PRODUCERS + CONSUMERS, |number| {
+        let mut tester = Tester::new(&instance);
+        if number < PRODUCERS {
+            for element in 0..EACH {
+                let key = element % 3;
+                match element % 4 {
+                    0 => drop(tester.run(&format!("LPUSH q{key} {number}.{element}"))),
+                    1 => {
+                        tester.run("MULTI");
+                        tester.run(&format!("RPUSH q{key} {number}.{element}"));
+                        tester.run("EXEC");
+                    }
+                    _ => drop(tester.run(&format!("RPUSH q{key} {number}.{element}"))),
+                }
+            }
+            return;
+        }
+        let mut mine = Vec::new();
+        for turn in 0..EACH * PRODUCERS / CONSUMERS {
+            let command = ["BLPOP q0 q1 q2 0", "BRPOP q2 q0 q1 0", "BLMPOP 0 3 q1 q2 q0 LEFT"][(turn + number) % 3];
+            let reply = tester.run_to_its_end(command);
+            mine.push(reply.rsplit(' ').next().expect("an element").to_owned());
+        }
+        mine.into_iter().for_each(|element| *taken.lock().entry(element).or_default() += 1);
+    });
+    let taken = taken.into_inner();
+    assert_eq!(taken.len(), PRODUCERS * EACH);
+    assert!(taken.values().all(|times| *times == 1));
+    assert_eq!(instance.blocked.count(), 0);
+}
+
+#[test]
+fn elements_survive_chains_of_moves_in_both_directions() {
+    const STAGES: usize = 3;
+    const ELEMENTS: usize = 1_500;
+    let instance = instance();
+    // Two chains in opposite order over the same lists, so that movers want each other's keys.
+    on_threads(2 * STAGES + 2, |number| {
+        let mut tester = Tester::new(&instance);
+        match number {
+            0 => (0..ELEMENTS).for_each(|element| drop(tester.run(&format!("LPUSH up0 {element}")))),
+            1 => (0..ELEMENTS).for_each(|element| drop(tester.run(&format!("LPUSH down0 {element}")))),
+            _ => {
+                let (stage, chain) = ((number - 2) / 2, ["up", "down"][number % 2]);
+                for _ in 0..ELEMENTS {
+                    let next = stage + 1;
+                    tester.run_to_its_end(&format!("BLMOVE {chain}{stage} {chain}{next} RIGHT LEFT 0"));
+                }
+            }
+        }
+    });
+    let mut reader = Tester::new(&instance);
+    for chain in ["up", "down"] {
+        // One mover per stage keeps the order.
+        for element in 0..ELEMENTS {
+            assert_eq!(reader.run(&format!("RPOP {chain}{STAGES}")).rsplit(' ').next(), Some(&*element.to_string()));
+        }
+        assert_eq!(reader.run(&format!("LLEN {chain}{STAGES}")), ":0");
+    }
+}
+
+#[test]
+fn who_waits_is_served_before_whoever_comes_later() {
+    let instance = instance();
+    let (stop, stolen) = (AtomicBool::new(false), AtomicUsize::new(0));
+    on_threads(3, |number| {
+        let mut tester = Tester::new(&instance);
+        if number > 0 {
+            // Would take an element if it were to be seen before the waiter has it.
+            while !stop.load(Ordering::Acquire) {
+                if tester.run(["LPOP q", "RPOPLPUSH q other"][number - 1]) != "$-1" {
+                    stolen.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            return;
+        }
+        let mut waiter = Tester::new(&instance);
+        for turn in 0..2_000 {
+            waiter.wait(["BLPOP q 0", "BLPOP other q 0"][turn % 2]);
+            tester.run("RPUSH q element");
+            assert_eq!(waiter.reply(), "*2 $1 q $7 element");
+        }
+        stop.store(true, Ordering::Release);
+    });
+    assert_eq!(stolen.into_inner(), 0);
+}
+
+#[test]
+fn deadlines_race_with_pushes_without_losing_elements() {
+    let instance = instance();
+    let taken = AtomicUsize::new(0);
+    const TURNS: usize = 3_000;
+    let is_done = AtomicBool::new(false);
+    on_threads(3, |number| {
+        let mut tester = Tester::new(&instance);
+        if number == 0 {
+            (0..TURNS).for_each(|_| drop(tester.run("RPUSH q 1")));
+            is_done.store(true, Ordering::Release);
+            return;
+        }
+        loop {
+            let was_done = is_done.load(Ordering::Acquire);
+            let (flow, mut reply) = tester.start("BLPOP q 0.001");
+            if flow != Flow::Done {
+                reply = tester.reply_at(2_000_000).expect("the time is over");
+            }
+            if reply != "*-1" {
+                taken.fetch_add(1, Ordering::Relaxed);
+            } else if was_done {
+                return;
+            }
+        }
+    });
+    assert_eq!(taken.into_inner(), TURNS);
+}
