@@ -84,7 +84,7 @@ fn codec(lua: &Lua, table: &Table, options: &Shared, next: &Function) -> Result<
     add(lua, table, options, "encode", move |lua, options, values| {
         expect_one(lua, values)?;
         let options = *options.lock();
-        encode::encode(lua, &options, &next, values.get(0).cloned().unwrap_or(Value::Nil))
+        encode::encode(lua, &options, &next, values.front().cloned().unwrap_or(Value::Nil))
     })?;
     add(lua, table, options, "decode", |lua, options, values| {
         expect_one(lua, values)?;
