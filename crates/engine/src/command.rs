@@ -16,11 +16,13 @@
 mod bitmap;
 mod call;
 mod catalog;
+mod client;
 mod connection;
 mod error;
 mod expiry;
 mod geo;
 mod hash;
+mod help;
 mod hyperloglog;
 mod key;
 mod keyspace;
@@ -42,6 +44,7 @@ use std::sync::LazyLock;
 use hashbrown::HashMap;
 
 pub(crate) use call::{Access, BlockRequest, Call, Effects, Lookups};
+pub(crate) use connection::REDIS_VERSION;
 pub(crate) use error::CommandError;
 pub(crate) use row::{Flags, Group, Handler, KeyPositions, Positions, Row, Scope};
 
@@ -130,6 +133,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
 /// The subcommands of a container.
 pub(crate) fn subcommands(name: &[u8]) -> &'static [Command] {
     find(name).map_or(&[], |entry| &entry.subcommands)
+}
+
+/// The command of this name, which is `container|name` for a subcommand, in any case of letters.
+pub(crate) fn find_named(name: &[u8]) -> Option<Command> {
+    match name.iter().position(|byte| *byte == b'|') {
+        None => find(name).map(|entry| entry.command),
+        Some(bar) => {
+            let subname = &name[bar + 1..];
+            let is_it = |command: &&Command| command.row.name.as_bytes().eq_ignore_ascii_case(subname);
+            find(&name[..bar])?.subcommands.iter().find(is_it).copied()
+        }
+    }
 }
 
 /// The command that `args` ask for, in any case of letters.

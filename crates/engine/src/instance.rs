@@ -20,22 +20,35 @@
 //! assert_eq!(replies, b"+OK\r\n$5\r\nhello\r\n");
 //! ```
 
+mod access;
 mod blocked;
 mod client;
 mod execute;
+mod facts;
 mod mailbox;
+mod monitor;
+mod notifications;
+mod pause;
+mod pubsub;
 mod session;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use access::DEFAULT_USER;
+pub use access::{Secret, User};
 pub use client::{Client, ClientOptions, Flow};
 pub(crate) use execute::{Need, nested, resolve};
-pub use mailbox::Waker;
+pub use facts::Buffers;
+pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
-pub(crate) use session::{Session, Transaction, Watched};
+pub(crate) use monitor::is_secret;
+pub(crate) use pause::Paused;
+pub(crate) use pubsub::Channels;
+pub(crate) use session::{Replies, Session, Transaction, Watched};
 
 use crate::algorithm::random::Random;
 use crate::entry::Entry;
@@ -43,7 +56,12 @@ use crate::keyspace::Engine;
 use crate::lock::Databases;
 use crate::observe::{EventClass, Observer};
 use crate::value::Limits;
+use access::Access;
 use blocked::Blocked;
+use monitor::Monitors;
+use notifications::Notifications;
+use pause::Pause;
+use pubsub::PubSub;
 
 /// Databases unless configured, as Redis has.
 const DATABASES_DEFAULT: usize = 16;
@@ -55,11 +73,23 @@ pub struct InstanceConfig {
     pub databases: usize,
     /// Seed of everything random (`SRANDMEMBER`, `RANDOMKEY`, ..). A fixed seed makes a run repeatable.
     pub seed: u64,
+    /// The password of the default user. Default: none, so that nobody needs one.
+    pub password: Option<Secret>,
+    /// Further users.
+    pub users: Vec<User>,
+    /// How much may wait for a connection that reads slowly.
+    pub output_limits: OutputLimits,
 }
 
 impl Default for InstanceConfig {
     fn default() -> Self {
-        Self { databases: DATABASES_DEFAULT, seed: 0x5eed }
+        Self {
+            databases: DATABASES_DEFAULT,
+            seed: 0x5eed,
+            password: None,
+            users: Vec::new(),
+            output_limits: OutputLimits::default(),
+        }
     }
 }
 
@@ -68,6 +98,11 @@ pub struct Instance {
     pub(crate) databases: Databases,
     pub(crate) peers: Peers,
     pub(crate) blocked: Blocked,
+    pub(crate) pubsub: PubSub,
+    pub(crate) monitors: Monitors,
+    pub(crate) access: Access,
+    pub(crate) pause: Pause,
+    notifications: Notifications,
     /// Thresholds of encodings, as `CONFIG SET` changes them; sessions keep a copy.
     limits: RwLock<Limits>,
     /// Rises with every change of a setting that sessions keep a copy of.
@@ -76,6 +111,8 @@ pub struct Instance {
     random: Mutex<Random>,
     /// Large values that were removed and are freed by housekeeping.
     garbage: Mutex<Vec<Entry>>,
+    /// Tables of databases that were emptied, to be freed by housekeeping.
+    tables: Mutex<Vec<HashTable<Entry>>>,
 }
 
 impl Instance {
@@ -86,11 +123,18 @@ impl Instance {
             databases: Databases::new(engine, config.databases),
             peers: Peers::default(),
             blocked: Blocked::default(),
+            pubsub: PubSub::default(),
+            monitors: Monitors::default(),
+            access: Access::new(config.password, config.users),
+            pause: Pause::default(),
+            notifications: Notifications::default(),
             limits: RwLock::default(),
             settings_version: AtomicU64::new(1),
             random: Mutex::new(Random::new(config.seed)),
             garbage: Mutex::default(),
+            tables: Mutex::default(),
         });
+        instance.peers.set_limits(config.output_limits);
         let observer = Arc::new(Watch(Arc::downgrade(&instance)));
         let is_first = instance.databases.signals().observe(observer);
         debug_assert!(is_first, "an engine has one instance");
@@ -102,6 +146,8 @@ impl Instance {
     pub fn housekeeping(self: &Arc<Self>, now_us: u64, budget: u32) -> bool {
         let garbage = std::mem::take(&mut *self.garbage.lock());
         drop(garbage);
+        let tables = std::mem::take(&mut *self.tables.lock());
+        drop(tables);
         let mut ran_out = false;
         for (_, engine) in self.databases.used() {
             ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
@@ -127,6 +173,11 @@ impl Instance {
 
     fn next_seed(&self) -> u64 {
         self.random.lock().next_u64()
+    }
+
+    /// Lets housekeeping free tables with all they hold.
+    pub(crate) fn free_later(&self, tables: Vec<HashTable<Entry>>) {
+        self.tables.lock().extend(tables);
     }
 
     /// Frees what a command has removed, later where that takes its time.
@@ -156,10 +207,4 @@ impl Observer for Watch {
             instance.serve_ready(instance.peers.last_us());
         }
     }
-}
-
-impl Instance {
-    /// Publishes a keyspace event to those who subscribed to it.
-    #[allow(clippy::unused_self, reason = "listeners come with publish and subscribe")]
-    fn publish_event(&self, _database: usize, _class: EventClass, _name: &str, _key: &[u8]) {}
 }

@@ -46,6 +46,8 @@ mod algorithm;
 #[cfg(feature = "commands")]
 mod command;
 mod config;
+#[cfg(feature = "commands")]
+mod cursor;
 mod entry;
 mod error;
 mod expire;
@@ -71,7 +73,9 @@ pub use entry::{Kind, Ref};
 pub use error::EngineError;
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
-pub use instance::{Client, ClientOptions, Flow, Instance, InstanceConfig, Waker};
+pub use instance::{
+    Buffers, Client, ClientOptions, Flow, Instance, InstanceConfig, OutputLimit, OutputLimits, Secret, User, Waker,
+};
 pub use keyspace::{Engine, Slots};
 pub use slot::{Expiry, Slot};
 pub use stats::Stats;

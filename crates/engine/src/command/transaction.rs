@@ -149,6 +149,9 @@ fn watch(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         drop(slot);
         watched_now.keys.push((database, Box::from(*key)));
     }
+    if let Some(watched) = &watched {
+        call.session.peer.facts.note_watch(&watched.is_dirty);
+    }
     call.session.watched = watched;
     call.reply.simple("OK");
     Ok(())

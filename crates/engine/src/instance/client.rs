@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use acteon_resp::ReplyWriter;
+use acteon_resp::{Protocol, ReplyWriter};
 
 use super::blocked::{Served, Waiter};
 use super::execute::{Need, Step, resolve};
+use super::facts::Buffers;
 use super::mailbox::Waker;
+use super::session::Replies;
 use super::{Instance, Session};
 use crate::command::{Command, CommandError, Effects, Flags};
 
@@ -71,8 +74,9 @@ impl Client {
     /// A new connection.
     #[must_use]
     pub fn connect(instance: &Arc<Instance>, options: ClientOptions) -> Self {
-        let peer = instance.peers.join(options.waker);
-        let session = Session::new(peer, instance.limits(), instance.next_seed());
+        let peer = instance.peers.join(options);
+        let mut session = Session::new(peer, instance.limits(), instance.next_seed());
+        session.is_authenticated = instance.access.is_open();
         Self { instance: instance.clone(), session, waiting: None }
     }
 
@@ -87,17 +91,27 @@ impl Client {
     pub fn execute(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
         debug_assert!(self.waiting.is_none(), "a client that waits has no next command");
         self.session.peer.receive(out);
+        if self.session.peer.is_killed() {
+            return Flow::Close;
+        }
         if args.is_empty() {
             return Flow::Done;
         }
         self.refresh_settings();
-        match resolve(args) {
+        let out_len = out.len();
+        let flow = match self.admit(args) {
             Ok(command) => self.dispatch(command, args, now_us, out),
             Err(error) => {
-                self.refuse(&error, out);
+                self.refuse(args, &error, out);
                 Flow::Done
             }
+        };
+        self.session.peer.facts.note_session(&self.session);
+        if self.session.is_silent() && matches!(flow, Flow::Done | Flow::Close) {
+            out.truncate(out_len);
+            self.end_silence();
         }
+        flow
     }
 
     /// Goes on after the waker was called or a wait has ended by its time: writes mail, and the reply of a command that waited.
@@ -108,11 +122,14 @@ impl Client {
                 waiter.time_out(&self.instance);
             }
             match waiter.take_reply(&self.instance) {
+                Some(_) if self.session.is_silent() => {}
                 Some(reply) => out.extend_from_slice(&reply),
                 None if self.session.peer.is_killed() => return Flow::Close,
                 None => return Flow::Blocked { until_us: *until_us },
             }
             self.waiting = None;
+            self.session.peer.facts.is_blocked.store(false, Ordering::Relaxed);
+            self.end_silence();
         }
         if self.session.peer.is_killed() { Flow::Close } else { Flow::Done }
     }
@@ -122,11 +139,53 @@ impl Client {
         self.session.peer.receive(out);
     }
 
+    /// Whether the connection may do what others may not keep to themselves: known by a password, or needing none. Until then its
+    /// requests should be short, see [`RequestLimits::unauthenticated`](acteon_resp::RequestLimits::unauthenticated).
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.session.is_authenticated || self.instance.access.is_open()
+    }
+
+    /// Whether the connection waits for what others do, so that its silence is no reason to close it.
+    #[must_use]
+    pub fn waits_for_others(&self) -> bool {
+        self.waiting.is_some() || self.session.is_subscriber() || self.session.is_monitor
+    }
+
+    /// Tells what the network layer keeps for the connection, for `CLIENT LIST`.
+    pub fn note_buffers(&self, buffers: Buffers) {
+        self.session.peer.facts.note_buffers(buffers);
+    }
+
+    /// Finds the command and whether the connection may ask for it at this moment.
+    fn admit(&self, args: &[&[u8]]) -> Result<Command, CommandError> {
+        let command = resolve(args)?;
+        let (session, flags) = (&self.session, command.row.flags);
+        if !session.is_authenticated && !flags.has(Flags::NO_AUTH) && !self.instance.access.is_open() {
+            return Err(CommandError::text("NOAUTH Authentication required."));
+        }
+        if session.is_monitor && flags.has(Flags::WRITE.and(Flags::READONLY).and(Flags::MAY_REPLICATE)) {
+            return Err(CommandError::text("ERR Replica can't interact with the keyspace"));
+        }
+        if session.is_subscriber() && session.protocol == Protocol::Resp2 && !is_for_subscribers(command.row.name) {
+            let name = command.full_name();
+            let text = format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+            );
+            return Err(CommandError::Text(text.into()));
+        }
+        Ok(command)
+    }
+
     fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        if self.instance.pause.holds(&self.session, &command, now_us) {
+            return Flow::Retry;
+        }
+        self.session.peer.facts.note_command(command.number, now_us);
         if self.session.transaction.is_some() && !runs_at_once_in_transaction(command.row.name) {
             match self.queue(&command, args) {
                 Ok(()) => ReplyWriter::new(out, self.session.protocol).simple("QUEUED"),
-                Err(error) => self.refuse(&error, out),
+                Err(error) => self.refuse(args, &error, out),
             }
             return Flow::Done;
         }
@@ -154,7 +213,10 @@ impl Client {
         instance.finish_serving(served, now_us);
         match &self.waiting {
             _ if result.is_err() => Flow::Retry,
-            Some((_, until_us)) => Flow::Blocked { until_us: *until_us },
+            Some((_, until_us)) => {
+                self.session.peer.facts.is_blocked.store(true, Ordering::Relaxed);
+                Flow::Blocked { until_us: *until_us }
+            }
             None if effects.close || self.session.peer.is_killed() => Flow::Close,
             None => Flow::Done,
         }
@@ -170,11 +232,27 @@ impl Client {
     }
 
     /// Writes an error that came before the command ran.
-    fn refuse(&mut self, error: &CommandError, out: &mut Vec<u8>) {
-        if let Some(transaction) = &mut self.session.transaction {
+    fn refuse(&mut self, args: &[&[u8]], error: &CommandError, out: &mut Vec<u8>) {
+        let mut text = error.to_string();
+        if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
+            self.session.transaction = None;
+            self.instance.unwatch(&mut self.session);
+            let why = text.strip_prefix("ERR ").unwrap_or(&text);
+            text = format!("EXECABORT Transaction discarded because of: {why}");
+        } else if let Some(transaction) = &mut self.session.transaction {
             transaction.is_spoilt = true;
         }
-        ReplyWriter::new(out, self.session.protocol).error(&error.to_string());
+        ReplyWriter::new(out, self.session.protocol).error(&text);
+    }
+
+    /// A command that was not answered is over.
+    fn end_silence(&mut self) {
+        let replies = &mut self.session.replies;
+        *replies = match *replies {
+            Replies::SkipNext => Replies::Skip,
+            Replies::Skip => Replies::On,
+            Replies::On | Replies::Off => return,
+        };
     }
 
     fn refresh_settings(&mut self) {
@@ -182,6 +260,12 @@ impl Client {
             (self.session.settings_version, self.session.limits) = self.instance.limits();
         }
     }
+}
+
+/// Commands that a subscriber may use in the older protocol, where replies and messages look alike.
+fn is_for_subscribers(name: &str) -> bool {
+    ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"]
+        .contains(&name)
 }
 
 /// Commands that are not queued between MULTI and EXEC.
@@ -195,6 +279,10 @@ impl Drop for Client {
             waiter.abandon(&self.instance);
         }
         self.instance.unwatch(&mut self.session);
+        self.instance.pubsub.leave_all(&mut self.session);
+        if self.session.is_monitor {
+            self.instance.monitors.leave(&self.session.peer);
+        }
         self.instance.peers.leave(self.session.peer.id);
     }
 }

@@ -43,6 +43,10 @@ impl Need {
                 let others = other(args).filter(|other| *other < instance.databases.count());
                 Self::Databases([session.database].into_iter().chain(others).collect())
             }
+            Scope::Databases(named) => {
+                let exists = |number: &usize| *number < instance.databases.count();
+                Self::Databases(named(args).into_iter().filter(exists).collect())
+            }
             Scope::Everything => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
             Scope::Queued => instance.need_of_transaction(session),
             Scope::Stepwise => Self::Places(Places::new()),
@@ -132,6 +136,11 @@ impl<'e> Step<'_, 'e> {
         effects: &mut Effects,
     ) -> Result<(), CommandError> {
         let out_len = out.len();
+        let (monitors, command, args, now_us) = (&self.instance.monitors, self.command, self.args, self.now_us);
+        let comes_from_client = self.woken_by.is_none();
+        if comes_from_client {
+            monitors.tell_script(self.session, &command, args, now_us);
+        }
         let mut lookups = Lookups::default();
         let (protocol, database) = (self.session.protocol, self.session.database);
         let mut call = Call {
@@ -145,7 +154,10 @@ impl<'e> Step<'_, 'e> {
             deny_blocking: self.deny_blocking,
             woken_by: self.woken_by,
         };
-        let result = (self.command.row.handler)(&mut call);
+        let result = (command.row.handler)(&mut call);
+        if comes_from_client && result != Err(CommandError::Contended) {
+            monitors.tell(call.session, &command, args, now_us);
+        }
         if result.is_err() {
             out.truncate(out_len);
         }

@@ -1,4 +1,4 @@
-//! What a connection has said about itself: database, protocol, transaction, watched keys.
+//! What a connection has said about itself: user, database, protocol, transaction, watched keys, subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use acteon_resp::Protocol;
 
 use super::mailbox::Peer;
+use super::pubsub::Subscriptions;
 use crate::algorithm::random::Random;
 use crate::value::Limits;
 
@@ -17,10 +18,31 @@ pub(crate) struct Session {
     pub(crate) protocol: Protocol,
     pub(crate) transaction: Option<Transaction>,
     pub(crate) watched: Option<Watched>,
+    /// Some while there is a subscription.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// It may do everything; else it has to come in by AUTH, unless nobody needs to.
+    pub(crate) is_authenticated: bool,
+    /// It has asked for the commands of all others.
+    pub(crate) is_monitor: bool,
+    pub(crate) replies: Replies,
+    /// A script of this connection runs: MONITOR says so of what it calls.
+    pub(crate) is_in_script: bool,
     /// Thresholds of encodings, of this version of the settings.
     pub(crate) limits: Limits,
     pub(crate) settings_version: u64,
     pub(crate) random: Random,
+}
+
+/// Whether commands are answered, see `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Replies {
+    #[default]
+    On,
+    Off,
+    /// The next command is not answered.
+    SkipNext,
+    /// The command that runs is not answered.
+    Skip,
 }
 
 /// Commands between MULTI and EXEC.
@@ -48,10 +70,25 @@ impl Session {
             protocol: Protocol::default(),
             transaction: None,
             watched: None,
+            subscriptions: None,
+            is_authenticated: true,
+            is_monitor: false,
+            replies: Replies::On,
+            is_in_script: false,
             settings_version: limits.0,
             limits: limits.1,
             random: Random::new(seed),
         }
+    }
+
+    /// Whether replies are held back. Messages are not.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.replies != Replies::On
+    }
+
+    /// Whether messages may arrive, which in the older protocol restricts what can be said.
+    pub(crate) fn is_subscriber(&self) -> bool {
+        self.subscriptions.is_some()
     }
 
     /// For carrying out a command of this connection elsewhere, while it waits.
