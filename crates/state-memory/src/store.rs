@@ -1,8 +1,8 @@
 //! [`MemoryStore`]: handles on an engine, and the contract's trait, each method in one line.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use acteon_engine::Engine;
@@ -63,7 +63,15 @@ pub(crate) struct Shared {
     pub(crate) sweeper: Sweeper,
     clock: Arc<dyn Clock>,
     handles_open: AtomicUsize,
+    /// Told when a lock was released, or the end of its lease was moved.
+    pub(crate) lock_listener: LockListener,
 }
+
+/// See [`MemoryStore::on_lock_change`].
+#[derive(Default)]
+pub(crate) struct LockListener(OnceLock<OnLockChange>);
+
+type OnLockChange = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// One moment of the store's clock. Every operation reads it once.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +111,7 @@ impl MemoryStore {
             )));
         }
         let (hub, sweeper, handles_open) = (Hub::default(), Sweeper::default(), AtomicUsize::new(0));
-        let shared = Shared { engine, hub, sweeper, clock, handles_open };
+        let shared = Shared { engine, hub, sweeper, clock, handles_open, lock_listener: LockListener::default() };
         Ok(Self::attach(Arc::new(shared), config.check()?))
     }
 
@@ -131,6 +139,19 @@ impl MemoryStore {
     /// through a store are passed on at once, and ends of leases are waited for.
     pub fn tick(&self) {
         self.0.shared.lock_pass_on_all();
+    }
+
+    /// Calls `listener` with the name of a lock's record whenever the lock may have become free through a handle of this data, after it
+    /// has. For whoever publishes the engine: the Redis driver's waiters expect a message on the channel of this name.
+    /// There is one listener; returns whether this is it.
+    pub fn on_lock_change(&self, listener: impl Fn(&[u8]) + Send + Sync + 'static) -> bool {
+        self.0.shared.lock_listener.0.set(Box::new(listener)).is_ok()
+    }
+
+    /// Says that a lock may have become free otherwise than through a handle of this data: lets those who wait for it look. The other half of
+    /// [`on_lock_change`](Self::on_lock_change); costs a comparison where nobody waits.
+    pub fn lock_changed(&self, record: &[u8]) {
+        self.0.shared.lock_serve(record);
     }
 
     fn attach(shared: Arc<Shared>, checked: Checked) -> Self {
@@ -197,6 +218,20 @@ impl fmt::Debug for Handle {
             .field("engine", &self.shared.engine)
             .field("is_closed", &self.is_closed)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LockListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LockListener").field(&self.0.get().is_some()).finish()
+    }
+}
+
+impl LockListener {
+    pub(crate) fn tell(&self, record: &[u8]) {
+        if let Some(listener) = self.0.get() {
+            listener(record);
+        }
     }
 }
 

@@ -8,8 +8,9 @@
 //! - A waiting future that is dropped leaves nothing held, even if the lock was being handed to it at that moment.
 //!
 //! # Failure
-//! A lock that is released behind our back, by another process through the protocol, is noticed when its lease would have
-//! ended, or by the next operation on it here, or by [`MemoryStore::tick`](crate::MemoryStore::tick).
+//! A lock that is released behind our back, by another process through the protocol, is noticed when whoever publishes the engine says so
+//! ([`MemoryStore::lock_changed`](crate::MemoryStore::lock_changed)); otherwise when its lease would have ended, or by the next
+//! operation on it here, or by [`MemoryStore::tick`](crate::MemoryStore::tick).
 //!
 //! # How it works
 //! A queue per contended lock, in a few shards. While nobody waits in a shard, its count of waiters is zero and neither map nor
@@ -108,8 +109,14 @@ impl Shared {
         attempt(turn)
     }
 
-    /// Hands a lock that may have become free to those who wait for it.
+    /// Hands a lock that may have become free here to those who wait for it, here and elsewhere.
     pub(crate) fn lock_pass_on(&self, text: &[u8]) {
+        self.lock_serve(text);
+        self.lock_listener.tell(text);
+    }
+
+    /// Hands a lock that may have become free to those who wait for it here.
+    pub(crate) fn lock_serve(&self, text: &[u8]) {
         let shard = self.hub.shard(text);
         if shard.has_waiters() {
             shard.serve(self, &mut shard.queues.lock(), text);
@@ -299,5 +306,7 @@ impl Drop for Place {
         }
         // Whoever comes next may fit where this one did not.
         shard.serve(shared, &mut queues, &self.waiter.text);
+        drop(queues);
+        shared.lock_listener.tell(&self.waiter.text);
     }
 }
