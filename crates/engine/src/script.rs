@@ -2,12 +2,32 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `sandbox.rs` | the interpreter: which globals exist, what cannot be changed, running a function to its end or its error |
+//! | `cache.rs` | the scripts of an instance, what is known of each, and the pool of interpreters |
+//! | `interpreter.rs` | one interpreter with the functions it has compiled |
+//! | `run.rs` | one run: what it holds, the commands it calls, its reply |
+//! | `convert.rs` | values between Lua and the protocol |
+//! | `redis.rs` | the `redis` table |
+//! | `shebang.rs` | the flags in a script's first line |
+//! | `watch.rs` | time limits, and ending a script |
+//! | `sandbox.rs` | the environment: which globals exist, what cannot be changed, running a function to its end or its error |
 //! | `raise.rs` | errors thrown by functions written in Rust, and the checks of their arguments |
 //! | `random.rs` | `math.random`, the same sequence everywhere |
 //! | `library.rs` | `cjson`, `cmsgpack`, `struct` and `bit` |
 
+mod cache;
+mod convert;
+mod interpreter;
 pub(crate) mod library;
 pub(crate) mod raise;
 pub(crate) mod random;
+mod redis;
+mod run;
 pub(crate) mod sandbox;
+mod shebang;
+mod watch;
+
+pub(crate) use cache::{Script, Scripts, parse_sha, sha_of};
+pub(crate) use interpreter::broken;
+pub use redis::{ScriptLog, ScriptLogLevel};
+pub(crate) use run::{Request, run};
+pub(crate) use watch::Killing;

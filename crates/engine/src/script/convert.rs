@@ -1,0 +1,347 @@
+//! Values between Lua and the protocol, as Redis 7.0 converts them.
+//!
+//! # Guarantees
+//! Every reply becomes a value and every value becomes one reply. Tables that contain themselves end with an error in the place
+//! where Redis's stack ends; the depth costs no stack of the thread.
+//!
+//! | reply | value | reply again |
+//! |---|---|---|
+//! | integer | number | integer, the fraction cut off |
+//! | bulk string | string | bulk string |
+//! | status, error | `{ok=..}`, `{err=..}` | status, error |
+//! | null | `false`; after `setresp(3)` `nil` | null |
+//! | array | table | array up to the first `nil` |
+//! | map, set, double, .. of RESP3 | `{map={..}}`, `{set={..}}`, `{double=..}`, .. | the same, flattened for RESP2 |
+
+use acteon_resp::{Deferred, Protocol, ReplyWriter, Token, TokenLimits, token};
+use mlua::{Lua, Result, Table, Value};
+
+use super::raise::machine_i64;
+use super::redis::error_text;
+
+/// What a command of this process has written needs no limits.
+const OWN_REPLY: TokenLimits =
+    TokenLimits { bulk_bytes_max: usize::MAX, line_bytes_max: usize::MAX, items_max: usize::MAX, depth_max: usize::MAX };
+
+/// Redis converts a value with what is left of the 8,000 places of the interpreter's stack. An array takes one of them, a map or set three.
+const STACK_PLACES: usize = 7_995;
+const ARRAY_PLACES: usize = 1;
+const MAP_PLACES: usize = 3;
+
+/// Down to this depth the length of an array is put before it once its end is found, which moves its elements once. Below, the
+/// elements are counted first: they would be moved once per level.
+const DEFERRED_DEPTH_MAX: usize = 8;
+
+/// The error that a reply holds, if it is one.
+pub(crate) fn error_of(reply: &[u8]) -> Option<Vec<u8>> {
+    match token(reply, &OWN_REPLY) {
+        Ok(Some((Token::Error(text), _))) => Some(error_text(text)),
+        _ => None,
+    }
+}
+
+/// The value of a whole reply.
+pub(crate) fn to_lua(lua: &Lua, reply: &[u8]) -> Result<Value> {
+    let mut rest = reply;
+    read(lua, &mut rest)
+}
+
+/// Reads one value. Recursive: the replies of commands nest a few levels.
+fn read(lua: &Lua, rest: &mut &[u8]) -> Result<Value> {
+    let Ok(Some((token, len))) = token(rest, &OWN_REPLY) else {
+        debug_assert!(false, "a command has written a whole reply");
+        return Ok(Value::Nil);
+    };
+    *rest = &rest[len..];
+    let value = match token {
+        Token::Integer(number) => Value::Number(number as f64),
+        Token::Bulk(text) => Value::String(lua.create_string(text)?),
+        Token::Simple(text) => tagged(lua, "ok", Value::String(lua.create_string(text)?))?,
+        Token::Error(text) => tagged(lua, "err", Value::String(lua.create_string(error_text(text))?))?,
+        // RESP3 has one null, which is nil; those of RESP2 are `false`, as they have always been.
+        Token::Null if is_resp3_null(token, len) => Value::Nil,
+        Token::Null | Token::NullArray => Value::Boolean(false),
+        Token::Array(count) | Token::Push(count) => {
+            let table = lua.create_table_with_capacity(count, 0)?;
+            for index in 1..=count {
+                table.raw_set(index, read(lua, rest)?)?;
+            }
+            Value::Table(table)
+        }
+        Token::Map(count) => {
+            let table = lua.create_table_with_capacity(0, count)?;
+            for _ in 0..count {
+                let key = read(lua, rest)?;
+                table.raw_set(key, read(lua, rest)?)?;
+            }
+            tagged(lua, "map", Value::Table(table))?
+        }
+        Token::Set(count) => {
+            let table = lua.create_table_with_capacity(0, count)?;
+            for _ in 0..count {
+                table.raw_set(read(lua, rest)?, true)?;
+            }
+            tagged(lua, "set", Value::Table(table))?
+        }
+        Token::Attribute(count) => {
+            for _ in 0..count * 2 {
+                read(lua, rest)?;
+            }
+            read(lua, rest)?
+        }
+        Token::Double(number) => tagged(lua, "double", Value::Number(number))?,
+        Token::Boolean(value) => Value::Boolean(value),
+        Token::BigNumber(digits) => tagged(lua, "big_number", Value::String(lua.create_string(digits)?))?,
+        Token::Verbatim { format, text } => {
+            let table = lua.create_table_with_capacity(0, 2)?;
+            table.raw_set("string", lua.create_string(text)?)?;
+            table.raw_set("format", lua.create_string(format)?)?;
+            tagged(lua, "verbatim_string", Value::Table(table))?
+        }
+    };
+    Ok(value)
+}
+
+/// `_\r\n` in place of `$-1\r\n`.
+fn is_resp3_null(token: Token<'_>, len: usize) -> bool {
+    token == Token::Null && len == b"_\r\n".len()
+}
+
+fn tagged(lua: &Lua, name: &str, value: Value) -> Result<Value> {
+    let table = lua.create_table_with_capacity(0, 1)?;
+    table.raw_set(name, value)?;
+    Ok(Value::Table(table))
+}
+
+/// Writes what a script returns. `version` is the one that the script has chosen: it decides what booleans become.
+pub(crate) fn write(lua: &Lua, value: Value, version: Protocol, reply: &mut ReplyWriter<'_>) -> Result<()> {
+    let mut writer = Writer { lua, version, reply, stack: Vec::new(), places: 0 };
+    writer.value(value)?;
+    while let Some(list) = writer.stack.last_mut() {
+        list.next += 1;
+        let element: Value = list.elements.raw_get(list.next)?;
+        if element.is_nil() {
+            writer.close();
+        } else {
+            writer.value(element)?;
+        }
+    }
+    Ok(())
+}
+
+struct Writer<'w, 'r> {
+    lua: &'w Lua,
+    version: Protocol,
+    reply: &'w mut ReplyWriter<'r>,
+    /// The lists that are not finished, outermost first.
+    stack: Vec<List>,
+    /// What Redis's stack would hold.
+    places: usize,
+}
+
+/// A table that is written element by element.
+struct List {
+    elements: Table,
+    /// The element that was written last.
+    next: usize,
+    /// An array whose length is not written yet.
+    header: Option<Deferred>,
+    places: usize,
+}
+
+/// A table with the field that makes it more than an array.
+enum Shape {
+    Error(Vec<u8>),
+    Status(Vec<u8>),
+    Double(f64),
+    Map(Table),
+    Set(Table),
+    BigNumber(Vec<u8>),
+    Verbatim { format: [u8; 3], text: Vec<u8> },
+    Array,
+}
+
+impl Writer<'_, '_> {
+    /// Writes a value, or begins to.
+    fn value(&mut self, value: Value) -> Result<()> {
+        if self.places >= STACK_PLACES {
+            self.reply.error("ERR reached lua stack limit");
+            return Ok(());
+        }
+        match value {
+            Value::String(text) => self.reply.bulk(&text.as_bytes()),
+            Value::Integer(number) => self.reply.integer(number),
+            Value::Number(number) => self.reply.integer(machine_i64(number)),
+            Value::Boolean(value) if self.version == Protocol::Resp3 => self.reply.boolean(value),
+            Value::Boolean(true) => self.reply.integer(1),
+            Value::Table(table) => self.table(table)?,
+            _ => self.reply.null(),
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, table: Table) -> Result<()> {
+        match shape(&table)? {
+            Shape::Error(text) => self.reply.error_bytes(&text),
+            Shape::Status(text) => self.reply.simple_bytes(&text),
+            Shape::Double(number) => self.reply.double(number),
+            Shape::BigNumber(digits) => {
+                let digits: Vec<u8> = digits.iter().map(|byte| if is_line_break(*byte) { b' ' } else { *byte }).collect();
+                self.reply.big_number(&String::from_utf8_lossy(&digits));
+            }
+            Shape::Verbatim { format, text } => self.reply.verbatim(&String::from_utf8_lossy(&format), &text),
+            Shape::Map(map) => {
+                let (elements, count) = self.flat(&map, true)?;
+                self.reply.map(count);
+                self.open(elements, None, MAP_PLACES);
+            }
+            Shape::Set(set) => {
+                let (elements, count) = self.flat(&set, false)?;
+                self.reply.set(count);
+                self.open(elements, None, MAP_PLACES);
+            }
+            Shape::Array => {
+                let header = if self.stack.len() < DEFERRED_DEPTH_MAX {
+                    Some(self.reply.array_deferred())
+                } else {
+                    self.reply.array(count(&table)?);
+                    None
+                };
+                self.open(table, header, ARRAY_PLACES);
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, elements: Table, header: Option<Deferred>, places: usize) {
+        self.places += places;
+        self.stack.push(List { elements, next: 0, header, places });
+    }
+
+    fn close(&mut self) {
+        let Some(list) = self.stack.pop() else { return };
+        self.places -= list.places;
+        if let Some(header) = list.header {
+            self.reply.close(header, list.next - 1);
+        }
+    }
+
+    /// The keys of a table, each with its value if asked for, as a list; and how many keys there are.
+    fn flat(&self, table: &Table, with_values: bool) -> Result<(Table, usize)> {
+        let flat = self.lua.create_table()?;
+        let (mut count, mut end) = (0, 0);
+        table.for_each(|key: Value, value: Value| {
+            count += 1;
+            end += 1;
+            flat.raw_set(end, key)?;
+            if with_values {
+                end += 1;
+                flat.raw_set(end, value)?;
+            }
+            Ok(())
+        })?;
+        Ok((flat, count))
+    }
+}
+
+/// What a table stands for; where several fields claim it, the first one of this order wins.
+fn shape(table: &Table) -> Result<Shape> {
+    if let Value::String(text) = table.raw_get("err")? {
+        return Ok(Shape::Error(text.as_bytes().to_vec()));
+    }
+    if let Value::String(text) = table.raw_get("ok")? {
+        return Ok(Shape::Status(text.as_bytes().to_vec()));
+    }
+    match table.raw_get("double")? {
+        Value::Integer(number) => return Ok(Shape::Double(number as f64)),
+        Value::Number(number) => return Ok(Shape::Double(number)),
+        _ => {}
+    }
+    if let Value::String(digits) = table.raw_get("big_number")? {
+        return Ok(Shape::BigNumber(digits.as_bytes().to_vec()));
+    }
+    if let Value::Table(verbatim) = table.raw_get("verbatim_string")?
+        && let (Value::String(text), Value::String(format)) = (verbatim.raw_get("string")?, verbatim.raw_get("format")?)
+    {
+        // Blanks fill a short format, and three letters of a long one count.
+        let mut letters = [b' '; 3];
+        letters.iter_mut().zip(&*format.as_bytes()).for_each(|(to, from)| *to = *from);
+        return Ok(Shape::Verbatim { format: letters, text: text.as_bytes().to_vec() });
+    }
+    if let Value::Table(map) = table.raw_get("map")? {
+        return Ok(Shape::Map(map));
+    }
+    if let Value::Table(set) = table.raw_get("set")? {
+        return Ok(Shape::Set(set));
+    }
+    Ok(Shape::Array)
+}
+
+fn count(table: &Table) -> Result<usize> {
+    let mut count = 0;
+    while !table.raw_get::<Value>(count + 1)?.is_nil() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn is_line_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_resp::{Protocol, ReplyWriter};
+    use mlua::Lua;
+
+    use super::{to_lua, write};
+
+    fn reply(script: &str, version: Protocol, protocol: Protocol) -> String {
+        let lua = Lua::new();
+        let value = lua.load(script).eval().expect("the script runs");
+        let mut out = Vec::new();
+        write(&lua, value, version, &mut ReplyWriter::new(&mut out, protocol)).expect("it is written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn values_become_the_replies_of_each_version() {
+        let both = |script| (reply(script, Protocol::Resp2, Protocol::Resp2), reply(script, Protocol::Resp3, Protocol::Resp3));
+        let same = |text: &str| (text.to_owned(), text.to_owned());
+        assert_eq!(both("return -3.99"), same(":-3\r\n"));
+        assert_eq!(both("return {1, {ok='fine'}, nil, 3}"), same("*2\r\n:1\r\n+fine\r\n"));
+        assert_eq!(both("return true"), (":1\r\n".into(), "#t\r\n".into()));
+        assert_eq!(both("return false"), ("$-1\r\n".into(), "#f\r\n".into()));
+        assert_eq!(both("return {map={a={set={b=true}}}}"), ("*2\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n".into(), "%1\r\n$1\r\na\r\n~1\r\n$1\r\nb\r\n".into()));
+        assert_eq!(both("return {double=0.5}"), ("$3\r\n0.5\r\n".into(), ",0.5\r\n".into()));
+        assert_eq!(both("return {verbatim_string={format='t',string='x'}}"), ("$1\r\nx\r\n".into(), "=5\r\nt  :x\r\n".into()));
+    }
+
+    #[test]
+    fn a_table_in_itself_ends_where_the_stack_of_redis_ends() {
+        let endless = reply("local t = {} t[1] = t return t", Protocol::Resp2, Protocol::Resp2);
+        assert_eq!(endless, "*1\r\n".repeat(7_995) + "-ERR reached lua stack limit\r\n");
+        let maps = reply("local t = {} t.map = {a = t} return t", Protocol::Resp2, Protocol::Resp2);
+        assert!(maps.ends_with("*2\r\n-ERR reached lua stack limit\r\n-ERR reached lua stack limit\r\n"));
+        assert_eq!(maps.matches("$1\r\na").count(), 2_664);
+    }
+
+    #[test]
+    fn replies_become_values_and_the_same_replies_again() {
+        let lua = Lua::new();
+        for (text, protocol) in [
+            ("*3\r\n:1\r\n$-1\r\n+OK\r\n", Protocol::Resp2),
+            ("%1\r\n$1\r\na\r\n*1\r\n,1.5\r\n", Protocol::Resp3),
+            ("~1\r\n$1\r\na\r\n", Protocol::Resp3),
+            ("=5\r\ntxt:x\r\n", Protocol::Resp3),
+            ("(123\r\n", Protocol::Resp3),
+            ("#f\r\n", Protocol::Resp3),
+            ("_\r\n", Protocol::Resp3),
+        ] {
+            let value = to_lua(&lua, text.as_bytes()).expect("a value");
+            let mut out = Vec::new();
+            write(&lua, value, protocol, &mut ReplyWriter::new(&mut out, protocol)).expect("it is written");
+            assert_eq!(String::from_utf8_lossy(&out), text);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One interpreter with all that scripts find in it, and the functions it has compiled.
+//!
+//! # How it works
+//! `redis.call` and `redis.pcall` need the command under way, which lives as long as the run; they are put into the `redis` table when a
+//! run begins (see `run.rs`). All else stays from run to run. An interpreter that ran out of memory, or whose script was ended,
+//! is not used again.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use mlua::{Function, HookTriggers, Lua, LuaString, Table, Value, VmState};
+
+use super::cache::{Script, Sha};
+use super::raise::{Field, Thrown, caught};
+use super::redis::{self, ScriptLog, Version};
+use super::sandbox;
+use super::watch::{Overseer, Watch};
+use crate::command::CommandError;
+
+/// How often a script is interrupted to look at the clock: about once in a millisecond.
+const INSTRUCTIONS_PER_TICK: u32 = 100_000;
+
+/// Compiled functions that are kept; then the interpreter starts anew. Compiling takes some microseconds.
+const FUNCTIONS_MAX: usize = 1_000;
+
+/// What an idle interpreter may hold: more is the leftover of a hungry script, and is freed.
+const IDLE_BYTES_MAX: usize = 8 << 20;
+
+/// The name of the code in errors, as Redis 7.0 has it.
+const CHUNK_NAME: &str = "@user_script";
+
+/// An interpreter.
+pub(crate) struct Interpreter {
+    pub(crate) lua: Lua,
+    /// The table behind the global `redis`.
+    pub(crate) redis: Table,
+    /// The version that `redis.setresp` has chosen.
+    pub(crate) version: Arc<Version>,
+    pub(crate) watch: Arc<Watch>,
+    functions: HashMap<Sha, Function, foldhash::fast::FixedState>,
+    compile: Function,
+    to_string: Function,
+    generation: u64,
+}
+
+impl Interpreter {
+    pub(crate) fn new(overseer: Arc<Overseer>, log: &ScriptLog, generation: u64) -> mlua::Result<Self> {
+        let lua = sandbox::new_lua()?;
+        let version = Arc::new(Version::default());
+        let redis = redis::table(&lua, &version, log)?;
+        sandbox::set_global_protected(&lua, "redis", &redis)?;
+        let watch = Watch::new(overseer);
+        let watched = watch.clone();
+        let every = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_TICK);
+        lua.set_global_hook(every, move |lua, _| tick(lua, &watched))?;
+        let globals = lua.globals();
+        let (compile, to_string) = (globals.get("loadstring")?, globals.get("tostring")?);
+        Ok(Self { lua, redis, version, watch, functions: HashMap::default(), compile, to_string, generation })
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The function of a script.
+    ///
+    /// # Errors
+    /// The reply to a script that cannot be compiled.
+    pub(crate) fn function(&mut self, script: &Script) -> Result<Function, CommandError> {
+        if let Some(function) = self.functions.get(&script.sha) {
+            return Ok(function.clone());
+        }
+        let code = self.lua.create_string(script.code()).map_err(broken)?;
+        let compiled: (Value, Option<LuaString>) = self.compile.call((code, CHUNK_NAME)).map_err(broken)?;
+        let function = match compiled {
+            (Value::Function(function), _) => function,
+            (_, text) => {
+                let text = text.map(|text| text.to_string_lossy()).unwrap_or_default();
+                return Err(CommandError::Text(format!("ERR Error compiling script (new function): {text}").into()));
+            }
+        };
+        if self.functions.len() >= FUNCTIONS_MAX {
+            self.functions.clear();
+        }
+        self.functions.insert(script.sha, function.clone());
+        Ok(function)
+    }
+
+    /// What Lua's `tostring` makes of a value.
+    pub(crate) fn text(&self, value: &Value) -> Vec<u8> {
+        let text: mlua::Result<Value> = self.to_string.call(value.clone());
+        match text.and_then(|text| caught(&self.lua, text)) {
+            Ok(Value::String(text)) => text.as_bytes().to_vec(),
+            _ => value.type_name().as_bytes().to_vec(),
+        }
+    }
+
+    /// Whether the next script finds it as new.
+    pub(crate) fn is_reusable(&self) -> bool {
+        !self.watch.was_interrupted() && self.lua.used_memory() <= IDLE_BYTES_MAX
+    }
+}
+
+/// The error of a run that was ended, also where it is about to go on.
+pub(crate) fn ended() -> mlua::Error {
+    let text = b"ERR Script killed by user with SCRIPT KILL...".to_vec();
+    Thrown::Table(vec![("err", Field::Text(text))]).into()
+}
+
+/// The reply when the interpreter itself fails, mostly for want of memory.
+pub(crate) fn broken(error: mlua::Error) -> CommandError {
+    match error {
+        mlua::Error::MemoryError(_) => CommandError::text("ERR not enough memory to run the script"),
+        error => CommandError::Text(format!("ERR the script's interpreter failed: {error}").into()),
+    }
+}
+
+fn tick(lua: &Lua, watch: &Arc<Watch>) -> mlua::Result<VmState> {
+    if !watch.tick() {
+        return Ok(VmState::Continue);
+    }
+    // From now on at every step, so that a script that catches the error gets the next one at once.
+    let watched = watch.clone();
+    lua.set_global_hook(HookTriggers::EVERY_LINE.every_nth_instruction(1), move |lua, _| tick_again(lua, &watched))?;
+    Err(ended())
+}
+
+fn tick_again(_: &Lua, watch: &Arc<Watch>) -> mlua::Result<VmState> {
+    if watch.tick() { Err(ended()) } else { Ok(VmState::Continue) }
+}

@@ -1,0 +1,331 @@
+//! One run of a script: its arguments, the commands it calls, and its reply.
+//!
+//! # Guarantees
+//! Nobody sees a part of what a script does. It may use any key, whether declared or not. A run that ends with an error keeps what it has
+//! written, as in Redis.
+//!
+//! # Failure
+//! Two scripts that have both written and want undeclared keys of each other cannot both go on: the command of one of them fails.
+//!
+//! # How it works
+//! A run holds either its declared keys or its whole database (see `Scripts::need` below). A command that needs more gets it: a run that
+//! holds its declared keys only and has not written gives up and begins again with its database; any other one takes the missing
+//! places while it holds the rest (`Locked::escalate`).
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use mlua::{Function, Lua, MultiValue, Table, Value};
+
+use super::cache::{Habit, Script, sha_of, parse_sha};
+use super::convert;
+use super::interpreter::{Interpreter, broken, ended};
+use super::raise::{Field, Thrown};
+use super::redis::{CommandArguments, error_table, error_text};
+use super::sandbox::{self, Failure};
+use crate::command::{Call, Command, CommandError, Flags, check_arity, look_up};
+use crate::instance::{Instance, Need, Session, key_places, nested};
+use crate::lock::{Locked, Places};
+
+/// What a client asks a script for.
+pub(crate) struct Request<'r> {
+    pub(crate) script: &'r Arc<Script>,
+    pub(crate) keys: &'r [&'r [u8]],
+    pub(crate) args: &'r [&'r [u8]],
+    /// Commands that write are refused.
+    pub(crate) is_read_only: bool,
+}
+
+/// Runs a script and writes its reply.
+///
+/// # Errors
+/// [`CommandError::Contended`]: the run has to be begun again, and will then hold more. Any other error is the reply.
+pub(crate) fn run(call: &mut Call<'_, '_>, request: &Request<'_>) -> Result<(), CommandError> {
+    let (instance, database, script) = (call.instance, call.session.database, request.script);
+    let mut interpreter = instance.scripts.take_interpreter().map_err(broken)?;
+    let result = attempt(call, request, &mut interpreter);
+    // SELECT inside of a script ends with it.
+    call.session.database = database;
+    call.keys.database = database;
+    script.note_duration(interpreter.watch.finish());
+    instance.scripts.put_interpreter(interpreter);
+    result
+}
+
+fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Interpreter) -> Result<(), CommandError> {
+    let function = interpreter.function(request.script)?;
+    prepare(interpreter, request).map_err(broken)?;
+    let mut run = Run::new(call, request, interpreter);
+    let result = run.execute(&interpreter.lua, &interpreter.redis, &function);
+    let (restarts, strayed) = (run.restarts, run.strayed);
+    if restarts {
+        request.script.note_habit(true);
+        return Err(CommandError::Contended);
+    }
+    request.script.note_habit(strayed);
+    match result.map_err(broken)? {
+        Ok(value) => convert::write(&interpreter.lua, value, interpreter.version.get(), &mut call.reply).map_err(broken),
+        Err(failure) => {
+            call.reply.error_bytes(&failure_text(interpreter, request.script, &failure));
+            Ok(())
+        }
+    }
+}
+
+/// Everything as a script finds it.
+fn prepare(interpreter: &Interpreter, request: &Request<'_>) -> mlua::Result<()> {
+    let lua = &interpreter.lua;
+    sandbox::begin_script(lua)?;
+    interpreter.version.set(acteon_resp::Protocol::Resp2);
+    sandbox::set_global(lua, "KEYS", strings(lua, request.keys)?)?;
+    sandbox::set_global(lua, "ARGV", strings(lua, request.args)?)?;
+    interpreter.watch.begin();
+    Ok(())
+}
+
+fn strings(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Table> {
+    let table = lua.create_table_with_capacity(texts.len(), 0)?;
+    for (index, text) in texts.iter().enumerate() {
+        table.raw_set(index + 1, lua.create_string(text)?)?;
+    }
+    Ok(table)
+}
+
+/// The error reply of a script that did not catch an error.
+fn failure_text(interpreter: &Interpreter, script: &Script, failure: &Failure) -> Vec<u8> {
+    let mut text = match &failure.error {
+        Value::Table(table) => match table.raw_get("err") {
+            Ok(Value::String(text)) => text.as_bytes().to_vec(),
+            _ => b"ERR unknown error".to_vec(),
+        },
+        other => [b"ERR ", &*interpreter.text(other)].concat(),
+    };
+    if let Some(source) = &failure.source {
+        let line = failure.line.map_or(-1, |line| line as i64);
+        text.extend_from_slice(format!(" script: {}, on {source}:{line}.", script.sha_text()).as_bytes());
+    }
+    text
+}
+
+/// A run under way, as `redis.call` sees it.
+struct Run<'r, 'c, 'e> {
+    call: &'r mut Call<'c, 'e>,
+    interpreter: &'r Interpreter,
+    /// The database in which the run began, which it may hold as a whole.
+    database: usize,
+    /// The places of the declared keys, as long as it is not known whether the script keeps to them.
+    declared: Option<Places>,
+    is_read_only: bool,
+    /// It has used a key that it has not declared.
+    strayed: bool,
+    /// It has to begin again: no command runs any more.
+    restarts: bool,
+    has_written: bool,
+    arguments: CommandArguments,
+    reply: Vec<u8>,
+}
+
+/// Why a command did not run.
+enum Refusal {
+    /// In the words of Redis, without a code.
+    Text(&'static str),
+    /// The whole error.
+    Whole(Vec<u8>),
+    /// The run is over, whatever the script does.
+    Over,
+}
+
+impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
+    fn new(call: &'r mut Call<'c, 'e>, request: &Request<'_>, interpreter: &'r Interpreter) -> Self {
+        let (database, instance) = (call.session.database, call.instance);
+        let declared = (request.script.habit() == Habit::Unknown)
+            .then(|| request.keys.iter().map(|key| instance.databases.place(database, key)).collect());
+        Self {
+            call,
+            interpreter,
+            database,
+            declared,
+            is_read_only: request.is_read_only,
+            strayed: false,
+            restarts: false,
+            has_written: false,
+            arguments: CommandArguments::default(),
+            reply: Vec::new(),
+        }
+    }
+
+    /// Runs the function with `redis.call` and `redis.pcall` at hand.
+    fn execute(&mut self, lua: &Lua, redis: &Table, function: &Function) -> mlua::Result<Result<Value, Failure>> {
+        let run = RefCell::new(self);
+        lua.scope(|scope| {
+            let call = |raises: bool| {
+                let run = &run;
+                scope.create_function(move |lua, values: MultiValue| run.borrow_mut().command(lua, &values, raises))
+            };
+            redis.raw_set("call", call(true)?)?;
+            redis.raw_set("pcall", call(false)?)?;
+            sandbox::call(lua, function)
+        })
+    }
+
+    /// `redis.call`, which throws errors, and `redis.pcall`, which returns them.
+    fn command(&mut self, lua: &Lua, values: &MultiValue, raises: bool) -> mlua::Result<Value> {
+        let mut arguments = std::mem::take(&mut self.arguments);
+        let result = match arguments.read(values) {
+            Ok(()) => self.carry_out(&arguments.slices()).map_err(|refusal| (refusal, true)),
+            Err(text) => Err((Refusal::Text(text), false)),
+        };
+        self.arguments = arguments;
+        let (text, is_counted) = match result {
+            Ok(()) => match convert::error_of(&self.reply) {
+                None => return convert::to_lua(lua, &self.reply),
+                Some(text) => (text, true),
+            },
+            Err((Refusal::Over, _)) => return Err(ended()),
+            Err((Refusal::Text(text), is_counted)) => ([b"ERR ", text.as_bytes()].concat(), is_counted),
+            Err((Refusal::Whole(text), is_counted)) => (error_text(&text), is_counted),
+        };
+        if raises {
+            let mut fields = vec![("err", Field::Text(text))];
+            if is_counted {
+                fields.push((COUNTED, Field::Flag(true)));
+            }
+            return Err(Thrown::Table(fields).into());
+        }
+        let table = error_table(lua, &text)?;
+        if is_counted {
+            table.raw_set(COUNTED, true)?;
+        }
+        Ok(Value::Table(table))
+    }
+
+    /// Carries out a command; its reply is in `self.reply`.
+    fn carry_out(&mut self, args: &[&[u8]]) -> Result<(), Refusal> {
+        self.reply.clear();
+        let command = self.check(args)?;
+        self.hold(&command, args)?;
+        if command.row.flags.has(CHANGES) {
+            // Whoever ends scripts may have been quicker.
+            if !self.interpreter.watch.note_write() {
+                return Err(Refusal::Over);
+            }
+            self.has_written = true;
+        }
+        let protocol = self.interpreter.version.get();
+        nested(self.call, command, args, protocol, &mut self.reply)
+            .map_err(|error| Refusal::Whole(error.to_string().into_bytes()))
+    }
+
+    fn check(&self, args: &[&[u8]]) -> Result<Command, Refusal> {
+        if self.restarts || self.interpreter.watch.is_ended() {
+            return Err(Refusal::Over);
+        }
+        let command = look_up(args).map_err(|_| Refusal::Text("Unknown Redis command called from script"))?;
+        check_arity(&command, args).map_err(|_| Refusal::Text("Wrong number of args calling Redis command from script"))?;
+        let flags = command.row.flags;
+        if flags.has(Flags::NOSCRIPT) {
+            return Err(Refusal::Text("This Redis command is not allowed from script"));
+        }
+        if self.is_read_only && flags.has(CHANGES) {
+            return Err(Refusal::Text("Write commands are not allowed from read-only scripts."));
+        }
+        Ok(command)
+    }
+
+    /// Sees to it that all is held that a command needs.
+    fn hold(&mut self, command: &Command, args: &[&[u8]]) -> Result<(), Refusal> {
+        let need = Need::within(self.call.instance, self.call.session, command, args);
+        if let Some(declared) = &self.declared {
+            self.strayed |= !is_covered(&need, declared);
+        }
+        let locked = &mut *self.call.keys.locked;
+        if is_held(&need, locked) {
+            return Ok(());
+        }
+        self.strayed = true;
+        if !self.has_written && !self.call.deny_blocking && !locked.holds_database(self.database) {
+            self.restarts = true;
+            self.interpreter.watch.end();
+            return Err(Refusal::Over);
+        }
+        take(need, locked)
+    }
+}
+
+/// Tells Redis's statistics that the error was counted when it happened; scripts can see it in the table.
+const COUNTED: &str = "ignore_error_stats_update";
+
+/// What makes a run unrepeatable, and is refused where a script may only read.
+const CHANGES: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
+
+fn is_covered(need: &Need, places: &Places) -> bool {
+    match need {
+        Need::Places(needed) => needed.iter().all(|place| places.contains(place)),
+        Need::Databases(numbers) => numbers.is_empty(),
+    }
+}
+
+fn is_held(need: &Need, locked: &Locked<'_>) -> bool {
+    match need {
+        Need::Places(places) => places.iter().all(|place| locked.holds(*place)),
+        Need::Databases(numbers) => numbers.iter().all(|number| locked.holds_database(*number)),
+    }
+}
+
+/// Takes what is missing, while the rest is held.
+fn take(need: Need, locked: &mut Locked<'_>) -> Result<(), Refusal> {
+    let places: Places = match need {
+        Need::Places(places) => places,
+        Need::Databases(numbers) => {
+            let databases = locked.databases();
+            numbers.iter().flat_map(|number| databases.places_of(*number)).collect()
+        }
+    };
+    for place in places {
+        locked.escalate(place).map_err(|_| Refusal::Whole(KEYS_TAKEN.to_vec()))?;
+    }
+    Ok(())
+}
+
+const KEYS_TAKEN: &[u8] = b"TRYAGAIN the script has not declared a key, which another script holds that waits for this one";
+
+impl Instance {
+    /// What a script has to hold: the keys that it declares if it is known to keep to them, else its database.
+    pub(crate) fn need_of_script(&self, session: &Session, command: &Command, args: &[&[u8]]) -> Need {
+        match self.script_of(args) {
+            Some(script) if script.habit() == Habit::KeepsToKeys => {
+                Need::Places(key_places(self, session.database, command, args))
+            }
+            // It will be refused.
+            None if is_by_sha(args) => Need::Places(Places::new()),
+            _ => Need::Databases([session.database].into_iter().collect()),
+        }
+    }
+
+    /// Whether `args` run a script that took long before, or that has not been run.
+    pub(crate) fn script_may_take_long(&self, args: &[&[u8]]) -> bool {
+        if !args.first().is_some_and(|name| runs_a_script(name)) {
+            return false;
+        }
+        match self.script_of(args) {
+            Some(script) => script.may_take_long(),
+            None => !is_by_sha(args),
+        }
+    }
+
+    fn script_of(&self, args: &[&[u8]]) -> Option<Arc<Script>> {
+        let text = args.get(1)?;
+        let sha = if is_by_sha(args) { parse_sha(text)? } else { sha_of(text) };
+        self.scripts.get(&sha)
+    }
+}
+
+fn runs_a_script(name: &[u8]) -> bool {
+    let names: [&[u8]; 4] = [b"eval", b"evalsha", b"eval_ro", b"evalsha_ro"];
+    names.iter().any(|script| name.eq_ignore_ascii_case(script))
+}
+
+/// EVALSHA and its read-only form, among those that run scripts.
+fn is_by_sha(args: &[&[u8]]) -> bool {
+    args.first().is_some_and(|name| name.get(..7).is_some_and(|name| name.eq_ignore_ascii_case(b"evalsha")))
+}
