@@ -77,6 +77,8 @@ pub use instance::{
     Buffers, Client, ClientOptions, Flow, Instance, InstanceConfig, OutputLimit, OutputLimits, Secret, User, Waker,
 };
 pub use keyspace::{Engine, Slots};
+#[cfg(feature = "commands")]
+pub use script::{ScriptLog, ScriptLogLevel};
 pub use slot::{Expiry, Slot};
 pub use stats::Stats;
 pub use value::{

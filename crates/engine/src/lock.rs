@@ -169,6 +169,13 @@ impl<'e> Locked<'e> {
         self.position(place).is_ok()
     }
 
+    /// Whether all segments of a database are held.
+    pub(crate) fn holds_database(&self, database: usize) -> bool {
+        let bound = |number| self.held.partition_point(|(place, _)| *place < Place::new(number, 0));
+        let count = bound(database + 1) - bound(database);
+        count > 0 && count == self.databases.get(database).keyspace().segments.len()
+    }
+
     /// The key, for reading and writing. Its segment must be held.
     ///
     /// # Panics

@@ -27,6 +27,12 @@ impl Memory {
     pub(crate) fn bytes_max(&self) -> Option<u64> {
         self.bytes_max
     }
+
+    /// Whether nothing may grow any more.
+    #[cfg(feature = "commands")]
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes_max.is_some_and(|bytes_max| self.used_bytes.load(Ordering::Relaxed) >= bytes_max)
+    }
 }
 
 /// The account of one segment, borrowed for one change.

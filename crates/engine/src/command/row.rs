@@ -145,12 +145,16 @@ pub(crate) enum Scope {
     Database,
     /// All of its database, and of the one that the arguments name.
     WithDatabase(fn(&[&[u8]]) -> Option<usize>),
+    /// All of the databases that the arguments name; those that do not exist are left out.
+    Databases(fn(&[&[u8]]) -> SmallVec<[usize; 2]>),
     /// All databases.
     Everything,
     /// It depends on the arguments.
     Choose(fn(&[&[u8]]) -> Scope),
     /// What the commands queued in the transaction need together.
     Queued,
+    /// The keys that the script declares, or its database.
+    Script,
 }
 
 impl Row {

@@ -49,6 +49,7 @@ impl Need {
             }
             Scope::Everything => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
             Scope::Queued => instance.need_of_transaction(session),
+            Scope::Script => instance.need_of_script(session, command, args),
             Scope::Stepwise => Self::Places(Places::new()),
             Scope::Keys | Scope::Choose(_) => Self::Places(key_places(instance, session.database, command, args)),
         }
