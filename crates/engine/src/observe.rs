@@ -176,10 +176,10 @@ impl Notices {
         }
     }
 
-    /// All keys may have changed: the database was cleared or exchanged.
-    pub(crate) fn all_changed(&mut self, signals: &Signals, database: usize) {
+    /// All keys may have changed, because the database was cleared or exchanged: those that `was_touched` names have.
+    pub(crate) fn all_changed(&mut self, signals: &Signals, database: usize, was_touched: impl Fn(&[u8]) -> bool) {
         let Some(by_key) = &mut self.by_key else { return };
-        for (key, notice) in by_key.iter_mut() {
+        for (key, notice) in by_key.iter_mut().filter(|(key, _)| was_touched(key)) {
             notice.tell(signals, database, key);
         }
         self.tidy();

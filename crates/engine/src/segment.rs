@@ -204,8 +204,9 @@ impl Segment {
         self.account(context).shrink(bytes);
         self.keys_with_ttl = 0;
         self.deadlines = Deadlines::new();
-        self.notices.all_changed(&context.signals, context.database);
-        std::mem::take(&mut self.table)
+        let table = std::mem::take(&mut self.table);
+        self.notices.all_changed(&context.signals, context.database, |key| contains(&table, context, key));
+        table
     }
 
     /// Exchanges all keys with a segment of another database; the caller exchanges the indexes.
@@ -215,8 +216,11 @@ impl Segment {
         std::mem::swap(&mut self.bytes, &mut other.bytes);
         std::mem::swap(&mut self.keys_with_ttl, &mut other.keys_with_ttl);
         std::mem::swap(&mut self.is_indexed, &mut other.is_indexed);
-        self.notices.all_changed(&context.signals, context.database);
-        other.notices.all_changed(&other_context.signals, other_context.database);
+        // Absent before and after: nothing has happened to such a key.
+        let (table, other_table) = (&self.table, &other.table);
+        let is_in_one = |key: &[u8]| contains(table, context, key) || contains(other_table, other_context, key);
+        self.notices.all_changed(&context.signals, context.database, is_in_one);
+        other.notices.all_changed(&other_context.signals, other_context.database, is_in_one);
     }
 
     /// Gives the table's memory back after most entries have gone. Moves the entries.
@@ -272,6 +276,10 @@ impl Segment {
     fn index_cost_bytes(&self, key: &[u8]) -> u64 {
         if self.is_indexed { index_cost_bytes(key) } else { 0 }
     }
+}
+
+fn contains(table: &HashTable<Entry>, context: &Context, key: &[u8]) -> bool {
+    table.find(context.hash(key), |entry| entry.key() == key).is_some()
 }
 
 /// The capacity that a table shrinks to after most of its entries have gone; `None` while it is well used.

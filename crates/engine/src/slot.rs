@@ -10,6 +10,7 @@
 use crate::entry::{Collection, Entry, Ref, StrEntry, Usage, is_expired};
 use crate::error::EngineError;
 use crate::memory::Account;
+use crate::observe::EventClass;
 use crate::segment::{Context, Segment, check_key};
 use crate::value::{CollectionValue, Fields, HashMut, SortedSetMut, Zset};
 
@@ -92,6 +93,7 @@ impl<'a> Slot<'a> {
             None => {
                 let entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
                 self.bucket = Some(self.segment.insert(self.context, self.hash, entry)?);
+                self.announce_new();
             }
         }
         self.changed();
@@ -182,7 +184,13 @@ impl<'a> Slot<'a> {
         let collection = Collection { key: self.key.into(), usage, expires_at_ms: None, value };
         let bucket = self.segment.insert_always(self.context, self.hash, Entry::Collection(Box::new(collection)));
         self.bucket = Some(bucket);
+        self.announce_new();
         Ok(bucket)
+    }
+
+    /// The event of a key that was absent before.
+    pub(crate) fn announce_new(&self) {
+        self.context.signals.event(self.context.database, EventClass::NEW, "new", self.key);
     }
 
     /// The collection to change, and the account its changes go to.

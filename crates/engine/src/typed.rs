@@ -128,6 +128,9 @@ impl<'a> Slot<'a> {
     pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Entry> {
         let before = self.take_entry();
         self.insert_entry(whole.into_entry(self.key));
+        if before.is_none() {
+            self.announce_new();
+        }
         before
     }
 

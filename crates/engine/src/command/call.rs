@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
+use hashbrown::HashTable;
 
 use super::error::CommandError;
 use super::row::{Group, Row};
@@ -66,6 +67,8 @@ pub(crate) struct Effects {
     pub(crate) close: bool,
     /// Values that were removed; freeing large ones takes its time.
     pub(crate) garbage: Vec<Entry>,
+    /// Tables that were emptied, with all they held; freed as soon as nothing is held.
+    pub(crate) tables: Vec<HashTable<Entry>>,
     /// The command has changed something: `rdb_changes_since_last_save` counts these.
     pub(crate) changes: u64,
 }
@@ -109,6 +112,28 @@ impl<'e> Access<'_, 'e> {
         } else {
             self.lookups.misses += 1;
             slot.event(EventClass::MISS, "keymiss");
+        }
+        slot
+    }
+
+    /// Like [`read`](Self::read), but no use of the key: it stays as idle as it was.
+    pub(crate) fn look<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        let is_there = self.look_silently(key).exists();
+        let mut slot = self.peek(key);
+        if !is_there {
+            slot.event(EventClass::MISS, "keymiss");
+        }
+        slot
+    }
+
+    /// The same without an event where there is no key.
+    pub(crate) fn look_silently<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        let (now_ms, database) = (self.now_ms(), self.database);
+        let slot = self.locked.slot(database, key, now_ms);
+        if slot.exists() {
+            self.lookups.hits += 1;
+        } else {
+            self.lookups.misses += 1;
         }
         slot
     }

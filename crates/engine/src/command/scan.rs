@@ -44,10 +44,17 @@ impl<'a> ScanOptions<'a> {
     }
 }
 
-/// The cursor of a scan, as Redis reads it: an unsigned number.
+/// The cursor of a scan, as Redis reads it: by C's `strtoul`, so that no text is 0 and a negative number counts from the end.
 pub(super) fn cursor(text: &[u8]) -> Result<u64, CommandError> {
-    let invalid = || CommandError::text("ERR invalid cursor");
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or_else(invalid)
+    let (is_negative, digits) = match text {
+        [] => return Ok(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(digits).ok().filter(|_| is_number).and_then(|digits| digits.parse::<u64>().ok());
+    let number = number.ok_or(CommandError::text("ERR invalid cursor"))?;
+    Ok(if is_negative { number.wrapping_neg() } else { number })
 }
 
 /// Writes `[next, [elements ..]]`.
