@@ -339,7 +339,7 @@ impl Search {
     fn run<'l>(&self, list: &'l List, element: &'l [u8]) -> Box<dyn Iterator<Item = i64> + 'l> {
         let all_if_zero = |number: usize| if number == 0 { usize::MAX } else { number };
         let visits_max = all_if_zero(self.visits_max);
-        let skipped = usize::try_from(self.rank - 1).unwrap_or(0);
+        let skipped = usize::try_from(self.rank.saturating_sub(1)).unwrap_or(0);
         let count = all_if_zero(self.count.unwrap_or(1));
         let matches = move |(index, candidate): (usize, &[u8])| (candidate == element).then_some(index as i64);
         if self.from_tail {

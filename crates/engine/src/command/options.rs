@@ -84,6 +84,8 @@ mod tests {
             ("0", None),
             ("-0", None),
             ("-0.0001", None),
+            // A thousandth is not exact, and its thousandfold lies above -1.
+            ("-0.001", None),
             ("0.001", Some(1_005)),
             ("0.0011", Some(2_005)),
             ("1e-400", Some(1_005)),
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn timeouts_out_of_range_are_called_negative() {
-        for text in ["-1", "-0.001", "9223372036854776", "1e18", "1e400", "inf", "-inf"] {
+        for text in ["-1", "-0.0015", "9223372036854775.808", "1e18", "1e400", "inf", "-inf"] {
             let error = timeout(text.as_bytes(), 5).expect_err("refused");
             assert_eq!(error.to_string(), "ERR timeout is negative", "{text}");
         }

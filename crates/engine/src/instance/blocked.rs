@@ -25,7 +25,8 @@
 //! it ready (`observe.rs`), and who holds a ready key serves it before releasing it, whoever has made it ready.
 //!
 //! `BLMOVE` also needs its destination, which may belong to somebody else at this moment. Waiting for it while holding the source could
-//! close a circle, so the source is released then and both are taken in order. Whoever holds the source in between serves it first.
+//! close a circle, so the source is released then and both are taken in order. Whoever takes the source in between finds it ready, and does the
+//! same before its own command.
 //!
 //! A command that ended leaves the queues at once. The marks that it left in the segments of its keys are removed by its own client, which
 //! holds nothing; until then they make keys ready for nobody, which does no harm.
@@ -98,6 +99,13 @@ pub(crate) struct Served {
     peers: Vec<Arc<Peer>>,
     /// Ready keys whose next command needs a key that somebody else holds.
     postponed: Vec<(Name, Arc<Waiter>)>,
+}
+
+impl Served {
+    /// Somebody waits for a key that is held and ready, but could not be served yet.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        !self.postponed.is_empty()
+    }
 }
 
 impl Blocked {

@@ -12,7 +12,7 @@ use super::facts::Buffers;
 use super::mailbox::Waker;
 use super::session::Replies;
 use super::{Instance, Session};
-use crate::command::{Command, CommandError, Effects, Flags};
+use crate::command::{Command, CommandError, Effects, Flags, Scope};
 
 /// What is known of a connection before its first command.
 pub struct ClientOptions {
@@ -152,6 +152,28 @@ impl Client {
         self.waiting.is_some() || self.session.is_subscriber() || self.session.is_monitor
     }
 
+    /// Whether somebody has ended the connection, or a limit has: nobody is interested in its replies any more.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.session.peer.is_killed()
+    }
+
+    /// Whether a request may keep its thread busy for long, so that a thread that serves other connections should not carry it out:
+    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one.
+    #[must_use]
+    pub fn may_take_long(&self, args: &[&[u8]]) -> bool {
+        let Some(name) = args.first() else { return false };
+        let queued = match &self.session.transaction {
+            Some(transaction) if name.eq_ignore_ascii_case(b"exec") => &*transaction.queue,
+            Some(_) => return false,
+            None => return self.instance.script_may_take_long(args),
+        };
+        queued.iter().any(|args| {
+            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
+            self.instance.script_may_take_long(&args)
+        })
+    }
+
     /// Tells what the network layer keeps for the connection, for `CLIENT LIST`.
     pub fn note_buffers(&self, buffers: Buffers) {
         self.session.peer.facts.note_buffers(buffers);
@@ -197,9 +219,16 @@ impl Client {
         instance.peers.note_time(now_us);
         let mut effects = Effects::default();
         let need = Need::of(&instance, &self.session, &command, args);
-        let Ok(mut locked) = need.hold(&instance.databases) else { return Flow::Retry };
+        let Ok(mut locked) = need.hold(&instance.databases) else { return self.stand_back(&command, args, out) };
         let mut served = Served::default();
         instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
+        if served.is_incomplete() {
+            // Somebody who came earlier is to have what lies there.
+            drop(locked);
+            instance.discard(std::mem::take(&mut effects.garbage));
+            instance.finish_serving(served, now_us);
+            return Flow::Retry;
+        }
         let session = &mut self.session;
         let step = Step { instance: &instance, session, command, args, now_us, deny_blocking: false, woken_by: None };
         let result = step.run(&mut locked, out, &mut effects);
@@ -211,7 +240,10 @@ impl Client {
         drop(locked);
         instance.discard(std::mem::take(&mut effects.garbage));
         instance.finish_serving(served, now_us);
+        instance.tap.tell();
         match &self.waiting {
+            // It has met a key that it does not declare, and is known for that now: it will hold all of them.
+            _ if result.is_err() && matches!(command.row.scope, Scope::Script) => self.run(command, args, now_us, out),
             _ if result.is_err() => Flow::Retry,
             Some((_, until_us)) => {
                 self.session.peer.facts.is_blocked.store(true, Ordering::Relaxed);
@@ -220,6 +252,15 @@ impl Client {
             None if effects.close || self.session.peer.is_killed() => Flow::Close,
             None => Flow::Done,
         }
+    }
+
+    /// Others hold what the command needs: it is to be tried again, unless it is a script that holds on to it.
+    fn stand_back(&mut self, command: &Command, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
+        if !self.instance.scripts.overseer.any_slow() || command.row.flags.has(Flags::ALLOW_BUSY) {
+            return Flow::Retry;
+        }
+        self.refuse(args, &BUSY, out);
+        Flow::Done
     }
 
     /// Keeps a command for EXEC.
@@ -261,6 +302,9 @@ impl Client {
         }
     }
 }
+
+const BUSY: CommandError =
+    CommandError::text("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
 
 /// Commands that a subscriber may use in the older protocol, where replies and messages look alike.
 fn is_for_subscribers(name: &str) -> bool {

@@ -369,6 +369,28 @@ fn who_waits_is_served_before_whoever_comes_later() {
 }
 
 #[test]
+fn move_to_a_key_that_somebody_holds_is_made_up_for_before_others_get_the_element() {
+    let instance = instance();
+    let place = |key: &str| instance.databases.place(0, key.as_bytes());
+    let to = (0..).map(|number| format!("to{number}")).find(|key| place(key) != place("from")).expect("4 segments");
+    let [mut mover, mut pusher, mut thief] = testers(&instance);
+    mover.wait(&format!("BLMOVE from {to} LEFT LEFT 0"));
+    let keyspace = instance.databases.first().keyspace();
+    let held = keyspace.lock(keyspace.segment_of(keyspace.context.hash(to.as_bytes())));
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(pusher.run("RPUSH from 1"), ":1"));
+        while !instance.databases.signals().has_ready() {
+            thread::yield_now();
+        }
+        scope.spawn(|| assert_eq!(thief.run("LPOP from"), "$-1"));
+        assert_eq!(mover.reply_at(1_000), None);
+        drop(held);
+    });
+    assert_eq!(mover.reply(), "$1 1");
+    assert_eq!(mover.run(&format!("LRANGE {to} 0 -1")), "*1 $1 1");
+}
+
+#[test]
 fn deadlines_race_with_pushes_without_losing_elements() {
     let instance = instance();
     let taken = AtomicUsize::new(0);
