@@ -153,6 +153,8 @@ pub(crate) enum Scope {
     Choose(fn(&[&[u8]]) -> Scope),
     /// What the commands queued in the transaction need together.
     Queued,
+    /// The keys that the script declares, or its database.
+    Script,
 }
 
 impl Row {
