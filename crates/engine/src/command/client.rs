@@ -125,7 +125,6 @@ fn line(peer: &Peer, args_bytes: u64, now_us: u64, text: &mut Vec<u8>) {
         + now.queued_bytes as u64
         + mail_bytes;
     let command = now.command.and_then(|number| super::all().nth(number));
-    let is_watch_broken = now.is_dirty;
     text.extend_from_slice(
         format!("id={} addr={} laddr={} fd={} name=", peer.id, facts.peer_address, facts.local_address, facts.descriptor)
             .as_bytes(),
@@ -134,7 +133,7 @@ fn line(peer: &Peer, args_bytes: u64, now_us: u64, text: &mut Vec<u8>) {
     let fields = [
         format!("age={}", seconds_since(facts.connected_us)),
         format!("idle={}", seconds_since(now.used_us)),
-        format!("flags={}", flags(peer, now.queued >= 0, is_watch_broken)),
+        format!("flags={}", flags(peer, now.queued >= 0, now.is_dirty)),
         format!("db={}", now.database),
         format!("sub={} psub={} ssub={}", now.channels, now.patterns, now.shard_channels),
         format!("multi={}", now.queued),

@@ -3,6 +3,9 @@
 //! # Failure
 //! HELLO does what its options say one after the other: what came before a wrong one stays done, as in Redis.
 
+use std::mem;
+use std::sync::atomic::Ordering;
+
 use acteon_resp::{Protocol, parse_i64};
 
 use super::call::Call;
@@ -155,7 +158,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     call.session.transaction = None;
     instance.unwatch(call.session);
     instance.pubsub.leave_all(call.session);
-    if std::mem::take(&mut call.session.is_monitor) {
+    if mem::take(&mut call.session.is_monitor) {
         instance.monitors.leave(&call.session.peer);
     }
     let mut mail = Vec::new();
@@ -165,7 +168,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     call.session.replies = Replies::On;
     call.session.is_authenticated = instance.access.is_open();
     let facts = &call.session.peer.facts;
-    facts.is_monitor.store(false, std::sync::atomic::Ordering::Relaxed);
+    facts.is_monitor.store(false, Ordering::Relaxed);
     facts.set_name(b"");
     facts.set_user(DEFAULT_USER.into());
     speak(call, Protocol::Resp2);
@@ -180,7 +183,7 @@ fn monitor(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     // Asking again changes nothing, and is not answered.
     if !call.session.is_monitor {
         call.session.is_monitor = true;
-        call.session.peer.facts.is_monitor.store(true, std::sync::atomic::Ordering::Relaxed);
+        call.session.peer.facts.is_monitor.store(true, Ordering::Relaxed);
         call.instance.monitors.join(&call.session.peer);
         call.reply.simple("OK");
     }
