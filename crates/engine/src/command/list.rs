@@ -623,3 +623,43 @@ pub(super) const ROWS: &[Row] = &[
         .counted_keys(&[], 2)
         .docs("7.0.0", "Takes elements from the first of several lists that has any, and waits for some if none has."),
 ];
+
+#[cfg(test)]
+mod tests {
+    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+
+    /// The replies to commands, one after the other, line by line.
+    fn replies(commands: &[&str]) -> String {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        let mut out = Vec::new();
+        for command in commands {
+            let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+            assert_eq!(client.execute(&args, 1_000, &mut out), Flow::Done, "{command}");
+        }
+        String::from_utf8(out).expect("text").trim_end().replace("\r\n", " ")
+    }
+
+    #[test]
+    fn ranks_at_the_ends_of_their_range_are_searched_for() {
+        // The negation of the lowest rank overflows in Redis, which then takes the first match from the tail.
+        let search = |rank: i64| replies(&["RPUSH l a b a", &format!("LPOS l a RANK {rank} COUNT 0")]);
+        assert_eq!(search(i64::MIN), ":3 *2 :2 :0");
+        assert_eq!(search(i64::MIN + 1), ":3 *0");
+        assert_eq!(search(i64::MAX), ":3 *0");
+        assert_eq!(search(-2), ":3 *1 :0");
+    }
+
+    #[test]
+    fn refused_move_leaves_the_source_as_it_was() {
+        let commands = ["RPUSH l a", "SET s text", "LMOVE l s LEFT LEFT", "LRANGE l 0 -1"];
+        let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+        assert_eq!(replies(&commands), format!(":1 +OK {wrong_type} *1 $1 a"));
+    }
+
+    #[test]
+    fn waiting_inside_a_transaction_is_over_at_once() {
+        let commands = ["MULTI", "BLPOP l 0", "BLMOVE l m LEFT LEFT 0", "BLMPOP 0 1 l LEFT", "EXEC"];
+        assert_eq!(replies(&commands), "+OK +QUEUED +QUEUED +QUEUED *3 *-1 $-1 *-1");
+    }
+}
