@@ -20,6 +20,7 @@ use std::time::Duration;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
+use crate::entry::Entry;
 use crate::keyspace::{Engine, Keyspace};
 use crate::observe::Signals;
 use crate::segment::{Context, Segment};
@@ -186,6 +187,16 @@ impl<'e> Locked<'e> {
         let place = Place::new(database, keyspace.segment_of(hash));
         let position = self.position(place).expect("the segments of all keys of a command are held");
         Slot::open(&keyspace.context, &mut self.held[position].1, key, hash, now_ms)
+    }
+
+    /// The value of a key as it lies there, without regard to its deadline: several can be looked at side by side, after each was
+    /// opened by [`slot`](Self::slot), which removes what has expired. `None` also if its segment is not held.
+    pub(crate) fn entry(&self, database: usize, key: &[u8]) -> Option<&Entry> {
+        let keyspace = self.databases.get(database).keyspace();
+        let hash = keyspace.context.hash(key);
+        let position = self.position(Place::new(database, keyspace.segment_of(hash))).ok()?;
+        let segment = &self.held[position].1;
+        segment.get(segment.table.find_bucket_index(hash, |entry| entry.key() == key)?)
     }
 
     /// Runs `step` on a segment: on the held one, or on one that is taken for this step only.

@@ -144,6 +144,11 @@ impl<'e> Access<'_, 'e> {
         self.locked.slot(self.database, key, now_ms)
     }
 
+    /// The value of a key that was read before by the same command: several can be looked at side by side.
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        self.locked.entry(self.database, key)
+    }
+
     /// The segments of the selected database, in order.
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> + use<> {
         self.locked.databases().places_of(self.database)
