@@ -82,7 +82,8 @@ impl Conditions {
                 () if is(word, "GT") => conditions.if_later = true,
                 () if is(word, "LT") => conditions.if_sooner = true,
                 () => {
-                    let word = String::from_utf8_lossy(word);
+                    // Redis quotes it as a C string, which a byte 0 ends.
+                    let word = String::from_utf8_lossy(word.split(|byte| *byte == 0).next().unwrap_or_default());
                     return Err(CommandError::Text(format!("ERR Unsupported option {word}").into()));
                 }
             }

@@ -6,6 +6,7 @@
 
 use super::call::Call;
 use super::error::CommandError;
+use super::help::help;
 use super::options::{integer, is};
 use super::row::{Flags, Group, Row, Scope};
 use crate::entry::Kind;
@@ -243,22 +244,19 @@ fn is_shared(slot: &Slot<'_>) -> bool {
 }
 
 fn object_help(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    const LINES: &[&str] = &[
-        "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-        "ENCODING <key>",
-        "    How the value is laid out in memory, by Redis's names.",
-        "FREQ <key>",
-        "    How often the key is used; only with an LFU policy.",
-        "IDLETIME <key>",
-        "    Seconds since the key was last used.",
-        "REFCOUNT <key>",
-        "    How many references to the value there are.",
-        "HELP",
-        "    Prints this help.",
-    ];
-    call.reply.array(LINES.len());
-    LINES.iter().for_each(|line| call.reply.simple(line));
-    Ok(())
+    help(
+        call,
+        &[
+            "ENCODING <key>",
+            "    How the value is laid out in memory, by Redis's names.",
+            "FREQ <key>",
+            "    How often the key is used; only with an LFU policy.",
+            "IDLETIME <key>",
+            "    Seconds since the key was last used.",
+            "REFCOUNT <key>",
+            "    How many references to the value there are.",
+        ],
+    )
 }
 
 const OBJECT: &[Row] = &[

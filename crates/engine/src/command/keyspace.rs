@@ -234,3 +234,79 @@ pub(super) const ROWS: &[Row] = &[
         .scope(Scope::Databases(swapped))
         .docs("4.0.0", "Exchanges the contents of two databases."),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{Client, ClientOptions, Engine, EngineConfig, Instance, InstanceConfig};
+
+    fn instance() -> Arc<Instance> {
+        let engine = Engine::new(EngineConfig { segments: 16, hash_seed: Some(7), ..EngineConfig::default() });
+        Instance::new(engine, InstanceConfig::default())
+    }
+
+    /// The reply to `line`, whose words are separated by blanks, at `now_ms`.
+    fn ask(client: &mut Client, now_ms: u64, line: &str) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let mut reply = Vec::new();
+        client.execute(&args, now_ms * 1_000, &mut reply);
+        String::from_utf8(reply).expect("the tests store text only")
+    }
+
+    #[test]
+    fn expired_keys_are_neither_listed_nor_drawn_but_counted_until_removed() {
+        let instance = instance();
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        for number in 0..50 {
+            ask(&mut client, 1_000, &format!("PSETEX passing:{number} 1 v"));
+        }
+        ask(&mut client, 1_000, "SET staying v");
+        assert_eq!(ask(&mut client, 1_001, "DBSIZE"), ":51\r\n");
+        assert!(ask(&mut client, 1_001, "KEYS *").starts_with("*51\r\n"), "they live to the end of their millisecond");
+        assert_eq!(ask(&mut client, 1_002, "KEYS *"), "*1\r\n$7\r\nstaying\r\n");
+        assert_eq!(ask(&mut client, 1_002, "SCAN 0 COUNT 1000"), "*2\r\n$1\r\n0\r\n*1\r\n$7\r\nstaying\r\n");
+        assert_eq!(ask(&mut client, 1_002, "DBSIZE"), ":51\r\n");
+        for _ in 0..100 {
+            assert_eq!(ask(&mut client, 1_002, "RANDOMKEY"), "$7\r\nstaying\r\n");
+        }
+    }
+
+    #[test]
+    fn randomkey_of_expired_keys_alone_is_null() {
+        let instance = instance();
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        for number in 0..50 {
+            ask(&mut client, 1_000, &format!("PSETEX k:{number} 1 v"));
+        }
+        assert_eq!(ask(&mut client, 1_002, "RANDOMKEY"), "$-1\r\n");
+    }
+
+    #[test]
+    fn databases_are_exchanged_although_one_was_never_used() {
+        let instance = instance();
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        ask(&mut client, 1, "PSETEX k 100 v");
+        assert_eq!(ask(&mut client, 1, "SWAPDB 0 9"), "+OK\r\n");
+        assert_eq!(ask(&mut client, 1, "DBSIZE"), ":0\r\n");
+        ask(&mut client, 1, "SELECT 9");
+        assert_eq!(ask(&mut client, 1, "KEYS *"), "*1\r\n$1\r\nk\r\n");
+        assert_eq!(ask(&mut client, 102, "GET k"), "$-1\r\n", "its deadline went with it");
+    }
+
+    #[test]
+    fn flush_spoils_a_transaction_only_if_a_watched_key_was_there() {
+        let instance = instance();
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        for (setup, reply) in [("PING", "*1\r\n+PONG\r\n"), ("SET watched v", "*-1\r\n")] {
+            for flush in ["FLUSHALL", "FLUSHALL ASYNC", "FLUSHDB SYNC"] {
+                ask(&mut client, 1, setup);
+                ask(&mut client, 1, "WATCH watched");
+                assert_eq!(ask(&mut client, 1, flush), "+OK\r\n");
+                ask(&mut client, 1, "MULTI");
+                ask(&mut client, 1, "PING");
+                assert_eq!(ask(&mut client, 1, "EXEC"), reply, "{setup}, {flush}");
+            }
+        }
+    }
+}

@@ -137,7 +137,7 @@ fn sorted_rows(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<Vec<Opt
     Ok(rows.collect())
 }
 
-/// All elements, in the order of the collection. A sorted set that is to stay unsorted has its direction from `DESC`.
+/// All elements, in the order of the collection, which `DESC` turns round where nothing is sorted.
 fn elements(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<(Kind, Vec<Vec<u8>>), CommandError> {
     let slot = call.keys.read(call.args[1]);
     let Some(kind) = slot.get().map(|value| value.kind()) else { return Ok((Kind::List, Vec::new())) };
@@ -151,11 +151,11 @@ fn elements(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<(Kind, Vec
         Kind::SortedSet => {
             let members = slot.value::<Zset>()?.into_iter().flat_map(Zset::iter);
             elements.extend(members.map(|(member, _)| member.to_vec()));
-            if options.is_unsorted() && options.is_descending {
-                elements.reverse();
-            }
         }
         Kind::String | Kind::Hash => return Err(CommandError::WrongType),
+    }
+    if options.is_unsorted() && options.is_descending && kind != Kind::Set {
+        elements.reverse();
     }
     Ok((kind, elements))
 }
