@@ -1,4 +1,7 @@
 //! Where to listen, and every limit with its default.
+//!
+//! How much may wait for a client that reads slowly is a setting of the instance, since clients can change it
+//! ([`OutputLimits`](acteon_engine::OutputLimits)); it is kept here all the same.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,15 +14,6 @@ const TCP_KEEPALIVE_DEFAULT: Duration = Duration::from_secs(300);
 const BULK_BYTES_MAX_DEFAULT: usize = 512 << 20;
 /// Bytes of requests that wait on one connection, as Redis has: two of the largest arguments.
 const QUERY_BUFFER_BYTES_MAX_DEFAULT: usize = 1 << 30;
-/// Bytes of replies that wait on one connection. Redis has no bound here; this one is twice the largest value, so only a client
-/// that asks for more in one reply, or lets MONITOR run without reading, meets it.
-const OUTPUT_NORMAL_BYTES_MAX_DEFAULT: usize = 1 << 30;
-/// Bytes of messages that wait for a subscriber, as Redis has.
-const OUTPUT_PUBSUB_BYTES_MAX_DEFAULT: usize = 32 << 20;
-/// Bytes of messages that may wait for a subscriber for some time only, as Redis has.
-const OUTPUT_PUBSUB_SOFT_BYTES_DEFAULT: usize = 8 << 20;
-/// That time, as Redis has.
-const OUTPUT_PUBSUB_SOFT_TIME_DEFAULT: Duration = Duration::from_secs(60);
 /// Time for what was answered to reach its reader when the server or a connection ends.
 const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Time for a TLS handshake.
@@ -76,36 +70,20 @@ pub struct Limits {
     /// Bytes of requests that wait on one connection: a longer request ends it, and beyond that no more is read for now.
     /// Default 1 GiB.
     pub query_buffer_bytes_max: usize,
-    /// Replies that wait to be read. Default 1 GiB.
-    pub output_normal: OutputLimit,
-    /// Messages that wait to be read by a subscriber. Default 32 MiB, or 8 MiB for 60 seconds.
-    pub output_pubsub: OutputLimit,
     /// Time for what was answered to reach its reader when the server or a connection ends. Default 10 seconds.
     pub drain_timeout: Duration,
     /// Time for a TLS handshake. Default 10 seconds.
     pub handshake_timeout: Duration,
 }
 
-/// Who lets more than this wait is disconnected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLimit {
-    /// Never more bytes than this.
-    pub hard_bytes: Option<usize>,
-    /// More bytes than this only for so long.
-    pub soft: Option<(usize, Duration)>,
-}
-
 impl Default for Limits {
     fn default() -> Self {
-        let soft = (OUTPUT_PUBSUB_SOFT_BYTES_DEFAULT, OUTPUT_PUBSUB_SOFT_TIME_DEFAULT);
         Self {
             clients_max: CLIENTS_MAX_DEFAULT,
             idle_timeout: None,
             tcp_keepalive: Some(TCP_KEEPALIVE_DEFAULT),
             bulk_bytes_max: BULK_BYTES_MAX_DEFAULT,
             query_buffer_bytes_max: QUERY_BUFFER_BYTES_MAX_DEFAULT,
-            output_normal: OutputLimit { hard_bytes: Some(OUTPUT_NORMAL_BYTES_MAX_DEFAULT), soft: None },
-            output_pubsub: OutputLimit { hard_bytes: Some(OUTPUT_PUBSUB_BYTES_MAX_DEFAULT), soft: Some(soft) },
             drain_timeout: DRAIN_TIMEOUT_DEFAULT,
             handshake_timeout: HANDSHAKE_TIMEOUT_DEFAULT,
         }

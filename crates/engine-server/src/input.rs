@@ -37,6 +37,11 @@ impl Input {
         self.bytes.len() - self.start
     }
 
+    /// Room that is taken beyond that.
+    pub(crate) fn free(&self) -> usize {
+        self.bytes.capacity() - self.len()
+    }
+
     /// Drops the first bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;

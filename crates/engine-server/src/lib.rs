@@ -57,6 +57,6 @@ mod timer;
 mod tls;
 mod wake;
 
-pub use config::{Limits, ListenConfig, OutputLimit, TlsConfig, UnixConfig};
+pub use config::{Limits, ListenConfig, TlsConfig, UnixConfig};
 pub use counters::{Counters, Totals};
 pub use server::{BindError, Clock, EngineServer, Stopper};

@@ -3,11 +3,11 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use acteon_engine::OutputLimit;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
-
-use crate::config::OutputLimit;
 
 /// Room that is kept while nothing waits, as Redis keeps for each client.
 const KEPT_BYTES: usize = 16 << 10;
@@ -74,25 +74,25 @@ impl Output {
 
     /// Whether the client lets more wait than it may.
     pub(crate) fn is_over(&mut self, limit: OutputLimit) -> bool {
-        let len = self.len();
-        if limit.hard_bytes.is_some_and(|bytes| len > bytes) {
+        let len = self.len() as u64;
+        if limit.hard_bytes > 0 && len > limit.hard_bytes {
             return true;
         }
-        match limit.soft {
-            Some((bytes, time)) if len > bytes => {
-                let now = Instant::now();
-                now.duration_since(*self.soft_since.get_or_insert(now)) >= time
-            }
-            _ => {
-                self.soft_since = None;
-                false
-            }
+        if limit.soft_bytes == 0 || len <= limit.soft_bytes {
+            self.soft_since = None;
+            return false;
         }
+        let now = Instant::now();
+        now.duration_since(*self.soft_since.get_or_insert(now)) >= Duration::from_secs(limit.soft_s)
     }
 
     /// When the patience with what waits now ends.
     pub(crate) fn over_at(&self, limit: OutputLimit) -> Option<Instant> {
-        Some(self.soft_since? + limit.soft?.1)
+        self.soft_since?.checked_add(Duration::from_secs(limit.soft_s))
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     fn compact(&mut self) {
@@ -112,8 +112,9 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
 
+    use acteon_engine::OutputLimit;
+
     use super::Output;
-    use crate::config::OutputLimit;
 
     #[tokio::test]
     async fn everything_is_sent_in_order_through_a_narrow_stream() {
@@ -137,7 +138,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn more_than_the_soft_limit_is_borne_for_its_time_only() {
-        let limit = OutputLimit { hard_bytes: Some(100), soft: Some((10, Duration::from_secs(60))) };
+        let limit = OutputLimit { hard_bytes: 100, soft_bytes: 10, soft_s: 60 };
         let mut output = Output::default();
         output.buffer().extend_from_slice(&[0; 11]);
         assert!(!output.is_over(limit));
@@ -150,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn falling_below_the_soft_limit_begins_the_time_anew_and_the_hard_limit_waits_for_nothing() {
-        let limit = OutputLimit { hard_bytes: Some(100), soft: Some((10, Duration::from_secs(60))) };
+        let limit = OutputLimit { hard_bytes: 100, soft_bytes: 10, soft_s: 60 };
         let mut output = Output::default();
         output.buffer().extend_from_slice(&[0; 11]);
         assert!(!output.is_over(limit));

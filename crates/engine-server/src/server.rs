@@ -41,6 +41,14 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// What kind of obstacle it is.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 /// A server whose sockets listen. Connections are answered once it [serves](Self::serve).
 pub struct EngineServer {
     pub(crate) shared: Arc<Shared>,
@@ -157,7 +165,7 @@ impl Stopper {
 impl Shared {
     /// Whether connections of other machines are refused.
     pub(crate) fn is_protected(&self) -> bool {
-        !self.is_open_to_all
+        !self.is_open_to_all && self.instance.is_open()
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use acteon_engine::{Client, ClientOptions, Flow};
+use acteon_engine::{Buffers, Client, ClientOptions, Flow, OutputLimit};
 use acteon_resp::{Arguments, Protocol, ReplyWriter, RequestDecoder, RequestLimits};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -28,7 +28,6 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use crate::admission::Admission;
-use crate::config::OutputLimit;
 use crate::counters::Counters;
 use crate::input::Input;
 use crate::listener::Origin;
@@ -39,6 +38,8 @@ use crate::wake::Wake;
 
 /// Replies that wait to be written before further commands are carried out: several writes' worth, so that the socket never runs dry.
 const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// Less than this is nothing to ask the limits about.
+const OUTPUT_UNSUSPICIOUS_BYTES: usize = 16 << 10;
 /// Commands that are carried out before other connections get the thread: some hundred microseconds.
 const COMMANDS_PER_TURN_MAX: usize = 1_024;
 /// Pause before a command is tried again whose keys are held for long.
@@ -59,6 +60,8 @@ pub(crate) struct Session<S> {
     has_input_ended: bool,
     /// The turn ended before the commands did.
     has_more: bool,
+    /// The bell has rung, and what is there is fetched once the output is short.
+    has_mail: bool,
     /// When bytes went to or fro, if anybody asks.
     active_at: Instant,
     timer: Timer,
@@ -117,6 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             pace: Pace::Free,
             has_input_ended: false,
             has_more: false,
+            has_mail: false,
             active_at: Instant::now(),
             timer: Timer::default(),
             wake,
@@ -140,6 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 yield_now().await;
             }
             self.has_more = self.execute();
+            self.note_buffers();
             if let Some(why) = self.overstepped() {
                 info!(peer = self.peer_address, why, "a client of the engine is disconnected");
                 return;
@@ -163,7 +168,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.has_more || was_paused && !self.is_paused() {
             return Poll::Ready(Event::Go);
         }
-        if self.wake.poll(context).is_ready() {
+        // Until it is listened to again: this may end in waiting for something else.
+        while self.wake.poll(context).is_ready() {
+            self.has_mail = true;
+            if self.wake.is_stopping() {
+                return Poll::Ready(Event::Rung);
+            }
+            if self.client.is_killed() {
+                return Poll::Ready(Event::Lost);
+            }
+        }
+        if self.has_mail && !self.is_paused() {
             return Poll::Ready(Event::Rung);
         }
         let deadline = self.deadline();
@@ -230,7 +245,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The length of the next request, whose arguments are known then.
     fn decode(&mut self) -> Option<usize> {
-        let limits = RequestLimits { bulk_bytes_max: self.shared.limits.bulk_bytes_max, ..RequestLimits::default() };
+        let limits = RequestLimits {
+            bulk_bytes_max: self.shared.limits.bulk_bytes_max,
+            is_authenticated: self.client.is_authenticated(),
+            ..RequestLimits::default()
+        };
         match self.decoder.decode(self.input.bytes(), &limits, &mut self.args) {
             Ok(Some(request_bytes)) => Some(request_bytes),
             Ok(None) => {
@@ -273,6 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.wake.is_stopping() {
             return self.close();
         }
+        self.has_mail = false;
         let flow = self.client.resume((self.shared.clock)(), self.output.buffer());
         match self.pace {
             Pace::Waiting { .. } => {
@@ -310,13 +330,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Which limit the connection has overstepped, if it has.
     fn overstepped(&mut self) -> Option<&'static str> {
-        let limits = &self.shared.limits;
-        if self.output.is_over(self.output_limit()) {
+        if self.is_output_suspicious() && self.output.is_over(self.output_limit()) {
             Counters::add(&self.shared.counters.output_limit_disconnections, 1);
             return Some("it does not read what is sent to it");
         }
         let is_request_too_long = matches!(self.pace, Pace::Free) && !self.is_paused() && !self.has_more;
-        if is_request_too_long && self.input.len() > limits.query_buffer_bytes_max {
+        if is_request_too_long && self.input.len() > self.shared.limits.query_buffer_bytes_max {
             Counters::add(&self.shared.counters.query_limit_disconnections, 1);
             return Some("its request is too long");
         }
@@ -334,19 +353,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Pace::Waiting { until } => until,
             Pace::Retry { at: until, .. } | Pace::Closing { until } => Some(until),
         };
-        [by_pace, self.idle_until(), self.output.over_at(self.output_limit())].into_iter().flatten().min()
+        let by_output = if self.is_output_suspicious() { self.output.over_at(self.output_limit()) } else { None };
+        [by_pace, self.idle_until(), by_output].into_iter().flatten().min()
     }
 
     /// When the patience with a client that does nothing ends.
     fn idle_until(&self) -> Option<Instant> {
         let idle_timeout = self.shared.limits.idle_timeout?;
-        let may_be_silent = matches!(self.pace, Pace::Waiting { .. });
-        (!may_be_silent).then(|| self.active_at + idle_timeout)
+        (!self.client.waits_for_others()).then(|| self.active_at + idle_timeout)
     }
 
+    /// What may wait for a client that only asks. Messages are bounded before they come here.
     fn output_limit(&self) -> OutputLimit {
-        let limits = &self.shared.limits;
-        limits.output_normal
+        self.shared.instance.output_limits().normal
+    }
+
+    /// Says what the connection holds, for those who look at it.
+    fn note_buffers(&self) {
+        self.client.note_buffers(Buffers {
+            input_bytes: self.input.len() as u64,
+            input_free_bytes: self.input.free() as u64,
+            output_bytes: self.output.len() as u64,
+            output_capacity_bytes: self.output.capacity() as u64,
+        });
+    }
+
+    fn is_output_suspicious(&self) -> bool {
+        self.output.len() > OUTPUT_UNSUSPICIOUS_BYTES
     }
 
     fn is_paused(&self) -> bool {

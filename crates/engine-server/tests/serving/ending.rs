@@ -11,7 +11,7 @@ const VALUE_BYTES: usize = 4 << 20;
 #[tokio::test]
 async fn what_was_carried_out_before_the_stop_is_answered_whole() {
     let server = TestServer::start(|_| ()).await;
-    let (mut reader, mut idle) = (server.connect().await, server.connect().await);
+    let (mut reader, mut idle) = (server.connect_narrowly().await, server.connect().await);
     idle.call("GET a\r\n", "$-1\r\n").await;
     reader.call(&format!("SETRANGE a {} x\r\n", VALUE_BYTES - 1), &format!(":{VALUE_BYTES}\r\n")).await;
     let before = server.counters.totals().output_bytes;
@@ -31,7 +31,7 @@ async fn what_was_carried_out_before_the_stop_is_answered_whole() {
 #[tokio::test]
 async fn a_client_that_does_not_read_cannot_hold_up_the_stop() {
     let server = TestServer::start(|config| config.limits.drain_timeout = Duration::from_millis(50)).await;
-    let mut connection = server.connect().await;
+    let mut connection = server.connect_narrowly().await;
     connection.call(&format!("SETRANGE a {} x\r\n", 8 * VALUE_BYTES), &format!(":{}\r\n", 8 * VALUE_BYTES + 1)).await;
     let before = server.counters.totals().output_bytes;
     connection.send("GET a\r\n").await;
@@ -67,4 +67,37 @@ async fn a_client_that_leaves_is_forgotten() {
     assert_eq!(server.counters.totals().current, 1);
     drop(connection);
     within(until(|| server.counters.totals().current == 0)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_takes_nothing() {
+    let server = TestServer::start(|_| ()).await;
+    let (mut waiting, mut other) = (server.connect().await, server.connect().await);
+    waiting.send("BLPOP a 0\r\n").await;
+    until(|| server.counters.totals().input_bytes == 11).await;
+    drop(waiting);
+    until(|| server.counters.totals().current == 1).await;
+    other.call("RPUSH a 1\r\nLLEN a\r\n", ":1\r\n:1\r\n").await;
+}
+
+#[tokio::test]
+async fn what_follows_a_command_that_waits_comes_after_it() {
+    let server = TestServer::start(|_| ()).await;
+    let (mut waiting, mut other) = (server.connect().await, server.connect().await);
+    waiting.send("BLPOP a 0\r\nSET b 2\r\n").await;
+    until(|| server.counters.totals().input_bytes == 20).await;
+    other.call("GET b\r\n", "$-1\r\n").await;
+    other.call("RPUSH a 1\r\n", ":1\r\n").await;
+    waiting.expect("*2\r\n$1\r\na\r\n$1\r\n1\r\n+OK\r\n").await;
+}
+
+#[tokio::test]
+async fn a_client_may_end_itself_or_another_one() {
+    let server = TestServer::start(|_| ()).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    second.call("CLIENT ID\r\n", ":2\r\n").await;
+    first.call("CLIENT KILL ID 2\r\n", ":1\r\n").await;
+    assert_eq!(second.rest().await, b"");
+    first.send("QUIT\r\nGET a\r\n").await;
+    assert_eq!(first.rest().await, b"+OK\r\n");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acteon_engine_server::OutputLimit;
+use acteon_engine::{InstanceConfig, OutputLimit, OutputLimits};
 
 use crate::support::{TestServer, until};
 
@@ -63,8 +63,9 @@ async fn a_pipeline_may_be_longer_than_the_query_buffer() {
 
 #[tokio::test]
 async fn a_reply_beyond_the_limit_ends_the_connection() {
-    let limit = OutputLimit { hard_bytes: Some(100_000), soft: None };
-    let server = TestServer::start(|config| config.limits.output_normal = limit).await;
+    let normal = OutputLimit { hard_bytes: 100_000, soft_bytes: 0, soft_s: 0 };
+    let output_limits = OutputLimits { normal, ..OutputLimits::default() };
+    let server = TestServer::start_with(InstanceConfig { output_limits, ..InstanceConfig::default() }, |_| ()).await;
     let mut connection = server.connect().await;
     connection.call("SETRANGE a 90000 x\r\n", ":90001\r\n").await;
     connection.send("GET a\r\n").await;
@@ -82,4 +83,61 @@ async fn a_silent_client_is_disconnected_after_the_idle_timeout() {
     connection.call("SET a 1\r\n", "+OK\r\n").await;
     assert_eq!(connection.rest().await, b"");
     until(|| server.counters.totals().current == 0).await;
+}
+
+#[tokio::test]
+async fn who_has_not_given_the_password_may_send_only_little() {
+    let password = Some("secret".into());
+    let server = TestServer::start_with(InstanceConfig { password, ..InstanceConfig::default() }, |_| ()).await;
+    let mut connection = server.connect().await;
+    connection.call("GET a\r\n", "-NOAUTH Authentication required.\r\n").await;
+    connection.send("*2\r\n$3\r\nGET\r\n$16385\r\n").await;
+    let rest = connection.rest().await;
+    assert_eq!(String::from_utf8_lossy(&rest), "-ERR Protocol error: unauthenticated bulk length\r\n");
+    let mut connection = server.connect().await;
+    connection.call("AUTH secret\r\n", "+OK\r\n").await;
+    connection.send(format!("*2\r\n$3\r\nGET\r\n$20000\r\n{}\r\n", "x".repeat(20_000))).await;
+    connection.expect("$-1\r\n").await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_is_disconnected() {
+    /// Several times what the limit and the system keep.
+    const MESSAGES_MAX: usize = 1_000;
+    let pubsub = OutputLimit { hard_bytes: 1_000_000, soft_bytes: 0, soft_s: 0 };
+    let output_limits = OutputLimits { pubsub, ..OutputLimits::default() };
+    let server = TestServer::start_with(InstanceConfig { output_limits, ..InstanceConfig::default() }, |_| ()).await;
+    let (mut subscriber, mut publisher) = (server.connect_narrowly().await, server.connect().await);
+    subscriber.call("SUBSCRIBE news\r\n", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").await;
+    let message = format!("PUBLISH news {}\r\n", "x".repeat(30_000));
+    for _ in 0..MESSAGES_MAX {
+        publisher.send(&message).await;
+        if publisher.receive(4).await != b":1\r\n" {
+            break;
+        }
+    }
+    // Its connection is gone, not only its subscription.
+    until(|| server.counters.totals().current == 1).await;
+    publisher.call("PUBLISH news x\r\n", ":0\r\n").await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_reads_gets_everything() {
+    const COUNT: usize = 3_000;
+    let server = TestServer::start(|_| ()).await;
+    let mut subscriber = server.connect().await;
+    subscriber.call("SUBSCRIBE news\r\n", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").await;
+    let message = "x".repeat(30_000);
+    let reading = tokio::spawn(async move {
+        for _ in 0..COUNT {
+            subscriber
+                .expect(format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$30000\r\n{}\r\n", "x".repeat(30_000)))
+                .await;
+        }
+    });
+    let mut publisher = server.connect().await;
+    for _ in 0..COUNT {
+        publisher.call(&format!("PUBLISH news {message}\r\n"), ":1\r\n").await;
+    }
+    reading.await.expect("all of them");
 }

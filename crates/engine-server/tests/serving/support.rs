@@ -8,7 +8,7 @@ use std::time::Duration;
 use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
 use acteon_engine_server::{Counters, EngineServer, ListenConfig, Stopper};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
@@ -26,9 +26,13 @@ pub(crate) struct TestServer {
 
 impl TestServer {
     pub(crate) async fn start(change: impl FnOnce(&mut ListenConfig)) -> Self {
+        Self::start_with(InstanceConfig::default(), change).await
+    }
+
+    pub(crate) async fn start_with(instance: InstanceConfig, change: impl FnOnce(&mut ListenConfig)) -> Self {
         let mut config = ListenConfig { tcp: vec!["127.0.0.1:0".to_owned()], ..ListenConfig::default() };
         change(&mut config);
-        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let instance = Instance::new(Engine::new(EngineConfig::default()), instance);
         let server = EngineServer::bind(instance, config, Arc::new(|| 1_000_000_000)).await.expect("free");
         Self {
             address: server.addresses()[0],
@@ -41,6 +45,13 @@ impl TestServer {
 
     pub(crate) async fn connect(&self) -> Connection<TcpStream> {
         Connection(TcpStream::connect(self.address).await.expect("listening"))
+    }
+
+    /// A client whose system keeps little for it, so that what it does not read stays with the server.
+    pub(crate) async fn connect_narrowly(&self) -> Connection<TcpStream> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a size");
+        Connection(socket.connect(self.address).await.expect("listening"))
     }
 
     /// Stops it, and waits for its end.
