@@ -139,6 +139,7 @@ fn bitop(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let mut slot = call.keys.slot(call.args[2]);
     if len > 0 {
         call.effects.garbage.extend(slot.put_whole(Whole::string(result)));
+        slot.set_encoding(StrEncoding::Raw);
         slot.event(EventClass::STRING, "set");
         call.effects.changes += 1;
     } else if let Some(before) = slot.take_entry() {

@@ -192,12 +192,13 @@ fn hrandfield(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         Some(word) if is(word, "WITHVALUES") && call.args.len() == 4 => true,
         Some(_) => return Err(CommandError::Syntax),
     };
-    if count == i64::MIN || (with_values && !(-RANDOM_PAIRS_MAX..=RANDOM_PAIRS_MAX).contains(&count)) {
-        return Err(CommandError::text(if with_values {
-            "ERR value is out of range"
-        } else {
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807"
-        }));
+    if count == i64::MIN {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        ));
+    }
+    if with_values && !(-RANDOM_PAIRS_MAX..=RANDOM_PAIRS_MAX).contains(&count) {
+        return Err(CommandError::text("ERR value is out of range"));
     }
     let session = &mut *call.session;
     let slot = call.keys.read(call.args[1]);
