@@ -33,8 +33,7 @@ impl Class {
         } else if is(name, "slave") || is(name, "replica") || is(name, "master") {
             Ok(Self::Replication)
         } else {
-            let name = String::from_utf8_lossy(name);
-            Err(CommandError::Text(format!("ERR Unknown client type '{name}'").into()))
+            Err(CommandError::quoting("ERR Unknown client type '", name, "'"))
         }
     }
 
@@ -196,8 +195,7 @@ impl<'a> Victims<'a> {
                 victims.local_address = Some(value);
             } else if is(option, "USER") {
                 if !instance.access.has_user(value) {
-                    let name = String::from_utf8_lossy(value);
-                    return Err(CommandError::Text(format!("ERR No such user '{name}'").into()));
+                    return Err(CommandError::quoting("ERR No such user '", value, "'"));
                 }
                 victims.user = Some(value);
             } else if is(option, "SKIPME") && (is(value, "yes") || is(value, "no")) {

@@ -36,8 +36,7 @@ fn hello(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         } else if is(option, "SETNAME") && left >= 1 {
             client::set_name(call.session, options.next().copied().unwrap_or_default())?;
         } else {
-            let option = String::from_utf8_lossy(option);
-            return Err(CommandError::Text(format!("ERR Syntax error in HELLO option '{option}'").into()));
+            return Err(CommandError::quoting("ERR Syntax error in HELLO option '", option, "'"));
         }
     }
     if !call.session.is_authenticated && !call.instance.access.is_open() {

@@ -22,6 +22,8 @@ pub(crate) enum CommandError {
     OutOfMemory,
     /// Anything else: the whole text, with its code.
     Text(Cow<'static, str>),
+    /// The same where it repeats what the client sent, which may be any bytes.
+    Bytes(Box<[u8]>),
     /// Somebody holds what the command needs; nothing happened, and it is to be tried again. Never seen by clients.
     Contended,
 }
@@ -34,24 +36,44 @@ impl CommandError {
 
     pub(crate) fn unknown(args: &[&[u8]]) -> Self {
         let name = args.first().copied().unwrap_or_default();
-        let mut quoted = String::new();
+        let mut quoted = Vec::new();
         for arg in args.iter().skip(1) {
             if quoted.len() >= QUOTED_BYTES_MAX {
                 break;
             }
             let room = QUOTED_BYTES_MAX - quoted.len();
-            quoted += &format!("'{}' ", lossy(arg, room));
+            quoted.push(b'\'');
+            quoted.extend_from_slice(as_c_string(head(arg, room)));
+            quoted.extend_from_slice(b"' ");
         }
-        Self::Text(
-            format!("ERR unknown command '{}', with args beginning with: {quoted}", lossy(name, QUOTED_BYTES_MAX))
-                .into(),
-        )
+        let name = as_c_string(head(name, QUOTED_BYTES_MAX));
+        Self::Bytes([b"ERR unknown command '", name, b"', with args beginning with: ", &quoted].concat().into())
+    }
+
+    /// `before`, what the client sent, and `after`.
+    pub(crate) fn quoting(before: &str, quoted: &[u8], after: &str) -> Self {
+        Self::Bytes([before.as_bytes(), as_c_string(quoted), after.as_bytes()].concat().into())
+    }
+
+    /// A subcommand that does not exist with so many arguments.
+    pub(crate) fn misused_subcommand(container: &str, name: &[u8]) -> Self {
+        let after = format!("'. Try {} HELP.", container.to_ascii_uppercase());
+        let name = head(name, QUOTED_BYTES_MAX);
+        Self::quoting("ERR unknown subcommand or wrong number of arguments for '", name, &after)
     }
 
     pub(crate) fn unknown_subcommand(container: &str, name: &[u8]) -> Self {
-        let container = container.to_ascii_uppercase();
-        let name = lossy(name, QUOTED_BYTES_MAX);
-        Self::Text(format!("ERR unknown subcommand '{name}'. Try {container} HELP.").into())
+        let after = format!("'. Try {} HELP.", container.to_ascii_uppercase());
+        Self::quoting("ERR unknown subcommand '", head(name, QUOTED_BYTES_MAX), &after)
+    }
+
+    /// The error reply.
+    pub(crate) fn to_bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Bytes(bytes) => Cow::Borrowed(bytes),
+            Self::Text(text) => Cow::Borrowed(text.as_bytes()),
+            _ => Cow::Owned(self.to_string().into_bytes()),
+        }
     }
 
     pub(crate) fn wrong_arity(full_name: &str) -> Self {
@@ -63,8 +85,13 @@ impl CommandError {
     }
 }
 
-fn lossy(bytes: &[u8], bytes_max: usize) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes.get(..bytes_max).unwrap_or(bytes))
+fn head(bytes: &[u8], bytes_max: usize) -> &[u8] {
+    bytes.get(..bytes_max).unwrap_or(bytes)
+}
+
+/// Redis formats errors with the functions of C, to which a zero is the end.
+fn as_c_string(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 impl fmt::Display for CommandError {
@@ -78,6 +105,7 @@ impl fmt::Display for CommandError {
             Self::IndexOutOfRange => "ERR index out of range",
             Self::OutOfMemory => "OOM command not allowed when used memory > 'maxmemory'.",
             Self::Text(text) => text,
+            Self::Bytes(bytes) => return f.write_str(&String::from_utf8_lossy(bytes)),
             Self::Contended => "TRYAGAIN the keys are held by another command",
         })
     }

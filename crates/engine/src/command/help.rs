@@ -16,13 +16,6 @@ pub(crate) fn help(call: &mut Call<'_, '_>, lines: &[&str]) -> Result<(), Comman
 
 /// A subcommand that has no such form with so many arguments.
 pub(crate) fn misused(call: &Call<'_, '_>) -> CommandError {
-    let word = |at: usize| call.args.get(at).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
-    let (container, name) = (word(0).to_ascii_uppercase(), word(1));
-    let name: String = name.chars().take(NAME_CHARS_MAX).collect();
-    CommandError::Text(
-        format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try {container} HELP.").into(),
-    )
+    let word = |at: usize| call.args.get(at).copied().unwrap_or_default();
+    CommandError::misused_subcommand(&String::from_utf8_lossy(word(0)), word(1))
 }
-
-/// So much of a subcommand's name is repeated.
-const NAME_CHARS_MAX: usize = 128;

@@ -100,7 +100,7 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         call.reply.set_protocol(call.session.protocol);
         match result {
             Ok(()) => call.reply.raw(&reply),
-            Err(error) => call.reply.error(&error.to_string()),
+            Err(error) => call.reply.error_bytes(&error.to_bytes()),
         }
     }
     Ok(())

@@ -274,16 +274,16 @@ impl Client {
 
     /// Writes an error that came before the command ran.
     fn refuse(&mut self, args: &[&[u8]], error: &CommandError, out: &mut Vec<u8>) {
-        let mut text = error.to_string();
+        let mut text = error.to_bytes();
         if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
             self.session.transaction = None;
             self.instance.unwatch(&mut self.session);
-            let why = text.strip_prefix("ERR ").unwrap_or(&text);
-            text = format!("EXECABORT Transaction discarded because of: {why}");
+            let why = text.strip_prefix(b"ERR ").unwrap_or(&text);
+            text = [b"EXECABORT Transaction discarded because of: ", why].concat().into();
         } else if let Some(transaction) = &mut self.session.transaction {
             transaction.is_spoilt = true;
         }
-        ReplyWriter::new(out, self.session.protocol).error(&text);
+        ReplyWriter::new(out, self.session.protocol).error_bytes(&text);
     }
 
     /// A command that was not answered is over.

@@ -50,7 +50,7 @@ impl Need {
             Scope::Everything => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
             Scope::Queued => instance.need_of_transaction(session),
             Scope::Script => instance.need_of_script(session, command, args),
-            Scope::Stepwise => Self::Places(Places::new()),
+            Scope::Stepwise | Scope::StepwiseEverywhere => Self::Places(Places::new()),
             Scope::Keys | Scope::Choose(_) => Self::Places(key_places(instance, session.database, command, args)),
         }
     }
@@ -59,6 +59,7 @@ impl Need {
     pub(crate) fn within(instance: &Instance, session: &Session, command: &Command, args: &[&[u8]]) -> Self {
         match command.row.scope {
             Scope::Stepwise => Self::Databases(SmallVec::from_slice(&[session.database])),
+            Scope::StepwiseEverywhere => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
             _ => Self::of(instance, session, command, args),
         }
     }
@@ -123,7 +124,7 @@ impl<'e> Step<'_, 'e> {
             Ok(()) => Ok(()),
             Err(CommandError::Contended) => Err(Contended),
             Err(error) => {
-                ReplyWriter::new(out, protocol).error(&error.to_string());
+                ReplyWriter::new(out, protocol).error_bytes(&error.to_bytes());
                 Ok(())
             }
         }
