@@ -127,6 +127,20 @@ impl MemoryStore {
         Self::attach(handle.shared.clone(), checked)
     }
 
+    /// A handle on what lies under another prefix of the same engine.
+    ///
+    /// # Errors
+    /// `Config` for a prefix that is none.
+    pub fn with_prefix(&self, prefix: &str) -> Result<Self> {
+        let handle = &self.0;
+        let checked = Checked {
+            keyspace: Keyspace::new(prefix)?,
+            value_bytes_max: handle.capabilities.value_bytes_max,
+            lock_retention_ms: handle.lock_retention_ms,
+        };
+        Ok(Self::attach(handle.shared.clone(), checked))
+    }
+
     /// The engine underneath, to publish or to observe it.
     #[must_use]
     pub fn engine(&self) -> &Engine {

@@ -1,0 +1,69 @@
+//! Messages that the embedding application wants to know of, and those that it sends.
+//!
+//! # Guarantees
+//! The listener is called after the command that published has let go of its keys, so it may call the engine; once for each message, in no
+//! particular order among connections.
+
+use std::fmt;
+use std::mem;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Instance;
+use super::pubsub::Channels;
+
+/// Who listens from inside of this process.
+#[derive(Default)]
+pub(crate) struct Tap {
+    listener: OnceLock<Listener>,
+    /// Channels of messages that the listener has not been told of.
+    pending: Mutex<Vec<Box<[u8]>>>,
+    has_pending: AtomicBool,
+}
+
+struct Listener {
+    wants: fn(&[u8]) -> bool,
+    call: Box<dyn Fn(&[u8]) + Send + Sync>,
+}
+
+impl Tap {
+    /// A message was published on `channel`.
+    pub(crate) fn note(&self, channel: &[u8]) {
+        if self.listener.get().is_some_and(|listener| (listener.wants)(channel)) {
+            self.pending.lock().push(channel.into());
+            self.has_pending.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells the listener; nothing may be held.
+    pub(crate) fn tell(&self) {
+        if !self.has_pending.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let pending = mem::take(&mut *self.pending.lock());
+        if let Some(listener) = self.listener.get() {
+            pending.iter().for_each(|channel| (listener.call)(channel));
+        }
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tap").field("has_listener", &self.listener.get().is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Publishes a message on a channel, as PUBLISH does. Returns how many subscribers it was sent to.
+    pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        self.pubsub.publish(Channels::Plain, channel, message)
+    }
+
+    /// Calls `call` with the channel of each message that clients publish and that `wants` accepts. There is one listener; returns whether
+    /// this is it.
+    pub fn on_message(&self, wants: fn(&[u8]) -> bool, call: impl Fn(&[u8]) + Send + Sync + 'static) -> bool {
+        self.tap.listener.set(Listener { wants, call: Box::new(call) }).is_ok()
+    }
+}
