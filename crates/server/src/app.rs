@@ -7,7 +7,8 @@
 //! [`Server::run`] ends in this order, so that nothing that was accepted is lost:
 //! 1. `/ready` says `draining`, for `server.drain_delay`: load balancers stop sending.
 //! 2. No more connections are accepted, no more scheduled actions are claimed. Idle connections close.
-//! 3. Requests, dispatches and deliveries under way are finished, for `server.drain_timeout` at most.
+//! 3. Requests, dispatches and deliveries under way are finished, for `server.drain_timeout` at most; then the engine's clients are
+//!    disconnected.
 //! 4. The store is closed.
 //!
 //! # Failure
@@ -35,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+#[cfg(feature = "memory")]
+use crate::engine::{EngineSource, PublishedEngine};
 use crate::http::limits::Limits;
 use crate::http::metrics::ServerMetrics;
 use crate::http::{router, serve};
@@ -59,6 +62,9 @@ struct Parts {
     metrics: ServerMetrics,
     draining: AtomicBool,
     started: Instant,
+    /// What the engine is published from, if it is.
+    #[cfg(feature = "memory")]
+    engine: Option<EngineSource>,
 }
 
 /// Without which backends the server goes on.
@@ -80,6 +86,9 @@ pub struct Server {
     /// The loop that accepts, the worker, and the watcher of the rules: all end by `closing`.
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
+    /// The engine for Redis clients, if it is published.
+    #[cfg(feature = "memory")]
+    engine: Option<PublishedEngine>,
 }
 
 impl App {
@@ -106,6 +115,10 @@ impl App {
         let mut registry = Registry::default();
         let metrics = ServerMetrics::register(&mut registry);
         let dispatch_metrics = DispatchMetrics::register(&mut registry);
+        #[cfg(feature = "memory")]
+        let engine = config.engine.is_published().then(EngineSource::new);
+        #[cfg(feature = "memory")]
+        let options = with_engine(options, engine.as_ref(), &mut registry);
         let state = open_state(config, options, &mut registry).await?;
         let options = config.dispatch_options();
         let dispatcher = Dispatcher::new(state.clone(), rules, Arc::clone(&providers), options, dispatch_metrics);
@@ -124,6 +137,8 @@ impl App {
             metrics,
             draining: AtomicBool::new(false),
             started: Instant::now(),
+            #[cfg(feature = "memory")]
+            engine,
         })))
     }
 
@@ -215,17 +230,38 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let app = App::open(&config).await?;
         let (listener, address) = listen(&config).await?;
+        #[cfg(feature = "memory")]
+        let engine = match &app.0.engine {
+            Some(source) => Some(source.publish(&config.engine).await?),
+            None => None,
+        };
         let closing = CancellationToken::new();
         let background = start_background(&app, &config, &closing);
         let serving = tokio::spawn(serve::serve(listener, router(app.clone()), closing.clone()));
         announce(&app, &config, address);
-        Ok(Self { app, config, address, closing, serving, background })
+        Ok(Self {
+            app,
+            config,
+            address,
+            closing,
+            serving,
+            background,
+            #[cfg(feature = "memory")]
+            engine,
+        })
     }
 
     /// Where it listens; with `port = 0` the port that was chosen.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The engine for Redis clients, if it is published.
+    #[cfg(feature = "memory")]
+    #[must_use]
+    pub fn engine(&self) -> Option<&PublishedEngine> {
+        self.engine.as_ref()
     }
 
     /// What its requests share.
@@ -245,8 +281,16 @@ impl Server {
         }
         self.closing.cancel();
         let patience = self.config.server.drain_timeout.0;
+        let finishing = async {
+            finish(&self.app, &mut self.serving, patience).await;
+            // Last, since what is under way may be of use to its clients.
+            #[cfg(feature = "memory")]
+            if let Some(engine) = &mut self.engine {
+                engine.stop().await;
+            }
+        };
         tokio::select! {
-            finished = timeout(patience, finish(&self.app, &mut self.serving, patience)) => match finished {
+            finished = timeout(patience, finishing) => match finished {
                 Ok(()) => info!("everything under way was finished"),
                 Err(_) => self.report_cut_off("after server.drain_timeout"),
             },
@@ -343,6 +387,14 @@ fn check_needs(locks: &LockSemantics, capabilities: &Capabilities, needed: &[&'s
     let reason = format!("it lacks {}; its locks: {}, fit for {}", missing.join(", "), locks.topology, locks.fit_for);
     Err(StartError::because("the state store cannot do what dispatching needs", reason)
         .with_hint("choose another backend; locks alone can be kept elsewhere, in [state.lock]"))
+}
+
+/// Opens the store in such a way that its engine can be published.
+#[cfg(feature = "memory")]
+fn with_engine(options: OpenOptions, engine: Option<&EngineSource>, registry: &mut Registry) -> OpenOptions {
+    let Some(engine) = engine else { return options };
+    engine.register(registry);
+    OpenOptions { registry: engine.drivers(), ..options }
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {

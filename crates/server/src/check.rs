@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::engine::EngineConfig;
 use crate::start_error::StartError;
 
 /// Longer than any layer takes to give up by itself.
@@ -35,6 +36,7 @@ pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -
     }
     print(out, &describe_locks(&state.lock_semantics()))?;
     print(out, &describe_schemas(config).await?)?;
+    print(out, &describe_engine(&config.engine))?;
     if let Err(error) = state.close().await {
         print(out, &format!("The store did not close cleanly: {error}\n"))?;
     }
@@ -95,6 +97,19 @@ async fn describe_schemas(config: &Config) -> Result<String, StartError> {
         Some(format!("Schema of {} on {}: version {from}{rest}\n\n", report.section, report.backend))
     });
     Ok(lines.collect())
+}
+
+/// Who can reach the engine from outside, if anybody can.
+fn describe_engine(engine: &EngineConfig) -> String {
+    if !engine.is_published() {
+        return String::new();
+    }
+    let who = match (engine.password.is_some(), engine.protected_mode) {
+        (true, _) => "with a password",
+        (false, true) => "from this machine only, since there is no password",
+        (false, false) => "FROM EVERYWHERE, WITHOUT A PASSWORD",
+    };
+    format!("Engine for Redis clients: {}\n  lets clients in {who}\n\n", engine.places().join(", "))
 }
 
 fn describe_store(title: &str, store: &dyn StateStore) -> String {

@@ -15,6 +15,8 @@ Examples:
       is it valid, does the backend answer, what do its locks guarantee?
   acteon-server -c acteon.toml migrate
       create or update the tables of a backend that has some, and exit
+  acteon-server engine --listen 127.0.0.1:6380
+      run the engine alone, for any Redis client
   ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
       every option has a variable: ACTEON__SECTION__KEY
   acteon-server --host 0.0.0.0 --port 80
@@ -53,7 +55,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the server (the default)
     Serve,
@@ -72,13 +74,21 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
+    ///
+    /// Reads [engine] and [state] of the configuration, whose backend must be memory. Everything else in it is checked and not used.
+    Engine {
+        /// Where to listen, instead of the configured addresses [default: 127.0.0.1:6380, if none is configured]
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: Vec<String>,
+    },
 }
 
 impl Cli {
     /// What to do.
     #[must_use]
     pub fn command(&self) -> Command {
-        self.command.unwrap_or(Command::Serve)
+        self.command.clone().unwrap_or(Command::Serve)
     }
 
     /// Where the configuration comes from.
@@ -89,7 +99,17 @@ impl Cli {
             file: self.config.clone(),
             host: self.host.clone(),
             port: self.port,
+            engine_listen: self.engine_listen(),
             ..Sources::with_env(environment)
+        }
+    }
+}
+
+impl Cli {
+    fn engine_listen(&self) -> Vec<String> {
+        match &self.command {
+            Some(Command::Engine { listen }) => listen.clone(),
+            _ => Vec::new(),
         }
     }
 }
@@ -112,6 +132,13 @@ mod tests {
             let cli = Cli::parse_from(arguments);
             assert_eq!((cli.command(), cli.config.as_deref()), (Command::Check, Some("a.toml".as_ref())));
         }
+    }
+
+    #[test]
+    fn the_engine_alone_listens_where_it_is_told() {
+        let cli = Cli::parse_from(["acteon-server", "engine", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
+        assert_eq!(cli.sources().engine_listen, ["127.0.0.1:0", "[::1]:0"]);
+        assert!(Cli::parse_from(["acteon-server", "engine"]).sources().engine_listen.is_empty());
     }
 
     #[test]

@@ -23,6 +23,8 @@ use acteon_state::config::{ByteSize, ConfigError, Degradation, Document, HumanDu
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use crate::engine::EngineConfig;
+
 /// The file that is read when none is named.
 pub const FILE_DEFAULT: &str = "acteon.toml";
 /// The provider that exists when none is configured, so that a first start needs nothing.
@@ -48,6 +50,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where state is kept.
     pub state: StateConfig,
+    /// Where Redis clients reach the engine of `backend = "memory"`.
+    pub engine: EngineConfig,
     /// Where rules are.
     pub rules: RulesConfig,
     /// How actions are executed.
@@ -154,6 +158,8 @@ pub struct Sources {
     pub host: Option<String>,
     /// `--port`
     pub port: Option<u16>,
+    /// Where the engine shall listen, instead of what is configured.
+    pub engine_listen: Vec<String>,
 }
 
 impl Sources {
@@ -176,6 +182,7 @@ impl Default for Config {
         Self {
             server: ServerConfig::default(),
             state: StateConfig::default(),
+            engine: EngineConfig::default(),
             rules: RulesConfig::default(),
             dispatch: DispatchConfig::default(),
             providers: vec![ProviderConfig::log(PROVIDER_DEFAULT)],
@@ -249,7 +256,10 @@ impl Config {
         if let Some(port) = sources.port {
             document.set("server.port", "--port", i64::from(port))?;
         }
-        let config: Self = document.read()?;
+        let mut config: Self = document.read()?;
+        if !sources.engine_listen.is_empty() {
+            config.engine.listen.clone_from(&sources.engine_listen);
+        }
         config.check(&document)?;
         Ok(config)
     }
@@ -315,6 +325,7 @@ impl Config {
         if self.dispatch.worker.attempts_max == 0 {
             return refuse("dispatch.worker.attempts_max", "is 0; allowed: at least 1".to_owned());
         }
+        self.check_engine().or_else(|(key, message)| refuse(&format!("engine.{key}"), message))?;
         if let Err(error) = EnvFilter::try_new(&self.server.log) {
             let message = format!("{error}; write a level (error, warn, info, debug, trace) or target=level, ..");
             return refuse("server.log", message);
@@ -322,9 +333,34 @@ impl Config {
         Ok(())
     }
 
+    fn check_engine(&self) -> Result<(), (&'static str, String)> {
+        self.engine.check()?;
+        if !self.engine.is_published() {
+            return Ok(());
+        }
+        let key = match (self.engine.listen.is_empty(), self.engine.tls_listen.is_empty()) {
+            (false, _) => "listen",
+            (true, false) => "tls_listen",
+            (true, true) => "unix_socket",
+        };
+        if cfg!(not(feature = "memory")) {
+            let message = "the engine was not compiled in; build with the cargo feature `memory` (--features memory)";
+            return Err((key, message.to_owned()));
+        }
+        if self.state.backend != "memory" {
+            let backend = &self.state.backend;
+            let message = format!(
+                "publishes the engine of backend = \"memory\", but state.backend is \"{backend}\": Redis clients find \
+                 its data there; remove this, or set backend = \"memory\""
+            );
+            return Err((key, message));
+        }
+        Ok(())
+    }
+
     /// Every duration with its lower bound: zero where that means "do not wait".
-    fn durations(&self) -> [(&'static str, Duration, Duration); 12] {
-        let (server, dispatch, worker) = (&self.server, &self.dispatch, &self.dispatch.worker);
+    fn durations(&self) -> [(&'static str, Duration, Duration); 17] {
+        let (server, dispatch, worker, engine) = (&self.server, &self.dispatch, &self.dispatch.worker, &self.engine);
         let (zero, millisecond, second) = (Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1));
         [
             ("server.request_timeout", server.request_timeout.0, millisecond),
@@ -340,6 +376,11 @@ impl Config {
             ("dispatch.worker.backoff", worker.backoff.0, millisecond),
             ("dispatch.worker.backoff_max", worker.backoff_max.0, worker.backoff.0),
             ("dispatch.worker.dead_ttl", worker.dead_ttl.0, second),
+            ("engine.idle_timeout", engine.idle_timeout.map_or(second, |time| time.0), second),
+            ("engine.tcp_keepalive", engine.tcp_keepalive.0, zero),
+            ("engine.output_pubsub_soft_time", engine.output_pubsub_soft_time.0, second),
+            ("engine.tls_handshake_timeout", engine.tls_handshake_timeout.0, millisecond),
+            ("engine.drain_timeout", engine.drain_timeout.0, zero),
         ]
     }
 
@@ -417,7 +458,7 @@ mod tests {
         fs::write(&file, "[server]\nhost = \"::1\"\nport = 1\nrequest_timeout = \"1s\"").expect("writable");
         let environment =
             vec![("ACTEON__SERVER__PORT".into(), "2".into()), ("ACTEON__SERVER__LOG".into(), "warn".into())];
-        let sources = Sources { file: Some(file), environment, host: None, port: Some(3) };
+        let sources = Sources { file: Some(file), environment, port: Some(3), ..Sources::default() };
         let server = Config::load(&sources).expect("valid").server;
         assert_eq!((server.port, server.host.as_str(), server.log.as_str()), (3, "::1", "warn"));
         assert_eq!(server.request_timeout.0.as_secs(), 1);

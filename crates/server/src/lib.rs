@@ -8,6 +8,7 @@
 //! | [`app`] | the wiring: from a configuration to a running server, and back |
 //! | [`check`] | `acteon-server check` |
 //! | [`migrate`] | `acteon-server migrate` |
+//! | [`engine`] | the engine for Redis clients, published or alone |
 //! | [`http`] | routes, errors, limits, metrics, OpenAPI |
 //! | [`shutdown`] | signals |
 //! | [`logging`] | where log lines go |
@@ -35,6 +36,7 @@ pub mod app;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod http;
 pub mod logging;
 pub mod migrate;
@@ -82,6 +84,10 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
             let how = if check { Migrate::Check } else { Migrate::Apply };
             runtime.block_on(migrate::migrate(&config, how, &mut std::io::stdout().lock()))
         }
+        Command::Engine { .. } => {
+            logging::init(&config.server)?;
+            runtime.block_on(run_engine(config))
+        }
         Command::Serve => {
             logging::init(&config.server)?;
             if installed.is_err() {
@@ -89,10 +95,24 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
             }
             runtime.block_on(async {
                 let server = Server::start(config).await?;
-                let shutdown = Shutdown::on_signals(server.app())?;
+                let shutdown = Shutdown::on_signals(Some(server.app()))?;
                 server.run(shutdown).await;
                 Ok(())
             })
         }
     }
+}
+
+#[cfg(feature = "memory")]
+async fn run_engine(mut config: Config) -> Result<(), StartError> {
+    if !config.engine.is_published() {
+        config.engine.listen.push(engine::config::LISTEN_DEFAULT.to_owned());
+    }
+    let shutdown = Shutdown::on_signals(None)?;
+    engine::run_alone(&config, shutdown).await
+}
+
+#[cfg(not(feature = "memory"))]
+async fn run_engine(_: Config) -> Result<(), StartError> {
+    Err(StartError::because("the engine was not compiled in", "build with the cargo feature `memory`"))
 }

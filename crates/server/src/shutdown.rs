@@ -21,14 +21,15 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A shutdown that follows the signals of this process, with a task that also reloads the rules of `app` on SIGHUP.
+    /// A shutdown that follows the signals of this process, with a task that also reloads the rules of `app` on SIGHUP. Without
+    /// rules, SIGHUP changes nothing.
     ///
     /// # Errors
     /// When the system does not let us listen to signals.
-    pub fn on_signals(app: &App) -> Result<Self, StartError> {
+    pub fn on_signals(app: Option<&App>) -> Result<Self, StartError> {
         let shutdown = Self::default();
         let signals = Signals::listen().map_err(|error| StartError::new("signals cannot be listened to", error))?;
-        tokio::spawn(signals.follow(shutdown.clone(), app.clone()));
+        tokio::spawn(signals.follow(shutdown.clone(), app.cloned()));
         Ok(shutdown)
     }
 
@@ -69,13 +70,17 @@ impl Signals {
         })
     }
 
-    async fn follow(mut self, shutdown: Shutdown, app: App) {
+    async fn follow(mut self, shutdown: Shutdown, app: Option<App>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => stop(&shutdown, "SIGTERM"),
                 _ = self.interrupt.recv() => stop(&shutdown, "SIGINT"),
-                // The result is in the log, and readable at /v1/rules.
-                _ = self.hang_up.recv() => drop(app.reload_rules("SIGHUP").await),
+                _ = self.hang_up.recv() => {
+                    if let Some(app) = &app {
+                        // The result is in the log, and readable at /v1/rules.
+                        drop(app.reload_rules("SIGHUP").await);
+                    }
+                }
             }
         }
     }

@@ -50,6 +50,8 @@ pub use acteon_state_core::{
     TransactScope, Ttl, Version, Versioned, Waiting,
 };
 pub use config::StateConfig;
+#[cfg(feature = "memory")]
+pub use drivers::open_memory;
 pub use migrate::{Migrate, SchemaReport, SchemaVersions, migrate, migrate_with};
 pub use open::{OpenOptions, open, open_with};
 pub use registry::{BoxFuture, DriverConfig, Registry};

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("patterns", &["state", "state-core"]),
     ("dispatch", &["state", "state-core", "patterns"]),
     ("bench", &["engine", "state-core", "test-support", DRIVERS]),
-    ("server", &["dispatch", "state", "state-core", "patterns"]),
+    ("server", &["dispatch", "engine", "engine-server", "state", "state-core", "patterns"]),
 ];
 
 const DRIVERS: &str = "*drivers*";

@@ -11,6 +11,7 @@
 //! | `acteon_provider_available` | gauge | provider | 0 while its breaker is open |
 //! | `acteon_draining` | gauge | | 1 once the server is stopping |
 //! | `acteon_build_info` | info | version | the binary |
+//! | `acteon_engine_*` | | | the engine for Redis clients, where it is published: `engine/metrics.rs` |
 //! | `acteon_dispatch_*` | | | `acteon-dispatch` |
 //! | `acteon_state_*` | | | `acteon-state-core`; locks are its operations `lock_*` |
 //!

@@ -89,7 +89,11 @@ fn join<'a>(sections: impl IntoIterator<Item = &'a (String, String)>) -> String 
 /// The sections with this backend chosen, and without those of the others.
 fn every_option_with(backend: &str) -> String {
     let others = ["memory", "redis", "postgres", "dynamodb"].into_iter().filter(|name| *name != backend);
-    let left_out: Vec<String> = others.map(|name| format!("[state.{name}]")).collect();
+    let mut left_out: Vec<String> = others.map(|name| format!("[state.{name}]")).collect();
+    if backend != "memory" {
+        // There is nothing to publish.
+        left_out.push("[engine]".to_owned());
+    }
     let sections = every_option();
     assert!(left_out.iter().all(|section| sections.iter().any(|(name, _)| name == section)), "{left_out:?}");
     join(sections.iter().filter(|(name, _)| !left_out.contains(name)))
@@ -127,6 +131,15 @@ fn every_option_in_acteon_toml_is_accepted_and_shows_its_default() {
     assert_eq!(toml::to_string(&config.dispatch).expect("TOML"), toml::to_string(&default.dispatch).expect("TOML"));
     assert_eq!(config.dispatch_options(), default.dispatch_options());
     assert_eq!(config.providers.len(), 2);
+    let engine = |config: &Config| -> toml::Table {
+        let text = toml::to_string(&config.engine).expect("TOML");
+        toml::from_str(&text).expect("TOML")
+    };
+    // All that has a default. The addresses have none, so that nobody is let in unasked.
+    let addresses = ["listen", "tls_listen", "users"];
+    for (key, value) in engine(&default).iter().filter(|(key, _)| !addresses.contains(&key.as_str())) {
+        assert_eq!(engine(&config).get(key), Some(value), "engine.{key}");
+    }
 }
 
 #[test]
@@ -139,6 +152,17 @@ fn acteon_toml_shows_every_option() {
             let written = if value.is_table() { format!("[{of}.{key}]") } else { format!("\n{key} = ") };
             assert!(shown.contains(&written) || sections.iter().any(|(section, _)| *section == written), "{of}.{key}");
         }
+    }
+    let engine = join(sections.iter().filter(|(section, _)| section == "[engine]"));
+    let page = fs::read_to_string(root().join("docs/configuration.md")).expect("readable");
+    // Without a default an option is not in the table above, but in what it says about one that does not exist.
+    let text = "[engine]\nzzzzzzzzzz = 1";
+    let document = acteon_state::config::Document::parse("a.toml", text).expect("TOML");
+    let error = document.read::<Config>().expect_err("unknown").known_keys().expect("keys").to_vec();
+    assert!(error.len() > 20);
+    for key in error {
+        assert!(engine.contains(&format!("\n{key} = ")), "engine.{key}");
+        assert!(page.contains(&format!("\n| `engine.{key}` |")), "engine.{key}");
     }
     let worker = join(sections.iter().filter(|(section, _)| section == "[dispatch.worker]"));
     for key in default["dispatch"]["worker"].as_table().expect("a table").keys() {

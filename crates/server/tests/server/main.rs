@@ -6,6 +6,7 @@
 mod drain;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
+mod engine;
 mod files;
 mod http;
 mod operations;

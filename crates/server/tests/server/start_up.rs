@@ -49,6 +49,31 @@ fn a_backend_that_was_not_compiled_in_is_named_with_its_feature() {
     assert_refused(&finished, &["acteon.toml:2", "state.backend", "not compiled in", "--features postgres"]);
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn another_backend_than_memory_cannot_be_published() {
+    let toml = "[state]\nbackend = \"redis\"\nurl = \"redis://127.0.0.1:1\"\n[engine]\nlisten = \"127.0.0.1:0\"\n";
+    for arguments in [&[][..], &["engine"], &["check"]] {
+        assert_refused(&run(toml, arguments), &["acteon.toml:5", "engine.listen", "backend is \"redis\""]);
+    }
+}
+
+#[test]
+fn an_engine_that_cannot_listen_says_where() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("free");
+    let address = taken.local_addr().expect("bound").to_string();
+    let finished = run("", &["engine", "--listen", &address]);
+    assert_refused(&finished, &["the engine cannot listen", &address, "in use", "hint: "]);
+}
+
+#[test]
+fn check_tells_where_the_engine_can_be_reached() {
+    let finished = run("[engine]\nlisten = \"127.0.0.1:6380\"\n", &["check"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let said = "Engine for Redis clients: 127.0.0.1:6380\n  lets clients in from this machine only";
+    assert!(finished.stdout.contains(said), "{}", finished.stdout);
+}
+
 #[test]
 fn migrating_a_backend_without_tables_says_that_there_is_nothing_to_do() {
     for arguments in [&["migrate"][..], &["migrate", "--check"]] {

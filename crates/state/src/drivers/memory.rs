@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::{Result, StateStore};
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 use serde::Deserialize;
@@ -22,6 +23,39 @@ struct Section {
 }
 
 pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
+    Ok(Arc::new(open_memory(&driver, Arc::new(SeededClock::new()))?))
+}
+
+/// Opens what `backend = "memory"` opens, on a clock of the caller's: for applications that also publish the engine
+/// ([`MemoryStore::engine`]), whose other users must take the time from the same clock.
+///
+/// # Errors
+/// `Config`, naming the option that is wrong.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> acteon_state::Result<()> {
+/// use std::sync::{Arc, OnceLock};
+/// use acteon_state::core::clock::{Clock, SeededClock};
+/// use acteon_state::memory::MemoryStore;
+/// use acteon_state::{OpenOptions, Registry, StateConfig, open_memory, open_with};
+///
+/// let clock: Arc<dyn Clock> = Arc::new(SeededClock::new());
+/// let opened: Arc<OnceLock<MemoryStore>> = Arc::default();
+/// let (driver_clock, keep) = (clock.clone(), opened.clone());
+/// let registry = Registry::new().with("memory", move |driver| {
+///     let store = open_memory(&driver, driver_clock.clone());
+///     if let Ok(store) = &store {
+///         // The store of the data is opened first; a second one may hold the locks.
+///         let _ = keep.set(store.clone());
+///     }
+///     async move { Ok(Arc::new(store?) as Arc<dyn acteon_state::StateStore>) }
+/// });
+/// let state = open_with(&StateConfig::new("memory"), OpenOptions { registry, ..OpenOptions::default() }).await?;
+/// assert!(opened.get().expect("opened").engine().is_empty());
+/// # state.close().await?;
+/// # Ok(()) }
+/// ```
+pub fn open_memory(driver: &DriverConfig, clock: Arc<dyn Clock>) -> Result<MemoryStore> {
     driver.refuse(&["url", "region", "table_name"])?;
     let Section { memory_bytes_max, value_bytes_max, lock_retention } = driver.read_section()?;
     let default = MemoryConfig::default();
@@ -31,5 +65,5 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
         value_bytes_max: value_bytes_max.map_or(default.value_bytes_max, |size| size.0),
         lock_retention: lock_retention.map_or(default.lock_retention, |time| time.0),
     };
-    Ok(Arc::new(MemoryStore::open(&config)?))
+    MemoryStore::open_with_clock(&config, clock)
 }

@@ -9,6 +9,9 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 
+#[cfg(feature = "memory")]
+pub use memory::open_memory;
+
 use crate::registry::Registry;
 
 /// Names that mean the same backend in every build. Each is that of the feature which brings it, too.

@@ -1,0 +1,276 @@
+//! `[engine]`: where the engine of `backend = "memory"` can be reached by Redis clients, and what they may cost.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use acteon_state::config::{ByteSize, HumanDuration, Secret};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Where `acteon-server engine` listens when nothing says where: beside a redis-server, not in its place.
+pub const LISTEN_DEFAULT: &str = "127.0.0.1:6380";
+
+/// `[engine]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Addresses without encryption, each `host:port`; port 0 chooses a free one. None: nobody but this process uses the engine.
+    #[serde(deserialize_with = "one_or_many")]
+    pub listen: Vec<String>,
+    /// A socket in the file system.
+    pub unix_socket: Option<PathBuf>,
+    /// Its permissions in octal, such as `"770"`.
+    pub unix_socket_mode: Option<String>,
+    /// Addresses with encryption.
+    #[serde(deserialize_with = "one_or_many")]
+    pub tls_listen: Vec<String>,
+    /// The certificate, with those above it.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its private key.
+    pub tls_key_file: Option<PathBuf>,
+    /// Who signs the certificates of clients; with it they need one.
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// The password of clients that give no name.
+    pub password: Option<Secret>,
+    /// Names with their own passwords.
+    pub users: Vec<UserConfig>,
+    /// Without a password, only clients of this machine are let in.
+    pub protected_mode: bool,
+    /// Databases to `SELECT` from.
+    pub databases: usize,
+    /// Connections at a time.
+    pub clients_max: usize,
+    /// Time after which a silent client is disconnected.
+    pub idle_timeout: Option<HumanDuration>,
+    /// Silence after which TCP asks whether the other side is there; zero: never.
+    pub tcp_keepalive: HumanDuration,
+    /// Largest argument.
+    pub bulk_max: ByteSize,
+    /// Requests that wait on one connection.
+    pub query_buffer_max: ByteSize,
+    /// Replies that wait on one connection.
+    pub output_max: ByteSize,
+    /// Messages that wait for a subscriber.
+    pub output_pubsub_max: ByteSize,
+    /// Messages that may wait for a subscriber for some time only.
+    pub output_pubsub_soft_max: ByteSize,
+    /// That time.
+    pub output_pubsub_soft_time: HumanDuration,
+    /// Time for a TLS handshake.
+    pub tls_handshake_timeout: HumanDuration,
+    /// How long to wait for replies to be read when stopping.
+    pub drain_timeout: HumanDuration,
+}
+
+/// `[[engine.users]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserConfig {
+    /// What `AUTH` is called with.
+    pub name: String,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            unix_socket: None,
+            unix_socket_mode: None,
+            tls_listen: Vec::new(),
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            password: None,
+            users: Vec::new(),
+            protected_mode: true,
+            databases: 16,
+            clients_max: 10_000,
+            idle_timeout: None,
+            tcp_keepalive: HumanDuration(Duration::from_secs(300)),
+            bulk_max: ByteSize(512 << 20),
+            query_buffer_max: ByteSize(1 << 30),
+            output_max: ByteSize(1 << 30),
+            output_pubsub_max: ByteSize(32 << 20),
+            output_pubsub_soft_max: ByteSize(8 << 20),
+            output_pubsub_soft_time: HumanDuration(Duration::from_secs(60)),
+            tls_handshake_timeout: HumanDuration(Duration::from_secs(10)),
+            drain_timeout: HumanDuration(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Whether anybody outside of this process can reach the engine.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        !self.listen.is_empty() || !self.tls_listen.is_empty() || self.unix_socket.is_some()
+    }
+
+    /// All places where it listens, for people.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        let tls = self.tls_listen.iter().map(|address| format!("{address} with TLS"));
+        let unix = self.unix_socket.iter().map(|path| path.display().to_string());
+        self.listen.iter().cloned().chain(tls).chain(unix).collect()
+    }
+
+    /// Checks what types cannot. Returns the key below `[engine]` that is wrong, and why.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.unix_socket_mode.is_some() && self.mode().is_none() {
+            return Err(("unix_socket_mode", "is no octal number; write permissions such as \"770\"".to_owned()));
+        }
+        if self.unix_socket_mode.is_some() && self.unix_socket.is_none() {
+            return Err(("unix_socket_mode", "there is no unix_socket".to_owned()));
+        }
+        self.check_tls()?;
+        if !(1..=DATABASES_CAP).contains(&self.databases) {
+            return Err(("databases", format!("is {}; allowed: 1 to {DATABASES_CAP}", self.databases)));
+        }
+        if self.clients_max == 0 {
+            return Err(("clients_max", "is 0; allowed: at least 1".to_owned()));
+        }
+        for (key, size, min, max) in self.sizes() {
+            if !(min..=max).contains(&size.0) {
+                return Err((key, format!("is {size}; allowed: {} to {}", ByteSize(min), ByteSize(max))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The permissions of the unix socket.
+    #[must_use]
+    pub fn mode(&self) -> Option<u32> {
+        let mode = u32::from_str_radix(self.unix_socket_mode.as_deref()?, 8).ok()?;
+        (mode <= 0o777).then_some(mode)
+    }
+
+    fn check_tls(&self) -> Result<(), (&'static str, String)> {
+        let files = [
+            ("tls_cert_file", self.tls_cert_file.is_some()),
+            ("tls_key_file", self.tls_key_file.is_some()),
+            ("tls_client_ca_file", self.tls_client_ca_file.is_some()),
+        ];
+        for (key, is_given) in files {
+            if self.tls_listen.is_empty() && is_given {
+                return Err((key, "there is no tls_listen".to_owned()));
+            }
+            if !self.tls_listen.is_empty() && !is_given && key != "tls_client_ca_file" {
+                return Err(("tls_listen", format!("needs {key}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every size with its bounds.
+    fn sizes(&self) -> [(&'static str, ByteSize, u64, u64); 5] {
+        [
+            // Below this not even the names of commands would fit; above, no offset of a string could reach the end.
+            ("bulk_max", self.bulk_max, 1 << 20, 512 << 20),
+            ("query_buffer_max", self.query_buffer_max, 1 << 20, SIZE_CAP),
+            ("output_max", self.output_max, 1 << 20, SIZE_CAP),
+            ("output_pubsub_max", self.output_pubsub_max, 1 << 10, SIZE_CAP),
+            ("output_pubsub_soft_max", self.output_pubsub_soft_max, 1 << 10, SIZE_CAP),
+        ]
+    }
+}
+
+/// Most databases: each is an engine of its own.
+const DATABASES_CAP: usize = 1_024;
+/// Largest bound of a buffer.
+const SIZE_CAP: u64 = 64 << 30;
+
+/// Reads one text, in which commas separate several, or a list of texts.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an address such as \"127.0.0.1:6380\", or a list of addresses")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+            text.split(',').map(|address| checked(address.trim())).collect()
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<String>, A::Error> {
+            let mut addresses = Vec::new();
+            while let Some(address) = items.next_element::<String>()? {
+                addresses.push(checked(&address)?);
+            }
+            Ok(addresses)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany)
+}
+
+/// The address, if it has a host and a port.
+fn checked<E: Error>(address: &str) -> Result<String, E> {
+    let is_address =
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_address {
+        Ok(address.to_owned())
+    } else {
+        Err(E::custom(format!("{address:?} is no address; write host and port, such as \"127.0.0.1:6380\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state::config::Document;
+
+    use super::EngineConfig;
+
+    fn read(toml: &str) -> Result<EngineConfig, String> {
+        let document = Document::parse("a.toml", &format!("[engine]\n{toml}")).expect("TOML");
+        let config: EngineConfig =
+            document.read_section("engine").map_err(|error| error.to_string())?.unwrap_or_default();
+        config.check().map_err(|(key, why)| format!("{key}: {why}"))?;
+        Ok(config)
+    }
+
+    #[test]
+    fn one_address_or_several() {
+        let listen = |toml| read(toml).map(|config| config.listen);
+        assert_eq!(listen("listen = \"127.0.0.1:6380\""), Ok(vec!["127.0.0.1:6380".to_owned()]));
+        let both = vec!["127.0.0.1:6380".to_owned(), "[::1]:0".to_owned()];
+        assert_eq!(listen("listen = [\"127.0.0.1:6380\", \"[::1]:0\"]"), Ok(both.clone()));
+        assert_eq!(listen("listen = \"127.0.0.1:6380, [::1]:0\""), Ok(both));
+        assert!(!read("").expect("valid").is_published());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (toml, said) in [
+            ("listen = \"6380\"", "\"6380\" is no address"),
+            ("listen = [\"localhost:none\"]", "\"localhost:none\" is no address"),
+            ("tls_listen = \"[::]:6390\"", "tls_listen: needs tls_cert_file"),
+            ("tls_cert_file = \"a.pem\"", "tls_cert_file: there is no tls_listen"),
+            ("unix_socket_mode = \"770\"", "there is no unix_socket"),
+            ("unix_socket = \"a\"\nunix_socket_mode = \"rwx\"", "is no octal number"),
+            ("unix_socket = \"a\"\nunix_socket_mode = \"1777\"", "is no octal number"),
+            ("databases = 0", "databases: is 0; allowed: 1 to 1024"),
+            ("clients_max = 0", "clients_max: is 0"),
+            ("bulk_max = \"1GiB\"", "bulk_max: is 1GiB; allowed: 1MiB to 512MiB"),
+        ] {
+            let error = read(toml).expect_err(toml);
+            assert!(error.contains(said), "{said} is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let config =
+            read("password = \"hunter2\"\nusers = [{ name = \"ada\", password = \"hunter3\" }]").expect("valid");
+        let shown = format!("{config:?}{}", toml::to_string(&config).expect("TOML"));
+        assert!(!shown.contains("hunter") && shown.contains("ada"), "{shown}");
+    }
+}

@@ -1,0 +1,19 @@
+//! The engine for Redis clients: published beside the dispatch server, or alone.
+//!
+//! # What it promises
+//! Clients and the store that `backend = "memory"` opened work on the same keys, by the same clock: what one writes the other sees,
+//! and both agree on what has expired.
+//!
+//! # How it works
+//! The store is opened by way of a registry whose memory driver keeps what it has opened. Whoever waits for a lock in this process does not
+//! hear of releases by Redis clients, so the store looks after them at short intervals.
+
+pub mod config;
+#[cfg(feature = "memory")]
+mod metrics;
+#[cfg(feature = "memory")]
+mod publish;
+
+pub use config::EngineConfig;
+#[cfg(feature = "memory")]
+pub use publish::{EngineSource, PublishedEngine, run_alone};

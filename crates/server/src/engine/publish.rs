@@ -1,0 +1,216 @@
+//! From the store that was opened to a listening engine.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use acteon_engine::{Instance, InstanceConfig, OutputLimit, OutputLimits, User};
+use acteon_engine_server::{BindError, Clock, EngineServer, Limits, ListenConfig, Stopper, TlsConfig, UnixConfig};
+use acteon_state::config::ByteSize;
+use acteon_state::core::clock::{Clock as StoreClock, SeededClock};
+use acteon_state::memory::MemoryStore;
+use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::config::{EngineConfig, UserConfig};
+use super::metrics::Figures;
+use crate::config::Config;
+use crate::shutdown::Shutdown;
+use crate::start_error::StartError;
+
+/// How often waits for locks are looked after that a Redis client may have released.
+const TICK: Duration = Duration::from_millis(20);
+
+/// The engine that `backend = "memory"` opens, to be published.
+#[derive(Clone, Debug)]
+pub struct EngineSource {
+    clock: Arc<dyn StoreClock>,
+    opened: Arc<OnceLock<MemoryStore>>,
+    figures: Figures,
+}
+
+/// An engine that listens.
+#[derive(Debug)]
+pub struct PublishedEngine {
+    places: Vec<String>,
+    stopper: Stopper,
+    serving: JoinHandle<()>,
+    ticking: JoinHandle<()>,
+}
+
+impl EngineSource {
+    /// Nothing was opened yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { clock: Arc::new(SeededClock::new()), opened: Arc::default(), figures: Figures::default() }
+    }
+
+    /// The drivers, with one for memory that keeps what it opens.
+    #[must_use]
+    pub fn drivers(&self) -> Drivers {
+        let source = self.clone();
+        Drivers::new().with("memory", move |driver| {
+            let store = open_memory(&driver, Arc::clone(&source.clock));
+            if let Ok(store) = &store {
+                // The store of the data comes first; a second one may hold the locks.
+                let _ = source.opened.set(store.clone());
+            }
+            async move { Ok(Arc::new(store?) as Arc<dyn StateStore>) }
+        })
+    }
+
+    /// Adds what the engine counts.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.figures.clone()));
+    }
+
+    /// Begins to listen where `config` says. The store must have been opened.
+    ///
+    /// # Errors
+    /// [`StartError`] for the place that cannot be had.
+    pub async fn publish(&self, config: &EngineConfig) -> Result<PublishedEngine, StartError> {
+        let store = self.opened.get().ok_or_else(|| {
+            StartError::because("the engine cannot be published", "the store is not of backend = \"memory\"")
+        })?;
+        let engine = store.engine().clone();
+        let instance = Instance::new(engine.clone(), instance_config(config));
+        let store_clock = Arc::clone(&self.clock);
+        let clock: Clock = Arc::new(move || store_clock.now_us());
+        let server = EngineServer::bind(instance, listen_config(config), clock).await.map_err(cannot_listen)?;
+        self.figures.follow(engine, server.counters());
+        let places = places(config, &server);
+        info!(places = places.join(", "), "the engine listens for Redis clients");
+        if config.password.is_none() && !config.protected_mode {
+            warn!(
+                "OTHER MACHINES MAY USE THE ENGINE WITHOUT A PASSWORD: set engine.password, or protected_mode = true."
+            );
+        }
+        let (stopper, ticked) = (server.stopper(), store.clone());
+        let ticking = tokio::spawn(async move {
+            loop {
+                sleep(TICK).await;
+                ticked.tick();
+            }
+        });
+        Ok(PublishedEngine { places, stopper, serving: tokio::spawn(server.serve()), ticking })
+    }
+}
+
+impl Default for EngineSource {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PublishedEngine {
+    /// Where it listens, with the ports that were chosen.
+    #[must_use]
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    /// Ends it: no more connections, what was carried out is answered, then all is closed.
+    pub async fn stop(&mut self) {
+        self.stopper.stop();
+        if let Err(error) = (&mut self.serving).await {
+            warn!(%error, "the engine's server ended unexpectedly");
+        }
+    }
+}
+
+impl Drop for PublishedEngine {
+    fn drop(&mut self) {
+        self.serving.abort();
+        self.ticking.abort();
+    }
+}
+
+/// Runs the engine of `config` and nothing else, until `shutdown` begins.
+///
+/// # Errors
+/// [`StartError`] when it cannot start.
+pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartError> {
+    let source = EngineSource::new();
+    let options = OpenOptions { registry: source.drivers(), ..OpenOptions::default() };
+    let opened = acteon_state::open_with(&config.state, options).await;
+    let state = opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))?;
+    let mut published = source.publish(&config.engine).await?;
+    shutdown.begun().await;
+    tokio::select! {
+        () = published.stop() => info!("stopped"),
+        () = shutdown.hurried() => warn!("stopped in a hurry"),
+    }
+    drop(published);
+    if let Err(error) = state.close().await {
+        warn!(%error, "the store did not close cleanly");
+    }
+    Ok(())
+}
+
+fn cannot_listen(error: BindError) -> StartError {
+    let hint = match error.kind() {
+        std::io::ErrorKind::AddrInUse => Some("another program has the place; choose another one in [engine]"),
+        std::io::ErrorKind::PermissionDenied => Some("ports below 1024 and some directories need a privilege"),
+        _ => None,
+    };
+    let failed = StartError::because("the engine cannot listen", error.to_string());
+    match hint {
+        Some(hint) => failed.with_hint(hint),
+        None => failed,
+    }
+}
+
+fn instance_config(config: &EngineConfig) -> InstanceConfig {
+    let user = |user: &UserConfig| User { name: user.name.clone(), password: user.password.expose().into() };
+    InstanceConfig {
+        databases: config.databases,
+        password: config.password.as_ref().map(|password| password.expose().into()),
+        users: config.users.iter().map(user).collect(),
+        output_limits: OutputLimits {
+            normal: OutputLimit { hard_bytes: config.output_max.0, soft_bytes: 0, soft_s: 0 },
+            pubsub: OutputLimit {
+                hard_bytes: config.output_pubsub_max.0,
+                soft_bytes: config.output_pubsub_soft_max.0,
+                soft_s: config.output_pubsub_soft_time.0.as_secs(),
+            },
+        },
+        ..InstanceConfig::default()
+    }
+}
+
+fn listen_config(config: &EngineConfig) -> ListenConfig {
+    let tls = config.tls_cert_file.clone().zip(config.tls_key_file.clone()).map(|(certificate_file, key_file)| {
+        let client_ca_file = config.tls_client_ca_file.clone();
+        TlsConfig { listen: config.tls_listen.clone(), certificate_file, key_file, client_ca_file }
+    });
+    ListenConfig {
+        tcp: config.listen.clone(),
+        tls,
+        unix: config.unix_socket.clone().map(|path| UnixConfig { path, mode: config.mode() }),
+        is_open_to_all: !config.protected_mode,
+        limits: limits(config),
+    }
+}
+
+fn limits(config: &EngineConfig) -> Limits {
+    let bytes = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+    Limits {
+        clients_max: config.clients_max,
+        idle_timeout: config.idle_timeout.map(|time| time.0),
+        tcp_keepalive: Some(config.tcp_keepalive.0).filter(|time| !time.is_zero()),
+        bulk_bytes_max: bytes(config.bulk_max),
+        query_buffer_bytes_max: bytes(config.query_buffer_max),
+        drain_timeout: config.drain_timeout.0,
+        handshake_timeout: config.tls_handshake_timeout.0,
+    }
+}
+
+/// Where it really listens.
+fn places(config: &EngineConfig, server: &EngineServer) -> Vec<String> {
+    let plain = server.addresses().iter().map(ToString::to_string);
+    let tls = server.tls_addresses().iter().map(|address| format!("{address} with TLS"));
+    let unix = config.unix_socket.iter().map(|path| path.display().to_string());
+    plain.chain(tls).chain(unix).collect()
+}
