@@ -41,6 +41,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "redis", by: By::Program },
     Suite { name: "postgres", by: By::Program },
     Suite { name: "dynamodb", by: By::Program },
+    Suite { name: "engine", by: By::Program },
     Suite { name: "dispatch", by: By::Program },
     Suite { name: "in-process", by: By::Criterion },
 ];

@@ -6,6 +6,7 @@
 
 pub mod dispatch;
 pub mod dynamodb;
+pub mod engine;
 pub mod lock;
 pub mod machine;
 pub mod memory;

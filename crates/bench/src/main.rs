@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acteon_bench::{dispatch, dynamodb, lock, machine, memory, postgres, redis_driver};
+use acteon_bench::{dispatch, dynamodb, engine, lock, machine, memory, postgres, redis_driver};
 use clap::{Parser, ValueEnum};
 
 /// What can be measured.
@@ -22,6 +22,11 @@ enum Suite {
     /// The emulator that the suite `dynamodb` starts for itself.
     #[value(hide = true)]
     DynamodbService,
+    /// The engine behind its protocol, beside redis-server.
+    Engine,
+    /// The engine's server that the suite `engine` starts for itself.
+    #[value(hide = true)]
+    EngineService,
     /// Dispatches per second through HTTP, on memory and on Redis.
     Dispatch,
 }
@@ -46,7 +51,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    println!("{}", machine::describe());
+    if arguments.suite != Suite::EngineService {
+        println!("{}", machine::describe());
+    }
     let result = match arguments.suite {
         Suite::Memory => memory::run(arguments.keys, arguments.rounds),
         Suite::Lock => lock::run(arguments.rounds),
@@ -54,6 +61,8 @@ fn main() -> ExitCode {
         Suite::Postgres => postgres::run(arguments.rounds, &arguments.only),
         Suite::Dynamodb => dynamodb::run(arguments.rounds),
         Suite::DynamodbService => dynamodb::serve(),
+        Suite::Engine => engine::run(arguments.keys, arguments.rounds),
+        Suite::EngineService => engine::serve(),
         Suite::Dispatch => dispatch::run(&arguments.server, arguments.rounds),
     };
     match result {
