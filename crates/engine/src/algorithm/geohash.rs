@@ -292,11 +292,16 @@ impl Cell {
     }
 
     /// The cell so far away; the grid has no end in either direction.
+    ///
+    /// A coordinate at its very maximum lies one cell beyond the last one. Redis leaves it there unless it moves along that coordinate.
     fn moved(self, east: i32, north: i32) -> Self {
         let mask = u64::MAX >> (64 - 2 * self.steps);
-        let latitude = gather(self.bits).wrapping_add_signed(north);
-        let longitude = gather(self.bits >> 1).wrapping_add_signed(east);
-        Self { bits: (spread(latitude) | spread(longitude) << 1) & mask, steps: self.steps }
+        let moved = |bits: u64, by: i32| match by {
+            0 => bits & LATITUDE_BITS,
+            _ => spread(gather(bits).wrapping_add_signed(by)) & mask,
+        };
+        // The mask has the same number of bits for either coordinate.
+        Self { bits: moved(self.bits, north) | moved(self.bits >> 1, east) << 1, steps: self.steps }
     }
 
     /// Whether the four cells beside this one reach as far as the bounds.
@@ -432,6 +437,18 @@ mod tests {
             }
         }
         assert!(inside > 10_000, "only {inside} places were tested");
+    }
+
+    /// The easternmost meridian was once taken for the westernmost one, so a search there found what lies on the other side of the date
+    /// line and missed its own centre.
+    #[test]
+    fn search_from_the_easternmost_meridian_finds_its_own_centre_only() {
+        let east = Place { longitude: 180.0, latitude: -85.0 };
+        let west = Place { longitude: -180.0, latitude: -85.0 };
+        let shape = Shape { centre: east, extent: Extent::Radius(1.0), unit: LengthUnit::Mile };
+        let ranges = search_ranges(&shape);
+        assert!(ranges.iter().any(|range| range.contains(&east.score())));
+        assert!(!ranges.first().is_some_and(|range| range.contains(&west.score())));
     }
 
     #[test]

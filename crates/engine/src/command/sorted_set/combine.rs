@@ -89,8 +89,10 @@ pub(super) fn zintercard(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
+type Words<'c> = &'c [&'c [u8]];
+
 /// The keys whose number is at `count_at`, all of the right type, and the words behind them.
-fn read_keys<'c>(call: &mut Call<'c, '_>, count_at: usize) -> Result<(&'c [&'c [u8]], &'c [&'c [u8]]), CommandError> {
+fn read_keys<'c>(call: &mut Call<'c, '_>, count_at: usize) -> Result<(Words<'c>, Words<'c>), CommandError> {
     let args = call.args;
     let count = integer(args[count_at])?;
     if count < 1 {

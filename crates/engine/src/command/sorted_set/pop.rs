@@ -172,3 +172,44 @@ fn wait(call: &mut Call<'_, '_>, keys: Range<usize>, until_us: Option<u64>) -> R
     let keys = call.args[keys].iter().map(|key| Box::from(*key)).collect();
     call.block(keys, until_us, |reply| reply.null_array())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+
+    fn execute(client: &mut Client, command: &str, now_us: u64) -> (Flow, String) {
+        let args: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let mut out = Vec::new();
+        let flow = client.execute(&args, now_us, &mut out);
+        (flow, String::from_utf8(out).expect("text"))
+    }
+
+    fn resume(client: &mut Client, now_us: u64) -> String {
+        let mut out = Vec::new();
+        client.resume(now_us, &mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn who_waits_gets_what_others_add_or_a_null_when_time_is_over() {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let connect = || Client::connect(&instance, ClientOptions::default());
+        let (mut first, mut second, mut other) = (connect(), connect(), connect());
+        assert!(matches!(execute(&mut first, "BZMPOP 0 2 a b MAX COUNT 2", 1).0, Flow::Blocked { until_us: None }));
+        let (flow, _) = execute(&mut second, "BZPOPMIN b 1", 1);
+        assert!(matches!(flow, Flow::Blocked { until_us: Some(1_000_001) }));
+        // Neither a list nor another key is what they wait for.
+        execute(&mut other, "RPUSH b x", 2);
+        execute(&mut other, "DEL b", 2);
+        assert_eq!(resume(&mut first, 3), "");
+        execute(&mut other, "ZADD b 1 x 2.5 y 3 z", 4);
+        assert_eq!(
+            resume(&mut first, 5),
+            "*2\r\n$1\r\nb\r\n*2\r\n*2\r\n$1\r\nz\r\n$1\r\n3\r\n*2\r\n$1\r\ny\r\n$3\r\n2.5\r\n"
+        );
+        assert_eq!(resume(&mut second, 5), "*3\r\n$1\r\nb\r\n$1\r\nx\r\n$1\r\n1\r\n");
+        assert_eq!(execute(&mut other, "EXISTS b", 6).1, ":0\r\n");
+        execute(&mut second, "BZPOPMAX b 1", 7);
+        assert_eq!(resume(&mut second, 1_000_008), "*-1\r\n");
+    }
+}

@@ -98,7 +98,7 @@ pub(super) fn zrangestore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let range = Range::parse(&options, call.args[3], call.args[4])?;
     let slot = call.keys.read(call.args[2]);
     let stored = match slot.value::<Zset>()? {
-        Some(set) => collect(range.members(set, &options), options.axis, &limits),
+        Some(set) => collect(range.members(set, &options), &options, &limits),
         None => Zset::new(),
     };
     drop(slot);
@@ -106,10 +106,16 @@ pub(super) fn zrangestore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Only of ranks does Redis know their number beforehand, and begins large at once, which keeps the sign of -0.
-fn collect(members: RankedMembers<'_>, axis: Axis, limits: &Limits) -> Zset {
-    if axis == Axis::Rank && members.len() > limits.zset_max_listpack_entries {
-        return Zset::from_members(&members.collect::<Vec<_>>(), limits);
+/// The sign of -0 is lost in a small set, so the order of insertion and the size at its beginning show, and both are Redis's: only of
+/// ranks does it know the number of members beforehand, and begins large at once.
+fn collect(members: RankedMembers<'_>, options: &RangeOptions, limits: &Limits) -> Zset {
+    let begins_large = options.axis == Axis::Rank && members.len() > limits.zset_max_listpack_entries;
+    let mut members: Vec<_> = members.collect();
+    if begins_large {
+        return Zset::from_members(&members, limits);
+    }
+    if options.is_reverse {
+        members.reverse();
     }
     let mut set = Zset::new();
     for (member, score) in members {
