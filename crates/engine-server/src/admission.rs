@@ -59,7 +59,7 @@ impl Admission {
     }
 
     fn admit(shared: &Arc<Shared>, is_local: bool) -> Result<Self, Refusal> {
-        let clients_max = shared.limits.clients_max as u64;
+        let clients_max = shared.instance.network_settings().clients_max;
         let current = &shared.counters.current;
         current
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < clients_max).then_some(count + 1))

@@ -56,7 +56,7 @@ pub struct UnixConfig {
     pub mode: Option<u32>,
 }
 
-/// What connections may cost.
+/// What connections may cost. Clients can change the first five by `CONFIG SET`, in whole seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time; more are refused. Default 10,000.

@@ -23,6 +23,7 @@
 //! | `wake.rs`, `timer.rs` | what ends its waiting |
 //! | `housekeeping.rs` | removal of expired keys |
 //! | `counters.rs` | what is counted |
+//! | `host.rs` | what the instance asks its server |
 //!
 //! # Example
 //! ```
@@ -47,6 +48,7 @@
 mod admission;
 mod config;
 mod counters;
+mod host;
 mod housekeeping;
 mod input;
 mod listener;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_engine::Instance;
+use acteon_engine::{Instance, NetworkSettings};
 use tokio::net::TcpStream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::admission::Admission;
 use crate::config::{Limits, ListenConfig};
 use crate::counters::Counters;
+use crate::host::{self, ServerHost};
 use crate::housekeeping;
 use crate::listener::{Incoming, Listener, Origin, bind_tcp, bind_unix, tune};
 use crate::session::Session;
@@ -72,7 +73,7 @@ pub(crate) struct Shared {
     pub(crate) may_keep_thread: bool,
     is_open_to_all: bool,
     sessions: TaskTracker,
-    stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl EngineServer {
@@ -107,6 +108,10 @@ impl EngineServer {
             sessions: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
+        let facts = host::facts(&addresses, &tls_addresses, unix.as_ref().map(|config| config.path.as_path()));
+        let host = ServerHost::new(facts, Arc::clone(&shared.counters), shared.stopping.clone());
+        shared.instance.set_host(Arc::new(host));
+        shared.instance.set_network_settings(settings(&shared.limits));
         Ok(Self { shared, listeners, addresses, tls_addresses })
     }
 
@@ -160,9 +165,19 @@ impl Stopper {
     pub fn stop(&self) {
         self.0.cancel();
     }
+
+    /// Waits until somebody stops the server, such as a client by `SHUTDOWN`.
+    pub async fn stopped(&self) {
+        self.0.cancelled().await;
+    }
 }
 
 impl Shared {
+    fn tcp_keepalive(&self) -> Option<Duration> {
+        let keepalive_s = self.instance.network_settings().tcp_keepalive_s;
+        (keepalive_s > 0).then(|| Duration::from_secs(keepalive_s))
+    }
+
     /// Whether connections of other machines are refused.
     pub(crate) fn is_protected(&self) -> bool {
         !self.is_open_to_all && self.instance.is_open()
@@ -176,6 +191,17 @@ impl fmt::Debug for EngineServer {
             .field("addresses", addresses)
             .field("tls_addresses", tls_addresses)
             .finish_non_exhaustive()
+    }
+}
+
+/// The limits that clients can change later.
+fn settings(limits: &Limits) -> NetworkSettings {
+    NetworkSettings {
+        clients_max: limits.clients_max as u64,
+        idle_timeout_s: limits.idle_timeout.map_or(0, |time| time.as_secs().max(1)),
+        tcp_keepalive_s: limits.tcp_keepalive.map_or(0, |time| time.as_secs().max(1)),
+        bulk_bytes_max: limits.bulk_bytes_max as u64,
+        query_buffer_bytes_max: limits.query_buffer_bytes_max as u64,
     }
 }
 
@@ -226,7 +252,7 @@ fn take(incoming: Incoming, shared: &Arc<Shared>) {
     let shared_by_task = Arc::clone(shared);
     match incoming {
         Incoming::Tcp(stream, origin) => {
-            if let Err(error) = tune(&stream, shared.limits.tcp_keepalive) {
+            if let Err(error) = tune(&stream, shared.tcp_keepalive()) {
                 debug!(%error, peer = origin.peer_address, "a connection to the engine was gone at once");
                 return;
             }
@@ -250,7 +276,7 @@ async fn run_with_tls(
     shared: Arc<Shared>,
 ) {
     let handshake = async {
-        tune(&stream, shared.limits.tcp_keepalive)?;
+        tune(&stream, shared.tcp_keepalive())?;
         timeout(shared.limits.handshake_timeout, acceptor.accept(stream)).await?
     };
     let stream = tokio::select! {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use acteon_engine::{Buffers, Client, ClientOptions, Flow, OutputLimit};
+use acteon_engine::{Buffers, Client, ClientOptions, Flow, NetworkSettings, OutputLimit};
 use acteon_resp::{Arguments, Protocol, ReplyWriter, RequestDecoder, RequestLimits};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -64,6 +64,8 @@ pub(crate) struct Session<S> {
     has_mail: bool,
     /// When bytes went to or fro, if anybody asks.
     active_at: Instant,
+    /// What clients may change, as it was at the last event.
+    settings: NetworkSettings,
     timer: Timer,
     wake: Arc<Wake>,
     peer_address: String,
@@ -122,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             has_more: false,
             has_mail: false,
             active_at: Instant::now(),
+            settings: shared.instance.network_settings(),
             timer: Timer::default(),
             wake,
             peer_address: origin.peer_address,
@@ -140,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Event::Finished => break,
                 Event::Lost => return,
             }
+            self.settings = self.shared.instance.network_settings();
             if self.has_more {
                 yield_now().await;
             }
@@ -246,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The length of the next request, whose arguments are known then.
     fn decode(&mut self) -> Option<usize> {
         let limits = RequestLimits {
-            bulk_bytes_max: self.shared.limits.bulk_bytes_max,
+            bulk_bytes_max: usize::try_from(self.settings.bulk_bytes_max).unwrap_or(usize::MAX),
             is_authenticated: self.client.is_authenticated(),
             ..RequestLimits::default()
         };
@@ -272,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let args: SmallVec<[&[u8]; ARGS_INLINE]> = self.args.iter(input).collect();
         let now_us = (self.shared.clock)();
         let (client, output) = (&mut self.client, self.output.buffer());
-        let flow = if self.shared.may_keep_thread && may_take_long(&args) {
+        let flow = if self.shared.may_keep_thread && client.may_take_long(&args) {
             block_in_place(|| client.execute(&args, now_us, output))
         } else {
             client.execute(&args, now_us, output)
@@ -335,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Some("it does not read what is sent to it");
         }
         let is_request_too_long = matches!(self.pace, Pace::Free) && !self.is_paused() && !self.has_more;
-        if is_request_too_long && self.input.len() > self.shared.limits.query_buffer_bytes_max {
+        if is_request_too_long && self.input.len() as u64 > self.settings.query_buffer_bytes_max {
             Counters::add(&self.shared.counters.query_limit_disconnections, 1);
             return Some("its request is too long");
         }
@@ -359,7 +363,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// When the patience with a client that does nothing ends.
     fn idle_until(&self) -> Option<Instant> {
-        let idle_timeout = self.shared.limits.idle_timeout?;
+        let idle_timeout = Duration::from_secs(self.settings.idle_timeout_s);
+        if idle_timeout.is_zero() {
+            return None;
+        }
         (!self.client.waits_for_others()).then(|| self.active_at + idle_timeout)
     }
 
@@ -389,17 +396,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn wants_input(&self) -> bool {
         !self.has_input_ended
             && !matches!(self.pace, Pace::Closing { .. })
-            && self.input.len() <= self.shared.limits.query_buffer_bytes_max
+            && self.input.len() as u64 <= self.settings.query_buffer_bytes_max
     }
 
     fn note_activity(&mut self) {
-        if self.shared.limits.idle_timeout.is_some() {
+        if self.settings.idle_timeout_s > 0 {
             self.active_at = Instant::now();
         }
     }
-}
-
-/// Whether a command may keep its thread for long.
-fn may_take_long(args: &[&[u8]]) -> bool {
-    args.first().is_some_and(|name| name.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"eval")))
 }

@@ -78,7 +78,7 @@ async fn a_reply_beyond_the_limit_ends_the_connection() {
 
 #[tokio::test]
 async fn a_silent_client_is_disconnected_after_the_idle_timeout() {
-    let server = TestServer::start(|config| config.limits.idle_timeout = Some(Duration::from_millis(50))).await;
+    let server = TestServer::start(|config| config.limits.idle_timeout = Some(Duration::from_secs(1))).await;
     let mut connection = server.connect().await;
     connection.call("SET a 1\r\n", "+OK\r\n").await;
     assert_eq!(connection.rest().await, b"");

@@ -111,6 +111,11 @@ impl PublishedEngine {
         &self.places
     }
 
+    /// Waits until it is to end by itself, since a client said SHUTDOWN.
+    pub async fn ended(&self) {
+        self.stopper.stopped().await;
+    }
+
     /// Ends it: no more connections, what was carried out is answered, then all is closed.
     pub async fn stop(&mut self) {
         self.stopper.stop();
@@ -137,7 +142,10 @@ pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartE
     let opened = acteon_state::open_with(&config.state, options).await;
     let state = opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))?;
     let mut published = source.publish(&config.engine).await?;
-    shutdown.begun().await;
+    tokio::select! {
+        () = shutdown.begun() => {}
+        () = published.ended() => {}
+    }
     tokio::select! {
         () = published.stop() => info!("stopped"),
         () = shutdown.hurried() => warn!("stopped in a hurry"),
