@@ -25,13 +25,21 @@ mod blocked;
 mod client;
 mod execute;
 mod facts;
+mod histogram;
+mod host;
+mod latency;
 mod mailbox;
 mod monitor;
 mod notifications;
 mod pause;
 mod pubsub;
 mod session;
+mod settings;
+mod slowlog;
+mod stats;
+mod tap;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,20 +49,26 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use access::DEFAULT_USER;
 pub use access::{Secret, User};
 pub use client::{Client, ClientOptions, Flow};
-pub(crate) use execute::{Need, nested, resolve};
+pub(crate) use execute::{Need, key_places, nested, resolve};
 pub use facts::Buffers;
+pub use host::{Host, HostFacts, Traffic, Usage};
 pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
 pub(crate) use monitor::is_secret;
 pub(crate) use pause::Paused;
 pub(crate) use pubsub::Channels;
+pub use settings::NetworkSettings;
+pub(crate) use settings::SettingError;
 pub(crate) use session::{Replies, Session, Transaction, Watched};
+
+use tap::Tap;
 
 use crate::algorithm::random::Random;
 use crate::entry::Entry;
 use crate::keyspace::Engine;
 use crate::lock::Databases;
 use crate::observe::{EventClass, Observer};
+use crate::script::{ScriptLog, Scripts};
 use crate::value::Limits;
 use access::Access;
 use blocked::Blocked;
@@ -62,6 +76,10 @@ use monitor::Monitors;
 use notifications::Notifications;
 use pause::Pause;
 use pubsub::PubSub;
+use latency::LatencyEvents;
+use settings::Settings;
+use slowlog::Slowlog;
+use stats::Stats;
 
 /// Databases unless configured, as Redis has.
 const DATABASES_DEFAULT: usize = 16;
@@ -79,6 +97,8 @@ pub struct InstanceConfig {
     pub users: Vec<User>,
     /// How much may wait for a connection that reads slowly.
     pub output_limits: OutputLimits,
+    /// Where scripts log. Default: nowhere.
+    pub script_log: ScriptLog,
 }
 
 impl Default for InstanceConfig {
@@ -89,6 +109,7 @@ impl Default for InstanceConfig {
             password: None,
             users: Vec::new(),
             output_limits: OutputLimits::default(),
+            script_log: ScriptLog::default(),
         }
     }
 }
@@ -99,9 +120,18 @@ pub struct Instance {
     pub(crate) peers: Peers,
     pub(crate) blocked: Blocked,
     pub(crate) pubsub: PubSub,
+    pub(crate) tap: Tap,
     pub(crate) monitors: Monitors,
     pub(crate) access: Access,
     pub(crate) pause: Pause,
+    pub(crate) scripts: Scripts,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
+    pub(crate) slowlog: Slowlog,
+    pub(crate) latency: LatencyEvents,
+    /// Forty hexadecimal digits that tell this run of a server from others.
+    pub(crate) run_id: String,
+    host: RwLock<Option<Arc<dyn Host>>>,
     notifications: Notifications,
     /// Thresholds of encodings, as `CONFIG SET` changes them; sessions keep a copy.
     limits: RwLock<Limits>,
@@ -124,9 +154,17 @@ impl Instance {
             peers: Peers::default(),
             blocked: Blocked::default(),
             pubsub: PubSub::default(),
+            tap: Tap::default(),
             monitors: Monitors::default(),
             access: Access::new(config.password, config.users),
             pause: Pause::default(),
+            scripts: Scripts::new(config.script_log),
+            settings: Settings::default(),
+            stats: Stats::default(),
+            slowlog: Slowlog::default(),
+            latency: LatencyEvents::default(),
+            run_id: run_id(config.seed),
+            host: RwLock::default(),
             notifications: Notifications::default(),
             limits: RwLock::default(),
             settings_version: AtomicU64::new(1),
@@ -153,7 +191,57 @@ impl Instance {
             ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
         }
         self.serve_ready(now_us);
+        let traffic = self.traffic();
+        self.stats.note_start(now_us);
+        self.stats.sample(now_us, traffic.input_bytes, traffic.output_bytes);
         ran_out
+    }
+
+    /// Whether clients may do everything without a password: then only those of this machine should be let in.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.access.is_open()
+    }
+
+    /// How much may wait for a connection that reads slowly, as it is set now.
+    #[must_use]
+    pub fn output_limits(&self) -> OutputLimits {
+        self.peers.limits()
+    }
+
+    /// Tells who runs the instance, in the place of whoever did before.
+    pub fn set_host(&self, host: Arc<dyn Host>) {
+        *self.host.write() = Some(host);
+    }
+
+    /// Asks whoever runs the instance, if anybody does.
+    fn ask<R>(&self, question: impl FnOnce(&dyn Host) -> R) -> Option<R> {
+        let host = self.host.read().clone();
+        host.map(|host| question(&*host))
+    }
+
+    pub(crate) fn host_facts(&self) -> HostFacts {
+        self.ask(|host| host.facts()).unwrap_or_default()
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.ask(|host| host.usage()).unwrap_or_default()
+    }
+
+    /// What went over the network; without one, connections are those of the embedding application.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let traffic = self.ask(|host| host.traffic()).flatten();
+        traffic.unwrap_or_else(|| Traffic { connections_received: self.peers.total(), ..Traffic::default() })
+    }
+
+    /// Begins to end the server. Returns whether it will.
+    pub(crate) fn shut_down(&self) -> bool {
+        self.ask(|host| host.shut_down()).unwrap_or(false)
+    }
+
+    /// Begins the counts anew. `expired_total` keys have expired until now.
+    pub(crate) fn reset_stats(&self, expired_total: u64) {
+        self.stats.reset(expired_total);
     }
 
     /// The thresholds of encodings, with the version of the settings.
@@ -188,6 +276,20 @@ impl Instance {
             self.garbage.lock().extend(garbage);
         }
     }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("databases", &self.databases.count()).finish_non_exhaustive()
+    }
+}
+
+fn run_id(seed: u64) -> String {
+    /// A multiple of four bits that 16 digits show.
+    const WORDS: usize = 3;
+    let mut random = Random::new(!seed);
+    let digits: String = (0..WORDS).map(|_| format!("{:016x}", random.next_u64())).collect();
+    digits[..40].to_owned()
 }
 
 /// Passes on what the engine tells, as long as the instance is there.

@@ -235,13 +235,18 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats { bytes_max: self.0.context.memory.bytes_max(), ..Stats::default() };
         for number in 0..self.0.segments.len() {
-            let segment = self.0.lock(number);
-            stats.keys += segment.table.len() as u64;
-            stats.keys_with_ttl += segment.keys_with_ttl;
-            stats.bytes += segment.bytes;
-            stats.expired_total += segment.expired;
+            self.0.lock(number).add_to(&mut stats);
         }
         stats
+    }
+
+    /// The bound of the memory, which all databases of an engine share.
+    pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
+        self.0.context.memory.bytes_max()
+    }
+
+    pub(crate) fn set_memory_bytes_max(&self, bytes_max: Option<u64>) -> bool {
+        self.0.context.memory.set_bytes_max(bytes_max)
     }
 
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.

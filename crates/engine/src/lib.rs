@@ -74,7 +74,8 @@ pub use error::EngineError;
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
 pub use instance::{
-    Buffers, Client, ClientOptions, Flow, Instance, InstanceConfig, OutputLimit, OutputLimits, Secret, User, Waker,
+    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, NetworkSettings, OutputLimit,
+    OutputLimits, Secret, Traffic, Usage, User, Waker,
 };
 pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]

@@ -166,6 +166,11 @@ impl<'e> Locked<'e> {
         self.databases
     }
 
+    /// Whether nothing is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
     pub(crate) fn holds(&self, place: Place) -> bool {
         self.position(place).is_ok()
     }

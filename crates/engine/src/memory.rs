@@ -15,23 +15,38 @@ use crate::error::EngineError;
 /// The engine-wide account.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    bytes_max: Option<u64>,
+    /// Whether what is used is counted: only with a bound from the beginning.
+    is_counted: bool,
+    /// `u64::MAX`: none at present.
+    bytes_max: AtomicU64,
     used_bytes: AtomicU64,
 }
 
 impl Memory {
     pub(crate) fn new(bytes_max: Option<u64>) -> Self {
-        Self { bytes_max, used_bytes: AtomicU64::new(0) }
+        Self {
+            is_counted: bytes_max.is_some(),
+            bytes_max: AtomicU64::new(bytes_max.unwrap_or(u64::MAX)),
+            used_bytes: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn bytes_max(&self) -> Option<u64> {
-        self.bytes_max
+        Some(self.bytes_max.load(Ordering::Relaxed)).filter(|bytes_max| *bytes_max != u64::MAX)
+    }
+
+    /// Changes the bound, also to none or below what is used. Returns whether it could: not where nothing was counted until now.
+    pub(crate) fn set_bytes_max(&self, bytes_max: Option<u64>) -> bool {
+        if self.is_counted {
+            self.bytes_max.store(bytes_max.unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.is_counted || bytes_max.is_none()
     }
 
     /// Whether nothing may grow any more.
     #[cfg(feature = "commands")]
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes_max.is_some_and(|bytes_max| self.used_bytes.load(Ordering::Relaxed) >= bytes_max)
+        self.bytes_max().is_some_and(|bytes_max| self.used_bytes.load(Ordering::Relaxed) >= bytes_max)
     }
 }
 
@@ -44,7 +59,8 @@ pub(crate) struct Account<'a> {
 impl Account<'_> {
     /// Takes `bytes`, or refuses and takes nothing.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), EngineError> {
-        if let Some(bytes_max) = self.memory.bytes_max {
+        if self.memory.is_counted {
+            let bytes_max = self.memory.bytes_max.load(Ordering::Relaxed);
             // Relaxed: the counter orders nothing but itself; what it counts is guarded by the segment lock.
             self.memory
                 .used_bytes
@@ -59,7 +75,7 @@ impl Account<'_> {
 
     /// Takes `bytes` even above the bound: for bookkeeping that a reader or a shrinking write needs.
     pub(crate) fn grow_always(&mut self, bytes: u64) {
-        if self.memory.bytes_max.is_some() {
+        if self.memory.is_counted {
             self.memory.used_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         *self.segment_bytes += bytes;
@@ -67,7 +83,7 @@ impl Account<'_> {
 
     /// Whether growth can be refused.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.memory.bytes_max.is_some()
+        self.memory.is_counted
     }
 
     /// Moves from a size to another one, also above the bound.
@@ -81,7 +97,7 @@ impl Account<'_> {
 
     /// Gives `bytes` back.
     pub(crate) fn shrink(&mut self, bytes: u64) {
-        if self.memory.bytes_max.is_some() {
+        if self.memory.is_counted {
             self.memory.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         *self.segment_bytes -= bytes;

@@ -134,6 +134,8 @@ impl Signals {
 /// What is registered for the keys of one segment.
 #[derive(Default)]
 pub(crate) struct Notices {
+    // A pointer, not a map: every segment has one of these, and hardly any has contents.
+    #[allow(clippy::box_collection, reason = "a word instead of six, in each of a thousand segments")]
     by_key: Option<Box<HashMap<Box<[u8]>, Notice>>>,
 }
 

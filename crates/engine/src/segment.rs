@@ -21,6 +21,7 @@ use crate::error::EngineError;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
 use crate::memory::{Account, Memory};
+use crate::stats::Stats;
 use crate::observe::{EventClass, Notices, Signals};
 
 /// Tables smaller than this are not worth shrinking.
@@ -221,6 +222,14 @@ impl Segment {
         let is_in_one = |key: &[u8]| contains(table, context, key) || contains(other_table, other_context, key);
         self.notices.all_changed(&context.signals, context.database, is_in_one);
         other.notices.all_changed(&other_context.signals, other_context.database, is_in_one);
+    }
+
+    /// Adds the numbers of this segment to `stats`.
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        stats.keys += self.table.len() as u64;
+        stats.keys_with_ttl += self.keys_with_ttl;
+        stats.bytes += self.bytes;
+        stats.expired_total += self.expired;
     }
 
     /// Gives the table's memory back after most entries have gone. Moves the entries.

@@ -69,6 +69,11 @@ impl<'a> Slot<'a> {
     /// The bytes of a string, to be changed where they are; `None` if the key is absent or holds another kind.
     pub fn str_mut(&mut self) -> Option<&mut [u8]> {
         self.changed();
+        self.str_mut_silently()
+    }
+
+    /// The same for who may find that nothing changes: who does change something has to say so.
+    pub(crate) fn str_mut_silently(&mut self) -> Option<&mut [u8]> {
         match self.segment.get_mut(self.bucket?)? {
             Entry::Str(string) => Some(string.value_mut()),
             Entry::Collection(_) => None,

@@ -135,12 +135,12 @@ pub fn format_fixed17(value: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// What is no number in digits. C prints the sign of a NaN, which means nothing; it is left out.
+/// What is no number in digits. C prints the sign of a NaN, so a script that divides 0 by 0 gets `-nan` on most machines.
 fn word_for(value: f64) -> Option<&'static [u8]> {
     if value.is_finite() {
         None
     } else if value.is_nan() {
-        Some(b"nan")
+        Some(if value.is_sign_negative() { b"-nan" } else { b"nan" })
     } else if value > 0.0 {
         Some(b"inf")
     } else {

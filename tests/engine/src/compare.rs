@@ -171,8 +171,9 @@ fn sort_rule(arguments: &[Vec<u8>]) -> Rule {
 
 /// Places at the same distance come in any order, and `ANY` takes whichever are found first.
 fn geo_rule(arguments: &[Vec<u8>]) -> Rule {
-    let has_any = (2..arguments.len()).any(|index| word(arguments, index) == "ANY");
-    if has_any { Rule::Shape } else { Rule::Unordered }
+    // COUNT cuts among members at the same distance wherever its sort happens to put them; ANY cuts anywhere.
+    let is_part = (2..arguments.len()).any(|index| word(arguments, index) == "COUNT");
+    if is_part { Rule::Shape } else { Rule::Unordered }
 }
 
 /// The scripts that hand their arguments to `redis.call` answer what the command answers.

@@ -29,7 +29,7 @@ fn change_bytes<R>(slot: &mut Slot<'_>, len: usize, change: impl FnOnce(&mut [u8
         grown.resize(len, 0);
         slot.set_text(&[&grown], Expiry::Keep)?;
     }
-    let result = change(slot.str_mut().ok_or(CommandError::WrongType)?);
+    let result = change(slot.str_mut_silently().ok_or(CommandError::WrongType)?);
     slot.set_encoding(StrEncoding::Raw);
     Ok(result)
 }
@@ -44,13 +44,18 @@ fn setbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     // Fits: the offset was checked.
     let (byte, mask) = ((offset / 8) as usize, 0x80 >> (offset % 8));
     let mut slot = call.keys.slot(call.args[1]);
-    let before = change_bytes(&mut slot, byte + 1, |bytes| {
-        let before = bytes[byte] & mask != 0;
-        bytes[byte] = if bit { bytes[byte] | mask } else { bytes[byte] & !mask };
-        before
-    })?;
-    slot.notify(EventClass::STRING, "setbit");
-    call.effects.changes += 1;
+    // `None`: the string has to grow, which is a change even where the bit is not.
+    let before = slot.str()?.and_then(|value| value.get(byte)).map(|byte| byte & mask != 0);
+    if before == Some(bit) {
+        slot.set_encoding(StrEncoding::Raw);
+    } else {
+        change_bytes(&mut slot, byte + 1, |bytes| {
+            bytes[byte] = if bit { bytes[byte] | mask } else { bytes[byte] & !mask };
+        })?;
+        slot.notify(EventClass::STRING, "setbit");
+        call.effects.changes += 1;
+    }
+    let before = before.unwrap_or(false);
     call.reply.integer(i64::from(before));
     Ok(())
 }

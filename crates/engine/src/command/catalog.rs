@@ -62,7 +62,7 @@ fn list(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         [filter, kind, value] if is(filter, "FILTERBY") => filtered(kind, value)?,
         _ => return Err(CommandError::Syntax),
     };
-    call.reply.set(names.len());
+    call.reply.array(names.len());
     names.iter().for_each(|name| call.reply.bulk(name.as_bytes()));
     Ok(())
 }
@@ -111,8 +111,8 @@ const FLAGS: &[Flags] = &[Flags::LOADING, Flags::STALE];
 const SUBCOMMANDS: &[Row] = &[
     Row::new("count", 2, Group::Server, count).flags(FLAGS).docs("2.8.13", "The number of commands."),
     Row::new("docs", -2, Group::Server, docs).flags(FLAGS).docs("7.0.0", "What commands do, in a line each."),
-    Row::new("getkeys", -3, Group::Server, find::getkeys).flags(FLAGS).docs("2.8.13", "The keys of a command."),
-    Row::new("getkeysandflags", -3, Group::Server, find::getkeysandflags)
+    Row::new("getkeys", -4, Group::Server, find::getkeys).flags(FLAGS).docs("2.8.13", "The keys of a command."),
+    Row::new("getkeysandflags", -4, Group::Server, find::getkeysandflags)
         .flags(FLAGS)
         .docs("7.0.0", "The keys of a command, and what it does to each."),
     Row::new("help", 2, Group::Server, help).flags(FLAGS).docs("5.0.0", "What COMMAND can say."),

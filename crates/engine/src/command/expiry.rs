@@ -81,11 +81,7 @@ impl Conditions {
                 () if is(word, "XX") => conditions.if_some = true,
                 () if is(word, "GT") => conditions.if_later = true,
                 () if is(word, "LT") => conditions.if_sooner = true,
-                () => {
-                    // Redis quotes it as a C string, which a byte 0 ends.
-                    let word = String::from_utf8_lossy(word.split(|byte| *byte == 0).next().unwrap_or_default());
-                    return Err(CommandError::Text(format!("ERR Unsupported option {word}").into()));
-                }
+                () => return Err(CommandError::quoting("ERR Unsupported option ", word, "")),
             }
         }
         if conditions.if_none && (conditions.if_some || conditions.if_later || conditions.if_sooner) {

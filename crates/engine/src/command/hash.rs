@@ -4,7 +4,7 @@ use acteon_resp::{Protocol, ReplyWriter};
 
 use super::call::Call;
 use super::error::CommandError;
-use super::options::{integer, is};
+use super::options::{check_repetitions, integer, is};
 use super::row::{Flags, Group, Row};
 use super::scan::{ScanOptions, cursor, write_page};
 use crate::algorithm::long_double::LongDouble;
@@ -207,6 +207,7 @@ fn hrandfield(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     };
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    check_repetitions(count)?;
     if count >= 0 {
         let chosen = fields.random_distinct(wanted, &mut || session.random.next_u64());
         write_pairs(&mut call.reply, chosen.len(), with_values, chosen.into_iter());

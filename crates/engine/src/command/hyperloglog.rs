@@ -79,7 +79,7 @@ fn pfcount(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn pfmerge(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let mut union = Union::new();
     for key in &call.args[1..] {
-        if let Some(bytes) = stored(&call.keys.slot(key))? {
+        if let Some(bytes) = stored(&call.keys.read(key))? {
             union.include(bytes).map_err(|Corrupt| CORRUPT)?;
         }
     }

@@ -29,6 +29,17 @@ pub(crate) fn is(text: &[u8], word: &str) -> bool {
     text.eq_ignore_ascii_case(word.as_bytes())
 }
 
+/// Most random elements with repetitions in one reply, some 1 GB of them: Redis would try to send any number.
+pub(crate) const REPETITIONS_MAX: u64 = 1 << 26;
+
+/// Refuses a negative count of random elements that no reply can hold.
+pub(crate) fn check_repetitions(count: i64) -> Result<(), CommandError> {
+    if count < 0 && count.unsigned_abs() > REPETITIONS_MAX {
+        return Err(CommandError::text("ERR value is out of range"));
+    }
+    Ok(())
+}
+
 /// The unit and the base of a time in an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TimeOption {

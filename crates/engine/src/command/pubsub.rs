@@ -124,6 +124,9 @@ fn spublish(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 
 fn publish_to(call: &mut Call<'_, '_>, channels: Channels) -> Result<(), CommandError> {
     let delivered = call.instance.pubsub.publish(channels, call.args[1], call.args[2]);
+    if channels == Channels::Plain {
+        call.instance.tap.note(call.args[1]);
+    }
     if call.session.is_subscriber() {
         deliver_mail(call);
     }

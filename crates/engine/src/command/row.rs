@@ -141,6 +141,8 @@ pub(crate) enum Scope {
     Keys,
     /// Nothing: it takes one segment after the other by `call.keys.step`. Inside of a transaction or script: its database.
     Stepwise,
+    /// The same in all databases. Inside of a transaction or script: all of them.
+    StepwiseEverywhere,
     /// All of its database.
     Database,
     /// All of its database, and of the one that the arguments name.

@@ -206,3 +206,6 @@ const SCRIPT: &[Row] = &[
         .flags(&[Flags::NOSCRIPT, Flags::STALE])
         .docs("2.6.0", "Keeps a script without running it."),
 ];
+
+#[cfg(test)]
+mod tests;

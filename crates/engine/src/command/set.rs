@@ -4,7 +4,7 @@ mod combine;
 
 use super::call::Call;
 use super::error::CommandError;
-use super::options::integer;
+use super::options::{check_repetitions, integer};
 use super::row::{Flags, Group, Row};
 use super::scan::{ScanOptions, cursor, write_page};
 use crate::observe::EventClass;
@@ -155,6 +155,7 @@ fn srandmember(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     };
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    check_repetitions(count)?;
     if count >= 0 {
         let chosen = set.random_distinct(wanted, &mut || session.random.next_u64());
         call.reply.array(chosen.len());

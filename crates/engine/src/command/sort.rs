@@ -139,8 +139,14 @@ fn sorted_rows(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<Vec<Opt
 
 /// All elements, in the order of the collection, which `DESC` turns round where nothing is sorted.
 fn elements(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<(Kind, Vec<Vec<u8>>), CommandError> {
-    let slot = call.keys.read(call.args[1]);
+    let mut slot = call.keys.read(call.args[1]);
     let Some(kind) = slot.get().map(|value| value.kind()) else { return Ok((Kind::List, Vec::new())) };
+    if kind == Kind::SortedSet
+        && let Some(mut set) = slot.edit::<Zset>()?
+    {
+        // Redis sorts from the large form, and leaves it.
+        set.become_large();
+    }
     let mut elements = Vec::new();
     match kind {
         Kind::List => elements.extend(slot.value::<List>()?.into_iter().flat_map(List::iter).map(<[u8]>::to_vec)),

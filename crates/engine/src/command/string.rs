@@ -33,7 +33,8 @@ fn get(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn set(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let options = Options::parse(&call.args[3..], Accepts::Set)?;
     let expiry = options.expiry(call.now_ms(), "set", Expiry::Clear)?;
-    let mut slot = call.keys.slot(call.args[1]);
+    let key = call.args[1];
+    let mut slot = if options.get { call.keys.read(key) } else { call.keys.slot(key) };
     let before = if options.get { slot.str()?.map(<[u8]>::to_vec) } else { None };
     let is_met = options.must_exist.is_none_or(|must_exist| slot.exists() == must_exist);
     if is_met {
@@ -85,7 +86,7 @@ fn set_for(call: &mut Call<'_, '_>, unit: TimeOption, command: &str) -> Result<(
 }
 
 fn getset(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let mut slot = call.keys.slot(call.args[1]);
+    let mut slot = call.keys.read(call.args[1]);
     match slot.str()? {
         Some(value) => call.reply.bulk(value),
         None => call.reply.null(),

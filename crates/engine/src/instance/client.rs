@@ -336,3 +336,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client").field("id", &self.session.peer.id).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,6 +117,11 @@ impl Peers {
         self.by_id.read().len()
     }
 
+    /// How many connections there were.
+    pub(crate) fn total(&self) -> u64 {
+        self.ids.load(Ordering::Relaxed)
+    }
+
     /// All connections, by number.
     pub(crate) fn all(&self) -> Vec<Arc<Peer>> {
         let mut all: Vec<_> = self.by_id.read().values().cloned().collect();

@@ -52,14 +52,24 @@ impl Instance {
     /// Chooses what is published, by the letters of `notify-keyspace-events`; nothing for an empty text.
     ///
     /// # Errors
-    /// A letter means nothing. What was chosen before stays.
+    /// A letter means nothing. What was chosen before stays, as [`notifications`](Self::notifications) shows it.
     pub fn set_notifications(&self, letters: &str) -> Result<(), &'static str> {
-        let flags = parse(letters)?;
+        match parse(letters) {
+            Ok(flags) => self.apply_notifications(flags),
+            Err(error) => {
+                // Redis goes back to what it shows of the choice before, in which new keys may be missing.
+                self.apply_notifications(parse(&self.notifications()).unwrap_or_default());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_notifications(&self, flags: u32) {
         self.notifications.0.store(flags, Ordering::Relaxed);
         // Without a channel to publish on, no class is worth telling.
         let classes = if flags & (KEYSPACE | KEYEVENT) == 0 { 0 } else { flags & !(KEYSPACE | KEYEVENT) };
         self.databases.signals().set_classes(classes);
-        Ok(())
     }
 
     /// What is published, in the order in which `CONFIG GET` shows it.

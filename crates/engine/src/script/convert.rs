@@ -115,13 +115,13 @@ fn tagged(lua: &Lua, name: &str, value: Value) -> Result<Value> {
 
 /// Writes what a script returns. `version` is the one that the script has chosen: it decides what booleans become.
 pub(crate) fn write(lua: &Lua, value: Value, version: Protocol, reply: &mut ReplyWriter<'_>) -> Result<()> {
-    let mut writer = Writer { lua, version, reply, stack: Vec::new(), places: 0 };
+    let mut writer = Writer { lua, version, reply, stack: Vec::new(), outer: None, places: 0 };
     writer.value(value)?;
     while let Some(list) = writer.stack.last_mut() {
         list.next += 1;
-        let element: Value = list.elements.raw_get(list.next)?;
+        let element: Value = list.elements()?.raw_get(list.next)?;
         if element.is_nil() {
-            writer.close();
+            writer.close()?;
         } else {
             writer.value(element)?;
         }
@@ -135,18 +135,27 @@ struct Writer<'w, 'r> {
     reply: &'w mut ReplyWriter<'r>,
     /// The lists that are not finished, outermost first.
     stack: Vec<List>,
+    /// The tables of all of them but the innermost: Rust may hold fewer values of an interpreter than lists can nest.
+    outer: Option<Table>,
     /// What Redis's stack would hold.
     places: usize,
 }
 
 /// A table that is written element by element.
 struct List {
-    elements: Table,
+    /// `None` while an inner list is written.
+    elements: Option<Table>,
     /// The element that was written last.
     next: usize,
     /// An array whose length is not written yet.
     header: Option<Deferred>,
     places: usize,
+}
+
+impl List {
+    fn elements(&self) -> Result<&Table> {
+        self.elements.as_ref().ok_or_else(|| mlua::Error::runtime("the innermost list has its elements"))
+    }
 }
 
 /// A table with the field that makes it more than an array.
@@ -193,12 +202,12 @@ impl Writer<'_, '_> {
             Shape::Map(map) => {
                 let (elements, count) = self.flat(&map, true)?;
                 self.reply.map(count);
-                self.open(elements, None, MAP_PLACES);
+                self.open(elements, None, MAP_PLACES)?;
             }
             Shape::Set(set) => {
                 let (elements, count) = self.flat(&set, false)?;
                 self.reply.set(count);
-                self.open(elements, None, MAP_PLACES);
+                self.open(elements, None, MAP_PLACES)?;
             }
             Shape::Array => {
                 let header = if self.stack.len() < DEFERRED_DEPTH_MAX {
@@ -207,23 +216,39 @@ impl Writer<'_, '_> {
                     self.reply.array(count(&table)?);
                     None
                 };
-                self.open(table, header, ARRAY_PLACES);
+                self.open(table, header, ARRAY_PLACES)?;
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, elements: Table, header: Option<Deferred>, places: usize) {
+    fn open(&mut self, elements: Table, header: Option<Deferred>, places: usize) -> Result<()> {
+        let depth = self.stack.len();
+        if let Some(list) = self.stack.last_mut()
+            && let Some(elements) = list.elements.take()
+        {
+            let outer = match &self.outer {
+                Some(outer) => outer,
+                None => self.outer.insert(self.lua.create_table()?),
+            };
+            outer.raw_set(depth, elements)?;
+        }
         self.places += places;
-        self.stack.push(List { elements, next: 0, header, places });
+        self.stack.push(List { elements: Some(elements), next: 0, header, places });
+        Ok(())
     }
 
-    fn close(&mut self) {
-        let Some(list) = self.stack.pop() else { return };
+    fn close(&mut self) -> Result<()> {
+        let Some(list) = self.stack.pop() else { return Ok(()) };
         self.places -= list.places;
         if let Some(header) = list.header {
             self.reply.close(header, list.next - 1);
         }
+        let depth = self.stack.len();
+        if let (Some(list), Some(outer)) = (self.stack.last_mut(), &self.outer) {
+            list.elements = Some(outer.raw_get(depth)?);
+        }
+        Ok(())
     }
 
     /// The keys of a table, each with its value if asked for, as a list; and how many keys there are.

@@ -43,7 +43,9 @@ pub(crate) struct Request<'r> {
 pub(crate) fn run(call: &mut Call<'_, '_>, request: &Request<'_>) -> Result<(), CommandError> {
     let (instance, database, script) = (call.instance, call.session.database, request.script);
     let mut interpreter = instance.scripts.take_interpreter().map_err(broken)?;
+    call.session.is_in_script = true;
     let result = attempt(call, request, &mut interpreter);
+    call.session.is_in_script = false;
     // SELECT inside of a script ends with it.
     call.session.database = database;
     call.keys.database = database;
@@ -213,7 +215,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         }
         let protocol = self.interpreter.version.get();
         nested(self.call, command, args, protocol, &mut self.reply)
-            .map_err(|error| Refusal::Whole(error.to_string().into_bytes()))
+            .map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
     }
 
     fn check(&self, args: &[&[u8]]) -> Result<Command, Refusal> {

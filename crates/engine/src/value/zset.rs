@@ -307,6 +307,12 @@ impl Zset {
         }
     }
 
+    /// Takes the form of a large set, whatever the size: what SORT leaves behind in Redis.
+    #[cfg(feature = "commands")]
+    pub(crate) fn become_large(&mut self) {
+        self.grow_up();
+    }
+
     /// Turns a small set into a large one with the same members.
     fn grow_up(&mut self) -> &mut Large {
         if let Repr::Packed(packed) = &self.repr {

@@ -114,9 +114,10 @@ fn run(call: &mut Call<'_, '_>, steps: &[Step]) -> Result<(), CommandError> {
         return Ok(());
     };
     let mut slot = call.keys.slot(call.args[1]);
+    let grows = slot.str()?.is_none_or(|value| value.len() < len);
     let mut changes = 0;
     let replies = change_bytes(&mut slot, len, |bytes| {
-        let replies: Vec<_> = steps.iter().map(|step| carry_out(step, bytes, &mut changes)).collect();
+        let replies: Vec<_> = steps.iter().map(|step| carry_out(step, bytes, grows, &mut changes)).collect();
         replies
     })?;
     if changes > 0 {
@@ -133,7 +134,8 @@ fn run(call: &mut Call<'_, '_>, steps: &[Step]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn carry_out(step: &Step, bytes: &mut [u8], changes: &mut u64) -> Option<i64> {
+/// What leaves the field as it was is a change only if the string has grown for it.
+fn carry_out(step: &Step, bytes: &mut [u8], grows: bool, changes: &mut u64) -> Option<i64> {
     let before = step.field.get(bytes, step.offset);
     let (after, reply) = match step.what {
         What::Get => return Some(before),
@@ -144,6 +146,6 @@ fn carry_out(step: &Step, bytes: &mut [u8], changes: &mut u64) -> Option<i64> {
         }
     };
     step.field.put(bytes, step.offset, after);
-    *changes += 1;
+    *changes += u64::from(grows || after != before);
     Some(reply)
 }

@@ -1,0 +1,217 @@
+//! What scripts hold, how they end, and what others notice of them. Replies are compared with a real Redis elsewhere.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::instance::Need;
+use crate::script::sha_of;
+use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+
+fn instance() -> Arc<Instance> {
+    Instance::new(Engine::new(EngineConfig { segments: 16, ..EngineConfig::default() }), InstanceConfig::default())
+}
+
+fn connect(instance: &Arc<Instance>) -> Client {
+    Client::connect(instance, ClientOptions::default())
+}
+
+/// The reply, after as many attempts as it takes.
+fn send(client: &mut Client, args: &[&str]) -> String {
+    let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+    let mut out = Vec::new();
+    while client.execute(&args, 1_000_000, &mut out) == Flow::Retry {
+        thread::sleep(Duration::from_millis(1));
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether a run of this script with one key would hold that key alone.
+fn holds_its_key_only(instance: &Arc<Instance>, script: &str) -> bool {
+    let mut client = connect(instance);
+    send(&mut client, &["PING"]);
+    let sha = sha_of(script.as_bytes());
+    let args: [&[u8]; 4] = [b"EVALSHA", &sha, b"1", b"k"];
+    let command = super::super::look_up(&args).expect("it exists");
+    let session = crate::instance::Session::new(
+        instance.peers.join(ClientOptions::default()),
+        instance.limits(),
+        7,
+    );
+    match Need::of(instance, &session, &command, &args) {
+        Need::Places(places) => places.len() == 1,
+        Need::Databases(_) => false,
+    }
+}
+
+/// Uses the keys that it declares, and those among its arguments: before its write, or after it.
+const BEFORE: &str = "for _, key in ipairs(ARGV) do redis.call('GET', key) end return redis.call('INCR', KEYS[1])";
+const AFTER: &str =
+    "local n = redis.call('INCR', KEYS[1]) for _, key in ipairs(ARGV) do redis.call('INCR', key) end return n";
+
+#[test]
+fn a_script_that_keeps_to_its_keys_holds_only_these_from_its_second_run_on() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    assert!(!holds_its_key_only(&instance, BEFORE) || instance.scripts.size().0 == 0);
+    assert_eq!(send(&mut client, &["EVAL", BEFORE, "1", "k"]), ":1\r\n");
+    assert!(holds_its_key_only(&instance, BEFORE));
+}
+
+#[test]
+fn a_script_that_meets_another_key_before_it_writes_begins_again_and_holds_all() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    send(&mut client, &["EVAL", BEFORE, "1", "k"]);
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", BEFORE, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    assert_eq!(send(&mut client, &args), ":2\r\n", "one run counts");
+    assert!(!holds_its_key_only(&instance, BEFORE));
+    assert_eq!(send(&mut client, &args), ":3\r\n");
+}
+
+#[test]
+fn a_script_that_catches_all_errors_begins_again_nevertheless() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let script = "for _, key in ipairs(ARGV) do while not pcall(redis.call, 'GET', key) do end end return redis.call('INCR', KEYS[1])";
+    send(&mut client, &["EVAL", script, "1", "k"]);
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", script, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    assert_eq!(send(&mut client, &args), ":2\r\n");
+}
+
+#[test]
+fn a_script_that_has_written_takes_further_keys_as_it_meets_them() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    send(&mut client, &["EVAL", AFTER, "1", "k"]);
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", AFTER, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    assert_eq!(send(&mut client, &args), ":2\r\n");
+    assert_eq!(send(&mut client, &["GET", "other:49"]), "$1\r\n1\r\n");
+    assert!(!holds_its_key_only(&instance, AFTER));
+}
+
+#[test]
+fn a_script_in_a_transaction_takes_further_keys_instead_of_beginning_again() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    send(&mut client, &["EVAL", BEFORE, "1", "k"]);
+    send(&mut client, &["MULTI"]);
+    send(&mut client, &["INCR", "k"]);
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", BEFORE, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    assert_eq!(send(&mut client, &args), "+QUEUED\r\n");
+    assert_eq!(send(&mut client, &["EXEC"]), "*2\r\n:2\r\n:3\r\n");
+}
+
+#[test]
+fn a_script_reaches_other_databases_and_whole_ones_and_returns_to_its_own() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let script = "redis.call('SET', KEYS[1], 1) redis.call('SELECT', 3) redis.call('SET', 'there', 1)
+        local n = redis.call('DBSIZE') redis.call('FLUSHALL') return {n, redis.call('DBSIZE')}";
+    for _ in 0..2 {
+        assert_eq!(send(&mut client, &["EVAL", script, "1", "k"]), "*2\r\n:1\r\n:0\r\n");
+        assert_eq!(send(&mut client, &["SET", "here", "1"]), "+OK\r\n");
+        assert_eq!(send(&mut client, &["DBSIZE"]), ":1\r\n");
+    }
+}
+
+#[test]
+fn many_threads_count_by_scripts_without_losing_one() {
+    const THREADS: usize = 4;
+    const RUNS: usize = 200;
+    let instance = instance();
+    let workers: Vec<_> = (0..THREADS)
+        .map(|number| {
+            let mut client = connect(&instance);
+            thread::spawn(move || {
+                for run in 0..RUNS {
+                    // Some meet undeclared keys, before and after they have written.
+                    let key = format!("mine:{number}:{run}");
+                    let script = if run % 7 == 0 { BEFORE } else { AFTER };
+                    let reply = send(&mut client, &["EVAL", script, "1", "count", &key]);
+                    assert!(reply.starts_with(':'), "{reply}");
+                }
+            })
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    let expected = (THREADS * RUNS).to_string();
+    let reply = send(&mut connect(&instance), &["GET", "count"]);
+    assert_eq!(reply, format!("${}\r\n{expected}\r\n", expected.len()));
+}
+
+/// Runs `script` on another thread until others are told that it is in their way; then asks for its end.
+fn kill(script: &'static str) -> (String, String) {
+    let instance = instance();
+    instance.scripts.overseer.set_busy_after_ms(5);
+    let mut client = connect(&instance);
+    assert!(send(&mut client, &["SCRIPT", "KILL"]).starts_with("-NOTBUSY "));
+    let mut runner = connect(&instance);
+    let runs = thread::spawn(move || send(&mut runner, &["EVAL", script, "1", "k"]));
+    // The first run of a script holds its whole database.
+    let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n";
+    while send(&mut client, &["GET", "elsewhere"]) != busy {
+        thread::yield_now();
+    }
+    let killed = send(&mut client, &["SCRIPT", "KILL"]);
+    let reply = runs.join().expect("no panic");
+    assert_eq!(send(&mut client, &["GET", "elsewhere"]), "$-1\r\n");
+    (killed, reply)
+}
+
+#[test]
+fn a_script_without_end_is_ended_wherever_it_is_and_whatever_it_catches() {
+    for script in [
+        "while true do end",
+        "while true do pcall(function() while true do end end) end",
+        "return coroutine.wrap(function() while true do pcall(function() while true do end end) end end)()",
+        "return (string.gsub('x', 'x', function() while true do end end))",
+        "while true do pcall(redis.call, 'GET', KEYS[1]) end",
+    ] {
+        let (killed, reply) = kill(script);
+        assert_eq!(killed, "+OK\r\n", "{script}");
+        assert!(reply.starts_with("-ERR Script killed by user with SCRIPT KILL... script: "), "{script}: {reply}");
+    }
+}
+
+#[test]
+fn a_script_that_has_written_is_not_ended() {
+    let (killed, reply) = kill("redis.call('SET', KEYS[1], 1) local n = 0 while n < 2e7 do n = n + 1 end return n");
+    assert!(killed.starts_with("-UNKILLABLE "), "{killed}");
+    assert_eq!(reply, ":20000000\r\n");
+}
+
+#[test]
+fn only_unknown_and_slow_scripts_may_take_long() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let may_take_long = |client: &Client, args: &[&str]| {
+        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+        client.may_take_long(&args)
+    };
+    assert!(!may_take_long(&client, &["GET", "k"]));
+    assert!(may_take_long(&client, &["eval", "return 1", "0"]));
+    send(&mut client, &["EVAL", "return 1", "0"]);
+    assert!(!may_take_long(&client, &["eval", "return 1", "0"]));
+    send(&mut client, &["MULTI"]);
+    send(&mut client, &["EVAL", "return 2", "0"]);
+    assert!(!may_take_long(&client, &["PING"]));
+    assert!(may_take_long(&client, &["EXEC"]));
+}
+
+#[test]
+fn a_script_that_fills_its_memory_ends_and_others_run() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let reply = send(&mut client, &["EVAL", "local t = {} for i = 1, 1e9 do t[i] = string.rep('x', 1e6) .. i end", "0"]);
+    assert!(reply.contains("not enough memory"), "{reply}");
+    assert_eq!(send(&mut client, &["EVAL", "return 1", "0"]), ":1\r\n");
+}
