@@ -64,7 +64,11 @@ fn setname(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 
 fn getname(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let name = call.session.peer.facts.name();
-    if name.is_empty() { call.reply.null() } else { call.reply.bulk(&name) }
+    if name.is_empty() {
+        call.reply.null()
+    } else {
+        call.reply.bulk(&name)
+    }
     Ok(())
 }
 
@@ -125,8 +129,11 @@ fn line(peer: &Peer, args_bytes: u64, now_us: u64, text: &mut Vec<u8>) {
         + mail_bytes;
     let command = now.command.and_then(|number| super::all().nth(number));
     text.extend_from_slice(
-        format!("id={} addr={} laddr={} fd={} name=", peer.id, facts.peer_address, facts.local_address, facts.descriptor)
-            .as_bytes(),
+        format!(
+            "id={} addr={} laddr={} fd={} name=",
+            peer.id, facts.peer_address, facts.local_address, facts.descriptor
+        )
+        .as_bytes(),
     );
     text.extend_from_slice(&now.name);
     let fields = [
@@ -419,12 +426,16 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("info", 2, Group::Connection, info).flags(OWN).docs("6.2.0", "What is known of the connection."),
     Row::new("kill", -3, Group::Connection, kill).flags(OTHERS).docs("2.4.0", "Ends connections."),
     Row::new("list", -2, Group::Connection, list).flags(OTHERS).docs("2.4.0", "What is known of all connections."),
-    Row::new("no-evict", 3, Group::Connection, no_evict).flags(OTHERS).docs("7.0.0", "Marks a connection as one to keep."),
+    Row::new("no-evict", 3, Group::Connection, no_evict)
+        .flags(OTHERS)
+        .docs("7.0.0", "Marks a connection as one to keep."),
     Row::new("pause", -3, Group::Connection, pause).flags(OTHERS).docs("2.9.50", "Lets commands wait for a time."),
     Row::new("reply", 3, Group::Connection, reply).flags(OWN).docs("3.2.0", "Whether commands are answered."),
     Row::new("setname", 3, Group::Connection, setname).flags(OWN).docs("2.6.9", "Names the connection."),
     Row::new("tracking", -3, Group::Connection, tracking).flags(OWN).docs("6.0.0", "Switches client tracking off."),
-    Row::new("trackinginfo", 2, Group::Connection, trackinginfo).flags(OWN).docs("6.2.0", "Tells about client tracking."),
+    Row::new("trackinginfo", 2, Group::Connection, trackinginfo)
+        .flags(OWN)
+        .docs("6.2.0", "Tells about client tracking."),
     Row::new("unblock", -3, Group::Connection, unblock).flags(OTHERS).docs("5.0.0", "Ends the wait of a connection."),
     Row::new("unpause", 2, Group::Connection, unpause).flags(OTHERS).docs("6.2.0", "Ends a pause."),
 ];

@@ -19,8 +19,7 @@ use crate::instance::{DEFAULT_USER, Replies};
 /// The version of Redis whose behaviour this is: clients choose features by it.
 pub(crate) const REDIS_VERSION: &str = "7.0.15";
 
-const WRONGPASS: CommandError =
-    CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
+const WRONGPASS: CommandError = CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
 
 fn hello(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let protocol = match call.args.get(1) {
@@ -199,7 +198,9 @@ const COMING: &[Flags] =
 const QUICK: &[Flags] = &[Flags::LOADING, Flags::STALE, Flags::FAST];
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new("auth", -2, Group::Connection, auth).flags(COMING).docs("1.0.0", "Says who the connection is, by a password."),
+    Row::new("auth", -2, Group::Connection, auth)
+        .flags(COMING)
+        .docs("1.0.0", "Says who the connection is, by a password."),
     Row::new("client", -2, Group::Connection, container)
         .subcommands(client::ROWS)
         .docs("2.4.0", "Tells about connections, and changes them."),
@@ -215,5 +216,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("reset", 1, Group::Connection, reset)
         .flags(COMING)
         .docs("6.2.0", "Makes the connection as it was when it came."),
-    Row::new("select", 2, Group::Connection, select).flags(QUICK).docs("1.0.0", "Chooses the database of what follows."),
+    Row::new("select", 2, Group::Connection, select)
+        .flags(QUICK)
+        .docs("1.0.0", "Chooses the database of what follows."),
 ];

@@ -5,7 +5,8 @@ use super::error::CommandError;
 
 /// Replies with `lines`, those of a subcommand's meaning indented, between the usual first and last ones.
 pub(crate) fn help(call: &mut Call<'_, '_>, lines: &[&str]) -> Result<(), CommandError> {
-    let container = call.args.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default();
+    let container =
+        call.args.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default();
     call.reply.array(lines.len() + 3);
     call.reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     lines.iter().for_each(|line| call.reply.simple(line));

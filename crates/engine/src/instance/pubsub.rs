@@ -152,7 +152,8 @@ impl PubSub {
     /// The names that somebody subscribed to, those that match `pattern`.
     pub(crate) fn active(&self, channels: Channels, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         let by_name = self.table(channels).by_name.read();
-        let chosen = by_name.keys().filter(|name| pattern.is_none_or(|pattern| matches(pattern, name, Case::Sensitive)));
+        let chosen =
+            by_name.keys().filter(|name| pattern.is_none_or(|pattern| matches(pattern, name, Case::Sensitive)));
         chosen.cloned().collect()
     }
 

@@ -48,7 +48,10 @@ fn nothing_is_done_for_who_has_not_come_in() {
     for command in ["PING", "SET k v", "MULTI", "SUBSCRIBE c", "CLIENT ID"] {
         assert_eq!(call(&mut client, command), "-NOAUTH Authentication required.", "{command}");
     }
-    assert_eq!(call(&mut client, "EXEC"), "-EXECABORT Transaction discarded because of: NOAUTH Authentication required.");
+    assert_eq!(
+        call(&mut client, "EXEC"),
+        "-EXECABORT Transaction discarded because of: NOAUTH Authentication required."
+    );
     assert!(call(&mut client, "HELLO 3").starts_with("-NOAUTH HELLO must be called"));
     assert!(call(&mut client, "AUTH wrong").starts_with("-WRONGPASS"));
     assert!(call(&mut client, "AUTH bob secret").starts_with("-WRONGPASS"));
