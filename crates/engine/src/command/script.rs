@@ -159,8 +159,14 @@ fn script(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
 
 const EVAL_FLAGS: &[Flags] =
     &[Flags::NOSCRIPT, Flags::STALE, Flags::SKIP_MONITOR, Flags::NO_MANDATORY_KEYS, Flags::MOVABLEKEYS];
-const EVAL_RO_FLAGS: &[Flags] =
-    &[Flags::READONLY, Flags::NOSCRIPT, Flags::STALE, Flags::SKIP_MONITOR, Flags::NO_MANDATORY_KEYS, Flags::MOVABLEKEYS];
+const EVAL_RO_FLAGS: &[Flags] = &[
+    Flags::READONLY,
+    Flags::NOSCRIPT,
+    Flags::STALE,
+    Flags::SKIP_MONITOR,
+    Flags::NO_MANDATORY_KEYS,
+    Flags::MOVABLEKEYS,
+];
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("eval", -3, Group::Scripting, eval)

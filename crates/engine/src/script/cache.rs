@@ -64,7 +64,6 @@ pub(crate) struct Script {
     is_loaded: AtomicBool,
 }
 
-
 /// The scripts and interpreters of an instance.
 #[derive(Default)]
 pub(crate) struct Scripts {
@@ -72,6 +71,7 @@ pub(crate) struct Scripts {
     log: ScriptLog,
     store: RwLock<Store>,
     interpreters: Mutex<Vec<Interpreter>>,
+    interpreters_made: AtomicU64,
     generation: AtomicU64,
 }
 
@@ -179,7 +179,10 @@ impl Scripts {
         let idle = self.interpreters.lock().pop();
         match idle {
             Some(interpreter) => Ok(interpreter),
-            None => Interpreter::new(self.overseer.clone(), &self.log, self.generation.load(Ordering::Acquire)),
+            None => {
+                let number = self.interpreters_made.fetch_add(1, Ordering::Relaxed);
+                Interpreter::new(self.overseer.clone(), &self.log, number, self.generation.load(Ordering::Acquire))
+            }
         }
     }
 

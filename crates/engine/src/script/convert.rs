@@ -20,8 +20,12 @@ use super::raise::machine_i64;
 use super::redis::error_text;
 
 /// What a command of this process has written needs no limits.
-const OWN_REPLY: TokenLimits =
-    TokenLimits { bulk_bytes_max: usize::MAX, line_bytes_max: usize::MAX, items_max: usize::MAX, depth_max: usize::MAX };
+const OWN_REPLY: TokenLimits = TokenLimits {
+    bulk_bytes_max: usize::MAX,
+    line_bytes_max: usize::MAX,
+    items_max: usize::MAX,
+    depth_max: usize::MAX,
+};
 
 /// Redis converts a value with what is left of the 8,000 places of the interpreter's stack. An array takes one of them, a map or set three.
 const STACK_PLACES: usize = 7_995;
@@ -195,7 +199,8 @@ impl Writer<'_, '_> {
             Shape::Status(text) => self.reply.simple_bytes(&text),
             Shape::Double(number) => self.reply.double(number),
             Shape::BigNumber(digits) => {
-                let digits: Vec<u8> = digits.iter().map(|byte| if is_line_break(*byte) { b' ' } else { *byte }).collect();
+                let digits: Vec<u8> =
+                    digits.iter().map(|byte| if is_line_break(*byte) { b' ' } else { *byte }).collect();
                 self.reply.big_number(&String::from_utf8_lossy(&digits));
             }
             Shape::Verbatim { format, text } => self.reply.verbatim(&String::from_utf8_lossy(&format), &text),
@@ -331,15 +336,22 @@ mod tests {
 
     #[test]
     fn values_become_the_replies_of_each_version() {
-        let both = |script| (reply(script, Protocol::Resp2, Protocol::Resp2), reply(script, Protocol::Resp3, Protocol::Resp3));
+        let both =
+            |script| (reply(script, Protocol::Resp2, Protocol::Resp2), reply(script, Protocol::Resp3, Protocol::Resp3));
         let same = |text: &str| (text.to_owned(), text.to_owned());
         assert_eq!(both("return -3.99"), same(":-3\r\n"));
         assert_eq!(both("return {1, {ok='fine'}, nil, 3}"), same("*2\r\n:1\r\n+fine\r\n"));
         assert_eq!(both("return true"), (":1\r\n".into(), "#t\r\n".into()));
         assert_eq!(both("return false"), ("$-1\r\n".into(), "#f\r\n".into()));
-        assert_eq!(both("return {map={a={set={b=true}}}}"), ("*2\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n".into(), "%1\r\n$1\r\na\r\n~1\r\n$1\r\nb\r\n".into()));
+        assert_eq!(
+            both("return {map={a={set={b=true}}}}"),
+            ("*2\r\n$1\r\na\r\n*1\r\n$1\r\nb\r\n".into(), "%1\r\n$1\r\na\r\n~1\r\n$1\r\nb\r\n".into())
+        );
         assert_eq!(both("return {double=0.5}"), ("$3\r\n0.5\r\n".into(), ",0.5\r\n".into()));
-        assert_eq!(both("return {verbatim_string={format='t',string='x'}}"), ("$1\r\nx\r\n".into(), "=5\r\nt  :x\r\n".into()));
+        assert_eq!(
+            both("return {verbatim_string={format='t',string='x'}}"),
+            ("$1\r\nx\r\n".into(), "=5\r\nt  :x\r\n".into())
+        );
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! One interpreter with all that scripts find in it, and the functions it has compiled.
 //!
 //! # How it works
-//! `redis.call` and `redis.pcall` need the command under way, which lives as long as the run; they are put into the `redis` table when a
-//! run begins (see `run.rs`). All else stays from run to run. An interpreter that ran out of memory, or whose script was ended,
+//! `redis.call` needs the command under way, which lives as long as the run; it is put into the `redis` table when a run begins (see
+//! `run.rs`). All else stays from run to run. An interpreter that ran out of memory, or whose script was ended,
 //! is not used again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
-use mlua::{Function, HookTriggers, Lua, LuaString, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaString, MultiValue, Table, Value, VmState};
 
 use super::cache::{Script, Sha};
 use super::raise::{Field, Thrown, caught};
+use super::random;
 use super::redis::{self, ScriptLog, Version};
-use super::sandbox;
+use super::sandbox::{self, Environment};
 use super::watch::{Overseer, Watch};
 use crate::command::CommandError;
 
@@ -32,10 +34,13 @@ const CHUNK_NAME: &str = "@user_script";
 /// An interpreter.
 pub(crate) struct Interpreter {
     pub(crate) lua: Lua,
+    pub(crate) environment: Environment,
     /// The table behind the global `redis`.
     pub(crate) redis: Table,
     /// The version that `redis.setresp` has chosen.
     pub(crate) version: Arc<Version>,
+    /// The next command is one of `redis.pcall`.
+    pub(crate) catches: Arc<AtomicBool>,
     pub(crate) watch: Arc<Watch>,
     functions: HashMap<Sha, Function, foldhash::fast::FixedState>,
     compile: Function,
@@ -44,18 +49,33 @@ pub(crate) struct Interpreter {
 }
 
 impl Interpreter {
-    pub(crate) fn new(overseer: Arc<Overseer>, log: &ScriptLog, generation: u64) -> mlua::Result<Self> {
+    pub(crate) fn new(overseer: Arc<Overseer>, log: &ScriptLog, number: u64, generation: u64) -> mlua::Result<Self> {
         let lua = sandbox::new_lua()?;
+        random::skip_to(&lua, number);
         let version = Arc::new(Version::default());
         let redis = redis::table(&lua, &version, log)?;
         sandbox::set_global_protected(&lua, "redis", &redis)?;
+        let catches = Arc::new(AtomicBool::new(false));
+        redis.raw_set("pcall", pcall(&lua, &redis, &catches)?)?;
         let watch = Watch::new(overseer);
         let watched = watch.clone();
         let every = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_TICK);
         lua.set_global_hook(every, move |lua, _| tick(lua, &watched))?;
         let globals = lua.globals();
         let (compile, to_string) = (globals.get("loadstring")?, globals.get("tostring")?);
-        Ok(Self { lua, redis, version, watch, functions: HashMap::default(), compile, to_string, generation })
+        let environment = Environment::of(&lua)?;
+        Ok(Self {
+            lua,
+            environment,
+            redis,
+            version,
+            catches,
+            watch,
+            functions: HashMap::default(),
+            compile,
+            to_string,
+            generation,
+        })
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -99,6 +119,17 @@ impl Interpreter {
     pub(crate) fn is_reusable(&self) -> bool {
         !self.watch.was_interrupted() && self.lua.used_memory() <= IDLE_BYTES_MAX
     }
+}
+
+/// `redis.pcall`: the `redis.call` of the run, told to return its error. Making a second function for each run would take as long as
+/// a small script.
+fn pcall(lua: &Lua, redis: &Table, catches: &Arc<AtomicBool>) -> mlua::Result<Function> {
+    let (redis, catches) = (redis.clone(), catches.clone());
+    lua.create_function(move |_, values: MultiValue| {
+        let call: Function = redis.raw_get("call")?;
+        catches.store(true, Ordering::Relaxed);
+        call.call::<Value>(values)
+    })
 }
 
 /// The error of a run that was ended, also where it is about to go on.

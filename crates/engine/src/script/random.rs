@@ -42,10 +42,14 @@ pub(crate) fn install(lua: &Lua, math: &Table) -> Result<()> {
     math.raw_set("randomseed", lua.create_function(randomseed)?)
 }
 
-/// Back to the start of the sequence.
-pub(crate) fn reset(lua: &Lua) {
+/// Continues from a place of the sequence that `number` chooses, 0 being its start: interpreters that run beside each other are not
+/// to draw the same numbers.
+pub(crate) fn skip_to(lua: &Lua, number: u64) {
     if let Some(generator) = lua.app_data_ref::<Arc<Generator>>() {
-        generator.0.store(STATE_INITIAL, Ordering::Relaxed);
+        // An odd factor takes each number to a state of its own.
+        const SPREAD: u64 = 0x9e37_79b9_7f4b;
+        let state = STATE_INITIAL.wrapping_add(number.wrapping_mul(SPREAD)) & STATE_MASK;
+        generator.0.store(state, Ordering::Relaxed);
     }
 }
 

@@ -14,15 +14,16 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mlua::{Function, Lua, MultiValue, Table, Value};
 
-use super::cache::{Habit, Script, sha_of, parse_sha};
+use super::cache::{Habit, Script, parse_sha, sha_of};
 use super::convert;
 use super::interpreter::{Interpreter, broken, ended};
 use super::raise::{Field, Thrown};
 use super::redis::{CommandArguments, error_table, error_text};
-use super::sandbox::{self, Failure};
+use super::sandbox::Failure;
 use crate::command::{Call, Command, CommandError, Flags, check_arity, look_up};
 use crate::instance::{Instance, Need, Session, key_places, nested};
 use crate::lock::{Locked, Places};
@@ -58,7 +59,7 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
     let function = interpreter.function(request.script)?;
     prepare(interpreter, request).map_err(broken)?;
     let mut run = Run::new(call, request, interpreter);
-    let result = run.execute(&interpreter.lua, &interpreter.redis, &function);
+    let result = run.execute(&function);
     let (restarts, strayed) = (run.restarts, run.strayed);
     if restarts {
         request.script.note_habit(true);
@@ -66,7 +67,9 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
     }
     request.script.note_habit(strayed);
     match result.map_err(broken)? {
-        Ok(value) => convert::write(&interpreter.lua, value, interpreter.version.get(), &mut call.reply).map_err(broken),
+        Ok(value) => {
+            convert::write(&interpreter.lua, value, interpreter.version.get(), &mut call.reply).map_err(broken)
+        }
         Err(failure) => {
             call.reply.error_bytes(&failure_text(interpreter, request.script, &failure));
             Ok(())
@@ -77,10 +80,10 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
 /// Everything as a script finds it.
 fn prepare(interpreter: &Interpreter, request: &Request<'_>) -> mlua::Result<()> {
     let lua = &interpreter.lua;
-    sandbox::begin_script(lua)?;
+    interpreter.environment.begin()?;
     interpreter.version.set(acteon_resp::Protocol::Resp2);
-    sandbox::set_global(lua, "KEYS", strings(lua, request.keys)?)?;
-    sandbox::set_global(lua, "ARGV", strings(lua, request.args)?)?;
+    interpreter.environment.set("KEYS", strings(lua, request.keys)?)?;
+    interpreter.environment.set("ARGV", strings(lua, request.args)?)?;
     interpreter.watch.begin();
     Ok(())
 }
@@ -156,17 +159,17 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         }
     }
 
-    /// Runs the function with `redis.call` and `redis.pcall` at hand.
-    fn execute(&mut self, lua: &Lua, redis: &Table, function: &Function) -> mlua::Result<Result<Value, Failure>> {
+    /// Runs the function with `redis.call` at hand.
+    fn execute(&mut self, function: &Function) -> mlua::Result<Result<Value, Failure>> {
+        let interpreter = self.interpreter;
         let run = RefCell::new(self);
-        lua.scope(|scope| {
-            let call = |raises: bool| {
-                let run = &run;
-                scope.create_function(move |lua, values: MultiValue| run.borrow_mut().command(lua, &values, raises))
-            };
-            redis.raw_set("call", call(true)?)?;
-            redis.raw_set("pcall", call(false)?)?;
-            sandbox::call(lua, function)
+        interpreter.lua.scope(|scope| {
+            let call = scope.create_function(|lua, values: MultiValue| {
+                let raises = !interpreter.catches.swap(false, Ordering::Relaxed);
+                run.borrow_mut().command(lua, &values, raises)
+            })?;
+            interpreter.redis.raw_set("call", call)?;
+            interpreter.environment.call(function)
         })
     }
 
@@ -223,7 +226,8 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
             return Err(Refusal::Over);
         }
         let command = look_up(args).map_err(|_| Refusal::Text("Unknown Redis command called from script"))?;
-        check_arity(&command, args).map_err(|_| Refusal::Text("Wrong number of args calling Redis command from script"))?;
+        check_arity(&command, args)
+            .map_err(|_| Refusal::Text("Wrong number of args calling Redis command from script"))?;
         let flags = command.row.flags;
         if flags.has(Flags::NOSCRIPT) {
             return Err(Refusal::Text("This Redis command is not allowed from script"));
@@ -289,7 +293,8 @@ fn take(need: Need, locked: &mut Locked<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-const KEYS_TAKEN: &[u8] = b"TRYAGAIN the script has not declared a key, which another script holds that waits for this one";
+const KEYS_TAKEN: &[u8] =
+    b"TRYAGAIN the script has not declared a key, which another script holds that waits for this one";
 
 impl Instance {
     /// What a script has to hold: the keys that it declares if it is known to keep to them, else its database.

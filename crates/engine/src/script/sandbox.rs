@@ -8,13 +8,13 @@
 //! - Nothing a script does reaches Rust as a panic.
 //!
 //! # Failure
-//! [`call`] gives the error of a script as a value with the place where it happened; `Err` means that the interpreter itself failed.
+//! [`Environment::call`] gives the error of a script as a value with the place where it happened; `Err` means that the interpreter itself failed.
 //!
 //! # How it works
 //! Lua 5.1 has no read-only tables. So a script sees an empty *guard* in place of each protected table: reads fall through
 //! to the table behind it, writes end in an error. The functions that look past metatables (`rawget`, `rawset`, `pairs`, `getmetatable`,
 //! `setmetatable`) know the guards. The functions of `table` do not, for speed: what they put into a guard
-//! is removed by [`begin_script`].
+//! is removed by [`Environment::begin`].
 //!
 //! Functions in Rust throw wrapped errors (see `raise.rs`), which `pcall`, `xpcall` and `coroutine.resume` unwrap here.
 
@@ -63,7 +63,11 @@ pub(crate) fn new_lua() -> Result<Lua> {
     let native = lua.globals();
     let globals = lua.create_table()?;
     lua.set_named_registry_value(GLOBALS, &globals)?;
-    lua.set_named_registry_value(GUARDS, lua.create_table()?)?;
+    // Weak: the guard of a metatable goes with the script that asked for it.
+    let (guards, weak) = (lua.create_table()?, lua.create_table()?);
+    weak.raw_set("__mode", "k")?;
+    guards.set_metatable(Some(weak))?;
+    lua.set_named_registry_value(GUARDS, guards)?;
 
     for name in GLOBALS_KEPT {
         globals.raw_set(name, native.raw_get::<Value>(name)?)?;
@@ -90,26 +94,18 @@ pub(crate) fn set_global_protected(lua: &Lua, name: &str, table: &Table) -> Resu
     set_global(lua, name, guard)
 }
 
-/// Sets a global for scripts, such as `KEYS`: they cannot replace it.
-pub(crate) fn set_global(lua: &Lua, name: &str, value: impl IntoLua) -> Result<()> {
+fn set_global(lua: &Lua, name: &str, value: impl IntoLua) -> Result<()> {
     lua.named_registry_value::<Table>(GLOBALS)?.raw_set(name, value)
 }
 
-/// Takes away what an earlier script left in the guards. To be called before each script.
-pub(crate) fn begin_script(lua: &Lua) -> Result<()> {
-    let guards: Table = lua.named_registry_value(GUARDS)?;
-    for pair in guards.pairs::<Table, Value>() {
-        let guard = pair?.0;
-        if !guard.is_empty() {
-            clear(&guard)?;
-        }
-    }
-    Ok(())
-}
-
-/// Starts the sequence of `math.random` again.
-pub(crate) fn reset_random(lua: &Lua) {
-    random::reset(lua);
+/// What runs need of a finished interpreter, at hand: looking for it takes longer than a small script does.
+pub(crate) struct Environment {
+    lua: Lua,
+    globals: Table,
+    /// The guards that every script finds. Those of metatables are made anew for each script that asks.
+    guards: Vec<Table>,
+    xpcall: Function,
+    report: Function,
 }
 
 /// The error that ended a script, and where it happened.
@@ -123,27 +119,43 @@ pub(crate) struct Failure {
     pub(crate) line: Option<usize>,
 }
 
-/// Runs `function` without arguments to its end, and gives its first result.
-///
-/// # Errors
-/// `Ok(Err(..))` is an error of the script; `Err` one of the interpreter.
-pub(crate) fn call(lua: &Lua, function: &Function) -> Result<std::result::Result<Value, Failure>> {
-    let (xpcall, handler): (Function, Function) = {
+impl Environment {
+    pub(crate) fn of(lua: &Lua) -> Result<Self> {
+        let globals: Table = lua.named_registry_value(GLOBALS)?;
+        let guards: Table = lua.named_registry_value(GUARDS)?;
+        let guards = guards.pairs::<Table, Value>().map(|pair| Ok(pair?.0)).collect::<Result<_>>()?;
         let run: Table = lua.named_registry_value(RUN)?;
-        (run.raw_get(1)?, run.raw_get(2)?)
-    };
-    let (ok, value): (bool, Value) = xpcall.call((function, handler))?;
-    if ok {
-        return Ok(Ok(value));
+        Ok(Self { lua: lua.clone(), globals, guards, xpcall: run.raw_get(1)?, report: run.raw_get(2)? })
     }
-    // The handler returns a table of its own; without it (no memory, an overflow while handling) Lua's text stands alone.
-    let Value::Table(report) = value else {
-        // Lua 5.1 does not collect when an allocation fails, so what filled the memory is still there.
-        lua.gc_collect()?;
-        return Ok(Err(Failure { error: caught(lua, value)?, source: None, line: None }));
-    };
-    let failure = Failure { error: report.raw_get(1)?, source: report.raw_get(2)?, line: report.raw_get(3)? };
-    Ok(Err(failure))
+
+    /// Takes away what an earlier script left in the guards. To be called before each script.
+    pub(crate) fn begin(&self) -> Result<()> {
+        self.guards.iter().filter(|guard| !guard.is_empty()).try_for_each(clear)
+    }
+
+    /// Sets a global for scripts, such as `KEYS`: they cannot replace it.
+    pub(crate) fn set(&self, name: &str, value: impl IntoLua) -> Result<()> {
+        self.globals.raw_set(name, value)
+    }
+
+    /// Runs `function` without arguments to its end, and gives its first result.
+    ///
+    /// # Errors
+    /// `Ok(Err(..))` is an error of the script; `Err` one of the interpreter.
+    pub(crate) fn call(&self, function: &Function) -> Result<std::result::Result<Value, Failure>> {
+        let (ok, value): (bool, Value) = self.xpcall.call((function, &self.report))?;
+        if ok {
+            return Ok(Ok(value));
+        }
+        // The handler returns a table of its own; without it (no memory, an overflow while handling) Lua's text stands alone.
+        let Value::Table(report) = value else {
+            // Lua 5.1 does not collect when an allocation fails, so what filled the memory is still there.
+            self.lua.gc_collect()?;
+            return Ok(Err(Failure { error: caught(&self.lua, value)?, source: None, line: None }));
+        };
+        let failure = Failure { error: report.raw_get(1)?, source: report.raw_get(2)?, line: report.raw_get(3)? };
+        Ok(Err(failure))
+    }
 }
 
 /// Notes, while the stack is still there, which line of which chunk threw `error`.

@@ -3,18 +3,26 @@
 //! The files in `library/tests` hold blocks: the script's lines, then lines that start with `= `, one per line of the answer.
 //! Answers are rendered by `render` in `library/tests/render.lua`, on both sides.
 
-use mlua::Value;
+use mlua::{Function, Lua, Value};
 
-use super::{begin_script, call, new_lua, set_global};
+use super::{Environment, Failure, new_lua};
 
 const RENDER: &str = include_str!("../library/tests/render.lua");
 
+fn environment(lua: &Lua) -> Environment {
+    Environment::of(lua).expect("a sandboxed interpreter")
+}
+
+fn call(lua: &Lua, function: &Function) -> Result<Value, Failure> {
+    environment(lua).call(function).expect("the interpreter works")
+}
+
 /// What `snippet` gives, as the recorded answers spell it.
-fn answer(lua: &mlua::Lua, snippet: &str) -> String {
-    begin_script(lua).expect("a clean start");
+fn answer(lua: &Lua, snippet: &str) -> String {
+    environment(lua).begin().expect("a clean start");
     let script = RENDER.replace("--SNIPPET--", snippet);
     let function = lua.load(script).set_name("@user_script").into_function().expect("the snippet compiles");
-    match call(lua, &function).expect("the interpreter works") {
+    match call(lua, &function) {
         Ok(Value::String(text)) => text.to_string_lossy(),
         other => panic!("no text from {snippet}: {other:?}"),
     }
@@ -22,7 +30,7 @@ fn answer(lua: &mlua::Lua, snippet: &str) -> String {
 
 fn check(recorded: &str) {
     let lua = new_lua().expect("an interpreter");
-    set_global(&lua, "KEYS", lua.create_table().expect("a table")).expect("set");
+    environment(&lua).set("KEYS", lua.create_table().expect("a table")).expect("set");
     let mut differences = Vec::new();
     let mut count = 0;
     for block in recorded.split("\n\n").filter(|block| !block.trim().is_empty()) {
@@ -69,7 +77,7 @@ fn an_uncaught_error_tells_its_line() {
     let lua = new_lua().expect("an interpreter");
     let function =
         lua.load("local a = 1\nreturn cjson.decode('x')").set_name("@user_script").into_function().expect("compiles");
-    let failure = call(&lua, &function).expect("the interpreter works").expect_err("not JSON");
+    let failure = call(&lua, &function).expect_err("not JSON");
     assert_eq!((failure.source.as_deref(), failure.line), (Some("@user_script"), Some(2)));
     let Value::String(text) = failure.error else { panic!("a text") };
     assert_eq!(text.to_string_lossy(), "user_script:2: Expected value but found invalid token at character 1");
@@ -79,10 +87,10 @@ fn an_uncaught_error_tells_its_line() {
 fn what_a_script_puts_into_a_library_is_gone_for_the_next() {
     let lua = new_lua().expect("an interpreter");
     let function = lua.load("table.insert(string, 'x')").into_function().expect("compiles");
-    call(&lua, &function).expect("the interpreter works").expect("no error");
-    begin_script(&lua).expect("a clean start");
+    call(&lua, &function).expect("no error");
+    environment(&lua).begin().expect("a clean start");
     let function = lua.load("return string[1]").into_function().expect("compiles");
-    assert!(call(&lua, &function).expect("the interpreter works").expect("no error").is_nil());
+    assert!(call(&lua, &function).expect("no error").is_nil());
 }
 
 #[test]
@@ -90,7 +98,7 @@ fn a_script_that_fills_the_memory_gets_an_error_and_the_interpreter_lives() {
     let lua = new_lua().expect("an interpreter");
     lua.set_memory_limit(4 * 1024 * 1024).expect("a limit");
     let function = lua.load("local t = {} while true do t[#t + 1] = #t .. 'x' end").into_function().expect("compiles");
-    let failure = call(&lua, &function).expect("the interpreter works").expect_err("no memory");
+    let failure = call(&lua, &function).expect_err("no memory");
     let Value::String(text) = failure.error else { panic!("a text") };
     assert_eq!(text.to_string_lossy(), "not enough memory");
     assert_eq!(answer(&lua, "return 1"), "n:1");
@@ -104,6 +112,6 @@ fn depth_is_bounded_whatever_the_options_say() {
         return tostring(pcall(cjson.decode, string.rep('[', 100000))) .. tostring(pcall(cjson.encode, t))
             .. tostring(pcall(cmsgpack.unpack, string.rep('\\145', 100000)))";
     let function = lua.load(script).into_function().expect("compiles");
-    let Ok(Value::String(text)) = call(&lua, &function).expect("the interpreter works") else { panic!("a text") };
+    let Ok(Value::String(text)) = call(&lua, &function) else { panic!("a text") };
     assert_eq!(text.to_string_lossy(), "falsefalsefalse");
 }
