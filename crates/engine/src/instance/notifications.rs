@@ -98,7 +98,8 @@ impl Instance {
 
 fn parse(letters: &str) -> Result<u32, &'static str> {
     let mut flags = 0;
-    for letter in letters.chars() {
+    // To Redis, a zero ends the text.
+    for letter in letters.chars().take_while(|letter| *letter != '\0') {
         flags |= match letter {
             'A' => ALL,
             'K' => KEYSPACE,
@@ -142,6 +143,7 @@ mod tests {
             ("KEg$lshzxetd", "AKE"),
             ("KEmnd", "dnKEm"),
             ("gg", "g"),
+            ("g\0q", "g"),
         ] {
             assert_eq!(parse(letters).map(format).as_deref(), Ok(canonical), "{letters}");
         }

@@ -29,17 +29,16 @@ fn set(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn refused(error: SettingError) -> CommandError {
-    let text = match error {
+    match error {
         SettingError::Unknown(name) => {
-            let name = String::from_utf8_lossy(&name);
-            format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+            CommandError::quoting("ERR Unknown option or number of arguments for CONFIG SET - '", &name, "'")
         }
-        SettingError::Refused { name, why } => {
-            let name = String::from_utf8_lossy(&name);
-            format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
-        }
-    };
-    CommandError::Text(text.into())
+        SettingError::Refused { name, why } => CommandError::quoting(
+            "ERR CONFIG SET failed (possibly related to argument '",
+            &name,
+            &format!("') - {why}"),
+        ),
+    }
 }
 
 fn resetstat(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
