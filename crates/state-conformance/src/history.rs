@@ -57,6 +57,18 @@ impl<O, R> Recorder<O, R> {
         Ok(())
     }
 
+    /// The same for a call that keeps its thread until it is answered, and always is. Returns the answer.
+    pub fn record_call(&self, operation: O, call: impl FnOnce() -> R) -> R
+    where
+        R: Clone,
+    {
+        let began = self.next.fetch_add(1, Ordering::SeqCst);
+        let reply = call();
+        let ended = self.next.fetch_add(1, Ordering::SeqCst);
+        self.calls.lock().push(Call { operation, reply: reply.clone(), began, ended });
+        reply
+    }
+
     /// What was recorded so far, in the order of the beginnings; the recorder is empty afterwards.
     #[must_use]
     pub fn finish(&self) -> Vec<Call<O, R>> {
