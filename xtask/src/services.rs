@@ -13,6 +13,7 @@
 mod apt;
 mod container;
 mod service;
+mod tool;
 
 use std::ffi::OsString;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use self::container::Container;
 pub(crate) use self::service::Service;
 use self::service::{Description, Started};
+pub(crate) use self::tool::{CLIENT_TOOLS, Tool};
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::workspace::Workspace;

@@ -57,6 +57,9 @@ pub(crate) fn run(arguments: &TestArguments, workspace: &Workspace, interrupt: &
         return Ok(true);
     }
     let needed = suites::needs(&suites);
+    if !arguments.no_services {
+        suites.iter().flat_map(|suite| suite.tools).try_for_each(|tool| tool.require(interrupt))?;
+    }
     let services = (!arguments.no_services).then(|| Services::start(&needed, workspace, interrupt)).transpose()?;
     let built = build::build(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
     let run = Run {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Failure;
-use crate::services::Service;
+use crate::services::{CLIENT_TOOLS, Service, Tool};
 use crate::workspace::{Package, Workspace};
 
 /// Tests that are run and reported together.
@@ -15,6 +15,8 @@ pub(crate) struct Suite {
     pub(crate) packages: Vec<String>,
     /// The real servers that its integration tests talk to.
     pub(crate) needs: &'static [Service],
+    /// The programs that they run besides.
+    pub(crate) tools: &'static [Tool],
     /// Whether its tests start the dispatch server as a process.
     pub(crate) starts_server: bool,
     /// The examples in the documentation of all packages.
@@ -33,6 +35,9 @@ const NEEDS: &[(&str, &[Service])] = &[
     ("test-support", &[Service::Redis, Service::Postgres]),
 ];
 
+/// The programs that the integration tests of a suite run, and that are no servers.
+const TOOLS: &[(&str, &[Tool])] = &[("engine-tests", CLIENT_TOOLS)];
+
 /// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
 const STARTS_SERVER: &[&str] = &["e2e"];
 
@@ -47,12 +52,20 @@ pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
                 name: name.to_owned(),
                 packages: vec![package.name.clone()],
                 needs: NEEDS.iter().find(|(suite, _)| *suite == name).map_or(&[], |(_, needs)| needs),
+                tools: TOOLS.iter().find(|(suite, _)| *suite == name).map_or(&[], |(_, tools)| tools),
                 starts_server: STARTS_SERVER.contains(&name),
                 is_docs: false,
             }),
         }
     }
-    suites.push(Suite { name: DOCS.to_owned(), packages: Vec::new(), needs: &[], starts_server: false, is_docs: true });
+    suites.push(Suite {
+        name: DOCS.to_owned(),
+        packages: Vec::new(),
+        needs: &[],
+        tools: &[],
+        starts_server: false,
+        is_docs: true,
+    });
     suites
 }
 

@@ -16,7 +16,8 @@ fn python(served: &Served) -> Result<(), Failed> {
     let libraries = tempfile::tempdir()?;
     let target = libraries.path().to_string_lossy().into_owned();
     // A folder of its own instead of a virtual environment, for which Debian wants one more package.
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--target", &target];
+    let install =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--target", &target];
     Program::new("python3", "python3-pip")?
         .args(install)
         .args(["--requirement", "requirements.txt"])

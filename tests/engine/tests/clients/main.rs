@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     if served::is_shared() {
         arguments.test_threads = Some(1);
     }
-    let trials = CASES.iter().copied().flatten().map(|&(name, case)| Trial::test(name, move || case(&Served::start()?)));
+    let trials =
+        CASES.iter().copied().flatten().map(|&(name, case)| Trial::test(name, move || case(&Served::start()?)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
