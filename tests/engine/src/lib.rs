@@ -32,6 +32,7 @@ pub mod differential;
 pub mod embedded;
 pub mod endpoint;
 pub mod families;
+pub mod fuzz;
 pub mod keyspace;
 pub mod pools;
 pub mod random;

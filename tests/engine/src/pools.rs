@@ -21,6 +21,9 @@ pub fn senseless(random: &mut Random) -> Vec<u8> {
     random.pick(SENSELESS).to_vec()
 }
 
+/// Scripts that carry out the command in their arguments.
+pub const THROUGH: &[&str] = &["return redis.call(unpack(ARGV))", "return redis.pcall(unpack(ARGV))"];
+
 const POOLS: &[(&str, Pool)] = &[
     // Keys.
     ("k", |random, out| out.push(any_key(random))),
@@ -97,9 +100,7 @@ const POOLS: &[(&str, Pool)] = &[
         one_of(random, out, &["c*", "*", "c?", "n[aeiou]ws", "__key*__:*", "__keyevent@0__:*", "[", "c\\*"])
     }),
     ("script", |random, out| one_of(random, out, crate::families::SCRIPTS)),
-    ("through", |random, out| {
-        one_of(random, out, &["return redis.call(unpack(ARGV))", "return redis.pcall(unpack(ARGV))"])
-    }),
+    ("through", |random, out| one_of(random, out, THROUGH)),
     ("publishing", |random, out| {
         one_of(random, out, &["redis.call('publish','c0','x'); return redis.call('set','s0','y')"])
     }),
