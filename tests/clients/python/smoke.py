@@ -5,6 +5,7 @@ The database is emptied at the start.
 """
 
 import asyncio
+import faulthandler
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from huey import RedisHuey
 
 # For what happens in milliseconds unless it never happens.
 PATIENCE_S = 20
+# For the whole program. Whatever hangs is then shown.
+PROGRAM_LIMIT_S = 120
 # How long a call blocks when nothing comes. Long enough to be told from an answer at once.
 SHORT_WAIT_S = 0.2
 
@@ -230,9 +233,10 @@ class Program:
                 assert await pipeline.incr("async").incr("async").execute() == [51, 52]
             async with client.pubsub() as subscriber:
                 await subscriber.subscribe("async news")
-                await client.publish("async news", "one")
                 async for message in subscriber.listen():
-                    if message["type"] == "message":
+                    if message["type"] == "subscribe":  # not before, as it goes over another connection
+                        await client.publish("async news", "one")
+                    else:
                         assert message["data"] == b"one"
                         break
             async with client.lock("async lock", timeout=PATIENCE_S):
@@ -306,6 +310,7 @@ STEPS = [
 
 
 def main():
+    faulthandler.dump_traceback_later(PROGRAM_LIMIT_S, exit=True)
     program = Program(sys.argv[1], int(sys.argv[2]))
     program.client.flushall()
     for step in STEPS:
