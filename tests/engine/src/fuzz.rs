@@ -183,8 +183,12 @@ impl Connection {
 
     /// Ends a wait: by what others have done meanwhile, or by letting its time pass.
     fn resume(&mut self, now_us: &mut u64) -> ControlFlow<()> {
+        /// A day. Whoever waits for longer waits in vain: clocks end somewhere.
+        const WAIT_US_MAX: u64 = 24 * 3_600 * 1_000_000;
         let mut flow = self.client.resume(*now_us, &mut self.output);
-        if let Flow::Blocked { until_us: Some(until_us) } = flow {
+        if let Flow::Blocked { until_us: Some(until_us) } = flow
+            && until_us <= *now_us + WAIT_US_MAX
+        {
             *now_us = until_us.max(*now_us);
             flow = self.client.resume(*now_us, &mut self.output);
         }
