@@ -47,8 +47,10 @@ fn start(call: &mut Call<'_, '_>, script: &Arc<Script>, keys: &[&[u8]], args: &[
     run(call, &Request { script, keys, args, is_read_only })
 }
 
+type Words<'a> = &'a [&'a [u8]];
+
 /// The keys of a script, and its other arguments.
-fn split<'a>(args: &'a [&'a [u8]]) -> Result<(&'a [&'a [u8]], &'a [&'a [u8]]), CommandError> {
+fn split<'a>(args: Words<'a>) -> Result<(Words<'a>, Words<'a>), CommandError> {
     let count = integer(args[2])?;
     let rest = &args[3..];
     let Ok(count) = usize::try_from(count) else {

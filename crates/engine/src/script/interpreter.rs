@@ -95,8 +95,9 @@ impl Interpreter {
         let function = match compiled {
             (Value::Function(function), _) => function,
             (_, text) => {
-                let text = text.map(|text| text.to_string_lossy()).unwrap_or_default();
-                return Err(CommandError::Text(format!("ERR Error compiling script (new function): {text}").into()));
+                let text = text.as_ref().map(LuaString::as_bytes);
+                let text = text.as_deref().unwrap_or_default();
+                return Err(CommandError::quoting("ERR Error compiling script (new function): ", text, ""));
             }
         };
         if self.functions.len() >= FUNCTIONS_MAX {

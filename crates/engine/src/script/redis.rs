@@ -33,7 +33,9 @@ pub enum ScriptLogLevel {
 
 /// Where `redis.log` writes. Called from the thread that runs the script, which holds keys: it must be quick.
 #[derive(Clone)]
-pub struct ScriptLog(Arc<dyn Fn(ScriptLogLevel, &str) + Send + Sync>);
+pub struct ScriptLog(Arc<Write>);
+
+type Write = dyn Fn(ScriptLogLevel, &str) + Send + Sync;
 
 impl ScriptLog {
     /// Messages go to `write`.

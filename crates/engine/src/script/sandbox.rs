@@ -51,6 +51,9 @@ const LIBRARIES_KEPT: [&str; 4] = ["coroutine", "math", "string", "table"];
 
 const READ_ONLY: &str = "Attempt to modify a readonly table";
 
+/// The name of the code in Lua that is part of this file.
+const OWN_CODE: &str = "=sandbox";
+
 /// Names in the registry, which scripts cannot reach.
 const GLOBALS: &str = "acteon.globals";
 const GUARDS: &str = "acteon.guards";
@@ -166,10 +169,15 @@ fn report(lua: &Lua, error: Value) -> Result<Table> {
             (source.what == "C", source.source.map(|source| source.into_owned()), frame.current_line())
         })
     };
-    let place = match place(1) {
-        Some((true, ..)) => place(2),
-        other => other,
-    };
+    // A C function stands for the line that called it, and so do the functions of this file.
+    let mut level = if matches!(place(1), Some((true, ..))) { 2 } else { 1 };
+    while matches!(place(level), Some((_, Some(source), _)) if source == OWN_CODE) {
+        level += 1;
+        while matches!(place(level), Some((true, ..))) {
+            level += 1;
+        }
+    }
+    let place = place(level);
     let report = lua.create_table()?;
     report.raw_set(1, caught(lua, error)?)?;
     if let Some((_, source, line)) = place {
@@ -216,7 +224,7 @@ fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
         unwrap,
     );
     let (pcall, xpcall, resume): (Function, Function, Function) =
-        lua.load(CATCHING).set_name("=sandbox").call(arguments)?;
+        lua.load(CATCHING).set_name(OWN_CODE).call(arguments)?;
     globals.raw_set("pcall", pcall)?;
     globals.raw_set("xpcall", xpcall)?;
     coroutine.raw_set("resume", resume)?;
@@ -245,8 +253,7 @@ fn install_loading(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
     let byte: Function = native.raw_get::<Table>("string")?.raw_get("byte")?;
     let concat: Function = native.raw_get::<Table>("table")?.raw_get("concat")?;
     let base = |name: &str| native.raw_get::<Function>(name);
-    let collect: Function =
-        lua.load(COLLECT).set_name("=sandbox").call((base("type")?, concat, base("pcall")?, byte))?;
+    let collect: Function = lua.load(COLLECT).set_name(OWN_CODE).call((base("type")?, concat, base("pcall")?, byte))?;
 
     let loader = base("loadstring")?;
     let loadstring = move |lua: &Lua, values: MultiValue| {

@@ -65,7 +65,7 @@ fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 fn complaint(what: &str, word: &[u8]) -> CommandError {
-    CommandError::Text(format!("ERR {what}: {}", String::from_utf8_lossy(word)).into())
+    CommandError::quoting(&format!("ERR {what}: "), word, "")
 }
 
 #[cfg(test)]

@@ -18,11 +18,16 @@ use parking_lot::Mutex;
 /// What a script may take before others are told that it is in their way, unless configured: Redis's default.
 const BUSY_AFTER_MS_DEFAULT: u64 = 5_000;
 
+/// What a script may take before others no longer wait for it on their own threads.
+const LONG_AFTER_US: u64 = 10_000;
+
 /// What all scripts of an instance share.
 pub(crate) struct Overseer {
     /// Times are counted from here.
     origin: Instant,
     busy_after_ms: AtomicU64,
+    /// How many run for longer than a moment.
+    long_count: AtomicUsize,
     /// How many are in `slow`: looked at without its lock.
     slow_count: AtomicUsize,
     slow: Mutex<Vec<Arc<Watch>>>,
@@ -33,6 +38,7 @@ pub(crate) struct Watch {
     overseer: Arc<Overseer>,
     state: AtomicU8,
     began_us: AtomicU64,
+    is_long: AtomicBool,
     is_slow: AtomicBool,
     was_interrupted: AtomicBool,
 }
@@ -59,6 +65,7 @@ impl Default for Overseer {
         Self {
             origin: Instant::now(),
             busy_after_ms: AtomicU64::new(BUSY_AFTER_MS_DEFAULT),
+            long_count: AtomicUsize::new(0),
             slow_count: AtomicUsize::new(0),
             slow: Mutex::default(),
         }
@@ -72,6 +79,12 @@ impl Overseer {
 
     pub(crate) fn set_busy_after_ms(&self, ms: u64) {
         self.busy_after_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Whether a script runs that keeps what it holds for more than a moment.
+    #[inline]
+    pub(crate) fn any_long(&self) -> bool {
+        self.long_count.load(Ordering::Acquire) > 0
     }
 
     /// Whether a script runs that has passed the threshold.
@@ -101,6 +114,7 @@ impl Watch {
             overseer,
             state: AtomicU8::new(CLEAN),
             began_us: AtomicU64::new(0),
+            is_long: AtomicBool::new(false),
             is_slow: AtomicBool::new(false),
             was_interrupted: AtomicBool::new(false),
         })
@@ -114,6 +128,9 @@ impl Watch {
 
     /// The run has ended: how long it took, in µs.
     pub(crate) fn finish(self: &Arc<Self>) -> u64 {
+        if self.is_long.swap(false, Ordering::Relaxed) {
+            self.overseer.long_count.fetch_sub(1, Ordering::AcqRel);
+        }
         if self.is_slow.swap(false, Ordering::Relaxed) {
             let mut slow = self.overseer.slow.lock();
             slow.retain(|other| !Arc::ptr_eq(other, self));
@@ -124,7 +141,11 @@ impl Watch {
 
     /// Called by the interpreter now and then. Returns whether the run is to end.
     pub(crate) fn tick(self: &Arc<Self>) -> bool {
-        if self.elapsed_us() / 1_000 >= self.overseer.busy_after_ms() && !self.is_slow.swap(true, Ordering::Relaxed) {
+        let elapsed_us = self.elapsed_us();
+        if elapsed_us >= LONG_AFTER_US && !self.is_long.swap(true, Ordering::Relaxed) {
+            self.overseer.long_count.fetch_add(1, Ordering::AcqRel);
+        }
+        if elapsed_us / 1_000 >= self.overseer.busy_after_ms() && !self.is_slow.swap(true, Ordering::Relaxed) {
             let mut slow = self.overseer.slow.lock();
             slow.push(self.clone());
             self.overseer.slow_count.store(slow.len(), Ordering::Release);
@@ -142,10 +163,6 @@ impl Watch {
             Ok(_) => true,
             Err(state) => state == WRITTEN,
         }
-    }
-
-    pub(crate) fn has_written(&self) -> bool {
-        self.state.load(Ordering::Acquire) == WRITTEN
     }
 
     pub(crate) fn is_ended(&self) -> bool {
