@@ -24,8 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-
 use crate::config::EngineConfig;
 use crate::entry::{Ref, is_expired};
 use crate::expire::{BLOCK_BUCKETS, ExpireReport};
@@ -34,6 +32,7 @@ use crate::memory::Memory;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::stats::Stats;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The lowest bit of a hash that chooses the segment.
 const SEGMENT_SHIFT: u32 = 32;

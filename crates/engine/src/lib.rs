@@ -64,6 +64,7 @@ mod script;
 mod segment;
 mod slot;
 mod stats;
+mod sync;
 #[cfg(feature = "commands")]
 mod typed;
 mod value;

@@ -17,7 +17,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::entry::Entry;
@@ -25,6 +24,7 @@ use crate::keyspace::{Engine, Keyspace};
 use crate::observe::Signals;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
+use crate::sync::MutexGuard;
 
 /// How long an acquisition waits for one segment before it gives up. Segments are held for microseconds, except by long scripts
 /// and by commands over whole databases.
@@ -266,3 +266,6 @@ impl<'e> Locked<'e> {
         }
     }
 }
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
