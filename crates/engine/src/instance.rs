@@ -30,6 +30,7 @@ mod host;
 mod latency;
 mod mailbox;
 mod monitor;
+mod note;
 mod notifications;
 mod pause;
 mod pubsub;
@@ -51,6 +52,7 @@ pub use access::{Secret, User};
 pub use client::{Client, ClientOptions, Flow};
 pub(crate) use execute::{Need, key_places, nested, resolve};
 pub use facts::Buffers;
+pub(crate) use latency::Event as LatencyEvent;
 pub use host::{Host, HostFacts, Traffic, Usage};
 pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
@@ -182,19 +184,36 @@ impl Instance {
     /// What has to be done from time to time, some ten times a second: removes expired keys of all databases, and frees large values.
     /// `budget` bounds the keys that are visited. Returns whether there is more to do at once.
     pub fn housekeeping(self: &Arc<Self>, now_us: u64, budget: u32) -> bool {
-        let garbage = std::mem::take(&mut *self.garbage.lock());
-        drop(garbage);
-        let tables = std::mem::take(&mut *self.tables.lock());
-        drop(tables);
-        let mut ran_out = false;
-        for (_, engine) in self.databases.used() {
-            ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
-        }
+        self.free_garbage();
+        let ran_out = self.settings.expires_actively.load(Ordering::Relaxed) && self.expire(now_us, budget);
         self.serve_ready(now_us);
         let traffic = self.traffic();
         self.stats.note_start(now_us);
         self.stats.sample(now_us, traffic.input_bytes, traffic.output_bytes);
         ran_out
+    }
+
+    fn expire(&self, now_us: u64, budget: u32) -> bool {
+        let began_ns = self.stats.now_ns();
+        let mut ran_out = false;
+        for (_, engine) in self.databases.used() {
+            ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
+        }
+        self.note_event("expire-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
+        ran_out
+    }
+
+    /// Frees what commands have removed and left for later.
+    pub(crate) fn free_garbage(&self) {
+        let garbage = std::mem::take(&mut *self.garbage.lock());
+        drop(garbage);
+        let tables = std::mem::take(&mut *self.tables.lock());
+        drop(tables);
+    }
+
+    /// What takes so long is noted as an event; 0: nothing is.
+    pub(crate) fn latency_threshold_ms(&self) -> u64 {
+        self.settings.latency_threshold_ms.load(Ordering::Relaxed)
     }
 
     /// Whether clients may do everything without a password: then only those of this machine should be let in.

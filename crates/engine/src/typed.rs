@@ -165,6 +165,12 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
+    /// Estimated memory of the key and its value.
+    pub(crate) fn cost_bytes(&self) -> Option<u64> {
+        self.get()?;
+        Some(self.segment.get(self.bucket?)?.cost_bytes())
+    }
+
     /// Seconds since the key was last used.
     pub(crate) fn idle_s(&self) -> Option<u32> {
         let usage = self.segment.get(self.bucket?)?.usage();

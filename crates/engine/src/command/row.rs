@@ -59,6 +59,8 @@ impl Flags {
     pub(crate) const DANGEROUS: Self = Self(1 << 19);
     /// In `@keyspace` besides its group.
     pub(crate) const KEYSPACE: Self = Self(1 << 20);
+    /// In `@admin` without the flag of that name.
+    pub(crate) const ADMIN_CATEGORY: Self = Self(1 << 21);
 
     pub(crate) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

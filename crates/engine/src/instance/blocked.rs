@@ -357,6 +357,7 @@ impl Instance {
         let mut locked = execute::hold_patiently(&self.databases, places);
         self.serve_held(&mut locked, now_us, &mut effects, served);
         drop(locked);
+        self.stats.add_changes(0, effects.changes);
         self.discard(effects.garbage);
     }
 }

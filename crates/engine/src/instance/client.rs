@@ -12,7 +12,7 @@ use super::facts::Buffers;
 use super::mailbox::Waker;
 use super::session::Replies;
 use super::{Instance, Session};
-use crate::command::{Command, CommandError, Effects, Flags, Scope};
+use crate::command::{Command, CommandError, Effects, Flags, Scope, look_up};
 
 /// What is known of a connection before its first command.
 pub struct ClientOptions {
@@ -74,6 +74,7 @@ impl Client {
     /// A new connection.
     #[must_use]
     pub fn connect(instance: &Arc<Instance>, options: ClientOptions) -> Self {
+        instance.stats.note_start(options.connected_us);
         let peer = instance.peers.join(options);
         let mut session = Session::new(peer, instance.limits(), instance.next_seed());
         session.is_authenticated = instance.access.is_open();
@@ -159,14 +160,14 @@ impl Client {
     }
 
     /// Whether a request may keep its thread busy for long, so that a thread that serves other connections should not carry it out:
-    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one.
+    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; and `DEBUG SLEEP`.
     #[must_use]
     pub fn may_take_long(&self, args: &[&[u8]]) -> bool {
         let Some(name) = args.first() else { return false };
         let queued = match &self.session.transaction {
             Some(transaction) if name.eq_ignore_ascii_case(b"exec") => &*transaction.queue,
             Some(_) => return false,
-            None => return self.instance.script_may_take_long(args),
+            None => return name.eq_ignore_ascii_case(b"debug") || self.instance.script_may_take_long(args),
         };
         queued.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
@@ -218,7 +219,9 @@ impl Client {
         let instance = self.instance.clone();
         instance.peers.note_time(now_us);
         let mut effects = Effects::default();
-        let need = Need::of(&instance, &self.session, &command, args);
+        // While a script runs for long, nobody waits for it in the middle of a command.
+        let find_need = if instance.scripts.overseer.any_long() { Need::within } else { Need::of };
+        let need = find_need(&instance, &self.session, &command, args);
         let Ok(mut locked) = need.hold(&instance.databases) else { return self.stand_back(&command, args, out) };
         let mut served = Served::default();
         instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
@@ -238,6 +241,7 @@ impl Client {
         });
         instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
         drop(locked);
+        instance.stats.add_changes(self.session.peer.id, effects.changes);
         instance.discard(std::mem::take(&mut effects.garbage));
         instance.finish_serving(served, now_us);
         instance.tap.tell();
@@ -282,6 +286,11 @@ impl Client {
             text = [b"EXECABORT Transaction discarded because of: ", why].concat().into();
         } else if let Some(transaction) = &mut self.session.transaction {
             transaction.is_spoilt = true;
+        }
+        let (stats, id) = (&self.instance.stats, self.session.peer.id);
+        stats.add_error(id, &text);
+        if let Ok(command) = look_up(args) {
+            stats.add_rejected(id, command.number);
         }
         ReplyWriter::new(out, self.session.protocol).error_bytes(&text);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use acteon_resp::{Protocol, ReplyWriter};
 use smallvec::SmallVec;
 
+use super::note::Ended;
 use super::{Instance, Session};
 use crate::command::Lookups;
 use crate::command::{self, Access, Call, Command, CommandError, Effects, Scope};
@@ -143,7 +144,8 @@ impl<'e> Step<'_, 'e> {
         if comes_from_client {
             monitors.tell_script(self.session, &command, args, now_us);
         }
-        let mut lookups = Lookups::default();
+        let (mut lookups, instance) = (Lookups::default(), self.instance);
+        let began_ns = instance.stats.now_ns();
         let (protocol, database) = (self.session.protocol, self.session.database);
         let mut call = Call {
             instance: self.instance,
@@ -158,7 +160,11 @@ impl<'e> Step<'_, 'e> {
         };
         let result = (command.row.handler)(&mut call);
         if comes_from_client && result != Err(CommandError::Contended) {
-            monitors.tell(call.session, &command, args, now_us);
+            let session = &*call.session;
+            monitors.tell(session, &command, args, now_us);
+            let duration_ns = instance.stats.now_ns().saturating_sub(began_ns);
+            let (command, error, lookups) = (&command, result.as_ref().err(), *call.keys.lookups);
+            instance.note_ended(&Ended { session, command, args, duration_ns, lookups, error, now_us });
         }
         if result.is_err() {
             out.truncate(out_len);

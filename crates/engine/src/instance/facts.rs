@@ -61,6 +61,13 @@ pub struct Buffers {
     pub output_capacity_bytes: u64,
 }
 
+impl Buffers {
+    /// All of them together.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.input_bytes + self.input_free_bytes + self.output_capacity_bytes
+    }
+}
+
 impl Facts {
     pub(crate) fn new(options: ClientOptions) -> Self {
         Self {

@@ -65,7 +65,8 @@ impl Histogram {
                 seen += count;
             }
             if seen > before {
-                steps.push((until_ns / 1_000, seen));
+                // The longest that the histogram of Redis cannot tell from it.
+                steps.push(((until_ns + until_ns / 128 - 1) / 1_000, seen));
             }
             until_ns *= 2;
         }
@@ -127,6 +128,6 @@ mod tests {
     fn cumulative_counts_name_the_doublings_that_add_something() {
         let histogram = Histogram::default();
         [100, 900, 1_500, 40_000, u64::MAX].into_iter().for_each(|ns| histogram.add(ns));
-        assert_eq!(histogram.cumulative_us(), [(1, 2), (2, 3), (65, 4), (549_755_813, 5)]);
+        assert_eq!(histogram.cumulative_us(), [(1, 2), (2, 3), (66, 4), (554_050_781, 5)]);
     }
 }

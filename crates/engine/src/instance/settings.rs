@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) latency_tracking: AtomicBool,
     /// What INFO shows of the durations.
     pub(crate) latency_percentiles: RwLock<Vec<f64>>,
+    /// Whether expired keys are removed before somebody asks for them.
+    pub(crate) expires_actively: AtomicBool,
     network: RwLock<NetworkSettings>,
 }
 
@@ -69,6 +71,7 @@ impl Default for Settings {
             latency_threshold_ms: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
             latency_percentiles: RwLock::new(vec![50.0, 99.0, 99.9]),
+            expires_actively: AtomicBool::new(true),
             network: RwLock::default(),
         }
     }

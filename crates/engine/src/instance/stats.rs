@@ -177,9 +177,10 @@ impl Stats {
     }
 
     /// An error reply begins with its code.
-    pub(crate) fn add_error(&self, id: u64, text: &str) {
+    pub(crate) fn add_error(&self, id: u64, text: &[u8]) {
         add(&self.shard(id).errors, 1);
-        let code = text.split(' ').next().unwrap_or_default();
+        let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let code = &*String::from_utf8_lossy(code);
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;
@@ -335,10 +336,10 @@ mod tests {
     #[test]
     fn errors_are_counted_by_code_and_bounded() {
         let stats = Stats::default();
-        stats.add_error(1, "ERR one");
-        stats.add_error(2, "ERR two");
+        stats.add_error(1, b"ERR one");
+        stats.add_error(2, b"ERR two");
         for number in 0..1_000 {
-            stats.add_error(1, &format!("E{number} x"));
+            stats.add_error(1, format!("E{number} x").as_bytes());
         }
         let errors = stats.errors();
         assert_eq!((errors.get("ERR"), errors.len()), (Some(&2), 128));

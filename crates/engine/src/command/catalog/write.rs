@@ -97,7 +97,7 @@ pub(super) fn categories(row: &Row) -> Vec<&'static str> {
         (flags.has(Flags::WRITE), "@write"),
         (!of_group.is_empty(), of_group),
         (flags.has(Flags::PUBSUB) && row.group != Group::PubSub, "@pubsub"),
-        (flags.has(Flags::ADMIN), "@admin"),
+        (flags.has(Flags::ADMIN.and(Flags::ADMIN_CATEGORY)), "@admin"),
         (flags.has(Flags::FAST), "@fast"),
         (!flags.has(Flags::FAST), "@slow"),
         (flags.has(Flags::BLOCKING), "@blocking"),

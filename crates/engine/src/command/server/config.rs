@@ -3,7 +3,7 @@
 use super::super::call::Call;
 use super::super::error::CommandError;
 use super::super::help::help;
-use super::super::row::{Flags, Group, Row};
+use super::super::row::{Flags, Group, Row, Scope};
 use super::info::keyspace;
 use crate::instance::SettingError;
 
@@ -77,11 +77,7 @@ pub(super) const SUBCOMMANDS: &[Row] = &[
     Row::new("set", -4, Group::Server, set).flags(FLAGS).docs("2.0.0", "Changes settings."),
     Row::new("resetstat", 2, Group::Server, resetstat)
         .flags(FLAGS)
-        .scope(super::super::Scope::StepwiseEverywhere)
+        .scope(Scope::StepwiseEverywhere)
         .docs("2.0.0", "Begins the counts of INFO anew."),
     Row::new("rewrite", 2, Group::Server, rewrite).flags(FLAGS).docs("2.8.0", "Writes the settings to their file."),
 ];
-
-pub(super) fn config(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    Err(CommandError::wrong_arity("config"))
-}

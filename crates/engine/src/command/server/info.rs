@@ -7,11 +7,11 @@ use std::fmt::Display;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use super::super::all;
 use super::super::call::Call;
 use super::super::connection::REDIS_VERSION;
 use super::super::error::CommandError;
 use super::super::options::is;
-use super::super::all;
 use crate::instance::{Channels, HostFacts, Traffic, Usage};
 use crate::stats::Stats;
 
@@ -136,12 +136,8 @@ impl Report {
         let is_needed = needs_keyspace.iter().any(|section| chosen.contains(section));
         let keyspace = if is_needed { keyspace(call) } else { Vec::new() };
         let instance = call.instance;
-        Self {
-            keyspace,
-            facts: instance.host_facts(),
-            usage: instance.usage(),
-            traffic: instance.traffic(),
-        }
+        instance.stats.note_start(call.keys.now_us);
+        Self { keyspace, facts: instance.host_facts(), usage: instance.usage(), traffic: instance.traffic() }
     }
 
     fn write(&self, section: Section, call: &Call<'_, '_>, text: &mut String) {
@@ -245,8 +241,7 @@ impl Report {
         let (instance, traffic) = (call.instance, &self.traffic);
         let (totals, rates) = (instance.stats.totals(), instance.stats.per_second());
         let expired = self.keyspace.iter().map(|(_, stats)| stats.expired_total).sum();
-        let limit_disconnections =
-            traffic.output_limit_disconnections + instance.peers.output_limit_disconnections();
+        let limit_disconnections = traffic.output_limit_disconnections + instance.peers.output_limit_disconnections();
         lines.put("total_connections_received", traffic.connections_received);
         lines.put("total_commands_processed", totals.commands);
         lines.put("instantaneous_ops_per_sec", rates.commands);

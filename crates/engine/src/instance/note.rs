@@ -1,0 +1,75 @@
+//! What is noted of a command that has ended: counts, and who was slow.
+
+use std::sync::atomic::Ordering;
+
+use super::slowlog::{SlowCommand, kept_args};
+use super::stats::Outcome;
+use super::{Instance, Session};
+use crate::command::{Command, CommandError, Flags, Lookups};
+
+/// A command that was carried out.
+pub(crate) struct Ended<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) command: &'a Command,
+    pub(crate) args: &'a [&'a [u8]],
+    pub(crate) duration_ns: u64,
+    pub(crate) lookups: Lookups,
+    pub(crate) error: Option<&'a CommandError>,
+    /// By the engine's clock.
+    pub(crate) now_us: u64,
+}
+
+impl Instance {
+    #[inline]
+    pub(super) fn note_ended(&self, ended: &Ended<'_>) {
+        let Ended { duration_ns, lookups, error, .. } = *ended;
+        let id = ended.session.peer.id;
+        let outcome = Outcome {
+            command: ended.command.number,
+            duration_ns,
+            has_failed: error.is_some(),
+            is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
+            hits: lookups.hits,
+            misses: lookups.misses,
+        };
+        self.stats.add(id, outcome);
+        if let Some(error) = error {
+            self.stats.add_error(id, &error.to_bytes());
+        }
+        let slower_us = self.settings.slowlog_slower_us.load(Ordering::Relaxed);
+        let threshold_ms = self.settings.latency_threshold_ms.load(Ordering::Relaxed);
+        // A negative threshold is one that no duration reaches.
+        if u64::try_from(slower_us).is_ok_and(|slower_us| duration_ns / 1_000 >= slower_us) {
+            self.note_slow(ended);
+        }
+        if threshold_ms > 0 && duration_ns / 1_000_000 >= threshold_ms {
+            let event = if ended.command.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+            self.latency.add(event, ended.now_us / 1_000_000, duration_ns / 1_000_000);
+        }
+    }
+
+    #[cold]
+    fn note_slow(&self, ended: &Ended<'_>) {
+        if ended.command.row.flags.has(Flags::SKIP_SLOWLOG) {
+            return;
+        }
+        let facts = &ended.session.peer.facts;
+        let command = SlowCommand {
+            id: 0,
+            at_s: ended.now_us / 1_000_000,
+            duration_us: ended.duration_ns / 1_000,
+            args: kept_args(ended.args),
+            peer_address: facts.peer_address.clone(),
+            client_name: facts.name(),
+        };
+        self.slowlog.push(command, self.settings.slowlog_len_max.load(Ordering::Relaxed));
+    }
+
+    /// Something that is no command has taken this long.
+    pub(super) fn note_event(&self, event: &'static str, duration_ns: u64, now_us: u64) {
+        let threshold_ms = self.settings.latency_threshold_ms.load(Ordering::Relaxed);
+        if threshold_ms > 0 && duration_ns / 1_000_000 >= threshold_ms {
+            self.latency.add(event, now_us / 1_000_000, duration_ns / 1_000_000);
+        }
+    }
+}
