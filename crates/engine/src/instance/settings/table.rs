@@ -38,7 +38,8 @@ pub(super) static SETTINGS: &[Setting] = &[
             |instance| shown(instance.limits().1.hash_max_listpack_entries as u64),
             |instance, number| set_limit(instance, |limits| limits.hash_max_listpack_entries = number as usize),
         ),
-    ).once("hash-max-ziplist-entries"),
+    )
+    .once("hash-max-ziplist-entries"),
     setting(
         "hash-max-listpack-value",
         BYTES,
@@ -46,7 +47,8 @@ pub(super) static SETTINGS: &[Setting] = &[
             |instance| shown(instance.limits().1.hash_max_listpack_value as u64),
             |instance, number| set_limit(instance, |limits| limits.hash_max_listpack_value = number as usize),
         ),
-    ).once("hash-max-ziplist-value"),
+    )
+    .once("hash-max-ziplist-value"),
     setting(
         "set-max-intset-entries",
         COUNT,
@@ -62,7 +64,8 @@ pub(super) static SETTINGS: &[Setting] = &[
             |instance| shown(instance.limits().1.zset_max_listpack_entries as u64),
             |instance, number| set_limit(instance, |limits| limits.zset_max_listpack_entries = number as usize),
         ),
-    ).once("zset-max-ziplist-entries"),
+    )
+    .once("zset-max-ziplist-entries"),
     setting(
         "zset-max-listpack-value",
         BYTES,
@@ -70,7 +73,8 @@ pub(super) static SETTINGS: &[Setting] = &[
             |instance| shown(instance.limits().1.zset_max_listpack_value as u64),
             |instance, number| set_limit(instance, |limits| limits.zset_max_listpack_value = number as usize),
         ),
-    ).once("zset-max-ziplist-value"),
+    )
+    .once("zset-max-ziplist-value"),
     setting(
         "list-max-listpack-size",
         Kind::Integer(-INT_MAX - 1, INT_MAX),
@@ -207,7 +211,9 @@ pub(super) static SETTINGS: &[Setting] = &[
         Kind::Bytes(BULK_BYTES_MIN, i64::MAX),
         Home::Number(
             |instance| shown(instance.network_settings().query_buffer_bytes_max),
-            |instance, number| instance.change_network(|network| network.query_buffer_bytes_max = number.unsigned_abs()),
+            |instance, number| {
+                instance.change_network(|network| network.query_buffer_bytes_max = number.unsigned_abs())
+            },
         ),
     ),
     setting("client-output-buffer-limit", Kind::Text, Home::Text(output_limits, set_output_limits)),
