@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use acteon_engine::{Host, HostFacts, Traffic};
+use acteon_engine::{Host, HostFacts, Traffic, Usage};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
+use crate::usage;
 
 /// The server, as the instance sees it.
 pub(crate) struct ServerHost {
@@ -26,6 +27,10 @@ impl ServerHost {
 impl Host for ServerHost {
     fn facts(&self) -> HostFacts {
         self.facts.clone()
+    }
+
+    fn usage(&self) -> Usage {
+        usage::now()
     }
 
     fn traffic(&self) -> Option<Traffic> {
@@ -59,6 +64,7 @@ pub(crate) fn facts(addresses: &[SocketAddr], tls_addresses: &[SocketAddr], unix
         directory: env::current_dir().unwrap_or_default(),
         executable: env::current_exe().unwrap_or_default(),
         process_id: std::process::id(),
+        os: usage::os(),
         ..HostFacts::default()
     }
 }

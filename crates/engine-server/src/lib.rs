@@ -57,6 +57,7 @@ mod server;
 mod session;
 mod timer;
 mod tls;
+mod usage;
 mod wake;
 
 pub use config::{Limits, ListenConfig, TlsConfig, UnixConfig};

@@ -190,7 +190,7 @@ impl Client {
         if session.is_monitor && flags.has(Flags::WRITE.and(Flags::READONLY).and(Flags::MAY_REPLICATE)) {
             return Err(CommandError::text("ERR Replica can't interact with the keyspace"));
         }
-        if session.is_subscriber() && session.protocol == Protocol::Resp2 && !is_for_subscribers(command.row.name) {
+        if session.is_subscriber() && session.protocol == Protocol::Resp2 && !is_for_subscribers(&command) {
             let name = command.full_name();
             let text = format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
@@ -205,7 +205,7 @@ impl Client {
             return Flow::Retry;
         }
         self.session.peer.facts.note_command(command.number, now_us);
-        if self.session.transaction.is_some() && !runs_at_once_in_transaction(command.row.name) {
+        if self.session.transaction.is_some() && !runs_at_once_in_transaction(&command) {
             match self.queue(&command, args) {
                 Ok(()) => ReplyWriter::new(out, self.session.protocol).simple("QUEUED"),
                 Err(error) => self.refuse(args, &error, out),
@@ -316,14 +316,16 @@ const BUSY: CommandError =
     CommandError::text("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
 
 /// Commands that a subscriber may use in the older protocol, where replies and messages look alike.
-fn is_for_subscribers(name: &str) -> bool {
+fn is_for_subscribers(command: &Command) -> bool {
     ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"]
-        .contains(&name)
+        .contains(&command.row.name)
+        && command.container.is_none()
 }
 
 /// Commands that are not queued between MULTI and EXEC.
-fn runs_at_once_in_transaction(name: &str) -> bool {
-    ["exec", "discard", "multi", "watch", "quit", "reset"].contains(&name)
+fn runs_at_once_in_transaction(command: &Command) -> bool {
+    // SLOWLOG RESET is no RESET.
+    ["exec", "discard", "multi", "watch", "quit", "reset"].contains(&command.row.name) && command.container.is_none()
 }
 
 impl Drop for Client {

@@ -118,7 +118,7 @@ pub(super) const SERVER: &[&str] = &[
     "! CONFIG GET (hash-max-listpack-entries|maxmemory-policy|hash-max-listpack-* set-max-intset-entries|nosuch|HASH-MAX-LISTPACK-VALUE|)",
     "! CONFIG GET",
     "! CONFIG SET (nosuch x|hash-max-listpack-entries|hash-max-listpack-entries abc|maxmemory-policy nosuch|hash-max-listpack-entries 128 hash-max-listpack-entries 128)",
-    "! CONFIG SET (hash-max-listpack-entries 128|set-max-intset-entries 512 zset-max-listpack-value 64|maxmemory-policy noeviction|timeout 0|slowlog-log-slower-than 10000)",
+    "! CONFIG SET (hash-max-listpack-entries 512|set-max-intset-entries 512 zset-max-listpack-value 64|maxmemory-policy noeviction|timeout 0|slowlog-log-slower-than 10000)",
     "CONFIG NOSUCH {v}",
     "OBJECT NOSUCH {k}",
     "OBJECT ENCODING",

@@ -19,7 +19,7 @@ fn get(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 
 fn set(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let words = &call.args[2..];
-    if words.len() % 2 != 0 {
+    if !words.len().is_multiple_of(2) {
         return Err(CommandError::Syntax);
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();

@@ -67,10 +67,11 @@ fn object(call: &mut Call<'_, '_>, key: &[u8]) -> Result<(), CommandError> {
 
 /// A reply of each kind.
 fn protocol(reply: &mut ReplyWriter<'_>, kind: &[u8]) -> Result<(), CommandError> {
-    const KINDS: &[(&str, fn(&mut ReplyWriter<'_>))] = &[
+    type Write = fn(&mut ReplyWriter<'_>);
+    const KINDS: &[(&str, Write)] = &[
         ("string", |reply| reply.bulk(b"Hello World")),
         ("integer", |reply| reply.integer(12_345)),
-        ("double", |reply| reply.double(3.141)),
+        ("double", double),
         ("null", |reply| reply.null()),
         ("array", |reply| {
             reply.array(3);
@@ -104,6 +105,12 @@ fn protocol(reply: &mut ReplyWriter<'_>, kind: &[u8]) -> Result<(), CommandError
     };
     write(reply);
     Ok(())
+}
+
+/// The number that Redis replies with.
+#[allow(clippy::approx_constant, reason = "it is not meant to be pi")]
+fn double(reply: &mut ReplyWriter<'_>) {
+    reply.double(3.141);
 }
 
 /// Only the newer protocol has attributes, in front of a reply.

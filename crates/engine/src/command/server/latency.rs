@@ -46,11 +46,7 @@ fn reset(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn draw(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let name = call.args[2];
     let Some(event) = call.instance.latency.get(name) else {
-        let mut text = b"ERR No samples available for event '".to_vec();
-        text.extend_from_slice(name);
-        text.push(b'\'');
-        call.reply.error_bytes(&text);
-        return Ok(());
+        return Err(CommandError::quoting("ERR No samples available for event '", name, "'"));
     };
     let text = graph(&String::from_utf8_lossy(name), &event, call.now_ms() / 1_000);
     call.reply.verbatim("txt", text.as_bytes());

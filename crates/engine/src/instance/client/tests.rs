@@ -193,3 +193,69 @@ fn events_are_published_by_key_and_by_name() {
     assert!(instance.set_notifications("Kq").is_err());
     assert_eq!(instance.notifications(), "gKE");
 }
+
+/// SLOWLOG RESET and its like were once taken for RESET and carried out at once.
+#[test]
+fn subcommand_named_like_a_command_is_queued() {
+    let instance = instance(InstanceConfig::default());
+    let mut client = connect(&instance);
+    call(&mut client, "MULTI");
+    assert_eq!(call(&mut client, "SLOWLOG RESET"), "+QUEUED");
+    assert_eq!(call(&mut client, "RESET"), "+RESET");
+    call(&mut client, "SUBSCRIBE c");
+    assert!(call(&mut client, "LATENCY RESET").starts_with("-ERR Can't execute 'latency|reset'"));
+}
+
+#[test]
+fn commands_are_counted_by_what_came_of_them() {
+    let instance = instance(InstanceConfig::default());
+    let mut client = connect(&instance);
+    for command in ["SET k v", "GET k", "GET k", "GET nosuch", "INCR k", "GET", "NOSUCH", "MULTI", "GET k", "EXEC"] {
+        call(&mut client, command);
+    }
+    let info = call(&mut client, "INFO everything");
+    for expected in [
+        "cmdstat_get:calls=4,",
+        "cmdstat_exec:calls=1,",
+        "errorstat_ERR:count=3 ",
+        "total_error_replies:3 ",
+        "keyspace_hits:3 ",
+        "keyspace_misses:1 ",
+        "rdb_changes_since_last_save:1 ",
+        "db0:keys=1,expires=0,avg_ttl=0",
+        "latency_percentiles_usec_get:p50=",
+    ] {
+        assert!(info.contains(expected), "{expected} in {info}");
+    }
+    let line = |name: &str| info.split(' ').find(|line| line.starts_with(name)).map(str::to_owned).unwrap_or_default();
+    assert!(line("cmdstat_get:").ends_with("rejected_calls=1,failed_calls=0"));
+    assert!(line("cmdstat_incr:").ends_with("rejected_calls=0,failed_calls=1"));
+    assert_eq!(call(&mut client, "CONFIG RESETSTAT"), "+OK");
+    assert!(call(&mut client, "INFO stats").contains("total_commands_processed:1 "));
+}
+
+#[test]
+fn slow_commands_are_kept_without_passwords() {
+    let instance = instance(InstanceConfig::default());
+    let mut client = connect(&instance);
+    for command in ["CONFIG SET slowlog-log-slower-than 0", "SLOWLOG RESET", "CONFIG SET requirepass secret"] {
+        assert_eq!(call(&mut client, command), "+OK");
+    }
+    let log = call(&mut client, "SLOWLOG GET 1");
+    assert!(log.contains("$11 requirepass $10 (redacted)") && log.contains("$11 127.0.0.1:0"), "{log}");
+    assert_eq!(call(&mut client, "CONFIG SET slowlog-log-slower-than -1"), "+OK");
+    assert_eq!(call(&mut client, "SLOWLOG RESET"), "+OK");
+    assert_eq!(call(&mut client, "SLOWLOG LEN"), ":0");
+}
+
+/// INFO looks at all databases, of which the transaction holds some already.
+#[test]
+fn numbers_of_all_databases_are_told_inside_of_a_transaction() {
+    let instance = instance(InstanceConfig::default());
+    let mut client = connect(&instance);
+    for command in ["SET a 1", "SELECT 3", "SET b 1", "MULTI", "SET c 1", "INFO keyspace", "MEMORY STATS"] {
+        call(&mut client, command);
+    }
+    let replies = call(&mut client, "EXEC");
+    assert!(replies.contains("db0:keys=1,") && replies.contains("db3:keys=2,"), "{replies}");
+}

@@ -304,7 +304,7 @@ fn output_limits(instance: &Instance) -> Vec<u8> {
 
 fn set_output_limits(instance: &Instance, text: &[u8]) -> Result<(), Refusal> {
     let words: Vec<&[u8]> = text.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".into());
     }
     let mut limits = instance.output_limits();
