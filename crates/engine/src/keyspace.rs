@@ -194,7 +194,8 @@ impl Engine {
     }
 
     /// Removes expired keys and gives their memory back. Visits at most `budget` keys (16 if it is less), a few hundred under one lock.
-    /// Segments in which nothing can have expired are skipped at once. The next cycle goes on where this one ended.
+    /// Segments in which nothing can have expired are skipped at once, and those that somebody holds are left to the next cycle, which
+    /// goes on where this one ended.
     pub fn expire_cycle(&self, now_ms: u64, budget: u32) -> ExpireReport {
         let keyspace = &*self.0;
         let block = BLOCK_BUCKETS as u32;
@@ -208,7 +209,8 @@ impl Engine {
                     report.ran_out = true;
                     return report;
                 }
-                let mut segment = keyspace.lock(*cursor);
+                // Somebody may hold it for long: the thread of this cycle has other things to do.
+                let Some(mut segment) = keyspace.segments[*cursor].0.try_lock() else { break };
                 if !segment.deadlines.is_due(now_ms) {
                     break;
                 }

@@ -22,8 +22,9 @@ use crate::command::CommandError;
 /// How often a script is interrupted to look at the clock: about once in a millisecond.
 const INSTRUCTIONS_PER_TICK: u32 = 100_000;
 
-/// Compiled functions that are kept; then the interpreter starts anew. Compiling takes some microseconds.
-const FUNCTIONS_MAX: usize = 1_000;
+/// Compiled functions that are kept; then the interpreter starts anew, for compiling takes some microseconds only. Each is one of the
+/// 8,000 values that Rust may hold of an interpreter, which the arguments of a command need as well.
+const FUNCTIONS_MAX: usize = 250;
 
 /// What an idle interpreter may hold: more is the leftover of a hungry script, and is freed.
 const IDLE_BYTES_MAX: usize = 8 << 20;
