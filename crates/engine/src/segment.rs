@@ -21,8 +21,8 @@ use crate::error::EngineError;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
 use crate::memory::{Account, Memory};
-use crate::stats::Stats;
 use crate::observe::{EventClass, Notices, Signals};
+use crate::stats::Stats;
 
 /// Tables smaller than this are not worth shrinking.
 const SHRINK_CAPACITY_MIN: usize = 64;

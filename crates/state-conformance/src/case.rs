@@ -30,15 +30,18 @@ pub enum Need {
     Has(&'static str),
     /// The capability is not declared: the case proves that it is refused.
     Lacks(&'static str),
+    /// Both handles come from one driver.
+    OneDriver,
 }
 
 impl Case {
-    /// Whether it runs on a store that declares this; otherwise it is ignored.
+    /// Whether it runs on a store that declares this, with handles that come from one driver or from several; otherwise it is ignored.
     #[must_use]
-    pub fn applies(&self, capabilities: &Capabilities) -> bool {
+    pub fn applies(&self, capabilities: &Capabilities, is_one_driver: bool) -> bool {
         self.needs.iter().all(|need| match need {
             Need::Has(name) => capabilities.has(name) == Some(true),
             Need::Lacks(name) => capabilities.has(name) == Some(false),
+            Need::OneDriver => is_one_driver,
         })
     }
 }
@@ -92,8 +95,9 @@ mod tests {
         for case in all() {
             assert!(names.insert(case.name), "{} is there twice", case.name);
             for need in case.needs {
-                let (Need::Has(name) | Need::Lacks(name)) = need;
-                assert!(Capabilities::NAMES.contains(name), "{}: there is no capability {name}", case.name);
+                if let Need::Has(name) | Need::Lacks(name) = need {
+                    assert!(Capabilities::NAMES.contains(name), "{}: there is no capability {name}", case.name);
+                }
             }
         }
     }

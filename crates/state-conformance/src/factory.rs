@@ -27,6 +27,12 @@ pub trait Factory: Debug + Send + Sync + 'static {
         Time::Real
     }
 
+    /// Whether all handles of a prefix come from one driver. If not, cases about what one driver's handles have in common (capabilities,
+    /// cursors) are ignored.
+    fn is_one_driver(&self) -> bool {
+        true
+    }
+
     /// Lets `by` pass on the clock of the store of `prefix`. On a real clock: waits.
     async fn advance(&self, prefix: &str, by: Duration) {
         let _ = prefix;

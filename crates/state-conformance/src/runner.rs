@@ -52,7 +52,7 @@ pub fn main(factory: impl Factory) -> ExitCode {
 pub async fn run_case(factory: Arc<dyn Factory>, name: &str) -> Verdict {
     let case = all().into_iter().find(|case| case.name == name);
     let case = case.ok_or_else(|| Failure::new(format!("there is no case {name:?}")))?;
-    if !case.applies(&probe(&*factory).await?) {
+    if !case.applies(&probe(&*factory).await?, factory.is_one_driver()) {
         return Err(Failure::new(format!("the store does not declare what {name} needs: {:?}", case.needs)));
     }
     run(case, factory).await
@@ -68,7 +68,7 @@ async fn probe(factory: &dyn Factory) -> Result<Capabilities> {
 }
 
 fn trial(case: Case, capabilities: &Capabilities, factory: Arc<dyn Factory>, runtime: Handle) -> Trial {
-    let ignored = !case.applies(capabilities);
+    let ignored = !case.applies(capabilities, factory.is_one_driver());
     let test = move || match runtime.block_on(runtime.spawn(run(case, factory))) {
         Ok(verdict) => verdict.map_err(Failed::from),
         Err(panic) => Err(Failed::from(format!("rule {}: {panic}", case.rule))),

@@ -165,7 +165,8 @@ fn sort_rule(arguments: &[Vec<u8>]) -> Rule {
     match (has_no_order, is_part) {
         (false, _) => Rule::Exact,
         (true, false) => Rule::Unordered,
-        (true, true) => Rule::Shape,
+        // Any part: with GET some of it may be absent.
+        (true, true) => Rule::Kind,
     }
 }
 

@@ -179,6 +179,9 @@ impl Servers {
                 (None, _) => return Some(Difference::failure(command, index + 1, "Redis", &one.failure?)),
                 (_, None) => return Some(Difference::failure(command, index + 1, "the engine", &other.failure?)),
             };
+            if is_stale_error(expected) {
+                return None;
+            }
             if !comparison.agrees(command, expected, found) {
                 let command = command.clone();
                 let text = |outcome: &sequence::Outcome| outcome_text(outcome);
@@ -217,6 +220,12 @@ impl Difference {
         let text = format!("{who}: {error}");
         Self { commands, command: command.clone(), expected: "a reply".to_owned(), found: text }
     }
+}
+
+/// Redis's SORT looks at `errno` without setting it to 0 before, so it refuses good weights after any command that met a number out of
+/// range. What follows has no meaning on either side.
+fn is_stale_error(outcome: &sequence::Outcome) -> bool {
+    outcome_text(outcome).contains("-ERR One or more scores can't be converted into double")
 }
 
 /// What a difference is about: the command, and the subcommand if there is one.

@@ -37,6 +37,10 @@ impl Factory for TwoWays {
         self.published.connect(prefix).await
     }
 
+    fn is_one_driver(&self) -> bool {
+        false
+    }
+
     /// The engine ends with the process.
     async fn clean(&self, _prefix: &str) -> Result<()> {
         Ok(())

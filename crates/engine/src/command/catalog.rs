@@ -68,7 +68,8 @@ fn list(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn filtered(kind: &[u8], value: &[u8]) -> Result<Vec<String>, CommandError> {
-    let names = |keep: &dyn Fn(&Command) -> bool| all().filter(|command| keep(command)).map(Command::full_name).collect();
+    let names =
+        |keep: &dyn Fn(&Command) -> bool| all().filter(|command| keep(command)).map(Command::full_name).collect();
     if is(kind, "MODULE") {
         // There are no modules.
         Ok(Vec::new())
@@ -116,7 +117,9 @@ const SUBCOMMANDS: &[Row] = &[
         .flags(FLAGS)
         .docs("7.0.0", "The keys of a command, and what it does to each."),
     Row::new("help", 2, Group::Server, help).flags(FLAGS).docs("5.0.0", "What COMMAND can say."),
-    Row::new("info", -2, Group::Server, info).flags(FLAGS).docs("2.8.13", "Arity, flags, keys and categories of commands."),
+    Row::new("info", -2, Group::Server, info)
+        .flags(FLAGS)
+        .docs("2.8.13", "Arity, flags, keys and categories of commands."),
     Row::new("list", -2, Group::Server, list).flags(FLAGS).docs("7.0.0", "The names of commands and subcommands."),
 ];
 

@@ -166,6 +166,11 @@ fn elements(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<(Kind, Vec
     Ok((kind, elements))
 }
 
+/// What counts of a text: where the result is shown and not stored, Redis compares C strings, which a byte 0 ends.
+fn collated(weight: &[u8], is_stored: bool) -> &[u8] {
+    if is_stored { weight } else { weight.split(|byte| *byte == 0).next().unwrap_or_default() }
+}
+
 /// Sorts by weight.
 fn order(call: &mut Call<'_, '_>, options: &Options<'_>, elements: &mut Vec<Vec<u8>>) -> Result<(), CommandError> {
     let weights: Vec<Option<Vec<u8>>> = match options.by {
@@ -176,7 +181,11 @@ fn order(call: &mut Call<'_, '_>, options: &Options<'_>, elements: &mut Vec<Vec<
     if options.is_alphabetic {
         // What has no weight comes first; equal weights keep their order.
         let mut weighed: Vec<_> = weights.into_iter().zip(elements.drain(..)).collect();
-        weighed.sort_by(|(one, _), (other, _)| direct(one.cmp(other)));
+        let is_stored = options.store_at.is_some();
+        weighed.sort_by(|(one, _), (other, _)| {
+            let text = |weight| Option::as_deref(weight).map(|weight| collated(weight, is_stored));
+            direct(text(one).cmp(&text(other)))
+        });
         elements.extend(weighed.into_iter().map(|(_, element)| element));
         return Ok(());
     }

@@ -183,7 +183,8 @@ pub(crate) fn nested(
 ) -> Result<(), CommandError> {
     let (instance, now_us) = (call.instance, call.keys.now_us);
     let protocol_outside = std::mem::replace(&mut call.session.protocol, protocol);
-    let step = Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true, woken_by: None };
+    let step =
+        Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true, woken_by: None };
     let result = step.carry_out(call.keys.locked, out, call.effects);
     // HELLO inside of a transaction changes it for good.
     if call.session.protocol == protocol {

@@ -227,10 +227,12 @@ impl Kind {
             Self::YesNo if value.eq_ignore_ascii_case(b"yes") => Ok(1),
             Self::YesNo if value.eq_ignore_ascii_case(b"no") => Ok(0),
             Self::YesNo => Err("argument must be 'yes' or 'no'".into()),
-            Self::Choice(choices) => match choices.iter().position(|choice| value.eq_ignore_ascii_case(choice.as_bytes())) {
-                Some(position) => Ok(position as i64),
-                None => Err(format!("argument(s) must be one of the following: {}", choices.join(", ")).into()),
-            },
+            Self::Choice(choices) => {
+                match choices.iter().position(|choice| value.eq_ignore_ascii_case(choice.as_bytes())) {
+                    Some(position) => Ok(position as i64),
+                    None => Err(format!("argument(s) must be one of the following: {}", choices.join(", ")).into()),
+                }
+            }
             Self::Text => Ok(0),
         }
     }
@@ -386,7 +388,9 @@ mod tests {
 
     #[test]
     fn bytes_have_units_of_thousands_and_of_1024() {
-        for (text, bytes) in [("0", 0), ("12b", 12), ("1k", 1_000), ("1KB", 1_024), ("3mb", 3 << 20), ("2G", 2_000_000_000)] {
+        for (text, bytes) in
+            [("0", 0), ("12b", 12), ("1k", 1_000), ("1KB", 1_024), ("3mb", 3 << 20), ("2G", 2_000_000_000)]
+        {
             assert_eq!(parse_bytes(text.as_bytes()), Some(bytes), "{text}");
         }
         for text in ["", "kb", "-1", "1kb2", "1 kb", "99999999999999999999", "18446744073709551615gb"] {

@@ -154,5 +154,5 @@ pub(crate) const CASES: &[Case] = &[
     case!("E1", e1_value_at_the_limit_is_stored),
     case!("E1", e1_calls_after_close_are_closed),
     case!("E2", e2_failed_reads_changed_nothing),
-    case!("CAP", capabilities_agree_with_each_other),
+    case!("CAP", capabilities_agree_with_each_other, [Need::OneDriver]),
 ];

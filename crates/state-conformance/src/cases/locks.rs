@@ -469,5 +469,5 @@ pub(crate) const CASES: &[Case] = &[
     case!("L7", l7_shared_leases_end_one_by_one, [Need::Has("locks"), Need::Has("shared_locks")]),
     case!("L7", l7_semaphore_grants_its_permits, [Need::Has("locks"), Need::Has("semaphores")]),
     case!("L7", l7_semaphore_holds_under_concurrency, [Need::Has("semaphores")]),
-    case!("L8", l8_semantics_are_told, [Need::Has("locks")]),
+    case!("L8", l8_semantics_are_told, [Need::Has("locks"), Need::OneDriver]),
 ];

@@ -225,7 +225,7 @@ pub(crate) const CASES: &[Case] = &[
     case!("M3", m3_entries_come_along_when_asked_for, [Need::Has("scan")]),
     case!("M3", m3_id_prefix_is_literal, [Need::Has("scan")]),
     case!("M3", m3_expired_and_deleted_entries_are_not_listed, [Need::Has("scan")]),
-    case!("M3", m3_cursor_is_resumed_on_another_handle, [Need::Has("scan")]),
+    case!("M3", m3_cursor_is_resumed_on_another_handle, [Need::Has("scan"), Need::OneDriver]),
     case!("M3", m3_garbage_cursor_is_invalid, [Need::Has("scan")]),
     case!("M3", m3_page_size_is_bounded, [Need::Has("scan")]),
     case!("M3", m3_ordered_pages_are_sorted_and_exact, [Need::Has("scan"), Need::Has("ordered_scan")]),

@@ -86,7 +86,6 @@ pub(super) const HYPERLOGLOG: &[&str] = &[
     "SET {p} HYLL",
     // Only the header: Redis reads behind the end of registers that make no sense.
     "SETRANGE {p} (0|4|8) (x|1)",
-    "APPEND {p} {v}",
     "DEL {p}",
     "TYPE {p}",
 ];

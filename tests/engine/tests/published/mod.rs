@@ -58,7 +58,8 @@ impl Published {
         let instance = self.instance.clone();
         store.on_lock_change(move |record| _ = instance.publish(record, b""));
         let waiting = store.clone();
-        self.instance.on_message(|channel| channel.ends_with(LOCK_SUFFIX), move |channel| waiting.lock_changed(channel));
+        self.instance
+            .on_message(|channel| channel.ends_with(LOCK_SUFFIX), move |channel| waiting.lock_changed(channel));
         Ok(store)
     }
 }
