@@ -6,7 +6,6 @@
 //! | file | commands |
 //! |---|---|
 //! | `bits.rs` | BITCOUNT, BITPOS, BITOP, BITFIELD |
-//! | `crc16.rs` | CLUSTER KEYSLOT |
 //! | `geohash.rs` | GEOADD, GEODIST, GEOHASH, GEOPOS, GEOSEARCH |
 //! | `glob.rs` | KEYS, SCAN, PSUBSCRIBE, CONFIG GET |
 //! | `hyperloglog.rs` | PFADD, PFCOUNT, PFMERGE, PFDEBUG, PFSELFTEST |
@@ -15,7 +14,6 @@
 //! | `random.rs` | RANDOMKEY, SRANDMEMBER, SPOP, eviction |
 
 pub(crate) mod bits;
-pub(crate) mod crc16;
 pub(crate) mod geohash;
 pub(crate) mod glob;
 pub(crate) mod hyperloglog;

@@ -21,11 +21,9 @@ pub(crate) use aggregate::{Aggregate, Operand, Scored, ScoredMember, diff, inter
 pub use limits::Limits;
 pub(crate) use list::List;
 #[cfg(feature = "commands")]
-pub(crate) use list::{Items, Place, index_range};
+pub(crate) use list::{Place, index_range};
 pub use map::{Fields, Pairs};
 pub(crate) use set::Set;
-#[cfg(feature = "commands")]
-pub(crate) use set::{Member, Members};
 pub use strict::{HashMut, SortedSetMut};
 pub use zset::{Inserted, LexBound, LexRange, RankedMembers, ScoreRange, Zset};
 

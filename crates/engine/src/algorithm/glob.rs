@@ -62,11 +62,6 @@ pub(crate) fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
     after_stars(pattern, at) == pattern.len()
 }
 
-/// Whether the pattern matches no other text than itself, so that a lookup does instead of a search.
-pub(crate) fn is_literal(pattern: &[u8]) -> bool {
-    !pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'))
-}
-
 fn after_stars(pattern: &[u8], at: usize) -> usize {
     at + pattern[at..].iter().take_while(|&&byte| byte == b'*').count()
 }
@@ -130,7 +125,7 @@ fn fold(byte: u8, case: Case) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Case, STARS_MAX, is_literal, matches};
+    use super::{Case, STARS_MAX, matches};
 
     fn exact(pattern: &[u8], text: &[u8]) -> bool {
         matches(pattern, text, Case::Sensitive)
@@ -192,12 +187,5 @@ mod tests {
         let text = b"a".repeat(3 * STARS_MAX);
         assert!(exact(&b"*a".repeat(STARS_MAX), &text));
         assert!(!exact(&b"*a".repeat(STARS_MAX + 1), &text));
-    }
-
-    #[test]
-    fn a_pattern_without_signs_is_literal() {
-        assert!(is_literal(b"user:1"));
-        assert!(!is_literal(b"user:?"));
-        assert!(!is_literal(b"a\\b"));
     }
 }

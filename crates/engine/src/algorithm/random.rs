@@ -38,11 +38,6 @@ impl Random {
     pub(crate) fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
-
-    /// A number from 0 up to, not including, 1, in steps of 2^-53.
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]
@@ -66,6 +61,5 @@ mod tests {
         }
         assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
         assert_eq!((random.below(0), random.below(1)), (0, 0));
-        assert!((0..1000).all(|_| (0.0..1.0).contains(&random.unit())));
     }
 }

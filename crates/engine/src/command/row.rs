@@ -137,7 +137,7 @@ impl KeyPositions {
 }
 
 /// What a command has to hold while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Scope {
     /// The segments of its keys; nothing, where it has none.
     Keys,

@@ -23,9 +23,12 @@ pub(crate) struct Tap {
     has_pending: AtomicBool,
 }
 
+/// Called with the channel of a message.
+type OnMessage = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 struct Listener {
     wants: fn(&[u8]) -> bool,
-    call: Box<dyn Fn(&[u8]) + Send + Sync>,
+    call: OnMessage,
 }
 
 impl Tap {

@@ -21,14 +21,9 @@ use super::zset::{Zset, compare};
 const MEMBER_SCORE: f64 = 1.0;
 
 /// A set whose members have scores: a sorted set, or a plain set, where each member counts 1.
-pub trait Scored {
+pub(crate) trait Scored {
     /// The number of members.
     fn len(&self) -> usize;
-
-    /// Whether there is no member.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// The score of `member`.
     fn score(&self, member: &[u8]) -> Option<f64>;
@@ -38,20 +33,20 @@ pub trait Scored {
 }
 
 /// A member and its score.
-pub type ScoredMember<'a> = (Cow<'a, [u8]>, f64);
+pub(crate) type ScoredMember<'a> = (Cow<'a, [u8]>, f64);
 
 /// One operand. A key that does not exist is an empty set.
 #[derive(Clone, Copy)]
-pub struct Operand<'a> {
+pub(crate) struct Operand<'a> {
     /// The members.
-    pub set: &'a dyn Scored,
+    pub(crate) set: &'a dyn Scored,
     /// What each score is multiplied with; 1 changes nothing.
-    pub weight: f64,
+    pub(crate) weight: f64,
 }
 
 /// How the scores of a member that is in several sets become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Aggregate {
+pub(crate) enum Aggregate {
     /// Their sum.
     #[default]
     Sum,
@@ -64,7 +59,7 @@ pub enum Aggregate {
 impl Aggregate {
     /// One score of two. Of two that are equal the first stays, which shows with 0.0 and -0.0.
     #[must_use]
-    pub fn combine(self, first: f64, second: f64) -> f64 {
+    pub(crate) fn combine(self, first: f64, second: f64) -> f64 {
         match self {
             Self::Sum => number_or_zero(first + second),
             Self::Min if second < first => second,
@@ -76,7 +71,7 @@ impl Aggregate {
 
 /// The members of at least one operand.
 #[must_use]
-pub fn union<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMember<'a>> {
+pub(crate) fn union<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMember<'a>> {
     let mut scores: IndexMap<Cow<'a, [u8]>, f64, RandomState> = IndexMap::default();
     for operand in smallest_first(operands) {
         for (member, score) in operand.set.members() {
@@ -89,7 +84,7 @@ pub fn union<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMe
 
 /// The members of every operand; none of no operands.
 #[must_use]
-pub fn inter<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMember<'a>> {
+pub(crate) fn inter<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMember<'a>> {
     let operands = smallest_first(operands);
     let Some((smallest, others)) = operands.split_first() else { return Vec::new() };
     in_order(smallest.set.members().filter_map(|(member, score)| {
@@ -103,7 +98,7 @@ pub fn inter<'a>(operands: &[Operand<'a>], aggregate: Aggregate) -> Vec<ScoredMe
 
 /// The number of members of every operand. Stops counting at `limit`, if there is one.
 #[must_use]
-pub fn inter_count(operands: &[Operand<'_>], limit: Option<usize>) -> usize {
+pub(crate) fn inter_count(operands: &[Operand<'_>], limit: Option<usize>) -> usize {
     let operands = smallest_first(operands);
     let Some((smallest, others)) = operands.split_first() else { return 0 };
     let shared =
@@ -113,7 +108,7 @@ pub fn inter_count(operands: &[Operand<'_>], limit: Option<usize>) -> usize {
 
 /// The members of the first set that no other set has, with their scores there.
 #[must_use]
-pub fn diff<'a>(first: &'a dyn Scored, others: &[&dyn Scored]) -> Vec<ScoredMember<'a>> {
+pub(crate) fn diff<'a>(first: &'a dyn Scored, others: &[&dyn Scored]) -> Vec<ScoredMember<'a>> {
     in_order(first.members().filter(|(member, _)| others.iter().all(|other| other.score(member).is_none())))
 }
 
