@@ -5,7 +5,9 @@ mod published;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
 use acteon_state_conformance::Factory;
+use acteon_state_core::clock::SeededClock;
 use acteon_state_core::{Result, StateStore};
 use async_trait::async_trait;
 use published::Published;
@@ -26,7 +28,8 @@ impl Factory for OverTheProtocol {
 }
 
 fn main() -> ExitCode {
-    match Published::start() {
+    let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+    match Published::start(instance, Arc::new(SeededClock::new())) {
         Ok(published) => acteon_state_conformance::main(OverTheProtocol(published)),
         Err(error) => {
             eprintln!("{error}");

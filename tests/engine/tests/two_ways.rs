@@ -4,14 +4,20 @@
 mod published;
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
 use acteon_state_conformance::Factory;
+use acteon_state_core::clock::SeededClock;
 use acteon_state_core::{Result, StateStore};
-use acteon_state_memory::MemoryStore;
+use acteon_state_memory::{MemoryConfig, MemoryStore};
 use async_trait::async_trait;
 use published::Published;
+
+/// How the record of a lock is named: waiters listen on the channel of that name.
+const LOCK_SUFFIX: &[u8] = b"}:lock";
 
 #[derive(Debug)]
 struct TwoWays {
@@ -47,12 +53,22 @@ impl Factory for TwoWays {
     }
 }
 
+impl TwoWays {
+    /// One engine, embedded and published. There is one embedded store; further handles come from it.
+    fn start() -> std::result::Result<Self, Box<dyn Error>> {
+        let engine = Engine::new(EngineConfig::default());
+        let instance = Instance::new(engine.clone(), InstanceConfig::default());
+        let clock = Arc::new(SeededClock::new());
+        let embedded = MemoryStore::over(engine, &MemoryConfig::default(), clock.clone())?;
+        let (told, waiting) = (instance.clone(), embedded.clone());
+        embedded.on_lock_change(move |record| _ = told.publish(record, b""));
+        instance.on_message(|channel| channel.ends_with(LOCK_SUFFIX), move |channel| waiting.lock_changed(channel));
+        Ok(Self { published: Published::start(instance, clock)?, embedded, opened: Mutex::default() })
+    }
+}
+
 fn main() -> ExitCode {
-    let started = Published::start().and_then(|published| {
-        let embedded = published.embed()?;
-        Ok(TwoWays { published, embedded, opened: Mutex::default() })
-    });
-    match started {
+    match TwoWays::start() {
         Ok(two_ways) => acteon_state_conformance::main(two_ways),
         Err(error) => {
             eprintln!("{error}");

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state", &["state-core", DRIVERS]),
     ("patterns", &["state", "state-core"]),
     ("dispatch", &["state", "state-core", "patterns"]),
-    ("bench", &["engine", "state-core", "test-support", DRIVERS]),
+    ("bench", &["engine", "engine-server", "state-core", "test-support", DRIVERS]),
     ("server", &["dispatch", "engine", "engine-server", "state", "state-core", "patterns"]),
 ];
 
