@@ -39,6 +39,8 @@ const THROTTLE: &str = "throttle";
 pub const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Longest duration that can be configured: a day, so that a mistyped unit is noticed.
 pub const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most threads that can be configured: more than any machine has processors.
+pub const THREADS_MAX: usize = 4_096;
 /// Most requests or deliveries at a time that can be configured.
 pub const CONCURRENCY_MAX: usize = 100_000;
 
@@ -68,6 +70,8 @@ pub struct ServerConfig {
     pub host: String,
     /// Port to listen on; 0 chooses a free one.
     pub port: u16,
+    /// Threads that carry out requests, of HTTP and of the engine; as many as there are processors unless given.
+    pub threads: Option<usize>,
     /// Largest request body.
     pub body_max: ByteSize,
     /// Time for a body to arrive, and then for an answer.
@@ -195,6 +199,7 @@ impl Default for ServerConfig {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 8080,
+            threads: None,
             body_max: ByteSize(1 << 20),
             request_timeout: seconds(30),
             concurrency_max: 1_024,
@@ -317,6 +322,9 @@ impl Config {
             if !(1..=CONCURRENCY_MAX).contains(&number) {
                 return refuse(key, format!("is {number}; allowed: 1 to {CONCURRENCY_MAX}"));
             }
+        }
+        if let Some(threads) = self.server.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
+            return refuse("server.threads", format!("is {threads}; allowed: 1 to {THREADS_MAX}"));
         }
         if !(1..=BODY_BYTES_MAX).contains(&self.server.body_max.0) {
             let (found, max) = (self.server.body_max, ByteSize(BODY_BYTES_MAX));
@@ -474,6 +482,7 @@ mod tests {
             ("[server]\nlog = \"x=loud\"", ["a.toml:2", "server.log", "write a level"]),
             ("[dispatch]\n\nlock_lease = \"1ms\"", ["a.toml:3", "dispatch.lock_lease", "allowed: 1s to 1day"]),
             ("[dispatch.worker]\nconcurrency = 0", ["a.toml:2", "dispatch.worker.concurrency", "allowed: 1 to"]),
+            ("[server]\nthreads = 0", ["a.toml:2", "server.threads", "allowed: 1 to 4096"]),
             ("[server]\nbody_max = \"1GiB\"", ["a.toml:2", "server.body_max", "64MiB"]),
             ("[[providers]]\nname = \"x\"\nkind = \"fax\"", ["a.toml:3", "providers[0].kind", "webhook"]),
             ("[[providers]]\nname = \"x\"\nkind = \"log\"\ntimeuot = \"1s\"", ["a.toml:4", "timeuot", "timeout"]),

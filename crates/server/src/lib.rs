@@ -29,7 +29,7 @@
 use std::process::ExitCode;
 
 use acteon_state::Migrate;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 pub mod app;
@@ -77,7 +77,7 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
     let config = Config::load(&sources)?;
     // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
     let installed = rustls::crypto::ring::default_provider().install_default();
-    let runtime = Runtime::new().map_err(|error| StartError::new("the runtime cannot be started", error))?;
+    let runtime = runtime(config.server.threads)?;
     match cli.command() {
         Command::Check => runtime.block_on(check::check(&config, sources.file(), &mut std::io::stdout().lock())),
         Command::Migrate { check } => {
@@ -101,6 +101,15 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
             })
         }
     }
+}
+
+/// What all work runs on.
+fn runtime(threads: Option<usize>) -> Result<Runtime, StartError> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build().map_err(|error| StartError::new("the runtime cannot be started", error))
 }
 
 #[cfg(feature = "memory")]
