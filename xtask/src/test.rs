@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use self::build::TestProgram;
 use self::outcome::{Counts, Outcome};
-use self::suites::Suite;
+use self::suites::{Kind, Suite};
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::process::run_by_line;
@@ -95,6 +95,8 @@ struct Run<'a> {
 // No program should come near this; one that hangs must not take CI's whole hour.
 const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
+const INTERLEAVINGS_MODULE: &str = "interleavings::";
+
 const NO_SERVICES: &str = "needs servers, and --no-services was given";
 
 impl Run<'_> {
@@ -102,11 +104,14 @@ impl Run<'_> {
         println!("\n== {} ==", suite.name);
         let begin = Instant::now();
         let mut outcome = Outcome::new(&suite.name);
-        if suite.is_docs {
-            outcome.add(self.doc_tests()?);
-        }
-        for program in programs.iter().filter(|program| suite.packages.contains(&program.package)) {
-            self.program(suite, program, &mut outcome)?;
+        match suite.kind {
+            Kind::Programs => {
+                for program in programs.iter().filter(|program| suite.packages.contains(&program.package)) {
+                    self.program(suite, program, &mut outcome)?;
+                }
+            }
+            Kind::Interleavings => outcome.add(self.interleavings()?),
+            Kind::Docs => outcome.add(self.doc_tests()?),
         }
         outcome.seconds = begin.elapsed().as_secs_f64();
         Ok(outcome)
@@ -132,6 +137,21 @@ impl Run<'_> {
         }
         outcome.add(self.counted(&program.name(), &mut command)?);
         Ok(())
+    }
+
+    /// The tests that a model checker runs. The engine's other tests cannot run in that build: its locks work inside of the checker only.
+    fn interleavings(&self) -> Result<Counts, Failure> {
+        let mut counts = Counts::default();
+        for program in build::interleavings(self.workspace, self.interrupt)? {
+            let mut names = self.list(&program)?;
+            names.retain(|name| name.contains(INTERLEAVINGS_MODULE));
+            if !names.is_empty() {
+                counts += self.counted(&program.name(), self.command(&program).arg("--exact").args(names))?;
+            } else if self.passed_on.is_empty() {
+                return Err(Failure(format!("{} has no tests in {INTERLEAVINGS_MODULE}", program.name())));
+            }
+        }
+        Ok(counts)
     }
 
     fn doc_tests(&self) -> Result<Counts, Failure> {

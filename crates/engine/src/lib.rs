@@ -55,7 +55,7 @@ mod index;
 #[cfg(feature = "commands")]
 mod instance;
 mod keyspace;
-#[cfg(feature = "commands")]
+#[cfg(any(feature = "commands", shuttle))]
 mod lock;
 mod memory;
 mod observe;

@@ -3,7 +3,9 @@
 //! Building package by package would choose features package by package, and compile half of the dependencies again for each.
 
 use std::borrow::Cow;
+use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -60,21 +62,22 @@ pub(crate) fn build(
     if packages.is_empty() {
         return Ok(built);
     }
-    let mut arguments = vec!["test".to_owned(), "--no-run".to_owned()];
+    let mut command = cargo();
+    command.args(["test", "--no-run"]);
     if is_narrowed {
-        arguments.extend(packages.iter().map(|package| format!("--package={}", package.name)));
+        command.args(packages.iter().map(|package| format!("--package={}", package.name)));
     } else {
-        arguments.push("--workspace".to_owned());
+        command.arg("--workspace");
     }
-    arguments.extend(features(&packages));
-    run_cargo(&arguments, workspace, interrupt, &mut built)?;
+    command.args(features(&packages));
+    run_cargo(command, workspace, interrupt, &mut built)?;
     // The whole build makes the server only if its own package has integration tests.
     if built.server.is_none() && suites.iter().any(|suite| suite.starts_server) {
-        let mut arguments = vec!["build".to_owned(), format!("--package={SERVER}")];
         let server: Vec<Package> =
             workspace.packages.iter().filter(|package| package.name == SERVER).cloned().collect();
-        arguments.extend(features(&server));
-        run_cargo(&arguments, workspace, interrupt, &mut built)?;
+        let mut command = cargo();
+        command.args(["build", "--package", SERVER]).args(features(&server));
+        run_cargo(command, workspace, interrupt, &mut built)?;
     }
     // Cargo reports them as they are finished; runs are easier to compare in a fixed order, unit tests first.
     built
@@ -83,15 +86,29 @@ pub(crate) fn build(
     Ok(built)
 }
 
+/// Builds the engine's unit tests with locks that a model checker decides about.
+pub(crate) fn interleavings(workspace: &Workspace, interrupt: &Interrupt) -> Result<Vec<TestProgram>, Failure> {
+    let mut command = cargo();
+    // Without the feature `commands`: locking needs none of it, and the interpreter of scripts would take half of the time.
+    // In a folder of its own, as a change of flags would have everything built anew, each time.
+    command
+        .args(["test", "--no-run", "--lib", "--package=acteon-engine", "--target-dir"])
+        .arg(workspace.target.join("shuttle"));
+    let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    command.env("RUSTFLAGS", format!("{flags} --cfg shuttle"));
+    let mut built = Built::default();
+    run_cargo(command, workspace, interrupt, &mut built)?;
+    Ok(built.programs)
+}
+
 /// Runs a cargo command that builds, and notes what it made.
 fn run_cargo(
-    arguments: &[String],
+    mut command: Command,
     workspace: &Workspace,
     interrupt: &Interrupt,
     built: &mut Built,
 ) -> Result<(), Failure> {
-    let mut command = cargo();
-    command.args(arguments).args(["--message-format", "json-render-diagnostics"]).current_dir(&workspace.root);
+    command.args(["--message-format", "json-render-diagnostics"]).current_dir(&workspace.root);
     let status = run_by_line(&mut command, interrupt, NO_LIMIT, |line| built.note(line, workspace))?;
     if !status.success() {
         return Err(Failure("the tests do not build".to_owned()));

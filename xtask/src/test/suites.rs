@@ -19,11 +19,22 @@ pub(crate) struct Suite {
     pub(crate) tools: &'static [Tool],
     /// Whether its tests start the dispatch server as a process.
     pub(crate) starts_server: bool,
-    /// The examples in the documentation of all packages.
-    pub(crate) is_docs: bool,
+    pub(crate) kind: Kind,
 }
 
-const DOCS: &str = "docs";
+/// Where the tests of a suite are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// In the test programs of its packages.
+    Programs,
+    /// In a build of the engine for a model checker, which tries the orders in which threads can take locks.
+    Interleavings,
+    /// In the documentation of all packages: its examples.
+    Docs,
+}
+
+/// Suites that belong to no package.
+const SUITES_APART: &[(&str, Kind)] = &[("interleavings", Kind::Interleavings), ("docs", Kind::Docs)];
 
 /// The real servers that the integration tests of a suite talk to.
 const NEEDS: &[(&str, &[Service])] = &[
@@ -41,7 +52,7 @@ const TOOLS: &[(&str, &[Tool])] = &[("engine-tests", CLIENT_TOOLS)];
 /// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
 const STARTS_SERVER: &[&str] = &["e2e"];
 
-/// All suites: one per package, in the order of their folders, then the documentation's.
+/// All suites: one per package, in the order of their folders, then those apart.
 pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
     let mut suites: Vec<Suite> = Vec::new();
     for package in &workspace.packages {
@@ -54,18 +65,18 @@ pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {
                 needs: NEEDS.iter().find(|(suite, _)| *suite == name).map_or(&[], |(_, needs)| needs),
                 tools: TOOLS.iter().find(|(suite, _)| *suite == name).map_or(&[], |(_, tools)| tools),
                 starts_server: STARTS_SERVER.contains(&name),
-                is_docs: false,
+                kind: Kind::Programs,
             }),
         }
     }
-    suites.push(Suite {
-        name: DOCS.to_owned(),
+    suites.extend(SUITES_APART.iter().map(|(name, kind)| Suite {
+        name: (*name).to_owned(),
         packages: Vec::new(),
         needs: &[],
         tools: &[],
         starts_server: false,
-        is_docs: true,
-    });
+        kind: *kind,
+    }));
     suites
 }
 
@@ -144,7 +155,7 @@ mod tests {
     #[test]
     fn each_package_has_a_suite_and_examples_share_one() {
         let suites = suites();
-        assert_eq!(names(&suites), ["conformance", "state-redis", "examples", "e2e", "docs"]);
+        assert_eq!(names(&suites), ["conformance", "state-redis", "examples", "e2e", "interleavings", "docs"]);
         assert_eq!(suites[2].packages, ["embed", "limiter"]);
     }
 
@@ -166,7 +177,8 @@ mod tests {
     #[test]
     fn the_list_says_which_servers_a_suite_needs() {
         let shown: Vec<_> = suites().iter().map(Suite::to_string).collect();
-        let expected = ["conformance", "state-redis  (redis)", "examples", "e2e  (redis, postgres)", "docs"];
+        let expected =
+            ["conformance", "state-redis  (redis)", "examples", "e2e  (redis, postgres)", "interleavings", "docs"];
         assert_eq!(shown, expected);
     }
 

@@ -1,6 +1,6 @@
 //! The orders in which threads can take segments, tried by a model checker.
 //!
-//! `RUSTFLAGS="--cfg shuttle" cargo test -p acteon-engine --features commands --target-dir target/shuttle interleavings` runs this.
+//! `cargo xtask test --only interleavings` runs this.
 //! A circle of waiting shows as a deadlock, which the checker reports with the schedule that leads there.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use crate::config::EngineConfig;
 use crate::keyspace::Engine;
 
 /// Schedules that are tried per test.
-const SCHEDULES: usize = 2_000;
+const SCHEDULES: usize = 20_000;
 
 /// Segments of each of two databases.
 const SEGMENTS: usize = 2;
