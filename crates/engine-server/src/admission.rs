@@ -85,7 +85,7 @@ impl Drop for Admission {
 mod tests {
     use std::sync::Arc;
 
-    use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
+    use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig, NetworkSettings};
 
     use super::{Admission, Refusal};
     use crate::config::ListenConfig;
@@ -105,6 +105,17 @@ mod tests {
         assert!(refusal.text().starts_with("-DENIED ") && refusal.text().ends_with("outside.\r\n"));
         assert!(Admission::request(&protected, true).is_ok());
         assert!(Admission::request(&shared(true).await, false).is_ok());
+    }
+
+    #[tokio::test]
+    async fn protection_can_be_changed_while_it_runs() {
+        let shared = shared(false).await;
+        let settings = shared.instance.network_settings();
+        assert!(settings.protected_mode);
+        shared.instance.set_network_settings(NetworkSettings { protected_mode: false, ..settings });
+        assert!(Admission::request(&shared, false).is_ok());
+        shared.instance.set_network_settings(settings);
+        assert!(Admission::request(&shared, false).is_err());
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub struct ListenConfig {
     pub tls: Option<TlsConfig>,
     /// A socket in the file system.
     pub unix: Option<UnixConfig>,
-    /// Take connections of other machines although no password is set.
+    /// Take connections of other machines although no password is set. Clients can change it by `CONFIG SET protected-mode`.
     pub is_open_to_all: bool,
     /// What connections may cost.
     pub limits: Limits,

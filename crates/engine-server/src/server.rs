@@ -71,7 +71,6 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     /// Whether a thread may be kept busy for long, because others take over its tasks.
     pub(crate) may_keep_thread: bool,
-    is_open_to_all: bool,
     sessions: TaskTracker,
     pub(crate) stopping: CancellationToken,
 }
@@ -104,14 +103,13 @@ impl EngineServer {
             counters: Arc::default(),
             wakes: Wakes::default(),
             may_keep_thread: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
-            is_open_to_all,
             sessions: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         let facts = host::facts(&addresses, &tls_addresses, unix.as_ref().map(|config| config.path.as_path()));
         let host = ServerHost::new(facts, Arc::clone(&shared.counters), shared.stopping.clone());
         shared.instance.set_host(Arc::new(host));
-        shared.instance.set_network_settings(settings(&shared.limits));
+        shared.instance.set_network_settings(settings(&shared.limits, is_open_to_all));
         Ok(Self { shared, listeners, addresses, tls_addresses })
     }
 
@@ -180,7 +178,7 @@ impl Shared {
 
     /// Whether connections of other machines are refused.
     pub(crate) fn is_protected(&self) -> bool {
-        !self.is_open_to_all && self.instance.is_open()
+        self.instance.network_settings().protected_mode && self.instance.is_open()
     }
 }
 
@@ -194,14 +192,15 @@ impl fmt::Debug for EngineServer {
     }
 }
 
-/// The limits that clients can change later.
-fn settings(limits: &Limits) -> NetworkSettings {
+/// What clients can change later.
+fn settings(limits: &Limits, is_open_to_all: bool) -> NetworkSettings {
     NetworkSettings {
         clients_max: limits.clients_max as u64,
         idle_timeout_s: limits.idle_timeout.map_or(0, |time| time.as_secs().max(1)),
         tcp_keepalive_s: limits.tcp_keepalive.map_or(0, |time| time.as_secs().max(1)),
         bulk_bytes_max: limits.bulk_bytes_max as u64,
         query_buffer_bytes_max: limits.query_buffer_bytes_max as u64,
+        protected_mode: !is_open_to_all,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct NetworkSettings {
     pub bulk_bytes_max: u64,
     /// `client-query-buffer-limit`: bytes of requests that wait on one connection.
     pub query_buffer_bytes_max: u64,
+    /// `protected-mode`: while no password is set, only clients of this machine are let in.
+    pub protected_mode: bool,
 }
 
 impl Default for NetworkSettings {
@@ -43,6 +45,7 @@ impl Default for NetworkSettings {
             tcp_keepalive_s: 300,
             bulk_bytes_max: 512 << 20,
             query_buffer_bytes_max: 1 << 30,
+            protected_mode: true,
         }
     }
 }
@@ -327,7 +330,7 @@ impl Settings {
 mod tests {
     use std::sync::Arc;
 
-    use super::{SettingError, find, names, parse_bytes};
+    use super::{NetworkSettings, SettingError, find, names, parse_bytes};
     use crate::{Engine, EngineConfig, Instance, InstanceConfig};
 
     fn instance() -> Arc<Instance> {
@@ -384,6 +387,29 @@ mod tests {
         let found = instance.settings_like(&[b"hash-max-listpack-e*", b"HASH-MAX-ZIPLIST-ENTRIES", b"nosuch"]);
         let expected = [("hash-max-listpack-entries", "7"), ("HASH-MAX-ZIPLIST-ENTRIES", "7")];
         assert_eq!(found, expected.map(|(name, value)| (name.into(), value.into())));
+    }
+
+    #[test]
+    fn what_the_network_layer_goes_by_is_set_by_name() {
+        let instance = instance();
+        let pairs: [(&[u8], &[u8]); 6] = [
+            (b"maxclients", b"1"),
+            (b"timeout", b"2"),
+            (b"tcp-keepalive", b"3"),
+            (b"proto-max-bulk-len", b"4mb"),
+            (b"client-query-buffer-limit", b"5mb"),
+            (b"protected-mode", b"no"),
+        ];
+        instance.set_settings(&pairs).expect("allowed");
+        let expected = NetworkSettings {
+            clients_max: 1,
+            idle_timeout_s: 2,
+            tcp_keepalive_s: 3,
+            bulk_bytes_max: 4 << 20,
+            query_buffer_bytes_max: 5 << 20,
+            protected_mode: false,
+        };
+        assert_eq!(instance.network_settings(), expected);
     }
 
     #[test]

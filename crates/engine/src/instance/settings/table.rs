@@ -175,6 +175,14 @@ pub(super) static SETTINGS: &[Setting] = &[
     .once("lua-time-limit"),
     setting("requirepass", Kind::Text, Home::Text(password, set_password)),
     setting(
+        "protected-mode",
+        Kind::YesNo,
+        Home::Number(
+            |instance| i64::from(instance.network_settings().protected_mode),
+            |instance, yes| instance.change_network(|network| network.protected_mode = yes != 0),
+        ),
+    ),
+    setting(
         "maxclients",
         Kind::Integer(1, u32::MAX as i64),
         Home::Number(
