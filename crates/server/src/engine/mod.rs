@@ -5,8 +5,8 @@
 //! and both agree on what has expired.
 //!
 //! # How it works
-//! The store is opened by way of a registry whose memory driver keeps what it has opened. Whoever waits for a lock in this process does not
-//! hear of releases by Redis clients, so the store looks after them at short intervals.
+//! The store is opened by way of a registry whose memory driver keeps what it has opened. Releases of locks are announced in both directions:
+//! the store tells subscribers, as the Redis driver does, and hears what the Redis driver of other nodes tells them.
 
 pub mod config;
 #[cfg(feature = "memory")]

@@ -1,17 +1,16 @@
 //! From the store that was opened to a listening engine.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use acteon_engine::{Instance, InstanceConfig, OutputLimit, OutputLimits, User};
 use acteon_engine_server::{BindError, Clock, EngineServer, Limits, ListenConfig, Stopper, TlsConfig, UnixConfig};
 use acteon_state::config::ByteSize;
 use acteon_state::core::clock::{Clock as StoreClock, SeededClock};
+use acteon_state::core::key::Companion;
 use acteon_state::memory::MemoryStore;
 use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::config::{EngineConfig, UserConfig};
@@ -19,9 +18,6 @@ use super::metrics::Figures;
 use crate::config::Config;
 use crate::shutdown::Shutdown;
 use crate::start_error::StartError;
-
-/// How often waits for locks are looked after that a Redis client may have released.
-const TICK: Duration = Duration::from_millis(20);
 
 /// The engine that `backend = "memory"` opens, to be published.
 #[derive(Clone, Debug)]
@@ -37,7 +33,6 @@ pub struct PublishedEngine {
     places: Vec<String>,
     stopper: Stopper,
     serving: JoinHandle<()>,
-    ticking: JoinHandle<()>,
 }
 
 impl EngineSource {
@@ -76,6 +71,7 @@ impl EngineSource {
         })?;
         let engine = store.engine().clone();
         let instance = Instance::new(engine.clone(), instance_config(config));
+        share_locks(store, &instance);
         let store_clock = Arc::clone(&self.clock);
         let clock: Clock = Arc::new(move || store_clock.now_us());
         let server = EngineServer::bind(instance, listen_config(config), clock).await.map_err(cannot_listen)?;
@@ -87,14 +83,7 @@ impl EngineSource {
                 "OTHER MACHINES MAY USE THE ENGINE WITHOUT A PASSWORD: set engine.password, or protected_mode = true."
             );
         }
-        let (stopper, ticked) = (server.stopper(), store.clone());
-        let ticking = tokio::spawn(async move {
-            loop {
-                sleep(TICK).await;
-                ticked.tick();
-            }
-        });
-        Ok(PublishedEngine { places, stopper, serving: tokio::spawn(server.serve()), ticking })
+        Ok(PublishedEngine { places, stopper: server.stopper(), serving: tokio::spawn(server.serve()) })
     }
 }
 
@@ -128,7 +117,6 @@ impl PublishedEngine {
 impl Drop for PublishedEngine {
     fn drop(&mut self) {
         self.serving.abort();
-        self.ticking.abort();
     }
 }
 
@@ -155,6 +143,24 @@ pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartE
         warn!(%error, "the store did not close cleanly");
     }
     Ok(())
+}
+
+/// Lets those who wait for a lock here and those who wait through the protocol hear of each other's releases.
+fn share_locks(store: &MemoryStore, instance: &Arc<Instance>) {
+    // Of the two, only the instance holds the other one: so both end when the server does.
+    let publisher = Arc::downgrade(instance);
+    store.on_lock_change(move |record| {
+        if let Some(instance) = publisher.upgrade() {
+            instance.publish(record, b"");
+        }
+    });
+    let waiting = store.clone();
+    instance.on_message(is_lock, move |channel| waiting.lock_changed(channel));
+}
+
+/// Whether this is the channel on which the release of a lock is announced, which has the name of its record.
+fn is_lock(channel: &[u8]) -> bool {
+    channel.ends_with(Companion::Lock.suffix().as_bytes())
 }
 
 fn cannot_listen(error: BindError) -> StartError {

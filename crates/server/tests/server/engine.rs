@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acteon_server::{Config, Server, Shutdown};
-use acteon_state::{Increment, IncrementOutcome, LockOptions, StateKey, Ttl};
+use acteon_state::{Increment, IncrementOutcome, StateKey, Ttl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::support::{PATIENCE, rules_directory};
 
 /// A server that publishes its engine, and the address of that.
-async fn start(change: impl FnOnce(&mut Config)) -> (Server, String, tempfile::TempDir) {
+pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> (Server, String, tempfile::TempDir) {
     let rules = rules_directory("rules: []");
     let mut config = Config::default();
     config.server.port = 0;
@@ -23,16 +23,21 @@ async fn start(change: impl FnOnce(&mut Config)) -> (Server, String, tempfile::T
     (server, address, rules)
 }
 
-async fn connect(address: &str) -> TcpStream {
+pub(crate) async fn connect(address: &str) -> TcpStream {
     TcpStream::connect(address).await.expect("listening")
 }
 
 /// Sends a line and reads as many bytes as the expected reply has.
-async fn call(stream: &mut TcpStream, request: &str, reply: &str) {
+pub(crate) async fn call(stream: &mut TcpStream, request: &str, reply: &str) {
     stream.write_all(format!("{request}\r\n").as_bytes()).await.expect("writable");
+    hear(stream, reply).await;
+}
+
+/// Reads as many bytes as the expected ones.
+pub(crate) async fn hear(stream: &mut TcpStream, reply: &str) {
     let mut seen = vec![0; reply.len()];
     timeout(PATIENCE, stream.read_exact(&mut seen)).await.expect("no answer").expect("readable");
-    assert_eq!(String::from_utf8_lossy(&seen), reply, "{request}");
+    assert_eq!(String::from_utf8_lossy(&seen), reply);
 }
 
 #[tokio::test]
@@ -51,24 +56,6 @@ async fn clients_and_the_store_share_their_keys_and_their_clock() {
     let gone = StateKey::new("shop", "acme", "cart", "1").expect("valid");
     state.put_json(&gone, &"apples", Ttl::After(Duration::from_secs(100))).await.expect("stored");
     call(&mut client, "TTL acteon:shop:acme:cart:1", ":100\r\n").await;
-}
-
-#[tokio::test]
-async fn a_lock_that_a_client_deletes_is_passed_on_to_who_waits_here() {
-    let (server, address, _rules) = start(|_| ()).await;
-    let state = server.app().state();
-    let key = StateKey::new("shop", "acme", "till", "1").expect("valid");
-    let options = LockOptions { wait: PATIENCE, ..LockOptions::new(Duration::from_secs(600)) };
-    let held = state.lock(&key, &options).await.expect("answered").acquired().expect("free");
-    let waiting = {
-        let (state, key) = (state.clone(), key.clone());
-        tokio::spawn(async move { state.lock(&key, &options).await.expect("answered").acquired() })
-    };
-    let mut client = connect(&address).await;
-    call(&mut client, "DEL {acteon:shop:acme:till:1}:lock", ":1\r\n").await;
-    let granted = timeout(PATIENCE, waiting).await.expect("woken").expect("no panic");
-    assert!(granted.is_some(), "its wait ended first");
-    drop(held);
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ mod drain;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod engine;
+#[cfg(feature = "redis")]
+mod engine_locks;
 mod files;
 mod http;
 mod operations;
