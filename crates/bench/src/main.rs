@@ -24,9 +24,6 @@ enum Suite {
     DynamodbService,
     /// The engine behind its protocol, beside redis-server.
     Engine,
-    /// The engine's server that the suite `engine` starts for itself.
-    #[value(hide = true)]
-    EngineService,
     /// Dispatches per second through HTTP, on memory and on Redis.
     Dispatch,
 }
@@ -41,19 +38,23 @@ struct Arguments {
     /// Keys in the store.
     #[arg(long, default_value_t = 1_000_000)]
     keys: usize,
-    /// Only cases whose name contains this, in the suite `postgres`.
+    /// Keys in a large store, in the suite `engine`.
+    #[arg(long, default_value_t = 5_000_000)]
+    keys_max: usize,
+    /// Only cases whose name contains this, in the suites `postgres` and `engine` ("commands GET", "sizes", "memory", "pauses growth").
     #[arg(long, default_value = "")]
     only: String,
-    /// The acteon-server binary for the suite `dispatch`.
+    /// A tenth of everything in one round, to see that it runs, in the suite `engine`.
+    #[arg(long)]
+    quick: bool,
+    /// The acteon-server binary for the suites `dispatch` and `engine`.
     #[arg(long, default_value = "target/release/acteon-server")]
     server: PathBuf,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.suite != Suite::EngineService {
-        println!("{}", machine::describe());
-    }
+    println!("{}", machine::describe());
     let result = match arguments.suite {
         Suite::Memory => memory::run(arguments.keys, arguments.rounds),
         Suite::Lock => lock::run(arguments.rounds),
@@ -61,8 +62,14 @@ fn main() -> ExitCode {
         Suite::Postgres => postgres::run(arguments.rounds, &arguments.only),
         Suite::Dynamodb => dynamodb::run(arguments.rounds),
         Suite::DynamodbService => dynamodb::serve(),
-        Suite::Engine => engine::run(arguments.keys, arguments.rounds),
-        Suite::EngineService => engine::serve(),
+        Suite::Engine => engine::run(engine::Options {
+            program: &arguments.server,
+            rounds: arguments.rounds,
+            keys: arguments.keys,
+            keys_max: arguments.keys_max,
+            only: &arguments.only,
+            is_quick: arguments.quick,
+        }),
         Suite::Dispatch => dispatch::run(&arguments.server, arguments.rounds),
     };
     match result {
