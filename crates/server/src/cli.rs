@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Sources;
 
@@ -76,7 +77,7 @@ pub enum Command {
     },
     /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
     ///
-    /// Reads [engine] and [state] of the configuration, whose backend must be memory. Everything else in it is checked and not used.
+    /// Reads the sections engine and state of the configuration; the backend must be memory. Everything else in it is checked and not used.
     Engine {
         /// Where to listen, instead of the configured addresses [default: 127.0.0.1:6380, if none is configured]
         #[arg(long, value_name = "HOST:PORT")]
@@ -85,6 +86,12 @@ pub enum Command {
 }
 
 impl Cli {
+    /// The arguments of this process. What is wrong with them is printed and ends it, with exit code 2.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse().checked().unwrap_or_else(|error| error.exit())
+    }
+
     /// What to do.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -106,6 +113,16 @@ impl Cli {
 }
 
 impl Cli {
+    /// Refuses what would be ignored.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let is_engine = matches!(self.command, Some(Command::Engine { .. }));
+        if is_engine && (self.host.is_some() || self.port.is_some()) {
+            let message = "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT";
+            return Err(<Self as CommandFactory>::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok(self)
+    }
+
     fn engine_listen(&self) -> Vec<String> {
         match &self.command {
             Some(Command::Engine { listen }) => listen.clone(),
@@ -116,6 +133,7 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
     use clap::{CommandFactory, Parser};
 
     use super::{Cli, Command};
@@ -139,6 +157,16 @@ mod tests {
         let cli = Cli::parse_from(["acteon-server", "engine", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
         assert_eq!(cli.sources().engine_listen, ["127.0.0.1:0", "[::1]:0"]);
         assert!(Cli::parse_from(["acteon-server", "engine"]).sources().engine_listen.is_empty());
+    }
+
+    #[test]
+    fn options_of_the_http_server_are_refused_where_it_does_not_run() {
+        for option in ["--port=6380", "--host=::1"] {
+            let refused = Cli::parse_from(["acteon-server", "engine", option]).checked().expect_err(option);
+            assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
+            assert!(refused.to_string().contains("use --listen HOST:PORT"), "{refused}");
+            assert!(Cli::parse_from(["acteon-server", option]).checked().is_ok());
+        }
     }
 
     #[test]
