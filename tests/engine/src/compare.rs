@@ -1,6 +1,6 @@
 //! Which replies must be equal byte for byte, and what is left open for the others.
 //!
-//! Redis promises no order for sets and hashes, picks random members, and measures time. For such commands [`Rule`] says what still
+//! Redis promises no order for sets and hashes, picks random members, and measures time. For such commands `Rule` says what still
 //! has to agree. Errors have to agree always, also where the answer is open.
 
 use std::collections::BTreeMap;
