@@ -29,6 +29,7 @@ mod histogram;
 mod host;
 mod latency;
 mod mailbox;
+mod marks;
 mod monitor;
 mod note;
 mod notifications;
@@ -43,6 +44,7 @@ mod tap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
@@ -56,6 +58,7 @@ pub use host::{Host, HostFacts, Traffic, Usage};
 pub(crate) use latency::Event as LatencyEvent;
 pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
+pub(crate) use marks::Mark;
 pub(crate) use pause::Paused;
 pub(crate) use pubsub::Channels;
 pub(crate) use session::{Replies, Session, Transaction, Watched};
@@ -67,13 +70,14 @@ use tap::Tap;
 use crate::algorithm::random::Random;
 use crate::entry::Entry;
 use crate::keyspace::Engine;
-use crate::lock::Databases;
+use crate::lock::{Databases, PATIENCE};
 use crate::observe::{EventClass, Observer};
 use crate::script::{ScriptLog, Scripts};
 use crate::value::Limits;
 use access::Access;
 use blocked::Blocked;
 use latency::LatencyEvents;
+use marks::StaleMarks;
 use monitor::Monitors;
 use notifications::Notifications;
 use pause::Pause;
@@ -81,6 +85,9 @@ use pubsub::PubSub;
 use settings::Settings;
 use slowlog::Slowlog;
 use stats::Stats;
+
+/// How long a segment is waited for while a script runs for long, which may be what holds it.
+const PATIENCE_WHILE_LONG: Duration = Duration::from_micros(100);
 
 /// Databases unless configured, as Redis has.
 const DATABASES_DEFAULT: usize = 16;
@@ -140,6 +147,7 @@ pub struct Instance {
     settings_version: AtomicU64,
     /// Seeds for sessions.
     random: Mutex<Random>,
+    stale_marks: StaleMarks,
     /// Large values that were removed and are freed by housekeeping.
     garbage: Mutex<Vec<Entry>>,
     /// Tables of databases that were emptied, to be freed by housekeeping.
@@ -170,6 +178,7 @@ impl Instance {
             limits: RwLock::default(),
             settings_version: AtomicU64::new(1),
             random: Mutex::new(Random::new(config.seed)),
+            stale_marks: StaleMarks::default(),
             garbage: Mutex::default(),
             tables: Mutex::default(),
         });
@@ -186,6 +195,7 @@ impl Instance {
         self.free_garbage();
         let ran_out = self.settings.expires_actively.load(Ordering::Relaxed) && self.expire(now_us, budget);
         self.serve_ready(now_us);
+        self.remove_stale_marks();
         let traffic = self.traffic();
         self.stats.note_start(now_us);
         self.stats.sample(now_us, traffic.input_bytes, traffic.output_bytes);
@@ -200,6 +210,12 @@ impl Instance {
         }
         self.note_event("expire-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
         ran_out
+    }
+
+    /// How long a command waits for a segment that is held: while a script runs for long, only as long as others hold theirs, because
+    /// this thread may have other connections to serve.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.scripts.overseer.any_long() { PATIENCE_WHILE_LONG } else { PATIENCE }
     }
 
     /// Frees what commands have removed and left for later.

@@ -318,10 +318,6 @@ impl Keyspace {
         }
     }
 
-    pub(crate) fn is_indexed(&self) -> bool {
-        self.is_indexed.load(Ordering::Acquire)
-    }
-
     pub(crate) fn set_indexed(&self) {
         self.is_indexed.store(true, Ordering::Release);
     }

@@ -26,9 +26,9 @@ use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::sync::MutexGuard;
 
-/// How long an acquisition waits for one segment before it gives up. Segments are held for microseconds, except by long scripts
-/// and by commands over whole databases.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// How long an acquisition usually waits for one segment before it gives up. Segments are held for microseconds, except by long
+/// scripts and by commands over whole databases.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(2);
 
 /// How long a script waits for a segment that it has not declared.
 const ESCALATION_PATIENCE: Duration = Duration::from_secs(1);
@@ -124,8 +124,8 @@ impl<'e> Locked<'e> {
         Self { databases, held: SmallVec::new() }
     }
 
-    /// Takes all `places`, in any order and with repetitions, or none.
-    pub(crate) fn acquire(databases: &'e Databases, mut places: Places) -> Result<Self, Contended> {
+    /// Takes all `places`, in any order and with repetitions, or none. Waits for each of them for as long as `patience`.
+    pub(crate) fn acquire(databases: &'e Databases, mut places: Places, patience: Duration) -> Result<Self, Contended> {
         if places.len() > 1 {
             places.sort_unstable();
             places.dedup();
@@ -133,14 +133,26 @@ impl<'e> Locked<'e> {
         let mut locked = Self::none(databases);
         locked.held.reserve_exact(places.len());
         for place in places {
-            locked.take_in_order(place)?;
+            locked.take_in_order(place, patience)?;
         }
         Ok(locked)
     }
 
     /// Takes all of these databases.
-    pub(crate) fn acquire_databases(databases: &'e Databases, numbers: &[usize]) -> Result<Self, Contended> {
-        Self::acquire(databases, numbers.iter().flat_map(|number| databases.places_of(*number)).collect())
+    pub(crate) fn acquire_databases(
+        databases: &'e Databases,
+        numbers: &[usize],
+        patience: Duration,
+    ) -> Result<Self, Contended> {
+        Self::acquire(databases, numbers.iter().flat_map(|number| databases.places_of(*number)).collect(), patience)
+    }
+
+    /// Takes all databases that are in use.
+    pub(crate) fn acquire_everything(databases: &'e Databases, patience: Duration) -> Result<Self, Contended> {
+        let numbers: Vec<usize> = databases.used().map(|(number, _)| number).collect();
+        let locked = Self::acquire_databases(databases, &numbers, patience)?;
+        // Somebody may have come to use another one meanwhile, before using one that is held now.
+        if databases.used().count() == numbers.len() { Ok(locked) } else { Err(Contended) }
     }
 
     /// Takes one more segment while others are held: for scripts.
@@ -169,6 +181,11 @@ impl<'e> Locked<'e> {
     /// Whether nothing is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Whether all databases are held.
+    pub(crate) fn holds_everything(&self) -> bool {
+        self.databases.used().all(|(number, _)| self.holds_database(number))
     }
 
     pub(crate) fn holds(&self, place: Place) -> bool {
@@ -205,12 +222,25 @@ impl<'e> Locked<'e> {
     }
 
     /// Runs `step` on a segment: on the held one, or on one that is taken for this step only.
-    pub(crate) fn step<R>(&mut self, place: Place, step: impl FnOnce(&Context, &mut Segment) -> R) -> R {
-        let keyspace = self.databases.keyspace(place);
-        match self.position(place) {
-            Ok(position) => step(&keyspace.context, &mut self.held[position].1),
-            Err(_) => step(&keyspace.context, &mut keyspace.lock(place.segment as usize)),
+    pub(crate) fn step<R>(
+        &mut self,
+        place: Place,
+        step: impl FnOnce(&Context, &mut Segment) -> R,
+    ) -> Result<R, Contended> {
+        if self.holds(place) {
+            return Ok(self.step_held(place, step));
         }
+        let mut segment = self.databases.try_lock(place, PATIENCE).ok_or(Contended)?;
+        Ok(step(&self.databases.keyspace(place).context, &mut segment))
+    }
+
+    /// Runs `step` on a segment that is held.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub(crate) fn step_held<R>(&mut self, place: Place, step: impl FnOnce(&Context, &mut Segment) -> R) -> R {
+        let position = self.position(place).expect("the segment of a step is held");
+        step(&self.databases.keyspace(place).context, &mut self.held[position].1)
     }
 
     /// Exchanges the contents of two databases, all of whose segments are held.
@@ -220,8 +250,9 @@ impl<'e> Locked<'e> {
             return;
         }
         let (low_keyspace, high_keyspace) = (self.databases.get(low).keyspace(), self.databases.get(high).keyspace());
-        // The index is all or nothing: a database with one lends it to the other.
-        if low_keyspace.is_indexed() || high_keyspace.is_indexed() {
+        // The index is all or nothing: a database with one lends it to the other, also when it is only being built.
+        let is_either = |place: &Place| [low, high].contains(&(place.database as usize));
+        if self.held.iter().any(|(place, segment)| is_either(place) && segment.is_indexed()) {
             self.build_index(low);
             self.build_index(high);
         }
@@ -238,13 +269,13 @@ impl<'e> Locked<'e> {
     fn build_index(&mut self, database: usize) {
         let keyspace = self.databases.get(database).keyspace();
         for segment in 0..keyspace.segments.len() {
-            self.step(Place::new(database, segment), |context, segment| segment.build_index(context));
+            self.step_held(Place::new(database, segment), |context, segment| segment.build_index(context));
         }
         keyspace.set_indexed();
     }
 
     /// Takes a segment above all that are held.
-    fn take_in_order(&mut self, place: Place) -> Result<(), Contended> {
+    fn take_in_order(&mut self, place: Place, patience: Duration) -> Result<(), Contended> {
         let guard = self.databases.try_lock(place, Duration::ZERO);
         let guard = match guard {
             Some(guard) => guard,
@@ -252,7 +283,7 @@ impl<'e> Locked<'e> {
             None if !self.held.is_empty() && self.databases.signals().escalations.load(Ordering::SeqCst) > 0 => {
                 return Err(Contended);
             }
-            None => self.databases.try_lock(place, PATIENCE).ok_or(Contended)?,
+            None => self.databases.try_lock(place, patience).ok_or(Contended)?,
         };
         self.held.push((place, guard));
         Ok(())
@@ -269,3 +300,5 @@ impl<'e> Locked<'e> {
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
+#[cfg(all(test, not(shuttle)))]
+mod tests;

@@ -8,11 +8,11 @@
 //! While nobody asks, a change costs one comparison in its segment and one load for events. What is registered lies in the key's segment,
 //! under the same lock as the key. Keys become ready under that lock, and are served after it: serving needs other locks.
 
-use std::collections::{HashMap, HashSet};
-use std::mem;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use indexmap::IndexSet;
 use parking_lot::Mutex;
 
 /// The kinds of events, as bits; a listener chooses among them.
@@ -54,6 +54,9 @@ pub(crate) trait Observer: Send + Sync {
     fn keys_ready(&self);
 }
 
+/// A key of a database.
+pub(crate) type Name = (usize, Box<[u8]>);
+
 /// What all databases of one engine share for telling.
 #[derive(Default)]
 pub(crate) struct Signals {
@@ -63,8 +66,8 @@ pub(crate) struct Signals {
     has_ready: AtomicBool,
     /// How many scripts wait for a segment while they hold others, see `lock.rs`.
     pub(crate) escalations: AtomicUsize,
-    /// Keys that somebody waits for and that have changed, with their databases.
-    ready: Mutex<Vec<(usize, Box<[u8]>)>>,
+    /// Keys that somebody waits for and that have changed, in the order of their first changes.
+    ready: Mutex<IndexSet<Name>>,
 }
 
 impl Signals {
@@ -88,10 +91,7 @@ impl Signals {
 
     pub(crate) fn add_ready(&self, database: usize, key: &[u8]) {
         let mut ready = self.ready.lock();
-        // A transaction may push to one key many times.
-        if !ready.last().is_some_and(|(last_database, last)| *last_database == database && **last == *key) {
-            ready.push((database, key.into()));
-        }
+        ready.insert((database, key.into()));
         self.has_ready.store(true, Ordering::Release);
     }
 
@@ -101,23 +101,23 @@ impl Signals {
     }
 
     /// Takes the ready keys that `is_mine` chooses, each once, in the order in which they became ready.
-    pub(crate) fn take_ready(&self, is_mine: impl Fn(usize, &[u8]) -> bool) -> Vec<(usize, Box<[u8]>)> {
+    pub(crate) fn take_ready(&self, is_mine: impl Fn(usize, &[u8]) -> bool) -> Vec<Name> {
         let mut ready = self.ready.lock();
-        let (mut mine, others): (Vec<_>, Vec<_>) =
-            mem::take(&mut *ready).into_iter().partition(|(database, key)| is_mine(*database, key));
-        self.has_ready.store(!others.is_empty(), Ordering::Release);
-        *ready = others;
-        drop(ready);
-        if mine.len() > 1 {
-            let mut seen = HashSet::new();
-            mine.retain(|name| seen.insert(name.clone()));
-        }
+        let mut mine = Vec::new();
+        ready.retain(|(database, key)| {
+            let is_mine = is_mine(*database, key);
+            if is_mine {
+                mine.push((*database, key.clone()));
+            }
+            !is_mine
+        });
+        self.has_ready.store(!ready.is_empty(), Ordering::Release);
         mine
     }
 
-    /// The key that has been ready for longest.
-    pub(crate) fn first_ready(&self) -> Option<(usize, Box<[u8]>)> {
-        self.ready.lock().first().cloned()
+    /// All keys that are ready now.
+    pub(crate) fn all_ready(&self) -> Vec<Name> {
+        self.ready.lock().iter().cloned().collect()
     }
 
     /// After an update that was no command.

@@ -240,6 +240,10 @@ impl Segment {
         }
     }
 
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.is_indexed
+    }
+
     /// Puts all keys into the ordered index and keeps them there from now on.
     pub(crate) fn build_index(&mut self, context: &Context) {
         if self.is_indexed {

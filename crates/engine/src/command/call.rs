@@ -10,7 +10,7 @@ use super::error::CommandError;
 use super::row::{Group, Row};
 use crate::entry::{Entry, Kind};
 use crate::instance::{Instance, Session};
-use crate::lock::{Locked, Place};
+use crate::lock::{Contended, Locked, Place};
 use crate::observe::EventClass;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
@@ -155,8 +155,15 @@ impl<'e> Access<'_, 'e> {
     }
 
     /// Runs `step` on one segment, which is held for this long only, unless the command holds it anyway.
-    pub(crate) fn step<R>(&mut self, place: Place, step: impl FnOnce(&Context, &mut Segment) -> R) -> R {
-        self.locked.step(place, step)
+    ///
+    /// # Errors
+    /// [`CommandError::Contended`]: somebody holds it for long. The command ends with this error, having changed nothing, and is tried again.
+    pub(crate) fn step<R>(
+        &mut self,
+        place: Place,
+        step: impl FnOnce(&Context, &mut Segment) -> R,
+    ) -> Result<R, CommandError> {
+        self.locked.step(place, step).map_err(|Contended| CommandError::Contended)
     }
 }
 

@@ -39,7 +39,7 @@ fn scan(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
                 }
             })
         })
-    });
+    })?;
     write_page(&mut call.reply, next, &found);
     Ok(())
 }
@@ -63,7 +63,7 @@ fn keys(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
                     count += 1;
                 }
             }
-        });
+        })?;
     }
     call.reply.close(header, count);
     Ok(())
@@ -73,7 +73,7 @@ fn keys(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn randomkey(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let now_ms = call.now_ms();
     loop {
-        let total = count_keys(call);
+        let total = count_keys(call)?;
         if total == 0 {
             call.reply.null();
             return Ok(());
@@ -82,13 +82,13 @@ fn randomkey(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         // they had expired: the next round has fewer keys.
         let mut rest = call.session.random.index(total);
         for place in call.keys.places() {
-            let len = call.keys.step(place, |_, segment| segment.table.len());
+            let len = call.keys.step(place, |_, segment| segment.table.len())?;
             if rest >= len {
                 rest -= len;
                 continue;
             }
             let (random, garbage) = (&mut call.session.random, &mut call.effects.garbage);
-            let drawn = call.keys.step(place, |context, segment| draw(context, segment, now_ms, random, garbage));
+            let drawn = call.keys.step(place, |context, segment| draw(context, segment, now_ms, random, garbage))?;
             if let Some(key) = drawn {
                 call.reply.bulk(&key);
                 return Ok(());
@@ -122,12 +122,12 @@ fn draw(
 
 /// Counts keys that have expired and were not removed yet, as Redis does.
 fn dbsize(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let count = count_keys(call);
+    let count = count_keys(call)?;
     call.reply.integer(count as i64);
     Ok(())
 }
 
-fn count_keys(call: &mut Call<'_, '_>) -> usize {
+fn count_keys(call: &mut Call<'_, '_>) -> Result<usize, CommandError> {
     call.keys.places().map(|place| call.keys.step(place, |_, segment| segment.table.len())).sum()
 }
 
@@ -142,7 +142,7 @@ fn flushdb(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn flushall(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let is_async = parse_flush(&call.args[1..])?;
     let databases = call.keys.locked.databases();
-    // One that comes to be at this very moment is not held, and as empty as can be.
+    // One that is not held came into use after all others were held: whatever it has came later than this.
     let is_held = |number: usize| call.keys.locked.holds(Place::new(number, 0));
     let numbers: Vec<usize> = databases.used().map(|(number, _)| number).filter(|number| is_held(*number)).collect();
     flush(call, &numbers, is_async);
@@ -168,7 +168,7 @@ fn flush(call: &mut Call<'_, '_>, numbers: &[usize], is_async: bool) {
     let mut tables = Vec::new();
     for number in numbers {
         for place in databases.places_of(*number) {
-            tables.push(call.keys.step(place, |context, segment| segment.take_all(context)));
+            tables.push(call.keys.locked.step_held(place, |context, segment| segment.take_all(context)));
         }
         databases.get(*number).keyspace().context.index.clear();
     }

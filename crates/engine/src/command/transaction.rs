@@ -4,14 +4,17 @@
 //! EXEC holds the keys of all of its commands from before the first to after the last one, so nobody sees a part of them. It gives up,
 //! changing nothing, if a watched key was changed, by anybody and even if changed back, or has expired since WATCH.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use smallvec::SmallVec;
 
 use super::call::Call;
 use super::error::CommandError;
 use super::row::{Flags, Group, Row, Scope};
 use super::{Command, look_up};
-use crate::instance::{Instance, Need, Session, Transaction, Watched, nested};
+use crate::instance::{Instance, Mark, Need, Session, Transaction, Watched, nested};
 use crate::lock::Places;
 
 /// Most bytes that a transaction may queue.
@@ -20,7 +23,8 @@ const QUEUED_BYTES_MAX: usize = 1 << 30;
 impl Transaction {
     /// Keeps one more command.
     pub(crate) fn push(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
-        let bytes = args.iter().map(|arg| arg.len()).sum::<usize>();
+        // With what the memory for each costs: any number of empty arguments would be free otherwise.
+        let bytes = args.iter().map(|arg| arg.len() + size_of::<Box<[u8]>>()).sum::<usize>();
         if self.queued_bytes.saturating_add(bytes) > QUEUED_BYTES_MAX {
             return Err(CommandError::text("ERR the transaction queues more than 1 GiB"));
         }
@@ -33,17 +37,25 @@ impl Transaction {
 impl Instance {
     /// What the queued commands and the watched keys need together.
     pub(crate) fn need_of_transaction(&self, session: &Session) -> Need {
-        let mut need = Need::Places(Places::new());
+        let (mut places, mut databases) = (Places::new(), SmallVec::<[usize; 2]>::new());
+        let mut is_everything = false;
         if let Some(watched) = &session.watched {
-            let places = watched.keys.iter().map(|(database, key)| self.databases.place(*database, key)).collect();
-            need = need.and(Need::Places(places), self);
+            places.extend(watched.keys.iter().map(|(database, key)| self.databases.place(*database, key)));
         }
         // SELECT among the commands changes what the later ones mean: look at them as if it were carried out.
         let mut looking = session.detached().attach(0);
         for args in session.transaction.iter().flat_map(|transaction| &transaction.queue) {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
             let Ok(command) = look_up(&args) else { continue };
-            need = need.and(Need::within(self, &looking, &command, &args), self);
+            match Need::within(self, &looking, &command, &args) {
+                Need::Places(more) => places.extend(more),
+                Need::Everything => is_everything = true,
+                Need::Databases(more) => {
+                    let is_new = |number: &usize| !databases.contains(number);
+                    let new: SmallVec<[usize; 2]> = more.into_iter().filter(is_new).collect();
+                    databases.extend(new);
+                }
+            }
             if command.row.name == "select"
                 && let Some(database) = args.get(1).and_then(|text| acteon_resp::parse_i64(text))
                 && let Some(database) = usize::try_from(database).ok().filter(|number| *number < self.databases.count())
@@ -51,16 +63,27 @@ impl Instance {
                 looking.database = database;
             }
         }
-        need
+        if is_everything {
+            // From now on they are in use.
+            databases.iter().for_each(|number| {
+                self.databases.get(*number);
+            });
+            return Need::Everything;
+        }
+        databases.sort_unstable();
+        // Put together at the end: many commands that need a whole database would name its places as many times.
+        match (databases.is_empty(), places.is_empty()) {
+            (true, _) => Need::Places(places),
+            (false, true) => Need::Databases(databases),
+            (false, false) => Need::Databases(databases).and(Need::Places(places), self),
+        }
     }
 
     /// Forgets what the session watches.
     pub(crate) fn unwatch(&self, session: &mut Session) {
         let Some(watched) = session.watched.take() else { return };
         for (database, key) in &watched.keys {
-            let keyspace = self.databases.get(*database).keyspace();
-            let segment = keyspace.segment_of(keyspace.context.hash(key));
-            keyspace.lock(segment).notices.unwatch(key, &watched.is_dirty);
+            self.remove_mark(*database, key, Mark::Watcher(watched.is_dirty.clone()));
         }
     }
 }
@@ -118,7 +141,7 @@ fn is_dirty(call: &mut Call<'_, '_>, watched: &Watched) -> bool {
 fn forget(call: &mut Call<'_, '_>, watched: &Watched) {
     for (database, key) in &watched.keys {
         let place = call.keys.locked.databases().place(*database, key);
-        call.keys.step(place, |_, segment| segment.notices.unwatch(key, &watched.is_dirty));
+        call.keys.locked.step_held(place, |_, segment| segment.notices.unwatch(key, &watched.is_dirty));
     }
 }
 
@@ -138,16 +161,13 @@ fn watch(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let database = call.session.database;
     let mut watched = call.session.watched.take();
     let watched_now =
-        watched.get_or_insert_with(|| Watched { is_dirty: Arc::new(AtomicBool::new(false)), keys: Vec::new() });
+        watched.get_or_insert_with(|| Watched { is_dirty: Arc::new(AtomicBool::new(false)), keys: HashSet::new() });
     for key in &call.args[1..] {
-        if watched_now.keys.iter().any(|(number, watched)| *number == database && **watched == **key) {
-            continue;
+        if watched_now.keys.insert((database, Box::from(*key))) {
+            // What has expired already is not seen as a change later.
+            let slot = call.keys.peek(key);
+            slot.segment.notices.watch(key, &watched_now.is_dirty);
         }
-        // What has expired already is not seen as a change later.
-        let slot = call.keys.peek(key);
-        slot.segment.notices.watch(key, &watched_now.is_dirty);
-        drop(slot);
-        watched_now.keys.push((database, Box::from(*key)));
     }
     if let Some(watched) = &watched {
         call.session.peer.facts.note_watch(&watched.is_dirty);
@@ -171,7 +191,7 @@ pub(super) const ROWS: &[Row] = &[
         .flags(FLAGS)
         .docs("1.2.0", "Begins a transaction: the commands that follow are queued."),
     Row::new("exec", 1, Group::Transactions, exec)
-        .flags(&[Flags::NOSCRIPT, Flags::LOADING, Flags::STALE])
+        .flags(&[Flags::NOSCRIPT, Flags::LOADING, Flags::STALE, Flags::SKIP_SLOWLOG])
         .scope(Scope::Queued)
         .docs("1.2.0", "Carries out the queued commands as one."),
     Row::new("discard", 1, Group::Transactions, discard).flags(FLAGS).docs("2.0.0", "Forgets the queued commands."),

@@ -30,26 +30,29 @@
 //!
 //! A command that ended leaves the queues at once. The marks that it left in the segments of its keys are removed by its own client, which
 //! holds nothing; until then they make keys ready for nobody, which does no harm.
+//!
+//! Whoever serves may have other connections on its thread, so it waits for nobody for long: what is held by a script that runs
+//! long stays ready, and is served when the script ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use acteon_resp::ReplyWriter;
 use parking_lot::Mutex;
 
-use super::execute::{self, Step};
+use super::execute::Step;
 use super::mailbox::Peer;
+use super::marks::Mark;
 use super::session::DetachedSession;
 use super::{Instance, Session};
 use crate::command::{BlockRequest, Command, Effects};
 use crate::entry::Kind;
-use crate::lock::{Databases, Locked, Places};
+use crate::lock::{Locked, PATIENCE, Places};
+use crate::observe::Name;
 
 /// What a client gets whose wait was ended by `CLIENT UNBLOCK .. ERROR`.
 const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
-
-/// A key of a database.
-type Name = (usize, Box<[u8]>);
 
 /// All commands that wait.
 #[derive(Default)]
@@ -121,7 +124,7 @@ impl Blocked {
         let (database, keys) = (session.database, distinct(request.keys));
         for key in &keys {
             let place = locked.databases().place(database, key);
-            locked.step(place, |_, segment| segment.notices.add_waiter(key));
+            locked.step_held(place, |_, segment| segment.notices.add_waiter(key));
         }
         let positions = command.row.keys.positions(args);
         let others = positions.iter().map(|at| args[*at]).filter(|arg| !keys.iter().any(|key| **key == **arg));
@@ -183,7 +186,9 @@ impl Waiter {
         }
         let State::Answered(reply) = std::mem::replace(&mut *state, State::Over) else { return None };
         drop(state);
-        self.unmark(&instance.databases);
+        for key in &self.keys {
+            instance.remove_mark(self.session.database, key, Mark::Waiter);
+        }
         Some(reply)
     }
 
@@ -236,14 +241,6 @@ impl Waiter {
         *state = State::Answered(reply);
         instance.blocked.strike(self);
         true
-    }
-
-    /// Its keys need not be reported on its behalf any more. Nothing may be held.
-    fn unmark(&self, databases: &Databases) {
-        for key in &self.keys {
-            let place = databases.place(self.session.database, key);
-            Locked::none(databases).step(place, |_, segment| segment.notices.remove_waiter(key));
-        }
     }
 
     fn names(&self) -> impl Iterator<Item = Name> + '_ {
@@ -339,22 +336,25 @@ impl Instance {
             let Some(((database, key), waiter)) = served.postponed.pop() else { return };
             let mut places = waiter.others.clone();
             places.push(self.databases.place(database, &key));
-            self.serve_at(&places, now_us, &mut served);
+            self.serve_at(places, self.patience(), now_us, &mut served);
         }
     }
 
     /// Serves all keys that are ready, whoever has made them ready. Nothing may be held.
     pub(crate) fn serve_ready(self: &Arc<Self>, now_us: u64) {
-        while let Some((database, key)) = self.databases.signals().first_ready() {
+        let patience = if self.scripts.overseer.any_long() { Duration::ZERO } else { PATIENCE };
+        for (database, key) in self.databases.signals().all_ready() {
             let mut served = Served::default();
-            self.serve_at(&Places::from_slice(&[self.databases.place(database, &key)]), now_us, &mut served);
+            let places = Places::from_slice(&[self.databases.place(database, &key)]);
+            self.serve_at(places, patience, now_us, &mut served);
             self.finish_serving(served, now_us);
         }
     }
 
-    fn serve_at(self: &Arc<Self>, places: &Places, now_us: u64, served: &mut Served) {
+    /// What somebody holds for longer than `patience` stays ready: who holds it serves it, or housekeeping does.
+    fn serve_at(self: &Arc<Self>, places: Places, patience: Duration, now_us: u64, served: &mut Served) {
         let mut effects = Effects::default();
-        let mut locked = execute::hold_patiently(&self.databases, places);
+        let Ok(mut locked) = Locked::acquire(&self.databases, places, patience) else { return };
         self.serve_held(&mut locked, now_us, &mut effects, served);
         drop(locked);
         self.stats.add_changes(0, effects.changes);

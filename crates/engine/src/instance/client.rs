@@ -222,7 +222,9 @@ impl Client {
         // While a script runs for long, nobody waits for it in the middle of a command.
         let find_need = if instance.scripts.overseer.any_long() { Need::within } else { Need::of };
         let need = find_need(&instance, &self.session, &command, args);
-        let Ok(mut locked) = need.hold(&instance.databases) else { return self.stand_back(&command, args, out) };
+        let Ok(mut locked) = need.hold(&instance.databases, instance.patience()) else {
+            return self.stand_back(&command, args, out);
+        };
         let mut served = Served::default();
         instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
         if served.is_incomplete() {

@@ -1,6 +1,8 @@
 //! From arguments to a reply: what a command has to hold, holding it, and carrying it out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use acteon_resp::{Protocol, ReplyWriter};
 use smallvec::SmallVec;
@@ -29,6 +31,8 @@ pub(crate) enum Need {
     Places(Places),
     /// All of these databases.
     Databases(SmallVec<[usize; 2]>),
+    /// All databases that are in use by the time they are held.
+    Everything,
 }
 
 impl Need {
@@ -48,7 +52,7 @@ impl Need {
                 let exists = |number: &usize| *number < instance.databases.count();
                 Self::Databases(named(args).into_iter().filter(exists).collect())
             }
-            Scope::Everything => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
+            Scope::Everything => Self::Everything,
             Scope::Queued => instance.need_of_transaction(session),
             Scope::Script => instance.need_of_script(session, command, args),
             Scope::Stepwise | Scope::StepwiseEverywhere => Self::Places(Places::new()),
@@ -60,7 +64,7 @@ impl Need {
     pub(crate) fn within(instance: &Instance, session: &Session, command: &Command, args: &[&[u8]]) -> Self {
         match command.row.scope {
             Scope::Stepwise => Self::Databases(SmallVec::from_slice(&[session.database])),
-            Scope::StepwiseEverywhere => Self::Databases(instance.databases.used().map(|(number, _)| number).collect()),
+            Scope::StepwiseEverywhere => Self::Everything,
             _ => Self::of(instance, session, command, args),
         }
     }
@@ -78,6 +82,14 @@ impl Need {
                 one.dedup();
                 Self::Databases(one)
             }
+            (Self::Everything, Self::Databases(numbers)) | (Self::Databases(numbers), Self::Everything) => {
+                // From now on they are in use.
+                numbers.iter().for_each(|number| {
+                    instance.databases.get(*number);
+                });
+                Self::Everything
+            }
+            (Self::Everything, _) | (_, Self::Everything) => Self::Everything,
             // Rare: the keys of one database and all of another one.
             (Self::Databases(databases), Self::Places(mut places))
             | (Self::Places(mut places), Self::Databases(databases)) => {
@@ -87,11 +99,12 @@ impl Need {
         }
     }
 
-    pub(crate) fn hold(self, databases: &Databases) -> Result<Locked<'_>, Contended> {
+    pub(crate) fn hold(self, databases: &Databases, patience: Duration) -> Result<Locked<'_>, Contended> {
         match self {
             Self::Places(places) if places.is_empty() => Ok(Locked::none(databases)),
-            Self::Places(places) => Locked::acquire(databases, places),
-            Self::Databases(numbers) => Locked::acquire_databases(databases, &numbers),
+            Self::Places(places) => Locked::acquire(databases, places, patience),
+            Self::Databases(numbers) => Locked::acquire_databases(databases, &numbers, patience),
+            Self::Everything => Locked::acquire_everything(databases, patience),
         }
     }
 }
@@ -100,16 +113,6 @@ impl Need {
 pub(crate) fn key_places(instance: &Instance, database: usize, command: &Command, args: &[&[u8]]) -> Places {
     let positions = command.row.keys.positions(args);
     positions.iter().filter_map(|at| args.get(*at)).map(|key| instance.databases.place(database, key)).collect()
-}
-
-/// Takes places, however long it takes: for what must not fail.
-pub(crate) fn hold_patiently<'e>(databases: &'e Databases, places: &Places) -> Locked<'e> {
-    loop {
-        match Locked::acquire(databases, places.clone()) {
-            Ok(locked) => return locked,
-            Err(Contended) => std::thread::yield_now(),
-        }
-    }
 }
 
 impl<'e> Step<'_, 'e> {
@@ -147,12 +150,15 @@ impl<'e> Step<'_, 'e> {
         let (mut lookups, instance) = (Lookups::default(), self.instance);
         let began_ns = instance.stats.now_ns();
         let (protocol, database) = (self.session.protocol, self.session.database);
+        // What a script is told must be whole; its memory has a bound of its own.
+        let is_bounded = !self.session.is_in_script;
+        let bytes_max = if is_bounded { instance.settings.reply_bytes_max.load(Ordering::Relaxed) } else { usize::MAX };
         let mut call = Call {
             instance: self.instance,
             session: self.session,
             args: self.args,
             keys: Access { locked, database, now_us: self.now_us, lookups: &mut lookups },
-            reply: ReplyWriter::new(out, protocol),
+            reply: ReplyWriter::new(out, protocol).bounded(bytes_max),
             row: self.command.row,
             effects,
             deny_blocking: self.deny_blocking,

@@ -1,5 +1,6 @@
 //! What a connection has said about itself: user, database, protocol, transaction, watched keys, subscriptions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -59,7 +60,7 @@ pub(crate) struct Transaction {
 pub(crate) struct Watched {
     /// Set by the first change of one of them.
     pub(crate) is_dirty: Arc<AtomicBool>,
-    pub(crate) keys: Vec<(usize, Box<[u8]>)>,
+    pub(crate) keys: HashSet<(usize, Box<[u8]>)>,
 }
 
 impl Session {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shuttle::thread;
 
-use super::{Contended, Databases, Locked, Place, Places};
+use super::{Contended, Databases, Locked, PATIENCE, Place, Places};
 use crate::config::EngineConfig;
 use crate::keyspace::Engine;
 
@@ -36,7 +36,7 @@ impl Lab {
     /// Holds segments for a moment, trying again as clients do.
     fn command(&self, numbers: &[usize]) {
         loop {
-            match Locked::acquire(&self.databases, places(numbers)) {
+            match Locked::acquire(&self.databases, places(numbers), PATIENCE) {
                 Ok(_locked) => return self.enjoy(numbers),
                 Err(Contended) => thread::yield_now(),
             }
@@ -46,7 +46,7 @@ impl Lab {
     /// Holds one segment, then another one as well. Returns whether it got that.
     fn script(&self, first: usize, second: usize) -> bool {
         let mut locked = loop {
-            match Locked::acquire(&self.databases, places(&[first])) {
+            match Locked::acquire(&self.databases, places(&[first]), PATIENCE) {
                 Ok(locked) => break locked,
                 Err(Contended) => thread::yield_now(),
             }

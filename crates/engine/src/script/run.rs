@@ -26,7 +26,7 @@ use super::redis::{CommandArguments, error_table, error_text};
 use super::sandbox::Failure;
 use crate::command::{Call, Command, CommandError, Flags, check_arity, look_up};
 use crate::instance::{Instance, Need, Session, key_places, nested};
-use crate::lock::{Locked, Places};
+use crate::lock::{Contended, Locked, Place, Places};
 
 /// What a client asks a script for.
 pub(crate) struct Request<'r> {
@@ -268,6 +268,7 @@ fn is_covered(need: &Need, places: &Places) -> bool {
     match need {
         Need::Places(needed) => needed.iter().all(|place| places.contains(place)),
         Need::Databases(numbers) => numbers.is_empty(),
+        Need::Everything => false,
     }
 }
 
@@ -275,22 +276,34 @@ fn is_held(need: &Need, locked: &Locked<'_>) -> bool {
     match need {
         Need::Places(places) => places.iter().all(|place| locked.holds(*place)),
         Need::Databases(numbers) => numbers.iter().all(|number| locked.holds_database(*number)),
+        Need::Everything => locked.holds_everything(),
     }
 }
 
 /// Takes what is missing, while the rest is held.
 fn take(need: Need, locked: &mut Locked<'_>) -> Result<(), Refusal> {
-    let places: Places = match need {
-        Need::Places(places) => places,
-        Need::Databases(numbers) => {
-            let databases = locked.databases();
-            numbers.iter().flat_map(|number| databases.places_of(*number)).collect()
-        }
+    let databases = locked.databases();
+    let taken = match need {
+        Need::Places(places) => take_places(places, locked),
+        Need::Databases(numbers) => take_databases(numbers, locked),
+        // A database may come into use meanwhile.
+        Need::Everything => loop {
+            let result = take_databases(databases.used().map(|(number, _)| number), locked);
+            if result.is_err() || locked.holds_everything() {
+                break result;
+            }
+        },
     };
-    for place in places {
-        locked.escalate(place).map_err(|_| Refusal::Whole(KEYS_TAKEN.to_vec()))?;
-    }
-    Ok(())
+    taken.map_err(|Contended| Refusal::Whole(KEYS_TAKEN.to_vec()))
+}
+
+fn take_databases(numbers: impl IntoIterator<Item = usize>, locked: &mut Locked<'_>) -> Result<(), Contended> {
+    let databases = locked.databases();
+    take_places(numbers.into_iter().flat_map(|number| databases.places_of(number)), locked)
+}
+
+fn take_places(places: impl IntoIterator<Item = Place>, locked: &mut Locked<'_>) -> Result<(), Contended> {
+    places.into_iter().try_for_each(|place| locked.escalate(place))
 }
 
 const KEYS_TAKEN: &[u8] =

@@ -35,7 +35,7 @@ fn holds_its_key_only(instance: &Arc<Instance>, script: &str) -> bool {
     let session = Session::new(instance.peers.join(ClientOptions::default()), instance.limits(), 7);
     match Need::of(instance, &session, &command, &args) {
         Need::Places(places) => places.len() == 1,
-        Need::Databases(_) => false,
+        Need::Databases(_) | Need::Everything => false,
     }
 }
 
@@ -181,6 +181,20 @@ fn a_script_that_has_written_is_not_ended() {
     let (killed, reply) = kill("redis.call('SET', KEYS[1], 1) local n = 0 while n < 2e7 do n = n + 1 end return n");
     assert!(killed.starts_with("-UNKILLABLE "), "{killed}");
     assert_eq!(reply, ":20000000\r\n");
+}
+
+#[test]
+fn the_end_of_the_server_ends_a_script_that_has_written() {
+    let instance = instance();
+    let mut runner = connect(&instance);
+    let script = "redis.call('SET', KEYS[1], 1) while true do end";
+    let runs = thread::spawn(move || send(&mut runner, &["EVAL", script, "1", "k"]));
+    while !instance.scripts.overseer.any_long() {
+        thread::yield_now();
+    }
+    instance.end_scripts();
+    assert!(runs.join().expect("no panic").starts_with("-ERR Script killed by user with SCRIPT KILL"));
+    assert_eq!(send(&mut connect(&instance), &["EVAL", "return redis.call('GET', KEYS[1])", "1", "k"]), "$1\r\n1\r\n");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn refused(error: SettingError) -> CommandError {
 }
 
 fn resetstat(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let expired = keyspace(call).iter().map(|(_, stats)| stats.expired_total).sum();
+    let expired = keyspace(call)?.iter().map(|(_, stats)| stats.expired_total).sum();
     call.instance.reset_stats(expired);
     call.reply.simple("OK");
     Ok(())

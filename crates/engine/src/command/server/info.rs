@@ -13,6 +13,7 @@ use super::super::connection::REDIS_VERSION;
 use super::super::error::CommandError;
 use super::super::options::is;
 use crate::instance::{Channels, HostFacts, Traffic, Usage};
+use crate::lock::Contended;
 use crate::stats::Stats;
 
 /// The sections in their order.
@@ -55,7 +56,7 @@ const ALL_OF_IT: f64 = 100.0;
 
 pub(super) fn info(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let chosen = choose(&call.args[1..]);
-    let report = Report::of(call, &chosen);
+    let report = Report::of(call, &chosen)?;
     let mut text = String::new();
     for (section, name, _) in SECTIONS {
         if chosen.contains(&section) {
@@ -93,7 +94,7 @@ struct Report {
 }
 
 /// The numbers of the databases that are in use, as far as they can be read without waiting for others while holding keys.
-pub(super) fn keyspace(call: &mut Call<'_, '_>) -> Vec<(usize, Stats)> {
+pub(super) fn keyspace(call: &mut Call<'_, '_>) -> Result<Vec<(usize, Stats)>, CommandError> {
     let locked = &mut *call.keys.locked;
     let databases = locked.databases();
     let mut all = Vec::new();
@@ -102,12 +103,14 @@ pub(super) fn keyspace(call: &mut Call<'_, '_>) -> Vec<(usize, Stats)> {
         for place in databases.places_of(number) {
             // Inside of a transaction all databases are held that were there when it began.
             if locked.is_empty() || locked.holds(place) {
-                locked.step(place, |_, segment| segment.add_to(&mut stats));
+                locked
+                    .step(place, |_, segment| segment.add_to(&mut stats))
+                    .map_err(|Contended| CommandError::Contended)?;
             }
         }
         all.push((number, stats));
     }
-    all
+    Ok(all)
 }
 
 /// Writes `name:value` lines.
@@ -131,13 +134,14 @@ impl Lines<'_> {
 }
 
 impl Report {
-    fn of(call: &mut Call<'_, '_>, chosen: &[Section]) -> Self {
+    fn of(call: &mut Call<'_, '_>, chosen: &[Section]) -> Result<Self, CommandError> {
         let needs_keyspace = [Section::Memory, Section::Stats, Section::Keyspace];
         let is_needed = needs_keyspace.iter().any(|section| chosen.contains(section));
-        let keyspace = if is_needed { keyspace(call) } else { Vec::new() };
+        let keyspace = if is_needed { keyspace(call)? } else { Vec::new() };
         let instance = call.instance;
         instance.stats.note_start(call.keys.now_us);
-        Self { keyspace, facts: instance.host_facts(), usage: instance.usage(), traffic: instance.traffic() }
+        let (facts, usage, traffic) = (instance.host_facts(), instance.usage(), instance.traffic());
+        Ok(Self { keyspace, facts, usage, traffic })
     }
 
     fn write(&self, section: Section, call: &Call<'_, '_>, text: &mut String) {

@@ -30,7 +30,7 @@ fn usage(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn stats(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let databases = keyspace(call);
+    let databases = keyspace(call)?;
     let instance = call.instance;
     let used: u64 = databases.iter().map(|(_, stats)| stats.bytes).sum();
     let keys: u64 = databases.iter().map(|(_, stats)| stats.keys).sum();
@@ -87,7 +87,7 @@ fn database(number: usize, reply: &mut ReplyWriter<'_>) {
 }
 
 fn doctor(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let used: u64 = keyspace(call).iter().map(|(_, stats)| stats.bytes).sum();
+    let used: u64 = keyspace(call)?.iter().map(|(_, stats)| stats.bytes).sum();
     let (resident, bytes_max) =
         (call.instance.usage().resident_bytes, call.instance.databases.first().memory_bytes_max());
     let text = if bytes_max.is_some_and(|bytes_max| used >= bytes_max / 10 * 9) {
