@@ -142,7 +142,7 @@ impl EngineServer {
     pub async fn serve(self) {
         let Self { shared, listeners, .. } = self;
         // Dropped at the end, by whatever way: connections must not outlive their server unnoticed.
-        let stop = StopOnDrop(Arc::clone(&shared));
+        let _stop = StopOnDrop(Arc::clone(&shared));
         let mut tasks = JoinSet::new();
         for listener in listeners {
             tasks.spawn(accept(listener, Arc::clone(&shared)));
@@ -150,9 +150,14 @@ impl EngineServer {
         tasks.spawn(housekeeping::keep(Arc::clone(&shared.instance), Arc::clone(&shared.clock)));
         shared.stopping.cancelled().await;
         tasks.shutdown().await;
-        drop(stop);
+        shared.wakes.stop();
         shared.sessions.close();
-        if timeout(shared.limits.drain_timeout + END_MARGIN, shared.sessions.wait()).await.is_err() {
+        if timeout(shared.limits.drain_timeout + END_MARGIN, shared.sessions.wait()).await.is_ok() {
+            return;
+        }
+        // A script that runs and runs keeps its connection, and a thread, from ending.
+        shared.instance.end_scripts();
+        if timeout(END_MARGIN, shared.sessions.wait()).await.is_err() {
             warn!(connections = shared.sessions.len(), "connections of the engine did not end in time");
         }
     }
@@ -204,12 +209,13 @@ fn settings(limits: &Limits, is_open_to_all: bool) -> NetworkSettings {
     }
 }
 
-/// Tells all connections that the server has ended.
+/// Tells all connections that the server has ended, and lets go of those that carry out scripts.
 struct StopOnDrop(Arc<Shared>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.wakes.stop();
+        self.0.instance.end_scripts();
     }
 }
 

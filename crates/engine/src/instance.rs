@@ -182,7 +182,7 @@ impl Instance {
             garbage: Mutex::default(),
             tables: Mutex::default(),
         });
-        instance.peers.set_limits(config.output_limits);
+        instance.set_output_limits(config.output_limits);
         let observer = Arc::new(Watch(Arc::downgrade(&instance)));
         let is_first = instance.databases.signals().observe(observer);
         debug_assert!(is_first, "an engine has one instance");
@@ -218,6 +218,12 @@ impl Instance {
         if self.scripts.overseer.any_long() { PATIENCE_WHILE_LONG } else { PATIENCE }
     }
 
+    /// Ends all scripts that run at this moment, also those that have written something and so would do half of what they do: for when
+    /// the server ends, and does not wait for them any longer. Their clients get an error.
+    pub fn end_scripts(&self) {
+        self.scripts.overseer.end_all();
+    }
+
     /// Frees what commands have removed and left for later.
     pub(crate) fn free_garbage(&self) {
         let garbage = std::mem::take(&mut *self.garbage.lock());
@@ -241,6 +247,17 @@ impl Instance {
     #[must_use]
     pub fn output_limits(&self) -> OutputLimits {
         self.peers.limits()
+    }
+
+    fn set_output_limits(&self, limits: OutputLimits) {
+        /// Whoever enforces the limits need not look at less.
+        const UNSUSPICIOUS_BYTES: u64 = 64 << 10;
+        let bytes_max = match limits.normal.hard_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes.max(UNSUSPICIOUS_BYTES)).unwrap_or(usize::MAX),
+        };
+        self.settings.reply_bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.peers.set_limits(limits);
     }
 
     /// Tells who runs the instance, in the place of whoever did before.

@@ -6,11 +6,13 @@
 //! whatever it holds, so that no argument echoed in an error can forge a second reply.
 //!
 //! # Failure
-//! None. The caller must write as many elements as a header promises; nothing here counts them.
+//! None. Beyond [`bounded`](ReplyWriter::bounded) strings are left out: what is there is no reply any more, and is thrown away. The caller must write as many elements as a header promises; nothing here counts them.
 //!
 //! # How it works
 //! Everything is appended to one buffer. When the number of elements is known only at the end, the header is inserted
 //! before them then: elements move once, which costs less than counting them in advance.
+
+use std::mem;
 
 use crate::number::format_g17;
 
@@ -40,6 +42,8 @@ pub enum Protocol {
 pub struct ReplyWriter<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
+    /// A buffer that holds more takes no further string.
+    bytes_max: usize,
 }
 
 /// An array, map or set whose header is still missing: see [`ReplyWriter::array_deferred`].
@@ -54,7 +58,14 @@ pub struct Deferred {
 impl<'a> ReplyWriter<'a> {
     /// A writer that appends to `out`, which may hold earlier replies.
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
-        Self { out, protocol }
+        Self { out, protocol, bytes_max: usize::MAX }
+    }
+
+    /// Leaves strings out once the buffer holds more than `bytes_max`. Whoever sees a buffer beyond that must not send it, but end the
+    /// connection: a short request can ask for any number of long strings, and none of them would be read.
+    #[must_use]
+    pub fn bounded(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// The version of the protocol that replies are written in.
@@ -114,6 +125,9 @@ impl<'a> ReplyWriter<'a> {
 
     /// A string of any bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        if self.out.len() > self.bytes_max {
+            return;
+        }
         // The header takes 23 bytes at most, the end 2.
         self.out.reserve(bytes.len() + 25);
         self.header(b'$', bytes.len());
@@ -199,7 +213,21 @@ impl<'a> ReplyWriter<'a> {
 
     /// Bytes that are encoded already, in the client's protocol.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        if self.out.len() <= self.bytes_max {
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// The buffer itself, for a while in which something else appends to it; it must be [given back](Self::give_back).
+    #[must_use]
+    pub fn lend(&mut self) -> Vec<u8> {
+        mem::take(self.out)
+    }
+
+    /// The buffer that was lent.
+    pub fn give_back(&mut self, out: Vec<u8>) {
+        debug_assert!(self.out.is_empty(), "nothing may be written while the buffer is lent");
+        *self.out = out;
     }
 
     /// Begins an array whose length is not known yet: write the elements, then [`close`](Self::close) it.
@@ -375,6 +403,16 @@ mod tests {
         let resp2 = format!(":0\r\n*22\r\n{}$-1\r\n", pairs('*'));
         let resp3 = format!(":0\r\n%11\r\n{}_\r\n", pairs('~'));
         assert_written(write, &resp2, &resp3);
+    }
+
+    #[test]
+    fn beyond_its_bound_a_reply_takes_no_more_strings() {
+        let text = written(Protocol::Resp2, |reply| {
+            let mut reply = ReplyWriter::new(reply.out, Protocol::Resp2).bounded(10);
+            (0..9).for_each(|_| reply.bulk(b"abc"));
+            reply.raw(b":1\r\n");
+        });
+        assert_eq!(text, "$3\r\nabc\r\n$3\r\nabc\r\n");
     }
 
     #[test]

@@ -41,6 +41,18 @@ async fn a_client_that_does_not_read_cannot_hold_up_the_stop() {
     assert_eq!(counters.totals().current, 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_without_end_cannot_hold_up_the_stop() {
+    const SCRIPT: &str = "EVAL \"redis.call('SET', KEYS[1], 1) while true do end\" 1 a\r\n";
+    let server = TestServer::start(|config| config.limits.drain_timeout = Duration::from_millis(50)).await;
+    let mut connection = server.connect().await;
+    connection.send(SCRIPT).await;
+    until(|| server.counters.totals().input_bytes == SCRIPT.len() as u64).await;
+    let counters = server.counters.clone();
+    server.stop().await;
+    assert_eq!(counters.totals().current, 0);
+}
+
 #[tokio::test]
 async fn a_server_that_is_dropped_ends_its_connections() {
     let server = TestServer::start(|_| ()).await;

@@ -77,6 +77,25 @@ async fn a_reply_beyond_the_limit_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_short_request_for_endless_replies_ends_the_connection_and_takes_no_memory() {
+    // Without a bound on the way, the server would make 80 GB of this.
+    const VALUE_BYTES: usize = 4 << 20;
+    let normal = OutputLimit { hard_bytes: 1_000_000, soft_bytes: 0, soft_s: 0 };
+    let output_limits = OutputLimits { normal, ..OutputLimits::default() };
+    let server = TestServer::start_with(InstanceConfig { output_limits, ..InstanceConfig::default() }, |_| ()).await;
+    server.connect().await.call(&format!("SETRANGE a {} x\r\n", VALUE_BYTES - 1), &format!(":{VALUE_BYTES}\r\n")).await;
+    for requests in
+        [format!("MGET{}\r\n", " a".repeat(20_000)), format!("MULTI\r\n{}EXEC\r\n", "GET a\r\n".repeat(20_000))]
+    {
+        let mut connection = server.connect().await;
+        connection.send(requests).await;
+        let seen = connection.rest().await;
+        assert!(seen.len() < 1_000_000, "{} bytes", seen.len());
+    }
+    assert_eq!(server.counters.totals().output_limit_disconnections, 2);
+}
+
+#[tokio::test]
 async fn a_silent_client_is_disconnected_after_the_idle_timeout() {
     let server = TestServer::start(|config| config.limits.idle_timeout = Some(Duration::from_secs(1))).await;
     let mut connection = server.connect().await;

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use acteon_resp::ReplyWriter;
 use smallvec::SmallVec;
 
 use super::call::Call;
@@ -114,18 +115,17 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     }
     call.reply.array(transaction.queue.len());
-    let mut reply = Vec::new();
+    let mut out = call.reply.lend();
     for args in &transaction.queue {
         let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
-        reply.clear();
         let protocol = call.session.protocol;
-        let result = look_up(&args).and_then(|command: Command| nested(call, command, &args, protocol, &mut reply));
-        call.reply.set_protocol(call.session.protocol);
-        match result {
-            Ok(()) => call.reply.raw(&reply),
-            Err(error) => call.reply.error_bytes(&error.to_bytes()),
+        let result = look_up(&args).and_then(|command: Command| nested(call, command, &args, protocol, &mut out));
+        if let Err(error) = result {
+            ReplyWriter::new(&mut out, protocol).error_bytes(&error.to_bytes());
         }
     }
+    call.reply.give_back(out);
+    call.reply.set_protocol(call.session.protocol);
     Ok(())
 }
 

@@ -13,7 +13,7 @@
 mod table;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) latency_percentiles: RwLock<Vec<f64>>,
     /// Whether expired keys are removed before somebody asks for them.
     pub(crate) expires_actively: AtomicBool,
+    /// A reply beyond this will not be sent, so it need not be written to its end.
+    pub(crate) reply_bytes_max: AtomicUsize,
     network: RwLock<NetworkSettings>,
 }
 
@@ -75,6 +77,7 @@ impl Default for Settings {
             latency_tracking: AtomicBool::new(true),
             latency_percentiles: RwLock::new(vec![50.0, 99.0, 99.9]),
             expires_actively: AtomicBool::new(true),
+            reply_bytes_max: AtomicUsize::new(usize::MAX),
             network: RwLock::default(),
         }
     }

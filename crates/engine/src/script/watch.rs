@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! A script that runs longer than the threshold counts as slow until it ends. A slow script that has not written can be ended; it
-//! cannot catch that error and go on. One that has written never is: what it left undone would stay undone.
+//! cannot catch that error and go on. One that has written never is: what it left undone would stay undone. Only the end of the server
+//! ends that one as well.
 //!
 //! # How it works
 //! The interpreter calls [`Watch::tick`] after every so many instructions. Ending a script and its first write race for one atomic
@@ -31,6 +32,8 @@ pub(crate) struct Overseer {
     /// How many are in `slow`: looked at without its lock.
     slow_count: AtomicUsize,
     slow: Mutex<Vec<Arc<Watch>>>,
+    /// Whatever began before this is to end; 0: nothing.
+    ended_us: AtomicU64,
 }
 
 /// The watch over one interpreter.
@@ -68,6 +71,7 @@ impl Default for Overseer {
             long_count: AtomicUsize::new(0),
             slow_count: AtomicUsize::new(0),
             slow: Mutex::default(),
+            ended_us: AtomicU64::new(0),
         }
     }
 }
@@ -101,6 +105,11 @@ impl Overseer {
         }
         let ended = slow.iter().filter(|watch| watch.end()).count();
         if ended > 0 { Killing::Done } else { Killing::Refused }
+    }
+
+    /// Ends all scripts that run now, also those that have written: the server ends.
+    pub(crate) fn end_all(&self) {
+        self.ended_us.store(self.now_us(), Ordering::Release);
     }
 
     fn now_us(&self) -> u64 {
@@ -149,6 +158,9 @@ impl Watch {
             let mut slow = self.overseer.slow.lock();
             slow.push(self.clone());
             self.overseer.slow_count.store(slow.len(), Ordering::Release);
+        }
+        if self.began_us.load(Ordering::Relaxed) < self.overseer.ended_us.load(Ordering::Acquire) {
+            self.state.store(ENDED, Ordering::Release);
         }
         let is_ended = self.is_ended();
         if is_ended {

@@ -329,7 +329,7 @@ fn set_output_limits(instance: &Instance, text: &[u8]) -> Result<(), Refusal> {
             _ => return Err(IMMUTABLE.into()),
         }
     }
-    instance.peers.set_limits(limits);
+    instance.set_output_limits(limits);
     Ok(())
 }
 
