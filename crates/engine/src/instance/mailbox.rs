@@ -18,6 +18,9 @@ use parking_lot::{Mutex, RwLock};
 use super::client::ClientOptions;
 use super::facts::Facts;
 
+/// Room that a mailbox keeps while it is empty: some messages of usual size.
+const KEPT_BYTES: usize = 4 << 10;
+
 /// Called when something has arrived in a mailbox; must be quick, and may be called from any thread.
 pub type Waker = Box<dyn Fn() + Send + Sync>;
 
@@ -188,6 +191,7 @@ impl Peer {
         self.has_mail.store(false, Ordering::Release);
         mailbox.over_since_us = None;
         out.append(&mut mailbox.bytes);
+        mailbox.bytes.shrink_to(KEPT_BYTES);
     }
 
     /// How many bytes wait to be fetched.
@@ -270,6 +274,14 @@ mod tests {
         assert_eq!((out.len(), woken.load(Ordering::Relaxed)), (3, 1));
         send(&peer, 1);
         assert_eq!(woken.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn mailbox_gives_the_room_of_many_messages_back() {
+        let (_, peer, _) = peers(OutputLimits::default().pubsub);
+        send(&peer, 1 << 20);
+        peer.receive(&mut Vec::new());
+        assert!(peer.mailbox.lock().bytes.capacity() <= super::KEPT_BYTES);
     }
 
     #[test]
