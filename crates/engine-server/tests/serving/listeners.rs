@@ -12,6 +12,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -141,6 +142,30 @@ async fn a_place_that_is_taken_is_named() {
     }
     assert_eq!(fs::read(&file).expect("still there"), b"precious");
     assert!(path.exists());
+}
+
+#[tokio::test]
+async fn a_program_that_listens_but_does_not_accept_has_its_place_and_holds_up_nobody() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("engine.sock");
+    let address = SockAddr::unix(&path).expect("short");
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    let busy = socket();
+    busy.bind(&address).expect("free");
+    busy.listen(0).expect("bound");
+    let mut waiting = Vec::new();
+    loop {
+        let socket = socket();
+        socket.set_nonblocking(true).expect("a socket");
+        if socket.connect(&address).is_err() {
+            break;
+        }
+        waiting.push(socket);
+    }
+    let config = ListenConfig { unix: Some(unix(&path)), ..ListenConfig::default() };
+    let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+    let error = EngineServer::bind(instance, config, Arc::new(|| 1)).await.expect_err("taken");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
 }
 
 #[tokio::test]
