@@ -67,11 +67,17 @@ impl Input {
             self.bytes.reserve(missing.min(self.len().max(RESERVED_BYTES_MIN)));
             return poll_read_buf(Pin::new(stream), context, &mut self.bytes);
         }
-        let mut chunk = [MaybeUninit::uninit(); CHUNK_BYTES];
-        let mut chunk = ReadBuf::uninit(&mut chunk);
-        ready!(Pin::new(stream).poll_read(context, &mut chunk))?;
-        self.bytes.extend_from_slice(chunk.filled());
-        Poll::Ready(Ok(chunk.filled().len()))
+        poll_chunk(stream, context, |chunk| self.bytes.extend_from_slice(chunk))
+    }
+
+    /// Reads what has arrived, and forgets it with all that came before.
+    pub(crate) fn poll_skip<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.consume(self.len());
+        poll_chunk(stream, context, |_| ())
     }
 
     /// Moves what is left to the front, once that is less than what it makes room for.
@@ -81,6 +87,18 @@ impl Input {
             self.start = 0;
         }
     }
+}
+
+fn poll_chunk<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    context: &mut Context<'_>,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    let mut chunk = [MaybeUninit::uninit(); CHUNK_BYTES];
+    let mut chunk = ReadBuf::uninit(&mut chunk);
+    ready!(Pin::new(stream).poll_read(context, &mut chunk))?;
+    take(chunk.filled());
+    Poll::Ready(Ok(chunk.filled().len()))
 }
 
 #[cfg(test)]

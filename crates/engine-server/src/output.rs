@@ -95,7 +95,8 @@ impl Output {
         self.bytes.capacity()
     }
 
-    fn compact(&mut self) {
+    /// Gives room back that is not needed.
+    pub(crate) fn compact(&mut self) {
         if self.len() == 0 {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_BYTES);

@@ -12,9 +12,10 @@
 //! All that can happen to a connection is looked at in one place, [`Session::poll_event`]: room to write, something to read, a ring of the bell,
 //! the end of a time. After each event, [`Session::execute`] carries out the complete commands that are there, and their replies are written
 //! together. While too many replies wait to be read nothing is carried out, but requests are still read: clients that
-//! send a long pipeline before they read its first reply would wait forever otherwise.
+//! send a long pipeline before they read its first reply would wait forever otherwise. Who has not given a password yet gets much less room.
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use acteon_resp::{Arguments, Protocol, ReplyWriter, RequestDecoder, RequestLimit
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::{block_in_place, yield_now};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info};
 
 use crate::admission::Admission;
@@ -36,14 +37,28 @@ use crate::server::Shared;
 use crate::timer::Timer;
 use crate::wake::Wake;
 
+#[cfg(test)]
+mod tests;
+
 /// Replies that wait to be written before further commands are carried out: several writes' worth, so that the socket never runs dry.
 const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// The same before authentication, when replies are short and nothing is owed to anybody.
+const OUTPUT_PAUSE_UNAUTHENTICATED_BYTES: usize = 16 << 10;
+/// Requests that are kept before authentication: more than the longest that is allowed then, ten arguments of 16 KiB.
+const INPUT_UNAUTHENTICATED_BYTES_MAX: u64 = 256 << 10;
 /// Less than this is nothing to ask the limits about.
 const OUTPUT_UNSUSPICIOUS_BYTES: usize = 16 << 10;
 /// Commands that are carried out before other connections get the thread: some hundred microseconds.
 const COMMANDS_PER_TURN_MAX: usize = 1_024;
-/// Pause before a command is tried again whose keys are held for long.
+/// Time after which other connections get the thread, where commands take longer.
+const TURN_US_MAX: u64 = 2_000;
+/// Pause before a command is tried again whose keys are held for long, and the longest that it becomes. In between it is an eighth of
+/// the time waited so far, so that a thousand clients that wait for long take little time of the machine.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
+const RETRIES_WHILE_TIME_DOUBLES: u32 = 8;
+/// Silence after which a peer that was still sending is no longer waited for.
+const LINGER_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Arguments that are passed on without allocating.
 const ARGS_INLINE: usize = 16;
 
@@ -80,8 +95,8 @@ enum Pace {
     Free,
     /// The command before it.
     Waiting { until: Option<Instant> },
-    /// It is the first of the input, this many bytes long, and is tried again then.
-    Retry { request_bytes: usize, at: Instant },
+    /// It is the first of the input, this many bytes long, has waited since then, and is tried again.
+    Retry { request_bytes: usize, since: Instant, at: Instant },
     /// There will be none: what was answered is written, until then at most.
     Closing { until: Instant },
 }
@@ -148,7 +163,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 yield_now().await;
             }
             self.has_more = self.execute();
-            self.note_buffers();
             if let Some(why) = self.overstepped() {
                 info!(peer = self.peer_address, why, "a client of the engine is disconnected");
                 return;
@@ -156,8 +170,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if let Pace::Closing { until } = self.pace {
             // The replies are written; a peer that has closed its side already does not mind.
-            let _ = timeout_at(until, self.stream.shutdown()).await;
+            let _ = timeout_at(until, self.end()).await;
         }
+    }
+
+    /// Ends the stream in such a way that the last replies arrive. A system that is told to close a connection with bytes unread resets it,
+    /// and drops what it has not sent: so a peer that is still sending is heard out.
+    async fn end(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        let mut is_sending = input.len() > 0 && !self.has_input_ended;
+        if !is_sending {
+            is_sending = poll_fn(|context| match input.poll_skip(stream, context) {
+                Poll::Ready(read) => Poll::Ready(read.map(|count| count > 0)),
+                Poll::Pending => Poll::Ready(Ok(false)),
+            })
+            .await?;
+        }
+        while is_sending {
+            let skip = poll_fn(|context| input.poll_skip(stream, context));
+            is_sending = timeout(LINGER_PAUSE_MAX, skip).await?? > 0;
+        }
+        Ok(())
     }
 
     /// Writes what waits, and says what happens next.
@@ -169,9 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if matches!(self.pace, Pace::Closing { .. }) && self.output.is_sent() {
             return Poll::Ready(Event::Finished);
         }
-        if self.has_more || was_paused && !self.is_paused() {
-            return Poll::Ready(Event::Go);
-        }
+        self.note_buffers();
         // Until it is listened to again: this may end in waiting for something else.
         while self.wake.poll(context).is_ready() {
             self.has_mail = true;
@@ -181,6 +213,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.client.is_killed() {
                 return Poll::Ready(Event::Lost);
             }
+        }
+        if self.has_more || was_paused && !self.is_paused() {
+            return Poll::Ready(Event::Go);
         }
         if self.has_mail && !self.is_paused() {
             return Poll::Ready(Event::Rung);
@@ -194,6 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), ()> {
         if self.output.is_sent() {
+            // Replies that were taken back, as those of a silent client are, leave room behind.
+            self.output.compact();
             return Ok(());
         }
         match self.output.poll_send(&mut self.stream, context) {
@@ -216,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Poll::Ready(Ok(0)) => {
                 self.has_input_ended = true;
                 // Whoever has sent its last request may still read; but nobody waits for what may never come.
-                Poll::Ready(if matches!(self.pace, Pace::Free) { Event::Go } else { Event::Lost })
+                Poll::Ready(if matches!(self.pace, Pace::Waiting { .. }) { Event::Lost } else { Event::Go })
             }
             Poll::Ready(Ok(count)) => {
                 Counters::add(&self.shared.counters.input_bytes, count);
@@ -233,16 +270,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Carries out the commands that are there. Returns whether there are more that need not wait.
     fn execute(&mut self) -> bool {
+        let mut turn_ends_us = u64::MAX;
         for _ in 0..COMMANDS_PER_TURN_MAX {
+            if self.wake.is_stopping() {
+                return false;
+            }
             let request_bytes = match self.pace {
                 Pace::Free if !self.is_paused() => match self.decode() {
                     Some(request_bytes) => request_bytes,
                     None => return false,
                 },
-                Pace::Retry { request_bytes, at } if at <= Instant::now() => request_bytes,
+                Pace::Retry { request_bytes, at, .. } if at <= Instant::now() => request_bytes,
                 Pace::Free | Pace::Retry { .. } | Pace::Waiting { .. } | Pace::Closing { .. } => return false,
             };
-            self.execute_one(request_bytes);
+            let now_us = (self.shared.clock)();
+            self.execute_one(request_bytes, now_us);
+            if now_us >= turn_ends_us {
+                break;
+            }
+            turn_ends_us = turn_ends_us.min(now_us.saturating_add(TURN_US_MAX));
         }
         true
     }
@@ -271,10 +317,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn execute_one(&mut self, request_bytes: usize) {
+    fn execute_one(&mut self, request_bytes: usize, now_us: u64) {
         let input = self.input.bytes();
         let args: SmallVec<[&[u8]; ARGS_INLINE]> = self.args.iter(input).collect();
-        let now_us = (self.shared.clock)();
         let (client, output) = (&mut self.client, self.output.buffer());
         let flow = if self.shared.may_keep_thread && client.may_take_long(&args) {
             block_in_place(|| client.execute(&args, now_us, output))
@@ -283,12 +328,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         drop(args);
         if flow == Flow::Retry {
-            self.pace = Pace::Retry { request_bytes, at: Instant::now() + RETRY_PAUSE };
-            return;
+            return self.retry_later(request_bytes);
         }
         self.input.consume(request_bytes);
+        // Not with the next request, which may be long in coming: many arguments take much room.
+        self.args.clear();
         self.pace = Pace::Free;
         self.follow(flow);
+    }
+
+    fn retry_later(&mut self, request_bytes: usize) {
+        let now = Instant::now();
+        let since = if let Pace::Retry { since, .. } = self.pace { since } else { now };
+        let pause = (now.duration_since(since) / RETRIES_WHILE_TIME_DOUBLES).clamp(RETRY_PAUSE, RETRY_PAUSE_MAX);
+        self.pace = Pace::Retry { request_bytes, since, at: now + pause };
     }
 
     /// Takes what others have for this connection.
@@ -390,13 +443,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn is_paused(&self) -> bool {
-        self.output.len() >= OUTPUT_PAUSE_BYTES
+        let is_authenticated = self.client.is_authenticated();
+        let pause_bytes = if is_authenticated { OUTPUT_PAUSE_BYTES } else { OUTPUT_PAUSE_UNAUTHENTICATED_BYTES };
+        self.output.len() >= pause_bytes
     }
 
     fn wants_input(&self) -> bool {
         !self.has_input_ended
             && !matches!(self.pace, Pace::Closing { .. })
-            && self.input.len() as u64 <= self.settings.query_buffer_bytes_max
+            && self.input.len() as u64 <= self.input_bytes_max()
+    }
+
+    /// Beyond this nothing is read for now.
+    fn input_bytes_max(&self) -> u64 {
+        let bytes_max = self.settings.query_buffer_bytes_max;
+        if self.client.is_authenticated() { bytes_max } else { bytes_max.min(INPUT_UNAUTHENTICATED_BYTES_MAX) }
     }
 
     fn note_activity(&mut self) {

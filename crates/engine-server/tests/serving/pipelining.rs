@@ -61,6 +61,33 @@ async fn a_client_that_has_sent_its_last_request_still_gets_all_replies() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_sent_its_last_request_is_answered_after_a_pause() {
+    let server = TestServer::start(|_| ()).await;
+    let (mut waiting, mut other) = (server.connect().await, server.connect().await);
+    other.call("CLIENT PAUSE 1000000 WRITE\r\n", "+OK\r\n").await;
+    waiting.send("SET a 1\r\nGET a\r\n").await;
+    waiting.0.shutdown().await.expect("open");
+    until(|| server.counters.totals().input_bytes == 28 + 16).await;
+    other.call("CLIENT UNPAUSE\r\n", "+OK\r\n").await;
+    assert_eq!(waiting.rest().await, b"+OK\r\n$1\r\n1\r\n");
+}
+
+/// A connection that was closed with requests unread was reset by the system, which dropped the replies on their way.
+#[tokio::test]
+async fn all_replies_before_the_last_one_arrive_while_the_client_is_still_sending() {
+    const COUNT: usize = 20;
+    let server = TestServer::start(|_| ()).await;
+    server.connect().await.call("SETRANGE a 99999 x\r\n", ":100000\r\n").await;
+    for (last, reply) in [("QUIT\r\n", "+OK\r\n"), ("*1\r\n!\r\n", "-ERR Protocol error: expected '$', got '!'\r\n")] {
+        let mut connection = server.connect_narrowly().await;
+        connection.send(["GET a\r\n".repeat(COUNT).as_str(), last, &"PING\r\n".repeat(20_000)].concat()).await;
+        let seen = connection.rest().await;
+        assert_eq!(seen.len(), COUNT * ("$100000\r\n\r\n".len() + 100_000) + reply.len());
+        assert!(seen.ends_with(reply.as_bytes()));
+    }
+}
+
+#[tokio::test]
 async fn a_large_argument_arrives_whole() {
     const BYTES: usize = 5_000_000;
     let server = TestServer::start(|_| ()).await;
