@@ -6,7 +6,7 @@ use super::call::Call;
 use super::error::CommandError;
 use super::options::is;
 use super::row::{Flags, Group, Row};
-use crate::algorithm::hyperloglog::{self, Corrupt, Encoding, SPARSE_BYTES_MAX_DEFAULT, Union};
+use crate::algorithm::hyperloglog::{self, Corrupt, Encoding, Union};
 use crate::entry::StrEncoding;
 use crate::observe::EventClass;
 use crate::slot::{Expiry, Slot};
@@ -33,8 +33,9 @@ fn pfadd(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let before = stored(&slot)?.map(<[u8]>::to_vec);
     let mut is_changed = before.is_none();
     let mut bytes = before.unwrap_or_else(hyperloglog::create);
+    let sparse_bytes_max = call.session.limits.hll_sparse_max_bytes;
     for element in &call.args[2..] {
-        is_changed |= hyperloglog::add(&mut bytes, element, SPARSE_BYTES_MAX_DEFAULT).map_err(|Corrupt| CORRUPT)?;
+        is_changed |= hyperloglog::add(&mut bytes, element, sparse_bytes_max).map_err(|Corrupt| CORRUPT)?;
     }
     if is_changed {
         hyperloglog::mark_stale(&mut bytes);
@@ -85,7 +86,7 @@ fn pfmerge(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     }
     let mut slot = call.keys.slot(call.args[1]);
     let mut bytes = stored(&slot)?.map_or_else(hyperloglog::create, <[u8]>::to_vec);
-    union.store(&mut bytes, SPARSE_BYTES_MAX_DEFAULT).map_err(|Corrupt| CORRUPT)?;
+    union.store(&mut bytes, call.session.limits.hll_sparse_max_bytes).map_err(|Corrupt| CORRUPT)?;
     write(&mut slot, &bytes)?;
     slot.event(EventClass::STRING, "pfadd");
     call.effects.changes += 1;

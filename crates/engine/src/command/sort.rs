@@ -32,6 +32,8 @@ struct Options<'a> {
     /// Negative: all.
     count: i64,
     by: Option<&'a [u8]>,
+    /// Some `BY` had a pattern without a place for the element: nothing is sorted, whatever another `BY` says.
+    is_unsorted: bool,
     gets: Vec<&'a [u8]>,
     /// Position of the key to store the result in, among all arguments.
     store_at: Option<usize>,
@@ -58,6 +60,7 @@ impl<'a> Options<'a> {
                 }
                 (word, [pattern, ..]) if is(word, "BY") => {
                     options.by = Some(*pattern);
+                    options.is_unsorted |= star(pattern).is_none();
                     at += 1;
                 }
                 (word, [pattern, ..]) if is(word, "GET") => {
@@ -68,11 +71,6 @@ impl<'a> Options<'a> {
             }
         }
         Ok(options)
-    }
-
-    /// `BY` a pattern without a place for the element: nothing is sorted.
-    fn is_unsorted(&self) -> bool {
-        self.by.is_some_and(|pattern| star(pattern).is_none())
     }
 
     /// The part of `len` elements that is shown.
@@ -119,10 +117,10 @@ fn sorted_rows(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<Vec<Opt
     let (kind, mut elements) = elements(call, options)?;
     // A set has no order of its own: what is stored, or seen by a script, must not depend on chance.
     let is_set_in_order = kind == Kind::Set && (options.store_at.is_some() || call.deny_blocking);
-    if options.is_unsorted() && is_set_in_order {
+    if options.is_unsorted && is_set_in_order {
         let by_bytes = Options { is_alphabetic: true, is_descending: options.is_descending, ..Options::default() };
         order(call, &by_bytes, &mut elements)?;
-    } else if !options.is_unsorted() {
+    } else if !options.is_unsorted {
         order(call, options, &mut elements)?;
     }
     let window = options.window(elements.len());
@@ -160,7 +158,7 @@ fn elements(call: &mut Call<'_, '_>, options: &Options<'_>) -> Result<(Kind, Vec
         }
         Kind::String | Kind::Hash => return Err(CommandError::WrongType),
     }
-    if options.is_unsorted() && options.is_descending && kind != Kind::Set {
+    if options.is_unsorted && options.is_descending && kind != Kind::Set {
         elements.reverse();
     }
     Ok((kind, elements))
@@ -293,6 +291,17 @@ mod tests {
         for text in [&b" "[..], b"2 ", b"1e400", b"1e-400", b"nan", b"two"] {
             assert_eq!(number(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn one_pattern_without_a_star_is_enough_to_leave_the_order() {
+        let is_unsorted = |line: &str| {
+            let args: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+            Options::parse(&args, true).is_ok_and(|options| options.is_unsorted)
+        };
+        assert!(is_unsorted("SORT k BY nosort BY w*"));
+        assert!(is_unsorted("SORT k BY w* BY nosort"));
+        assert!(!is_unsorted("SORT k BY w* BY v*"));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Limits {
     pub zset_max_listpack_value: usize,
     /// The size of a list's chunks: -1 to -5 stand for 4, 8, 16, 32 and 64 KiB, a positive number counts elements.
     pub list_max_listpack_size: i64,
+    /// A `HyperLogLog` that grows beyond so many bytes becomes dense.
+    pub hll_sparse_max_bytes: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             zset_max_listpack_entries: 128,
             zset_max_listpack_value: 64,
             list_max_listpack_size: -2,
+            hll_sparse_max_bytes: 3_000,
         }
     }
 }

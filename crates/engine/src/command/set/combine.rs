@@ -151,21 +151,41 @@ fn difference(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandErr
         call.keys.read(key).value::<Set>()?;
     }
     let Some((first, others)) = keys.split_first() else { return Ok(Set::new()) };
+    let removes = removes_from_copy(call, keys)?;
     let mut result = copy(call, first)?;
     for key in others {
         if result.is_empty() {
             break;
         }
         let slot = call.keys.peek(key);
-        if let Some(set) = slot.value::<Set>()? {
+        let Some(set) = slot.value::<Set>()? else { continue };
+        if removes {
+            set.iter().for_each(|member| _ = result.remove(&member));
+        } else {
             result = keep(&result, &call.session.limits, |member| !set.contains(member));
         }
     }
     Ok(result)
 }
 
+/// Whether a difference is made by removing from a copy of the first set, because that is less work than to ask for each of its
+/// members. It shows: a copy that has become a table stays one, also when the members that made it one are gone.
+fn removes_from_copy(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<bool, CommandError> {
+    let (mut questions, mut members) = (0, 0);
+    let mut first_len = None;
+    for key in keys {
+        let slot = call.keys.peek(key);
+        let Some(len) = slot.value::<Set>()?.map(Set::len) else { continue };
+        questions += *first_len.get_or_insert(len);
+        members += len;
+    }
+    // Questions come to an end with the first set that has the member.
+    Ok(questions / 2 > members)
+}
+
 fn copy(call: &mut Call<'_, '_>, key: &[u8]) -> Result<Set, CommandError> {
-    Ok(call.keys.peek(key).value::<Set>()?.cloned().unwrap_or_else(Set::new))
+    let slot = call.keys.peek(key);
+    Ok(slot.value::<Set>()?.map_or_else(Set::new, |set| keep(set, &call.session.limits, |_| true)))
 }
 
 /// Built anew, so that its encoding is that of what stays.

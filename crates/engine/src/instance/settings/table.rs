@@ -85,7 +85,14 @@ pub(super) static SETTINGS: &[Setting] = &[
     )
     .once("list-max-ziplist-size"),
     always("list-compress-depth", INT, "0"),
-    always("hll-sparse-max-bytes", BYTES, "3000"),
+    setting(
+        "hll-sparse-max-bytes",
+        BYTES,
+        Home::Number(
+            |instance| shown(instance.limits().1.hll_sparse_max_bytes as u64),
+            |instance, number| set_limit(instance, |limits| limits.hll_sparse_max_bytes = number as usize),
+        ),
+    ),
     setting("maxmemory", BYTES, Home::Number(memory_max, set_memory_max)),
     always(
         "maxmemory-policy",
