@@ -28,8 +28,21 @@ enum Rule {
     Kind,
     /// Numbers that lie this close together, if both are times; else equal.
     Near(i64),
+    /// Places: those at the same distance come in any order, and a part of them is cut among these anywhere.
+    Places(Places),
     /// Fields and values, except for those that name this server.
     Hello,
+    /// Facts about commands, without what is said for people.
+    Commands,
+}
+
+/// What of a search for places is fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Places {
+    /// Not all that were found are shown.
+    is_part: bool,
+    /// They come by distance, which is shown.
+    has_distances: bool,
 }
 
 /// What the two servers may need for one sequence, on a machine that is busy with something else.
@@ -98,14 +111,17 @@ pub fn agree(arguments: &[Vec<u8>], one: &Reply, other: &Reply) -> bool {
         Rule::Shape => shape(one) == shape(other),
         Rule::Kind => kind(one) == kind(other),
         Rule::Near(tolerance) => is_near(one, other, tolerance),
+        Rule::Places(places) => places_agree(one, other, places),
         Rule::Hello => greeting(one) == greeting(other),
+        Rule::Commands => facts(one) == facts(other),
     }
 }
 
-/// What of a reply is worth keeping: where only its type counts, the rest would just name a machine and a moment.
+/// What of a reply is worth keeping: where only its type counts, the rest would just name a machine and a moment, and texts are Redis's own.
 pub fn essence(arguments: &[Vec<u8>], reply: Reply) -> Reply {
     match rule(arguments) {
         Rule::Kind if !reply.is_error() => kind(&reply),
+        Rule::Commands => facts(&reply),
         _ => reply,
     }
 }
@@ -129,17 +145,20 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "HELLO" => Rule::Hello,
         "EVAL" | "EVAL_RO" => script_rule(arguments),
         "ACL" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "LATENCY" | "OBJECT" | "PUBSUB" | "SCRIPT"
-        | "SLOWLOG" => subcommand_rule(&name, &word(arguments, 1)),
+        | "SLOWLOG" => subcommand_rule(arguments, &name, &word(arguments, 1)),
         _ => Rule::Exact,
     }
 }
 
-fn subcommand_rule(name: &str, subcommand: &str) -> Rule {
+fn subcommand_rule(arguments: &[Vec<u8>], name: &str, subcommand: &str) -> Rule {
     match (name, subcommand) {
         // The texts are ours: they are for people.
         (_, "HELP") => Rule::Kind,
-        ("COMMAND", "DOCS") => Rule::Kind,
-        ("COMMAND", "" | "INFO" | "LIST") => Rule::UnorderedDeep,
+        // Not all of Redis's commands are there.
+        ("COMMAND", "" | "COUNT") => Rule::Kind,
+        ("COMMAND", "INFO" | "DOCS" | "LIST") if arguments.len() == 2 => Rule::Kind,
+        ("COMMAND", "INFO" | "DOCS") => Rule::Commands,
+        ("COMMAND", "LIST") => Rule::Unordered,
         ("CONFIG", "GET") => Rule::UnorderedPairs,
         ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME" | "FREQ") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
         ("DEBUG", _) => Rule::Kind,
@@ -170,11 +189,23 @@ fn sort_rule(arguments: &[Vec<u8>]) -> Rule {
     }
 }
 
-/// Places at the same distance come in any order, and `ANY` takes whichever are found first.
+/// `COUNT` implies an order, unless `ANY` takes whichever places are found first.
 fn geo_rule(arguments: &[Vec<u8>]) -> Rule {
-    // COUNT cuts among members at the same distance wherever its sort happens to put them; ANY cuts anywhere.
-    let is_part = (2..arguments.len()).any(|index| word(arguments, index) == "COUNT");
-    if is_part { Rule::Shape } else { Rule::Unordered }
+    let has = |option: &str| (2..arguments.len()).any(|index| word(arguments, index) == option);
+    if has("ANY") {
+        return Rule::Shape;
+    }
+    let is_part = has("COUNT");
+    Rule::Places(Places { is_part, has_distances: has("WITHDIST") && (is_part || has("ASC") || has("DESC")) })
+}
+
+fn places_agree(one: &Reply, other: &Reply, places: Places) -> bool {
+    // The distance follows the name.
+    let distances =
+        |reply: &Reply| -> Vec<_> { reply.items().iter().map(|place| place.items().get(1).cloned()).collect() };
+    shape(one) == shape(other)
+        && (places.is_part || sorted(one, 1) == sorted(other, 1))
+        && (!places.has_distances || distances(one) == distances(other))
 }
 
 /// The scripts that hand their arguments to `redis.call` answer what the command answers.
@@ -276,6 +307,50 @@ fn greeting(reply: &Reply) -> Reply {
     Reply::Many(*kind, pairs.flatten().collect())
 }
 
+/// What COMMAND INFO and COMMAND DOCS say, without the texts that are ours: notes, summaries, the names behind the letters of a complexity,
+/// and what a version changed. Subcommands come in any order.
+fn facts(reply: &Reply) -> Reply {
+    let Reply::Many(kind, items) = reply else {
+        return reply.clone();
+    };
+    let named = |item: &Reply, name: &str| item.bytes() == Some(name.as_bytes());
+    let mut kept: Vec<Reply> = Vec::new();
+    for item in items {
+        match kept.last() {
+            Some(name) if named(name, "notes") || named(name, "summary") => drop(kept.pop()),
+            Some(name) if named(name, "complexity") => kept.push(formula(item)),
+            Some(name) if named(name, "history") => kept.push(versions(item)),
+            Some(name) if named(name, "subcommands") => kept.push(sorted(&facts(item), 2)),
+            _ => kept.push(facts(item)),
+        }
+    }
+    let is_info = matches!(items[..], [Reply::Blob(..), Reply::Line(b':', _), ..]);
+    if let (true, Some(subcommands)) = (is_info, kept.last_mut()) {
+        *subcommands = sorted(subcommands, 1);
+    }
+    Reply::Many(*kind, kept)
+}
+
+/// The first formula of a text; nothing if there is none.
+fn formula(text: &Reply) -> Reply {
+    let bytes = text.bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(bytes);
+    let (mut depth, mut formula) = (0, String::new());
+    for character in text.chars().skip_while(|character| *character != 'O').filter(|character| *character != ' ') {
+        formula.push(character);
+        depth += i32::from(character == '(') - i32::from(character == ')');
+        if depth == 0 && character == ')' {
+            break;
+        }
+    }
+    Reply::Blob(b'$', formula.into_bytes())
+}
+
+fn versions(history: &Reply) -> Reply {
+    let version = |change: &Reply| Reply::Many(b'*', change.items().iter().take(1).cloned().collect());
+    Reply::Many(b'*', history.items().iter().map(version).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Comparison, agree};
@@ -313,6 +388,36 @@ mod tests {
         assert!(agrees("SRANDMEMBER k 1", "*1\n$\"a\"", "*1\n$\"b\""));
         assert!(!agrees("SRANDMEMBER k 1", "*1\n$\"a\"", "*0"));
         assert!(!agrees("SPOP k 100000", "*1\n$\"a\"", "*1\n$\"b\""));
+    }
+
+    #[test]
+    fn texts_about_commands_are_ours_and_facts_are_not() {
+        let docs = |summary: &str, complexity: &str, change: &str, argument: &str| {
+            let change = format!("$\"history\"\n*1\n*2\n$\"2.0.0\"\n$\"{change}\"");
+            let argument = format!("$\"arguments\"\n*1\n*2\n$\"name\"\n$\"{argument}\"");
+            let texts = format!("$\"summary\"\n$\"{summary}\"\n$\"complexity\"\n$\"{complexity}\"");
+            format!("*2\n$\"get\"\n*8\n{texts}\n{change}\n{argument}")
+        };
+        let redis = docs("a", "O(N*log(M)) where N is", "b", "key");
+        assert!(agrees("COMMAND DOCS get", &redis, &docs("c", "O(N*log(M)); N: x", "d", "key")));
+        assert!(!agrees("COMMAND DOCS get", &redis, &docs("c", "O(N); N: x", "d", "key")));
+        assert!(!agrees("COMMAND DOCS get", &redis, &docs("c", "O(N*log(M))", "d", "value")));
+    }
+
+    #[test]
+    fn places_agree_in_all_but_the_order_of_equal_distances() {
+        let place = |name: &str, distance: &str| format!("  *2\n    $\"{name}\"\n    $\"{distance}\"");
+        let found = |places: [(&str, &str); 2]| {
+            let [one, other] = places.map(|(name, distance)| place(name, distance));
+            format!("*2\n{one}\n{other}")
+        };
+        let (near, far, also_far) = (("a", "1.0000"), ("b", "2.0000"), ("c", "2.0000"));
+        let search = "GEOSEARCH g FROMMEMBER a BYRADIUS 9 km ASC WITHDIST";
+        assert!(agrees(search, &found([far, also_far]), &found([also_far, far])));
+        assert!(!agrees(search, &found([near, far]), &found([far, near])));
+        assert!(!agrees(search, &found([near, far]), &found([near, also_far])));
+        assert!(agrees(&format!("{search} COUNT 2"), &found([near, far]), &found([near, also_far])));
+        assert!(!agrees(&format!("{search} COUNT 2"), &found([near, far]), &found([far, also_far])));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! with both replies; the run then goes on without that command, to find more than one difference at a time.
 //!
 //! # Failure
-//! [`check`] returns the report of all differences as text. A lost connection counts as a difference.
+//! [`check`] returns the report of all differences as text. A lost connection counts as a difference. So do templates that reach too
+//! little, see [`Coverage`].
 
 use std::collections::BTreeSet;
 use std::env;
@@ -18,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::candidate::candidate;
 use crate::command::Command;
 use crate::compare::{Comparison, agree};
+use crate::coverage::Coverage;
 use crate::endpoint::{Endpoint, RealRedis};
 use crate::families::{Family, families};
 use crate::keyspace;
@@ -67,6 +69,7 @@ struct Servers {
     candidate: Box<dyn Endpoint>,
     /// Whether the candidate can list its keys.
     has_keys: bool,
+    coverage: Coverage,
 }
 
 struct Differential<'a> {
@@ -97,6 +100,13 @@ impl Differential<'_> {
                 commands.truncate(difference.commands);
                 self.found(commands, difference);
             }
+        }
+        let coverage = &self.servers.coverage;
+        if env::var_os("ACTEON_DIFFERENTIAL_COVERAGE").is_some() {
+            eprintln!("{}: {coverage}", self.family.name);
+        }
+        if let Err(reason) = coverage.check() {
+            let _ = writeln!(self.report, "{}: {reason}\n{coverage}", self.family.name);
         }
         self.report
     }
@@ -160,7 +170,7 @@ impl Differential<'_> {
 
 impl Servers {
     fn start() -> io::Result<Self> {
-        Ok(Self { redis: RealRedis::start()?, candidate: candidate()?, has_keys: true })
+        Ok(Self { redis: RealRedis::start()?, candidate: candidate()?, has_keys: true, coverage: Coverage::default() })
     }
 
     /// Runs a sequence on both from an empty keyspace and returns the first difference, if there is one.
@@ -179,14 +189,19 @@ impl Servers {
                 (None, _) => return Some(Difference::failure(command, index + 1, "Redis", &one.failure?)),
                 (_, None) => return Some(Difference::failure(command, index + 1, "the engine", &other.failure?)),
             };
-            if is_stale_error(expected) {
-                return None;
-            }
             if !comparison.agrees(command, expected, found) {
+                if is_stale_error(expected) {
+                    if is_plain_reading(command) {
+                        continue;
+                    }
+                    self.coverage.note_uncompared(commands.len() - index);
+                    return None;
+                }
                 let command = command.clone();
                 let text = |outcome: &sequence::Outcome| outcome_text(outcome);
                 return Some(Difference { commands: index + 1, command, expected: text(expected), found: text(found) });
             }
+            self.coverage.note(command, &expected.replies);
         }
         if self.has_keys { self.compare_keyspaces(commands.len()) } else { None }
     }
@@ -197,6 +212,7 @@ impl Servers {
             let error = contents.into_iter().find_map(Result::err)?;
             return Some(Difference::failure(&Command::words("KEYS *"), commands, "a server", &error));
         };
+        self.coverage.note_contents(&expected);
         expected.into_iter().zip(found).find_map(|((command, expected), (other, found))| {
             let is_same = command == other && agree(&command.arguments, &expected, &found);
             let text = |command: &Command, reply: &Reply| format!("{command}\n{reply}");
@@ -222,8 +238,14 @@ impl Difference {
     }
 }
 
+/// Whether nothing in the keyspace depends on what a SORT found.
+fn is_plain_reading(command: &Command) -> bool {
+    let is_sort = matches!(command.name().as_str(), "SORT" | "SORT_RO");
+    is_sort && !(2..command.arguments.len()).any(|index| command.word(index) == "STORE")
+}
+
 /// Redis's SORT looks at `errno` without setting it to 0 before, so it refuses good weights after any command that met a number out of
-/// range. What follows has no meaning on either side.
+/// range. What it stored, or did not, has no meaning then.
 fn is_stale_error(outcome: &sequence::Outcome) -> bool {
     outcome_text(outcome).contains("-ERR One or more scores can't be converted into double")
 }

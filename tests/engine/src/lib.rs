@@ -12,6 +12,7 @@
 //! - `ACTEON_DIFFERENTIAL_COMMANDS`: how many commands in total, over all families.
 //! - `ACTEON_SEED`: the seed that a failure printed.
 //! - `ACTEON_DIFFERENTIAL_FAILURES`: how many differences to look for before a family gives up.
+//! - `ACTEON_DIFFERENTIAL_COVERAGE=1`: print which commands were reached, how many were refused, and the encodings of what they left.
 //! - `ACTEON_DIFFERENTIAL_SAVE=1`: keep each shrunk difference in `regressions/`, from where it is replayed first from then on.
 //! - `ACTEON_ENGINE_URL`: a server to test instead of the engine in this process, such as `redis://127.0.0.1:6380`. It is flushed.
 //!   `redis-server` compares two of those, to see that the comparison itself is sound.
@@ -28,12 +29,14 @@
 pub mod candidate;
 pub mod command;
 pub mod compare;
+pub mod coverage;
 pub mod differential;
 pub mod embedded;
 pub mod endpoint;
 pub mod families;
 pub mod fuzz;
 pub mod keyspace;
+pub mod options;
 pub mod pools;
 pub mod random;
 pub mod reply;

@@ -37,6 +37,8 @@ const POOLS: &[(&str, Pool)] = &[
     ("g", |random, out| key(random, b'g', out)),
     // Sorted sets with equal scores alone: for others, what a range by text holds is open.
     ("y", |random, out| mostly(random, out, &["y0", "y1", "y2", "y3"], &["s0", "l0", "nothing"])),
+    // Every key that any template may make.
+    ("all", all_keys),
     // A number and that many keys; now and then another number.
     ("keys:k", |random, out| counted_keys(random, b'k', out)),
     ("keys:l", |random, out| counted_keys(random, b'l', out)),
@@ -51,6 +53,9 @@ const POOLS: &[(&str, Pool)] = &[
     ("many", many_members),
     ("many:int", many_integers),
     ("many:pairs", many_pairs),
+    ("many:fields", |random, out| many_named(random, 'f', out)),
+    ("many:members", |random, out| many_named(random, 'm', out)),
+    ("many:places", many_places),
     ("many:scores", many_scores),
     // Numbers.
     ("n", |random, out| mostly(random, out, INTEGERS, BAD_INTEGERS)),
@@ -86,6 +91,7 @@ const POOLS: &[(&str, Pool)] = &[
     ("by", |random, out| one_of(random, out, &["s*", "h*->a", "nosort", "s0", "z*", "nothing*", "h*->", "*"])),
     ("get", |random, out| one_of(random, out, &["#", "s*", "h*->a", "h*->b", "nothing*", "s0", "l*", "h*->"])),
     ("place", place),
+    ("anywhere", anywhere),
     ("radius", |random, out| {
         mostly(random, out, &["0", "1", "100", "200.5", "500", "5000", "30000"], &["-1", "abc", "nan", ""])
     }),
@@ -110,6 +116,7 @@ const POOLS: &[(&str, Pool)] = &[
 
 const KEY_TYPES: &[u8] = b"sbphlezg";
 const KEYS_PER_TYPE: usize = 4;
+const UGLY_KEY: &[u8] = b"\x00\xff key\r\n";
 const OTHER_TYPE_PERCENT: usize = 6;
 const BAD_PERCENT: usize = 4;
 
@@ -122,9 +129,17 @@ fn any_key(random: &mut Random) -> Vec<u8> {
     let kind = *random.pick(KEY_TYPES);
     match random.below(60) {
         0 => Vec::new(),
-        1 => b"\x00\xff key\r\n".to_vec(),
+        1 => UGLY_KEY.to_vec(),
         _ => numbered(random, kind),
     }
+}
+
+fn all_keys(_: &mut Random, out: &mut Vec<Vec<u8>>) {
+    let kinds = KEY_TYPES.iter().chain(b"y");
+    out.extend(kinds.flat_map(|kind| (0..KEYS_PER_TYPE).map(|number| vec![*kind, b'0' + number as u8])));
+    out.extend([&b""[..], UGLY_KEY, b"zf", b"nothing"].map(<[u8]>::to_vec));
+    // Distortion may put anything where a key belongs.
+    out.extend(SENSELESS.iter().map(|key| key.to_vec()));
 }
 
 fn numbered(random: &mut Random, kind: u8) -> Vec<u8> {
@@ -186,9 +201,9 @@ fn member(random: &mut Random) -> Vec<u8> {
     }
 }
 
-// Just above and far above the thresholds at which the encodings change: 128 for hashes and sorted sets, 512 for sets of integers.
+// Around the thresholds at which the encodings change: 128 for sorted sets, 512 for hashes and sets of integers.
 fn many(random: &mut Random) -> usize {
-    *random.pick(&[20, 127, 128, 129, 200, 520])
+    *random.pick(&[20, 127, 128, 129, 200, 511, 512, 513, 520])
 }
 
 fn many_members(random: &mut Random, out: &mut Vec<Vec<u8>>) {
@@ -211,6 +226,39 @@ fn many_scores(random: &mut Random, out: &mut Vec<Vec<u8>>) {
     for number in 0..many(random) {
         out.extend([random.below(50).to_string().into_bytes(), format!("m{number}").into_bytes()]);
     }
+}
+
+/// Members of what [`many_pairs`] and [`many_scores`] make.
+fn many_named(random: &mut Random, name: char, out: &mut Vec<Vec<u8>>) {
+    let start = *random.pick(&[0, 4, 100]);
+    out.extend((start..start + many(random)).map(|number| format!("{name}{number}").into_bytes()));
+}
+
+/// Half of them lie close together, the others anywhere.
+fn many_places(random: &mut Random, out: &mut Vec<Vec<u8>>) {
+    let center = random.pick(PLACES).map(|coordinate| coordinate.parse::<f64>().unwrap_or_default());
+    for number in 0..*random.pick(&[10, 40, 150]) {
+        if random.percent(50) {
+            let mut near = |center: f64, limit: f64| {
+                let offset = (random.below(2_000_001) as f64 - 1e6) / 1e6;
+                (center + offset).clamp(-limit, limit)
+            };
+            let (longitude, latitude) = (near(center[0], 180.0), near(center[1], 85.0));
+            out.extend([format!("{longitude:.6}").into_bytes(), format!("{latitude:.6}").into_bytes()]);
+        } else {
+            anywhere(random, out);
+        }
+        out.push(format!("p{number}").into_bytes());
+    }
+}
+
+fn anywhere(random: &mut Random, out: &mut Vec<Vec<u8>>) {
+    let mut coordinate = |limit: usize| {
+        let micro = random.below(limit * 2_000_000 + 1) as f64 / 1e6 - limit as f64;
+        out.push(format!("{micro:.6}").into_bytes());
+    };
+    coordinate(180);
+    coordinate(85);
 }
 
 fn place(random: &mut Random, out: &mut Vec<Vec<u8>>) {

@@ -32,6 +32,10 @@ pub struct Run {
     pub failure: Option<io::Error>,
 }
 
+/// At which sizes encodings change, as Redis sets them.
+const THRESHOLDS: &str = "CONFIG SET hash-max-listpack-entries 512 hash-max-listpack-value 64 set-max-intset-entries 512 \
+     zset-max-listpack-entries 128 zset-max-listpack-value 64 list-max-listpack-size -2 hll-sparse-max-bytes 3000";
+
 /// Empties the server and puts back the settings that sequences change.
 ///
 /// # Errors
@@ -40,7 +44,7 @@ pub fn reset(endpoint: &mut dyn Endpoint) -> io::Result<()> {
     if endpoint.renew() {
         return Ok(());
     }
-    let commands = ["FLUSHALL", "SCRIPT FLUSH", "CONFIG SET notify-keyspace-events X", "CONFIG RESETSTAT"];
+    let commands = ["FLUSHALL", "SCRIPT FLUSH", "CONFIG SET notify-keyspace-events X", "CONFIG RESETSTAT", THRESHOLDS];
     let mut commands = commands.map(Command::words);
     commands[2].arguments[3].clear();
     let mut client = Client::connect(endpoint)?;

@@ -60,6 +60,11 @@ impl Template {
         self.commands.len() == 1
     }
 
+    /// Whether time passes in between, so that a key expires.
+    pub fn lets_time_pass(&self) -> bool {
+        self.commands.iter().any(|items| matches!(items.first(), Some(Item::Word(word)) if word == b"DEBUG"))
+    }
+
     /// Makes one command, or several glued ones.
     pub fn generate(&self, random: &mut Random) -> Vec<Command> {
         let mut commands: Vec<Command> = Vec::new();

@@ -1,6 +1,8 @@
 //! Random commands, family by family, to a real Redis and to the engine.
 
 use acteon_engine_tests::differential::check;
+use acteon_engine_tests::endpoint::RealRedis;
+use acteon_engine_tests::options;
 
 /// One test per family, so that they run beside each other and one can be run alone.
 macro_rules! families {
@@ -37,3 +39,9 @@ families!(
     pubsub,
     server,
 );
+
+#[test]
+fn every_option_that_redis_documents_is_generated() {
+    let missing = options::missing(&mut RealRedis::start().unwrap()).unwrap();
+    assert!(missing.is_empty(), "the templates make none of {missing:?}");
+}

@@ -24,9 +24,14 @@ pub(super) const HASHES: &[&str] = &[
     "! HSCAN {h} 0 <(COUNT 100000) [MATCH {pattern}]>",
     "! HSCAN {h} (abc|0 COUNT 0|0 MATCH)",
     "OBJECT ENCODING {h}",
+    "HDEL {h} {many:fields}",
     "DEL {h}",
     "EXPIRE {h} {ex}",
     "TYPE {h}",
+    "! HSCAN {h} 0 <(COUNT 100000) [MATCH {pattern}]>",
+    // From here on, or no more, small values lie packed: those that are there keep their form until they grow.
+    "! CONFIG SET (hash-max-listpack-entries (0|4|128|512)|hash-max-listpack-value (0|10|64))",
+    "! PEXPIRE {h} 1 ;; DEBUG SLEEP 0.002",
 ];
 
 pub(super) const LISTS: &[&str] = &[
@@ -42,18 +47,28 @@ pub(super) const LISTS: &[&str] = &[
     "LRANGE {l} {i} {i}",
     "LRANGE {l} 0 -1",
     "LSET {l} {i} {v}",
+    "LINSERT {l} (BEFORE|AFTER) {m} {v}",
     "LINSERT {l} (BEFORE|AFTER|x) {m} {v}",
     "LREM {l} {n} {m}",
     "LTRIM {l} {i} {i}",
     "LPOS {l} {m} <[RANK {n}] [COUNT {count}] [MAXLEN {count}]>",
     "RPOPLPUSH {l} {l}",
     "LMOVE {l} {l} (LEFT|RIGHT|x) (LEFT|RIGHT)",
+    "LMPOP {keys:l} (LEFT|RIGHT) [COUNT {count}]",
     "LMPOP {keys:l} (LEFT|RIGHT|x) [COUNT {count}]",
     "LMPOP {keys:l} LEFT <(COUNT 2) [COUNT 1]>",
+    // Without data these wait, but not for long.
+    "! (BLPOP|BRPOP) {l}+ 0.001",
+    "! (BLMOVE {l} {l} (LEFT|RIGHT) (LEFT|RIGHT)|BRPOPLPUSH {l} {l}) 0.001",
+    "! BLMPOP 0.001 {keys:l} (LEFT|RIGHT) [COUNT {count}]",
+    "! (BLPOP|BRPOP) {l} (-1|abc||-0.5|1e400|inf|nan|99999999999999999)",
+    "! BLMOVE {l} {l} (LEFT x 0.001|x LEFT 0.001|LEFT LEFT -1|LEFT LEFT x)",
     "OBJECT ENCODING {l}",
     "DEL {l}",
     "SORT {l} ALPHA",
     "EXPIRE {l} {ex}",
+    "! CONFIG SET list-max-listpack-size (-2|-1|1|4|128)",
+    "! PEXPIRE {l} 1 ;; DEBUG SLEEP 0.002",
 ];
 
 pub(super) const SETS: &[&str] = &[
@@ -63,6 +78,7 @@ pub(super) const SETS: &[&str] = &[
     "SADD {e} {many:int}",
     "SADD {e} {many}",
     "SREM {e} {m}+",
+    "SREM {e} {many:int}",
     "SISMEMBER {e} {m}",
     "SMISMEMBER {e} {m}+",
     "SMEMBERS {e}",
@@ -83,4 +99,6 @@ pub(super) const SETS: &[&str] = &[
     "OBJECT ENCODING {e}",
     "DEL {e}",
     "EXPIRE {e} {ex}",
+    "! CONFIG SET set-max-intset-entries (0|4|512)",
+    "! PEXPIRE {e} 1 ;; DEBUG SLEEP 0.002",
 ];

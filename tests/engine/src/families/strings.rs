@@ -13,12 +13,17 @@ pub(super) const STRINGS: &[&str] = &[
     "GETSET {s} {v}",
     "GETDEL {s}",
     "GETEX {s} [EX {ex}|PX {px}|EXAT {at}|PXAT {pat}|PERSIST|EXAT {past}]",
+    "GETEX {s}",
+    "GETEX {s} [EX {ex}|PERSIST]",
     "GETEX {s} EX {ex} PERSIST",
     "GETRANGE {s} {i} {i}",
     "SUBSTR {s} {i} {i}",
     "SETRANGE {s} {offset} {v}",
     "APPEND {s} {v}",
     "STRLEN {s}",
+    "SET {s} {n}",
+    "SET {s} {n}",
+    "SET {s} {f}",
     "INCR {s}",
     "DECR {s}",
     "INCRBY {s} {n}",
@@ -40,8 +45,14 @@ pub(super) const STRINGS: &[&str] = &[
 ];
 
 /// When such a key goes is up to the server, as long as nobody sees it; so this must not meet commands that count keys.
-pub(super) const EXPIRED: &[&str] =
-    &["SET {s} {v} (EXAT|PXAT) {past}", "GET {s}", "INCR {s}", "SETNX {s} {v}", "SET {s} {v} XX GET"];
+pub(super) const EXPIRED: &[&str] = &[
+    "SET {s} {v} (EXAT|PXAT) {past}",
+    "GET {s}",
+    "INCR {s}",
+    "SETNX {s} {v}",
+    "SET {s} {v} XX GET",
+    "! (PEXPIRE {s} 1|PSETEX {s} 1 {v}|SET {s} {v} PX 1|GETEX {s} PX 1) ;; DEBUG SLEEP 0.002",
+];
 
 pub(super) const BITMAPS: &[&str] = &[
     "SETBIT {b} {bitpos} {bit}",
@@ -50,6 +61,7 @@ pub(super) const BITMAPS: &[&str] = &[
     "BITCOUNT {b} [{i} {i} [BYTE|BIT]|{i}]",
     "BITPOS {b} {bit} [{i}|{i} {i} [BYTE|BIT]]",
     "BITOP (AND|OR|XOR) {b} {b}+",
+    "BITOP (AND|OR|XOR|NOT) {b} {b}",
     "BITOP NOT {b} {b} [{b}]",
     "BITOP (NAND|{v}) {b} {b}",
     "BITFIELD {b} <[OVERFLOW (WRAP|SAT|FAIL|x)] (SET {bittype} {bitoffset} {bitvalue}) [GET {bittype} {bitoffset}]>",
@@ -66,10 +78,12 @@ pub(super) const BITMAPS: &[&str] = &[
     "DEL {b}",
     "STRLEN {b}",
     "EXPIRE {b} {ex}",
+    "! PEXPIRE {b} 1 ;; DEBUG SLEEP 0.002",
     "TTL {b}",
 ];
 
 pub(super) const HYPERLOGLOG: &[&str] = &[
+    "PFADD {p} {m}+",
     "PFADD {p} {m}+",
     "PFADD {p} {v}",
     "PFADD {p}",
@@ -87,5 +101,12 @@ pub(super) const HYPERLOGLOG: &[&str] = &[
     // Only the header: Redis reads behind the end of registers that make no sense.
     "SETRANGE {p} (0|4|8) (x|1)",
     "DEL {p}",
+    "DEL {p}+",
+    "DEL {p}+",
+    "DEL {p}+",
+    "EXPIRE {p} {ex}",
+    "OBJECT ENCODING {p}",
+    "! CONFIG SET hll-sparse-max-bytes (0|20|100|3000)",
+    "! PEXPIRE {p} 1 ;; DEBUG SLEEP 0.002",
     "TYPE {p}",
 ];
