@@ -46,7 +46,7 @@ use hashbrown::HashMap;
 pub(crate) use call::{Access, BlockRequest, Call, Effects, Lookups};
 pub(crate) use connection::REDIS_VERSION;
 pub(crate) use error::CommandError;
-pub(crate) use row::{Flags, KeyPositions, Positions, Row, Scope};
+pub(crate) use row::{Flags, Row, Scope};
 
 /// The families, in the order in which `COMMAND` lists them.
 const FAMILIES: &[&[Row]] = &[

@@ -87,6 +87,14 @@ impl<'a> Slot<'a> {
     /// [`EngineError::OutOfMemory`], [`EngineError::KeyTooLong`].
     #[inline]
     pub fn set_str(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
+        self.set_str_silently(parts, expiry)?;
+        self.changed();
+        Ok(())
+    }
+
+    /// The same for who may find that nothing else changes: who does change something has to say so.
+    #[inline]
+    pub(crate) fn set_str_silently(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
         check_key(self.key)?;
         let expires_at_ms = expiry.resolve(self.expires_at_ms());
         if is_expired(expires_at_ms, self.now_ms) {
@@ -101,7 +109,6 @@ impl<'a> Slot<'a> {
                 self.announce_new();
             }
         }
-        self.changed();
         Ok(())
     }
 

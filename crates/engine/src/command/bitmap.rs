@@ -21,13 +21,15 @@ fn bit_offset(text: &[u8]) -> Result<u64, CommandError> {
         .ok_or(CommandError::text("ERR bit offset is not an integer or out of range"))
 }
 
-/// Makes the string at least `len` bytes long and lets `change` write to it.
+/// Makes the string at least `len` bytes long and lets `change` write to it. Whoever changes a byte notifies: growing alone is, as in Redis,
+/// nothing that watchers hear of.
 fn change_bytes<R>(slot: &mut Slot<'_>, len: usize, change: impl FnOnce(&mut [u8]) -> R) -> Result<R, CommandError> {
     let value = slot.str()?;
     if value.is_none_or(|value| value.len() < len) {
         let mut grown = value.unwrap_or_default().to_vec();
         grown.resize(len, 0);
-        slot.set_text(&[&grown], Expiry::Keep)?;
+        slot.set_str_silently(&[&grown], Expiry::Keep)?;
+        slot.mark_used();
     }
     let result = change(slot.str_mut_silently().ok_or(CommandError::WrongType)?);
     slot.set_encoding(StrEncoding::Raw);
@@ -81,7 +83,10 @@ fn bitcount(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         [_, _, start, end] => bits::count_range(value, integer(start)?, integer(end)?, Unit::Byte),
         [_, _, start, end, word] => {
             let (start, end) = (integer(start)?, integer(end)?);
-            bits::count_range(value, start, end, unit(word)?)
+            // A range that turns out empty without the length is answered before anybody reads its unit.
+            let is_empty = start < 0 && end < 0 && start > end;
+            let unit = if is_empty { Unit::Byte } else { unit(word)? };
+            bits::count_range(value, start, end, unit)
         }
         _ => return Err(CommandError::Syntax),
     };

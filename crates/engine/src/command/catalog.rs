@@ -1,7 +1,10 @@
 //! COMMAND: what the server says about its commands, all of it from their rows.
 //!
-//! Tips and key specifications, which clients of clusters read, are in `catalog/facts.txt`.
+//! Tips and key specifications, which clients of clusters read, are in `catalog/facts.txt`; what COMMAND DOCS says besides a summary, first of
+//! all the arguments, from which clients make their help, is in `catalog/docs.txt`.
 
+mod describe;
+mod docs;
 mod facts;
 mod find;
 mod write;
@@ -38,7 +41,7 @@ fn info(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     for name in &call.args[2..] {
         match find_named(name) {
             Some(command) => write::info(&mut call.reply, &command),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
     Ok(())
@@ -51,7 +54,7 @@ fn docs(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         names => names.iter().filter_map(|name| find_named(name)).collect(),
     };
     call.reply.map(named.len());
-    named.iter().for_each(|command| write::docs(&mut call.reply, command));
+    named.iter().for_each(|command| describe::docs(&mut call.reply, command));
     Ok(())
 }
 
@@ -107,7 +110,7 @@ fn help(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-const FLAGS: &[Flags] = &[Flags::LOADING, Flags::STALE];
+const FLAGS: &[Flags] = &[Flags::LOADING, Flags::STALE, Flags::CONNECTION];
 
 const SUBCOMMANDS: &[Row] = &[
     Row::new("count", 2, Group::Server, count).flags(FLAGS).docs("2.8.13", "The number of commands."),
@@ -132,6 +135,7 @@ pub(super) const ROWS: &[Row] = &[Row::new("command", -1, Group::Server, command
 mod tests {
     use super::facts::keys;
     use super::{all, commands};
+    use crate::command::row::KeyPositions;
 
     #[test]
     fn facts_are_about_commands_that_exist() {
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn every_command_with_keys_says_how_they_are_found() {
-        for command in commands().filter(|command| !matches!(command.row.keys, super::super::KeyPositions::None)) {
+        for command in commands().filter(|command| !matches!(command.row.keys, KeyPositions::None)) {
             assert!(!keys(&command.full_name()).is_empty(), "{}", command.full_name());
         }
     }

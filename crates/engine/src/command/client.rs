@@ -332,15 +332,34 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
     }
 }
 
+/// `CLIENT TRACKING ON | OFF [REDIRECT id] [PREFIX prefix ..] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]`, of which it does OFF.
 fn tracking(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let is_on = on_or_off(call.args[2])?;
-    if is_on {
+    check_tracking_options(call.instance, &call.args[3..])?;
+    if on_or_off(call.args[2])? {
         return Err(CommandError::text("ERR client tracking is not supported"));
     }
-    if call.args.len() > 3 {
-        return Err(CommandError::Syntax);
-    }
     call.reply.simple("OK");
+    Ok(())
+}
+
+fn check_tracking_options(instance: &Instance, words: &[&[u8]]) -> Result<(), CommandError> {
+    let (mut words, mut has_target) = (words.iter(), false);
+    while let Some(word) = words.next() {
+        if ["BCAST", "OPTIN", "OPTOUT", "NOLOOP"].iter().any(|option| is(word, option)) {
+            continue;
+        }
+        let value = words.next().ok_or(CommandError::Syntax)?;
+        if is(word, "REDIRECT") {
+            if has_target {
+                return Err(CommandError::text("ERR A client can only redirect to a single other client"));
+            }
+            let target = u64::try_from(integer(value)?).ok().and_then(|id| instance.peers.get(id));
+            has_target = target.is_some();
+            target.ok_or(CommandError::text("ERR The client ID you want redirect to does not exist"))?;
+        } else if !is(word, "PREFIX") {
+            return Err(CommandError::Syntax);
+        }
+    }
     Ok(())
 }
 

@@ -61,6 +61,8 @@ impl Flags {
     pub(crate) const KEYSPACE: Self = Self(1 << 20);
     /// In `@admin` without the flag of that name.
     pub(crate) const ADMIN_CATEGORY: Self = Self(1 << 21);
+    /// In `@connection` instead of its group.
+    pub(crate) const CONNECTION: Self = Self(1 << 22);
 
     pub(crate) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

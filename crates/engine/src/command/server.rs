@@ -73,8 +73,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("slaveof", 3, Group::Server, single::replicaof)
         .flags(SINGLE)
         .docs("1.0.0", "Makes the server follow nobody, which it does anyway."),
-    Row::new("wait", 3, Group::Connection, single::wait)
-        .flags(&[Flags::NOSCRIPT])
+    Row::new("wait", 3, Group::Generic, single::wait)
+        .flags(&[Flags::NOSCRIPT, Flags::CONNECTION])
         .docs("3.0.0", "How many replicas have what was written: none."),
     Row::new("shutdown", -1, Group::Server, single::shutdown)
         .flags(&[Flags::ADMIN, Flags::NOSCRIPT, Flags::LOADING, Flags::STALE, Flags::NO_MULTI, Flags::ALLOW_BUSY])

@@ -22,6 +22,15 @@ pub(super) struct KeySpec {
     pub(super) flags: Vec<&'static str>,
     pub(super) begin: Begin,
     pub(super) find: Find,
+    /// What there is to say for people.
+    pub(super) note: Option<&'static str>,
+}
+
+impl KeySpec {
+    /// Whether this is about keys at all, and not about channels that lie where keys do.
+    pub(super) fn is_about_keys(&self) -> bool {
+        !self.flags.contains(&"not_key")
+    }
 }
 
 #[derive(Default)]
@@ -53,7 +62,7 @@ pub(super) fn keys(name: &str) -> &'static [KeySpec] {
 }
 
 fn key_spec(text: &'static str) -> KeySpec {
-    let mut parts = text.split(", ");
+    let mut parts = text.splitn(4, ", ");
     let mut words = || parts.next().map(|part| part.split(' ').collect::<Vec<_>>()).unwrap_or_default();
     let (flags, begin, find) = (words(), words(), words());
     let number = |text: &str| text.parse().expect("positions are numbers");
@@ -69,7 +78,7 @@ fn key_spec(text: &'static str) -> KeySpec {
         }
         _ => Find::Unknown,
     };
-    KeySpec { flags, begin, find }
+    KeySpec { flags, begin, find, note: parts.next() }
 }
 
 #[cfg(test)]

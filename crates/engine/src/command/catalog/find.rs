@@ -1,64 +1,157 @@
 //! COMMAND GETKEYS: the keys of a command that somebody else is to carry out.
+//!
+//! # How it works
+//! The key specifications find them. Where these leave open what happens to a key, or where the keys are, the arguments decide.
 
 use super::facts::{self, Begin, Find, KeySpec};
 use crate::command::call::Call;
 use crate::command::error::CommandError;
-use crate::command::{Command, KeyPositions, Positions, check_arity, look_up};
+use crate::command::options::is;
+use crate::command::row::Flags;
+use crate::command::{Command, check_arity, look_up};
+
+const READS: &[&str] = &["RO", "access"];
+const OVERWRITES: &[&str] = &["OW", "update"];
+const READS_AND_WRITES: &[&str] = &["RW", "access", "update"];
+
+/// A key: its position among the arguments, and what is done to it.
+struct Key<'a> {
+    at: usize,
+    flags: &'a [&'static str],
+}
 
 pub(super) fn getkeys(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let (_, positions) = find(&call.args[2..])?;
-    call.reply.array(positions.len());
-    for at in positions {
-        call.reply.bulk(call.args[2 + at]);
-    }
+    let args = &call.args[2..];
+    let keys = find(args)?;
+    call.reply.array(keys.len());
+    keys.iter().for_each(|key| call.reply.bulk(args[key.at]));
     Ok(())
 }
 
 pub(super) fn getkeysandflags(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let args = &call.args[2..];
-    let (command, positions) = find(args)?;
-    let specs = facts::keys(&command.full_name());
-    call.reply.array(positions.len());
-    for at in positions {
-        let spec = specs.iter().rev().find(|spec| covers(spec, args, at)).or(specs.first());
-        let flags = spec.map_or(&[][..], |spec| &spec.flags);
+    let keys = find(args)?;
+    call.reply.array(keys.len());
+    for key in keys {
         call.reply.array(2);
-        call.reply.bulk(args[at]);
-        call.reply.set(flags.len());
-        flags.iter().for_each(|flag| call.reply.simple(flag));
+        call.reply.bulk(args[key.at]);
+        call.reply.set(key.flags.len());
+        key.flags.iter().for_each(|flag| call.reply.simple(flag));
     }
     Ok(())
 }
 
-/// The command, and the positions of its keys among `args`.
-fn find(args: &[&[u8]]) -> Result<(Command, Positions), CommandError> {
+fn find(args: &[&[u8]]) -> Result<Vec<Key<'static>>, CommandError> {
     let command = look_up(args).map_err(|_| CommandError::text("ERR Invalid command specified"))?;
-    if matches!(command.row.keys, KeyPositions::None) {
+    let specs = facts::keys(&command.full_name());
+    if !specs.iter().any(KeySpec::is_about_keys) {
         return Err(CommandError::text("ERR The command has no key arguments"));
     }
     check_arity(&command, args)
         .map_err(|_| CommandError::text("ERR Invalid number of arguments specified for command"))?;
-    let positions = command.row.keys.positions(args);
-    if positions.is_empty() {
+    let keys = by_arguments(&command, args).or_else(|| by_specs(specs, args)).unwrap_or_default();
+    if keys.is_empty() && !command.row.flags.has(Flags::NO_MANDATORY_KEYS) {
         return Err(CommandError::text("ERR Invalid arguments specified for command"));
     }
-    Ok((command, positions))
+    Ok(keys)
 }
 
-/// Whether the key at a position is one of those that `spec` finds.
-fn covers(spec: &KeySpec, args: &[&[u8]], at: usize) -> bool {
-    let begin = match spec.begin {
-        Begin::Index(begin) => usize::try_from(begin).ok(),
-        Begin::Keyword(word, _) => {
-            args.iter().position(|arg| arg.eq_ignore_ascii_case(word.as_bytes())).map(|position| position + 1)
+/// The keys of commands whose specifications do not say everything.
+fn by_arguments(command: &Command, args: &[&[u8]]) -> Option<Vec<Key<'static>>> {
+    let only_key = match command.row.name {
+        "sort" => {
+            let stored = sort_destination(args).map(|at| Key { at, flags: OVERWRITES });
+            return Some([Key { at: 1, flags: READS }].into_iter().chain(stored).collect());
         }
-        Begin::Unknown => None,
+        "sort_ro" => READS,
+        "set" if args[3..].iter().any(|arg| is(arg, "GET")) => READS_AND_WRITES,
+        "set" => OVERWRITES,
+        "bitfield" if only_reads(&args[2..]) => READS,
+        "bitfield" => READS_AND_WRITES,
+        _ => return None,
     };
-    let Some(begin) = begin else { return false };
-    match spec.find {
-        Find::Range { last, .. } if last >= 0 => (begin..=begin + last as usize).contains(&at),
-        Find::Range { .. } => at >= begin,
-        Find::Count { first, .. } => at >= begin + usize::try_from(first).unwrap_or(0),
-        Find::Unknown => false,
+    Some(vec![Key { at: 1, flags: only_key }])
+}
+
+/// Where a SORT stores, if it does: after the last STORE that is not the value of another option. The options need not make sense.
+fn sort_destination(args: &[&[u8]]) -> Option<usize> {
+    let (mut at, mut found) = (2, None);
+    while let Some(word) = args.get(at) {
+        if is(word, "STORE") && at + 1 < args.len() {
+            found = Some(at + 1);
+        }
+        at += match () {
+            () if is(word, "LIMIT") => 3,
+            () if is(word, "BY") || is(word, "GET") => 2,
+            () => 1,
+        };
     }
+    found
+}
+
+/// Whether the operations of a BITFIELD leave the key as it is, as far as they can be read.
+fn only_reads(mut words: &[&[u8]]) -> bool {
+    while let Some((word, after)) = words.split_first() {
+        let takes = match () {
+            () if is(word, "GET") => 2,
+            () if is(word, "OVERFLOW") => 1,
+            () => return false,
+        };
+        let Some(rest) = after.get(takes..) else { return false };
+        words = rest;
+    }
+    true
+}
+
+/// The keys that specifications find; `None` if one of them does not fit the arguments.
+fn by_specs(specs: &'static [KeySpec], args: &[&[u8]]) -> Option<Vec<Key<'static>>> {
+    let mut keys = Vec::new();
+    for spec in specs.iter().filter(|spec| spec.is_about_keys()) {
+        let begin = match spec.begin {
+            Begin::Index(begin) => usize::try_from(begin).ok()?,
+            Begin::Keyword(word, from) => match after_keyword(args, word, from) {
+                Some(begin) => begin,
+                None => continue,
+            },
+            Begin::Unknown => return None,
+        };
+        let (first, last, step) = range(&spec.find, begin, args)?;
+        if first > last || last >= args.len() {
+            return None;
+        }
+        keys.extend((first..=last).step_by(step).map(|at| Key { at, flags: &spec.flags }));
+    }
+    Some(keys)
+}
+
+/// The position after a keyword that is looked for from a position on. The last argument is none: nothing would follow it.
+fn after_keyword(args: &[&[u8]], word: &str, from: i64) -> Option<usize> {
+    let from = usize::try_from(from).ok()?;
+    let before_last = args.get(from..args.len().checked_sub(1)?)?;
+    before_last.iter().position(|arg| is(arg, word)).map(|position| from + position + 1)
+}
+
+/// The first position, the last one, and the step between two.
+fn range(find: &Find, begin: usize, args: &[&[u8]]) -> Option<(usize, usize, usize)> {
+    let (first, last, step) = match *find {
+        Find::Range { last, step, limit } => {
+            let first = begin as i64;
+            let len = args.len() as i64;
+            // A limit of 2 stops halfway through the rest, and so on.
+            let last = match (last, limit) {
+                (0.., _) => first + last,
+                (_, ..=1) => len + last,
+                _ => first + (len - first) / limit + last,
+            };
+            (first, last, step)
+        }
+        Find::Count { count_at, first, step } => {
+            let count_at = usize::try_from(count_at).ok()?.checked_add(begin)?;
+            let count = acteon_resp::parse_i64(args.get(count_at)?)?;
+            let first = first.checked_add(begin as i64)?;
+            (first, count.checked_sub(1)?.checked_mul(step)?.checked_add(first)?, step)
+        }
+        Find::Unknown => return None,
+    };
+    Some((usize::try_from(first).ok()?, usize::try_from(last).ok()?, usize::try_from(step).ok()?))
 }

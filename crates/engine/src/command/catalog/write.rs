@@ -1,4 +1,4 @@
-//! How COMMAND INFO and COMMAND DOCS are laid out.
+//! How COMMAND INFO is laid out.
 
 use acteon_resp::ReplyWriter;
 
@@ -6,6 +6,7 @@ use super::facts::{self, Begin, Find, KeySpec};
 use super::{Command, subcommands};
 use crate::command::row::{Flags, Group, KeyPositions, Row};
 
+/// In the order in which Redis lists them. It has a flag for what scripts may replicate as well, and keeps that to itself.
 const FLAG_NAMES: &[(Flags, &str)] = &[
     (Flags::WRITE, "write"),
     (Flags::READONLY, "readonly"),
@@ -20,7 +21,6 @@ const FLAG_NAMES: &[(Flags, &str)] = &[
     (Flags::SKIP_SLOWLOG, "skip_slowlog"),
     (Flags::FAST, "fast"),
     (Flags::NO_AUTH, "no_auth"),
-    (Flags::MAY_REPLICATE, "may_replicate"),
     (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),
     (Flags::NO_ASYNC_LOADING, "no_async_loading"),
     (Flags::NO_MULTI, "no_multi"),
@@ -47,11 +47,16 @@ pub(super) fn info(reply: &mut ReplyWriter<'_>, command: &Command) {
     reply.set(keys.len());
     keys.iter().for_each(|spec| key_spec(reply, spec));
     let subcommands = if command.container.is_none() { subcommands(row.name.as_bytes()) } else { &[] };
-    reply.set(subcommands.len());
+    // In RESP3 an array, but a set where there are none: so Redis writes it.
+    if subcommands.is_empty() {
+        reply.set(0);
+    } else {
+        reply.array(subcommands.len());
+    }
     subcommands.iter().for_each(|subcommand| info(reply, subcommand));
 }
 
-fn simple_set(reply: &mut ReplyWriter<'_>, names: &[&str]) {
+pub(super) fn simple_set(reply: &mut ReplyWriter<'_>, names: &[&str]) {
     reply.set(names.len());
     names.iter().for_each(|name| reply.simple(name));
 }
@@ -70,52 +75,53 @@ fn legacy_range(keys: &KeyPositions, specs: &[KeySpec]) -> (i64, i64, i64) {
     range.unwrap_or_default()
 }
 
-/// The access categories, which follow from flags and group.
+/// Whether a command is in an access category.
+type IsIn = fn(&Row) -> bool;
+
+/// The access categories, which follow from flags and group, in the order in which Redis lists them.
+const CATEGORIES: &[(&str, IsIn)] = &[
+    ("@keyspace", |row| row.flags.has(Flags::KEYSPACE) || is_of(row, Group::Generic)),
+    ("@read", |row| row.flags.has(Flags::READONLY) && row.group != Group::Scripting),
+    ("@write", |row| row.flags.has(Flags::WRITE)),
+    ("@set", |row| is_of(row, Group::Set) || sorts(row)),
+    ("@sortedset", |row| is_of(row, Group::SortedSet) || sorts(row)),
+    ("@list", |row| is_of(row, Group::List) || sorts(row)),
+    ("@hash", |row| is_of(row, Group::Hash)),
+    ("@string", |row| is_of(row, Group::String)),
+    ("@bitmap", |row| is_of(row, Group::Bitmap)),
+    ("@hyperloglog", |row| is_of(row, Group::HyperLogLog)),
+    ("@geo", |row| is_of(row, Group::Geo)),
+    ("@pubsub", |row| row.flags.has(Flags::PUBSUB)),
+    ("@admin", |row| row.flags.has(Flags::ADMIN.and(Flags::ADMIN_CATEGORY))),
+    ("@fast", |row| row.flags.has(Flags::FAST)),
+    ("@slow", |row| !row.flags.has(Flags::FAST)),
+    ("@blocking", |row| row.flags.has(Flags::BLOCKING)),
+    ("@dangerous", |row| row.flags.has(Flags::DANGEROUS.and(Flags::ADMIN))),
+    ("@connection", |row| row.flags.has(Flags::CONNECTION) || is_of(row, Group::Connection)),
+    ("@transaction", |row| is_of(row, Group::Transactions)),
+    ("@scripting", |row| is_of(row, Group::Scripting)),
+];
+
 pub(super) fn categories(row: &Row) -> Vec<&'static str> {
-    let flags = row.flags;
-    let of_group = match row.group {
-        Group::Generic => "@keyspace",
-        Group::String => "@string",
-        Group::List => "@list",
-        Group::Set => "@set",
-        Group::SortedSet => "@sortedset",
-        Group::Hash => "@hash",
-        Group::PubSub => "@pubsub",
-        Group::Transactions => "@transaction",
-        Group::Connection => "@connection",
-        Group::Scripting => "@scripting",
-        Group::HyperLogLog => "@hyperloglog",
-        Group::Geo => "@geo",
-        Group::Bitmap => "@bitmap",
-        Group::Server => "",
-    };
-    // A container by itself does nothing.
-    let of_group = if row.subcommands.is_empty() { of_group } else { "" };
-    let mut names: Vec<&'static str> = [
-        (flags.has(Flags::KEYSPACE) && row.group != Group::Generic, "@keyspace"),
-        (flags.has(Flags::READONLY) && row.group != Group::Scripting, "@read"),
-        (flags.has(Flags::WRITE), "@write"),
-        (!of_group.is_empty(), of_group),
-        (flags.has(Flags::PUBSUB) && row.group != Group::PubSub, "@pubsub"),
-        (flags.has(Flags::ADMIN.and(Flags::ADMIN_CATEGORY)), "@admin"),
-        (flags.has(Flags::FAST), "@fast"),
-        (!flags.has(Flags::FAST), "@slow"),
-        (flags.has(Flags::BLOCKING), "@blocking"),
-        (flags.has(Flags::DANGEROUS.and(Flags::ADMIN)), "@dangerous"),
-    ]
-    .into_iter()
-    .filter_map(|(is_in, name)| is_in.then_some(name))
-    .collect();
-    if row.name == "sort" || row.name == "sort_ro" {
-        // The one family that works on several types, and is filed under all of them.
-        names.retain(|name| *name != "@keyspace");
-        names.extend(["@set", "@sortedset", "@list"]);
-    }
-    names
+    CATEGORIES.iter().filter(|(_, is_in)| is_in(row)).map(|(name, _)| *name).collect()
+}
+
+/// Whether the group alone puts a command into the category of that name. A container by itself does nothing.
+fn is_of(row: &Row, group: Group) -> bool {
+    row.group == group && row.subcommands.is_empty() && !row.flags.has(Flags::CONNECTION) && !sorts(row)
+}
+
+/// The one family that works on several types, and is filed under all of them.
+fn sorts(row: &Row) -> bool {
+    matches!(row.name, "sort" | "sort_ro")
 }
 
 fn key_spec(reply: &mut ReplyWriter<'_>, spec: &KeySpec) {
-    reply.map(3);
+    reply.map(if spec.note.is_some() { 4 } else { 3 });
+    if let Some(note) = spec.note {
+        reply.bulk(b"notes");
+        reply.bulk(note.as_bytes());
+    }
     reply.bulk(b"flags");
     simple_set(reply, &spec.flags);
     reply.bulk(b"begin_search");
@@ -155,42 +161,5 @@ fn typed(reply: &mut ReplyWriter<'_>, kind: &str, numbers: &[(&str, i64)]) {
     for (name, number) in numbers {
         reply.bulk(name.as_bytes());
         reply.integer(*number);
-    }
-}
-
-/// A name and what is said of it.
-pub(super) fn docs(reply: &mut ReplyWriter<'_>, command: &Command) {
-    let subcommands = if command.container.is_none() { subcommands(command.row.name.as_bytes()) } else { &[] };
-    reply.bulk(command.full_name().as_bytes());
-    reply.map(if subcommands.is_empty() { 3 } else { 4 });
-    for (name, text) in
-        [("summary", command.row.summary), ("since", command.row.since), ("group", group_name(command.row.group))]
-    {
-        reply.bulk(name.as_bytes());
-        reply.bulk(text.as_bytes());
-    }
-    if !subcommands.is_empty() {
-        reply.bulk(b"subcommands");
-        reply.map(subcommands.len());
-        subcommands.iter().for_each(|subcommand| docs(reply, subcommand));
-    }
-}
-
-fn group_name(group: Group) -> &'static str {
-    match group {
-        Group::Generic => "generic",
-        Group::String => "string",
-        Group::List => "list",
-        Group::Set => "set",
-        Group::SortedSet => "sorted-set",
-        Group::Hash => "hash",
-        Group::PubSub => "pubsub",
-        Group::Transactions => "transactions",
-        Group::Connection => "connection",
-        Group::Server => "server",
-        Group::Scripting => "scripting",
-        Group::HyperLogLog => "hyperloglog",
-        Group::Geo => "geo",
-        Group::Bitmap => "bitmap",
     }
 }
