@@ -132,7 +132,7 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "SMEMBERS" | "SINTER" | "SUNION" | "SDIFF" | "KEYS" | "HKEYS" | "HVALS" => Rule::Unordered,
         "HGETALL" => Rule::UnorderedPairs,
         "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" => random_members(arguments),
-        "RANDOMKEY" | "MEMORY" => Rule::Shape,
+        "RANDOMKEY" => Rule::Shape,
         "TTL" | "EXPIRETIME" => Rule::Near(TOLERANCE_MS / 1_000),
         "PTTL" | "PEXPIRETIME" => Rule::Near(TOLERANCE_MS),
         "SCAN" | "SSCAN" => Rule::Scan { width: 1 },
@@ -144,8 +144,8 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "TIME" | "LASTSAVE" | "INFO" | "LOLWUT" => Rule::Kind,
         "HELLO" => Rule::Hello,
         "EVAL" | "EVAL_RO" => script_rule(arguments),
-        "ACL" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "LATENCY" | "OBJECT" | "PUBSUB" | "SCRIPT"
-        | "SLOWLOG" => subcommand_rule(arguments, &name, &word(arguments, 1)),
+        "ACL" | "CLIENT" | "CLUSTER" | "COMMAND" | "CONFIG" | "DEBUG" | "LATENCY" | "MEMORY" | "OBJECT" | "PUBSUB"
+        | "SCRIPT" | "SLOWLOG" => subcommand_rule(arguments, &name, &word(arguments, 1)),
         _ => Rule::Exact,
     }
 }
@@ -162,6 +162,7 @@ fn subcommand_rule(arguments: &[Vec<u8>], name: &str, subcommand: &str) -> Rule 
         ("CONFIG", "GET") => Rule::UnorderedPairs,
         ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME" | "FREQ") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
         ("DEBUG", _) => Rule::Kind,
+        ("MEMORY", _) => Rule::Shape,
         ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") => Rule::Unordered,
         _ => Rule::Exact,
     }

@@ -8,6 +8,7 @@
 //!   connections wait for data;
 //! - `@raw "PING\r\n"` sends bytes as they are and reads one reply, `@closed` finds the connection closed by the server;
 //! - `@connection 2` goes on on another connection, `@resp3` switches the current one to RESP3;
+//! - `= …` after a reply are the lines of what the engine answers instead, on purpose, for a reason in `docs/engine-compatibility.md`;
 //! - `# …` is a comment.
 //!
 //! The server is empty at the start. Replies that Redis leaves open are compared by the rules of [`crate::compare`].
@@ -40,16 +41,29 @@ pub fn replay(endpoint: &mut dyn Endpoint, text: &str) -> io::Result<String> {
         let Some(found) = player.line(line).unwrap_or_else(|error| Some(Answer::Failed(error))) else {
             continue;
         };
-        let expected: Vec<_> = lines[index + 1..].iter().map_while(|line| line.strip_prefix("< ")).collect();
-        let expected = expected.join("\n");
-        if !is_right(&mut comparison, player.command(line), &expected, &found)? {
-            let _ = writeln!(differences, "line {}: {line}\n  Redis:\n{expected}\n  the engine:\n{found}", index + 1);
+        let (expected, own) = recorded(&lines[index + 1..]);
+        let wanted = if own.is_empty() { &expected } else { &own };
+        if !is_right(&mut comparison, player.command(line), wanted, &found)? {
+            let _ = writeln!(differences, "line {}: {line}\n  wanted:\n{wanted}\n  the engine:\n{found}", index + 1);
         }
         if matches!(found, Answer::Failed(_)) {
             break;
         }
     }
     Ok(differences)
+}
+
+/// The reply that follows a command, and what the engine answers instead, if that is another.
+fn recorded(lines: &[&str]) -> (String, String) {
+    let mut lines = lines.iter().peekable();
+    let mut marked = |mark| {
+        let mut text = Vec::new();
+        while let Some(line) = lines.next_if(|line| line.starts_with(mark)) {
+            text.extend(line.strip_prefix(mark));
+        }
+        text.join("\n")
+    };
+    (marked("< "), marked("= "))
 }
 
 /// The text with the replies of this server.
@@ -60,8 +74,7 @@ pub fn record(endpoint: &mut dyn Endpoint, text: &str) -> io::Result<String> {
     let mut player = Player::new(endpoint)?;
     let mut recorded = String::new();
     for line in text.lines().filter(|line| !line.starts_with("< ")) {
-        recorded.push_str(line);
-        recorded.push('\n');
+        let _ = writeln!(recorded, "{line}");
         let answer = player.line(line).map_err(|error| io::Error::other(format!("{line}: {error}")))?;
         let answer = answer.map(|answer| match answer {
             Answer::Reply(reply) => Answer::Reply(essence(&player.command(line).arguments, reply)),
@@ -130,7 +143,7 @@ impl<'a> Player<'a> {
         let wrong = || io::Error::other(format!("no line of a transcript: {line}"));
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
-            "" | "#" | "<" => Ok(None),
+            "" | "#" | "<" | "=" => Ok(None),
             ">" => {
                 let command = Command::parse(rest).ok_or_else(wrong)?;
                 Ok(Some(Answer::Reply(self.client()?.call(&command)?)))
