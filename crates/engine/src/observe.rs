@@ -9,11 +9,13 @@
 //! under the same lock as the key. Keys become ready under that lock, and are served after it: serving needs other locks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexSet;
 use parking_lot::Mutex;
+
+use crate::sync::AtomicUsize;
 
 /// The kinds of events, as bits; a listener chooses among them.
 /// See <https://redis.io/docs/latest/develop/use/keyspace-notifications/>.

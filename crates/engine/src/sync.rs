@@ -1,4 +1,4 @@
-//! The mutex of segments, in whose place a model checker can put its own.
+//! The mutex of segments and the counter beside it, in whose place a model checker can put its own.
 //!
 //! # How it works
 //! Built with `--cfg shuttle`, locking becomes a choice of <https://docs.rs/shuttle>, which tries the orders in which threads can
@@ -6,9 +6,13 @@
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic::AtomicUsize;
 
 #[cfg(shuttle)]
 pub(crate) use modelled::{Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicUsize;
 
 #[cfg(shuttle)]
 mod modelled {

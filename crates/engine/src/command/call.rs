@@ -63,6 +63,8 @@ pub(crate) struct Lookups {
 pub(crate) struct Effects {
     /// The client waits.
     pub(crate) block: Option<BlockRequest>,
+    /// The reply is or holds an error that the handler has counted itself.
+    pub(crate) has_failed: bool,
     /// The connection ends after the reply.
     pub(crate) close: bool,
     /// Values that were removed; freeing large ones takes its time.

@@ -171,7 +171,7 @@ impl Client {
         };
         queued.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
-            self.instance.script_may_take_long(&args)
+            args[0].eq_ignore_ascii_case(b"debug") || self.instance.script_may_take_long(&args)
         })
     }
 
@@ -201,7 +201,7 @@ impl Client {
     }
 
     fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
-        if self.instance.pause.holds(&self.session, &command, now_us) {
+        if self.instance.is_paused(&self.session, &command, args, now_us) {
             return Flow::Retry;
         }
         self.session.peer.facts.note_command(command.number, now_us);

@@ -1,5 +1,6 @@
 //! From arguments to a reply: what a command has to hold, holding it, and carrying it out.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -170,7 +171,8 @@ impl<'e> Step<'_, 'e> {
             monitors.tell(session, &command, args, now_us);
             let duration_ns = instance.stats.now_ns().saturating_sub(began_ns);
             let (command, error, lookups) = (&command, result.as_ref().err(), *call.keys.lookups);
-            instance.note_ended(&Ended { session, command, args, duration_ns, lookups, error, now_us });
+            let has_failed = mem::take(&mut call.effects.has_failed) || error.is_some();
+            instance.note_ended(&Ended { session, command, args, duration_ns, lookups, has_failed, error, now_us });
         }
         if result.is_err() {
             out.truncate(out_len);

@@ -14,6 +14,9 @@ pub(crate) struct Ended<'a> {
     pub(crate) args: &'a [&'a [u8]],
     pub(crate) duration_ns: u64,
     pub(crate) lookups: Lookups,
+    /// The reply is or holds an error.
+    pub(crate) has_failed: bool,
+    /// The error, if it is still to be counted.
     pub(crate) error: Option<&'a CommandError>,
     /// By the engine's clock.
     pub(crate) now_us: u64,
@@ -22,12 +25,12 @@ pub(crate) struct Ended<'a> {
 impl Instance {
     #[inline]
     pub(super) fn note_ended(&self, ended: &Ended<'_>) {
-        let Ended { duration_ns, lookups, error, .. } = *ended;
+        let Ended { duration_ns, lookups, has_failed, error, .. } = *ended;
         let id = ended.session.peer.id;
         let outcome = Outcome {
             command: ended.command.number,
             duration_ns,
-            has_failed: error.is_some(),
+            has_failed,
             is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
             hits: lookups.hits,
             misses: lookups.misses,

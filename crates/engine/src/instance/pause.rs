@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Session;
+use super::{Instance, Session};
 use crate::command::{Command, Flags, look_up};
 
 /// Which commands wait.
@@ -38,33 +38,37 @@ impl Pause {
         self.until_us.store(0, Ordering::Release);
     }
 
+    /// What has to wait at this time, if anything has.
+    #[inline]
+    pub(crate) fn paused(&self, now_us: u64) -> Option<Paused> {
+        if self.until_us.load(Ordering::Acquire) > now_us { *self.paused.lock() } else { None }
+    }
+}
+
+impl Instance {
     /// Whether a command has to wait.
     #[inline]
-    pub(crate) fn holds(&self, session: &Session, command: &Command, now_us: u64) -> bool {
-        let until_us = self.until_us.load(Ordering::Acquire);
-        until_us > now_us && self.reaches(session, command)
-    }
-
-    #[cold]
-    fn reaches(&self, session: &Session, command: &Command) -> bool {
-        match *self.paused.lock() {
+    pub(crate) fn is_paused(&self, session: &Session, command: &Command, args: &[&[u8]], now_us: u64) -> bool {
+        match self.pause.paused(now_us) {
             None => false,
             Some(Paused::All) => true,
-            Some(Paused::Writes) => may_write(command) || command.row.name == "exec" && has_queued_writes(session),
+            Some(Paused::Writes) => {
+                self.may_write(command, args) || command.row.name == "exec" && self.has_queued_writes(session)
+            }
         }
     }
-}
 
-fn may_write(command: &Command) -> bool {
-    command.row.flags.has(Flags::WRITE.and(Flags::MAY_REPLICATE))
-}
+    fn may_write(&self, command: &Command, args: &[&[u8]]) -> bool {
+        command.row.flags.has(Flags::WRITE.and(Flags::MAY_REPLICATE)) || self.script_may_write(args)
+    }
 
-fn has_queued_writes(session: &Session) -> bool {
-    let mut queued = session.transaction.iter().flat_map(|transaction| &transaction.queue);
-    queued.any(|args| {
-        let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
-        look_up(&args).is_ok_and(|command| may_write(&command))
-    })
+    fn has_queued_writes(&self, session: &Session) -> bool {
+        let mut queued = session.transaction.iter().flat_map(|transaction| &transaction.queue);
+        queued.any(|args| {
+            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
+            look_up(&args).is_ok_and(|command| self.may_write(&command, &args))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -117,9 +117,19 @@ fn tagged(lua: &Lua, name: &str, value: Value) -> Result<Value> {
     Ok(Value::Table(table))
 }
 
-/// Writes what a script returns. `version` is the one that the script has chosen: it decides what booleans become.
-pub(crate) fn write(lua: &Lua, value: Value, version: Protocol, reply: &mut ReplyWriter<'_>) -> Result<()> {
-    let mut writer = Writer { lua, version, reply, stack: Vec::new(), outer: None, places: 0 };
+/// Tells Redis's statistics that an error was counted when it happened; scripts can see it in the table.
+pub(crate) const COUNTED: &str = "ignore_error_stats_update";
+
+/// Writes what a script returns. `version` is the one that the script has chosen: it decides what booleans become. `note` is told of each
+/// error in it, and whether it was counted before.
+pub(crate) fn write(
+    lua: &Lua,
+    value: Value,
+    version: Protocol,
+    reply: &mut ReplyWriter<'_>,
+    note: &mut dyn FnMut(&[u8], bool),
+) -> Result<()> {
+    let mut writer = Writer { lua, version, reply, note, stack: Vec::new(), outer: None, places: 0 };
     writer.value(value)?;
     while let Some(list) = writer.stack.last_mut() {
         list.next += 1;
@@ -137,6 +147,7 @@ struct Writer<'w, 'r> {
     lua: &'w Lua,
     version: Protocol,
     reply: &'w mut ReplyWriter<'r>,
+    note: &'w mut dyn FnMut(&[u8], bool),
     /// The lists that are not finished, outermost first.
     stack: Vec<List>,
     /// The tables of all of them but the innermost: Rust may hold fewer values of an interpreter than lists can nest.
@@ -164,7 +175,7 @@ impl List {
 
 /// A table with the field that makes it more than an array.
 enum Shape {
-    Error(Vec<u8>),
+    Error { text: Vec<u8>, is_counted: bool },
     Status(Vec<u8>),
     Double(f64),
     Map(Table),
@@ -195,7 +206,10 @@ impl Writer<'_, '_> {
 
     fn table(&mut self, table: Table) -> Result<()> {
         match shape(&table)? {
-            Shape::Error(text) => self.reply.error_bytes(&text),
+            Shape::Error { text, is_counted } => {
+                (self.note)(&text, is_counted);
+                self.reply.error_bytes(&text);
+            }
             Shape::Status(text) => self.reply.simple_bytes(&text),
             Shape::Double(number) => self.reply.double(number),
             Shape::BigNumber(digits) => {
@@ -277,7 +291,7 @@ impl Writer<'_, '_> {
 /// What a table stands for; where several fields claim it, the first one of this order wins.
 fn shape(table: &Table) -> Result<Shape> {
     if let Value::String(text) = table.raw_get("err")? {
-        return Ok(Shape::Error(text.as_bytes().to_vec()));
+        return Ok(Shape::Error { text: text.as_bytes().to_vec(), is_counted: is_counted(table)? });
     }
     if let Value::String(text) = table.raw_get("ok")? {
         return Ok(Shape::Status(text.as_bytes().to_vec()));
@@ -307,6 +321,11 @@ fn shape(table: &Table) -> Result<Shape> {
     Ok(Shape::Array)
 }
 
+/// Whether an error was counted when it happened.
+pub(crate) fn is_counted(error: &Table) -> Result<bool> {
+    Ok(error.raw_get::<Value>(COUNTED)? == Value::Boolean(true))
+}
+
 fn count(table: &Table) -> Result<usize> {
     let mut count = 0;
     while !table.raw_get::<Value>(count + 1)?.is_nil() {
@@ -330,7 +349,7 @@ mod tests {
         let lua = Lua::new();
         let value = lua.load(script).eval().expect("the script runs");
         let mut out = Vec::new();
-        write(&lua, value, version, &mut ReplyWriter::new(&mut out, protocol)).expect("it is written");
+        write(&lua, value, version, &mut ReplyWriter::new(&mut out, protocol), &mut |_, _| ()).expect("it is written");
         String::from_utf8(out).expect("text")
     }
 
@@ -377,7 +396,8 @@ mod tests {
         ] {
             let value = to_lua(&lua, text.as_bytes()).expect("a value");
             let mut out = Vec::new();
-            write(&lua, value, protocol, &mut ReplyWriter::new(&mut out, protocol)).expect("it is written");
+            let mut writer = ReplyWriter::new(&mut out, protocol);
+            write(&lua, value, protocol, &mut writer, &mut |_, _| ()).expect("it is written");
             assert_eq!(String::from_utf8_lossy(&out), text);
         }
     }

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use mlua::{Function, Lua, MultiValue, Table, Value};
 
 use super::cache::{Habit, Script, parse_sha, sha_of};
-use super::convert;
+use super::convert::{self, COUNTED};
 use super::interpreter::{Interpreter, broken, ended};
 use super::raise::{Field, Thrown};
 use super::redis::{CommandArguments, error_table, error_text};
@@ -66,12 +66,26 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
         return Err(CommandError::Contended);
     }
     request.script.note_habit(strayed);
+    let (instance, id, effects) = (call.instance, call.session.peer.id, &mut *call.effects);
+    let mut note = |text: &[u8], is_counted: bool| {
+        effects.has_failed = true;
+        if !is_counted {
+            instance.stats.add_error(id, text);
+        }
+    };
     match result.map_err(broken)? {
         Ok(value) => {
-            convert::write(&interpreter.lua, value, interpreter.version.get(), &mut call.reply).map_err(broken)
+            let version = interpreter.version.get();
+            convert::write(&interpreter.lua, value, version, &mut call.reply, &mut note).map_err(broken)
         }
         Err(failure) => {
-            call.reply.error_bytes(&failure_text(interpreter, request.script, &failure));
+            let text = failure_text(interpreter, request.script, &failure);
+            let is_counted = match &failure.error {
+                Value::Table(table) => convert::is_counted(table).map_err(broken)?,
+                _ => false,
+            };
+            note(&text, is_counted);
+            call.reply.error_bytes(&text);
             Ok(())
         }
     }
@@ -207,7 +221,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     /// Carries out a command; its reply is in `self.reply`.
     fn carry_out(&mut self, args: &[&[u8]]) -> Result<(), Refusal> {
         self.reply.clear();
-        let command = self.check(args)?;
+        let command = self.check(args).inspect_err(|refusal| self.count(refusal, args))?;
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
             // Whoever ends scripts may have been quicker.
@@ -219,6 +233,16 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let protocol = self.interpreter.version.get();
         nested(self.call, command, args, protocol, &mut self.reply)
             .map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
+    }
+
+    /// Counts a command that was refused as an error; those that run are counted when they end.
+    fn count(&self, refusal: &Refusal, args: &[&[u8]]) {
+        let Refusal::Text(text) = refusal else { return };
+        let (stats, id) = (&self.call.instance.stats, self.call.session.peer.id);
+        stats.add_error(id, &[b"ERR ", text.as_bytes()].concat());
+        if let Ok(command) = look_up(args) {
+            stats.add_rejected(id, command.number);
+        }
     }
 
     fn check(&self, args: &[&[u8]]) -> Result<Command, Refusal> {
@@ -257,9 +281,6 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         take(need, locked)
     }
 }
-
-/// Tells Redis's statistics that the error was counted when it happened; scripts can see it in the table.
-const COUNTED: &str = "ignore_error_stats_update";
 
 /// What makes a run unrepeatable, and is refused where a script may only read.
 const CHANGES: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
@@ -331,6 +352,17 @@ impl Instance {
             Some(script) => script.may_take_long(),
             None => !is_by_sha(args),
         }
+    }
+
+    /// Whether `args` run a script that does not promise to write nothing.
+    pub(crate) fn script_may_write(&self, args: &[&[u8]]) -> bool {
+        let Some(name) = args.first().filter(|name| runs_a_script(name)) else { return false };
+        let flags = match self.script_of(args) {
+            Some(script) => script.flags,
+            None if is_by_sha(args) => None,
+            None => args.get(1).and_then(|body| Script::new(body).ok()?.flags),
+        };
+        !name.to_ascii_lowercase().ends_with(b"_ro") && !flags.is_some_and(|flags| flags.no_writes)
     }
 
     fn script_of(&self, args: &[&[u8]]) -> Option<Arc<Script>> {

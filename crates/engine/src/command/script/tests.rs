@@ -224,3 +224,48 @@ fn a_script_that_fills_its_memory_ends_and_others_run() {
     assert!(reply.contains("not enough memory"), "{reply}");
     assert_eq!(send(&mut client, &["EVAL", "return 1", "0"]), ":1\r\n");
 }
+
+#[test]
+fn an_error_counts_once_however_a_script_passes_it_on() {
+    // As redis-server 7.0.15 counts: errors in all, by code, and failures of EVAL.
+    let cases = [
+        ("return redis.call('INCR', 's')", 1, "ERR", 1),
+        ("return redis.pcall('INCR', 's')", 1, "ERR", 1),
+        ("redis.pcall('INCR', 's') return 1", 1, "ERR", 0),
+        ("return redis.error_reply('MY error')", 1, "MY", 1),
+        ("return {1, {err='MY error'}}", 1, "MY", 1),
+        ("error('by itself')", 1, "ERR", 1),
+        ("return redis.call('nosuch')", 1, "ERR", 1),
+        ("local r = redis.pcall('INCR', 's') return redis.error_reply(r.err)", 2, "ERR", 1),
+        ("local r = redis.pcall('INCR', 's') error(r)", 1, "ERR", 1),
+        ("return 1", 0, "ERR", 0),
+    ];
+    for (script, errors, code, failures) in cases {
+        let instance = instance();
+        let mut client = connect(&instance);
+        send(&mut client, &["SET", "s", "text"]);
+        send(&mut client, &["EVAL", script, "0"]);
+        let eval = look_up(&[b"EVAL"]).expect("it exists");
+        assert_eq!(instance.stats.totals().errors, errors, "{script}");
+        assert_eq!(instance.stats.errors().get(code).copied().unwrap_or(0), errors, "{script}");
+        assert_eq!(instance.stats.command(eval.number).failed, failures, "{script}");
+    }
+}
+
+#[test]
+fn pause_of_writes_holds_scripts_that_may_write() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    send(&mut client, &["CLIENT", "PAUSE", "10000", "WRITE"]);
+    let no_writes = "#!lua flags=no-writes\nreturn 1";
+    for (args, is_held) in [
+        (["EVAL", "return 1", "0"], true),
+        (["EVALSHA", "0000000000000000000000000000000000000000", "0"], true),
+        (["EVAL_RO", "return 1", "0"], false),
+        (["EVAL", no_writes, "0"], false),
+    ] {
+        let args = args.map(str::as_bytes);
+        let flow = client.execute(&args, 1_000_000, &mut Vec::new());
+        assert_eq!(flow == Flow::Retry, is_held, "{}", String::from_utf8_lossy(args[1]));
+    }
+}
