@@ -41,7 +41,8 @@ pub(super) const KEYS: &[&str] = &[
     "SORT_RO ({l}|{e}|{z}) <[BY {by}] [LIMIT {i} {count}] [GET {get}] [ASC|DESC] [ALPHA]>",
     "SORT_RO {l} STORE {k}",
     "MGET {k}+",
-    "MEMORY USAGE {k} [SAMPLES {count}]",
+    // It counts what has expired, until somebody looks.
+    "! TYPE {k} ;; MEMORY USAGE {=1} [SAMPLES {count}]",
     "RPUSH {l} {n}+",
     "SADD {e} {n}+",
 ];
