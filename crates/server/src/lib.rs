@@ -27,6 +27,7 @@
 //! ```
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use acteon_state::Migrate;
 use tokio::runtime::{Builder, Runtime};
@@ -72,13 +73,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Time for threads to end what they are busy with, when all is closed: a command or script that takes forever must not keep the process.
+const THREADS_END_TIMEOUT: Duration = Duration::from_secs(1);
+
 fn try_execute(cli: &Cli) -> Result<(), StartError> {
     let sources = cli.sources();
     let config = Config::load(&sources)?;
     // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
     let installed = rustls::crypto::ring::default_provider().install_default();
     let runtime = runtime(config.server.threads)?;
-    match cli.command() {
+    let result = match cli.command() {
         Command::Check => runtime.block_on(check::check(&config, sources.file(), &mut std::io::stdout().lock())),
         Command::Migrate { check } => {
             let how = if check { Migrate::Check } else { Migrate::Apply };
@@ -100,7 +104,9 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
                 Ok(())
             })
         }
-    }
+    };
+    runtime.shutdown_timeout(THREADS_END_TIMEOUT);
+    result
 }
 
 /// What all work runs on.
