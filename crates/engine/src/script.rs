@@ -12,7 +12,7 @@
 //! | `sandbox.rs` | the environment: which globals exist, what cannot be changed, running a function to its end or its error |
 //! | `raise.rs` | errors thrown by functions written in Rust, and the checks of their arguments |
 //! | `random.rs` | `math.random`, the same sequence everywhere |
-//! | `library.rs` | `cjson`, `cmsgpack`, `struct` and `bit` |
+//! | `library.rs` | `cjson`, `cmsgpack`, `struct`, `bit`, and patterns |
 
 mod cache;
 mod convert;

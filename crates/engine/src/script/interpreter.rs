@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use mlua::{Function, HookTriggers, Lua, LuaString, MultiValue, Table, Value, VmState};
 
 use super::cache::{Script, Sha};
-use super::raise::{Field, Thrown, caught};
+use super::raise::{Thrown, caught};
 use super::random;
 use super::redis::{self, ScriptLog, Version};
 use super::sandbox::{self, Environment};
@@ -59,9 +59,11 @@ impl Interpreter {
         let catches = Arc::new(AtomicBool::new(false));
         redis.raw_set("pcall", pcall(&lua, &redis, &catches)?)?;
         let watch = Watch::new(overseer);
+        // For functions that take long without executing instructions.
+        lua.set_app_data(watch.clone());
         let watched = watch.clone();
         let every = HookTriggers::new().every_nth_instruction(INSTRUCTIONS_PER_TICK);
-        lua.set_global_hook(every, move |lua, _| tick(lua, &watched))?;
+        lua.set_global_hook(every, move |_, _| tick(&watched))?;
         let globals = lua.globals();
         let (compile, to_string) = (globals.get("loadstring")?, globals.get("tostring")?);
         let environment = Environment::of(&lua)?;
@@ -134,12 +136,6 @@ fn pcall(lua: &Lua, redis: &Table, catches: &Arc<AtomicBool>) -> mlua::Result<Fu
     })
 }
 
-/// The error of a run that was ended, also where it is about to go on.
-pub(crate) fn ended() -> mlua::Error {
-    let text = b"ERR Script killed by user with SCRIPT KILL...".to_vec();
-    Thrown::Table(vec![("err", Field::Text(text))]).into()
-}
-
 /// The reply when the interpreter itself fails, mostly for want of memory.
 pub(crate) fn broken(error: mlua::Error) -> CommandError {
     match error {
@@ -148,16 +144,6 @@ pub(crate) fn broken(error: mlua::Error) -> CommandError {
     }
 }
 
-fn tick(lua: &Lua, watch: &Arc<Watch>) -> mlua::Result<VmState> {
-    if !watch.tick() {
-        return Ok(VmState::Continue);
-    }
-    // From now on at every step, so that a script that catches the error gets the next one at once.
-    let watched = watch.clone();
-    lua.set_global_hook(HookTriggers::EVERY_LINE.every_nth_instruction(1), move |lua, _| tick_again(lua, &watched))?;
-    Err(ended())
-}
-
-fn tick_again(_: &Lua, watch: &Arc<Watch>) -> mlua::Result<VmState> {
-    if watch.tick() { Err(ended()) } else { Ok(VmState::Continue) }
+fn tick(watch: &Arc<Watch>) -> mlua::Result<VmState> {
+    if watch.tick() { Err(Thrown::Over.into()) } else { Ok(VmState::Continue) }
 }

@@ -1,4 +1,4 @@
-//! The libraries that Redis 7.0 gives to scripts: `cjson`, `cmsgpack`, `struct` and `bit`.
+//! The libraries that Redis 7.0 gives to scripts: `cjson`, `cmsgpack`, `struct` and `bit`; and the functions of `string` that match patterns.
 //!
 //! # Guarantees
 //! Results, errors and their texts are those of redis-server 7.0.15; `library/tests/*.txt` holds what it answered.
@@ -12,6 +12,8 @@ mod bit;
 mod cjson;
 mod cmsgpack;
 mod number;
+mod pattern;
+mod strings;
 mod structs;
 
 use mlua::{Lua, Result, Table};
@@ -22,6 +24,8 @@ pub(crate) const DEPTH_MAX: usize = 4_000;
 /// The longest text that a library makes: what a string value may have. A table that contains itself many times over would otherwise
 /// fill the memory.
 pub(crate) const BYTES_MAX: usize = 512 * 1024 * 1024;
+
+pub(crate) use strings::install as bound_patterns;
 
 /// The tables of all libraries under the names that scripts know.
 pub(crate) fn tables(lua: &Lua) -> Result<[(&'static str, Table); 4]> {

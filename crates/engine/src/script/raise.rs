@@ -20,6 +20,10 @@ pub(crate) enum Thrown {
     Text(Vec<u8>),
     /// A table with these fields.
     Table(Vec<(&'static str, Field)>),
+    /// A value of the interpreter that went through a function written in Rust; see [`rethrow`].
+    Kept,
+    /// The run is over: a script cannot catch this.
+    Over,
 }
 
 /// One field of a thrown table.
@@ -39,11 +43,19 @@ impl fmt::Display for Thrown {
                 Some((_, Field::Text(text))) => f.write_str(&String::from_utf8_lossy(text)),
                 _ => f.write_str("error table"),
             },
+            Thrown::Kept => f.write_str("a value"),
+            Thrown::Over => f.write_str(OVER),
         }
     }
 }
 
 impl std::error::Error for Thrown {}
+
+/// What the client is told whose script was ended.
+const OVER: &str = "ERR Script killed by user with SCRIPT KILL...";
+
+/// Where the value of [`Thrown::Kept`] lies. One place is enough: nothing runs between throwing and catching.
+const KEPT: &str = "acteon.kept";
 
 impl From<Thrown> for Error {
     fn from(thrown: Thrown) -> Self {
@@ -97,13 +109,31 @@ pub(crate) fn caught(lua: &Lua, error: Value) -> Result<Value> {
     }
 }
 
+/// Throws on what Lua's own `pcall` gave to a function written in Rust.
+pub(crate) fn rethrow(lua: &Lua, error: Value) -> Result<Error> {
+    match error {
+        Value::Error(error) => Ok(*error),
+        Value::String(text) => Ok(raise_bare(text.as_bytes())),
+        value => {
+            lua.set_named_registry_value(KEPT, value)?;
+            Ok(Thrown::Kept.into())
+        }
+    }
+}
+
+/// Whether `error` ends the run.
+pub(crate) fn is_over(error: &Error) -> bool {
+    matches!(error.downcast_ref(), Some(Thrown::Over))
+}
+
 fn thrown_value(lua: &Lua, error: &Error) -> Result<Value> {
     if let Some(thrown) = error.downcast_ref::<Thrown>() {
         return thrown.to_value(lua);
     }
     let text = match error {
         Error::CallbackError { cause, .. } => return thrown_value(lua, cause),
-        Error::RuntimeError(text) => text.clone(),
+        // mlua adds where it was called from.
+        Error::RuntimeError(text) => text.split("\nstack traceback:\n").next().unwrap_or_default().to_owned(),
         // Lua's own text for it, without the prefix of mlua.
         Error::MemoryError(_) => "not enough memory".to_owned(),
         other => other.to_string(),
@@ -115,7 +145,9 @@ impl Thrown {
     fn to_value(&self, lua: &Lua) -> Result<Value> {
         let fields = match self {
             Thrown::Text(text) => return Ok(Value::String(lua.create_string(text)?)),
-            Thrown::Table(fields) => fields,
+            Thrown::Table(fields) => fields.as_slice(),
+            Thrown::Kept => return lua.named_registry_value(KEPT),
+            Thrown::Over => &[("err", Field::Text(OVER.as_bytes().to_vec()))],
         };
         let table = lua.create_table()?;
         for (name, field) in fields {

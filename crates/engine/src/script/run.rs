@@ -20,7 +20,7 @@ use mlua::{Function, Lua, MultiValue, Table, Value};
 
 use super::cache::{Habit, Script, parse_sha, sha_of};
 use super::convert::{self, COUNTED};
-use super::interpreter::{Interpreter, broken, ended};
+use super::interpreter::{Interpreter, broken};
 use super::raise::{Field, Thrown};
 use super::redis::{CommandArguments, error_table, error_text};
 use super::sandbox::Failure;
@@ -200,7 +200,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
                 None => return convert::to_lua(lua, &self.reply),
                 Some(text) => (text, true),
             },
-            Err((Refusal::Over, _)) => return Err(ended()),
+            Err((Refusal::Over, _)) => return Err(Thrown::Over.into()),
             Err((Refusal::Text(text), is_counted)) => ([b"ERR ", text.as_bytes()].concat(), is_counted),
             Err((Refusal::Whole(text), is_counted)) => (error_text(&text), is_counted),
         };

@@ -16,11 +16,12 @@
 //! `setmetatable`) know the guards. The functions of `table` do not, for speed: what they put into a guard
 //! is removed by [`Environment::begin`].
 //!
-//! Functions in Rust throw wrapped errors (see `raise.rs`), which `pcall`, `xpcall` and `coroutine.resume` unwrap here.
+//! Functions in Rust throw wrapped errors (see `raise.rs`), which `pcall`, `xpcall` and `coroutine.resume` unwrap here. All but the
+//! one that ends a run: it goes through all of them.
 
 use mlua::{Function, IntoLua, Lua, LuaOptions, LuaString, MultiValue, Result, StdLib, Table, Value};
 
-use super::raise::{Arguments, caught, positioned, raise, raise_argument, raise_bare};
+use super::raise::{Arguments, caught, is_over, positioned, raise, raise_argument, raise_bare};
 use super::{library, random};
 
 /// What one interpreter may hold: as much as the longest string value, so that a script that never ends to collect takes an
@@ -28,7 +29,7 @@ use super::{library, random};
 pub(crate) const MEMORY_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// The globals that come from Lua, unchanged.
-const GLOBALS_KEPT: [&str; 15] = [
+const GLOBALS_KEPT: [&str; 14] = [
     "_VERSION",
     "assert",
     "collectgarbage",
@@ -41,7 +42,6 @@ const GLOBALS_KEPT: [&str; 15] = [
     "tonumber",
     "tostring",
     "type",
-    "unpack",
     "pcall",
     "xpcall",
 ];
@@ -80,6 +80,8 @@ pub(crate) fn new_lua() -> Result<Lua> {
     for (name, table) in library::tables(&lua)? {
         set_global_protected(&lua, name, &table)?;
     }
+    globals.raw_set("unpack", lua.create_function(unpack)?)?;
+    library::bound_patterns(&lua, &native.raw_get("string")?, &native.raw_get("pcall")?)?;
     let math: Table = native.raw_get("math")?;
     random::install(&lua, &math)?;
     for name in LIBRARIES_KEPT {
@@ -193,6 +195,7 @@ fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
     // Redis's pcall gives the text in a thrown table's `err` in place of the table, and whatever else lies there after it.
     const CATCHING: &str = r#"
         local pcall, xpcall, resume, type, caught = ...
+        -- Throws on what ends the run.
         local function plain(e)
             if type(e) == "userdata" then return caught(e) end
             return e
@@ -210,12 +213,25 @@ fn install_catching(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
             return ok, e, text
         end
         return function(...) return settle_text(pcall(...)) end,
-            function(f, handler) return xpcall(f, function(e) return handler(plain(e)) end) end,
+            function(f, handler)
+                return settle(xpcall(f, function(e)
+                    if type(e) == "userdata" then
+                        -- A handler does not throw, so what ends the run is thrown on by `settle`.
+                        local went, value = pcall(caught, e)
+                        if not went then return e end
+                        e = value
+                    end
+                    return handler(e)
+                end))
+            end,
             function(...) return settle(resume(...)) end
     "#;
     let original: Function = native.raw_get("xpcall")?;
     let coroutine: Table = native.raw_get("coroutine")?;
-    let unwrap = lua.create_function(|lua, error: Value| caught(lua, error))?;
+    let unwrap = lua.create_function(|lua, error: Value| match error {
+        Value::Error(error) if is_over(&error) => Err(*error),
+        error => caught(lua, error),
+    })?;
     let arguments = (
         native.raw_get::<Function>("pcall")?,
         &original,
@@ -275,6 +291,7 @@ fn install_loading(lua: &Lua, native: &Table, globals: &Table) -> Result<()> {
                 let text = lua.create_string(positioned(lua, "reader function must return a string"))?;
                 Ok(MultiValue::from_vec(vec![Value::Nil, Value::String(text)]))
             }
+            (false, Value::Error(error)) if is_over(&error) => Err(*error),
             (false, error) => Ok(MultiValue::from_vec(vec![Value::Nil, caught(lua, error)?])),
         }
     };
@@ -386,6 +403,26 @@ fn rawset(lua: &Lua, values: MultiValue) -> Result<Table> {
         key => table.raw_set(key, value).map(|()| table.clone()),
     }
 }
+
+/// `unpack`, whose original writes past the interpreter's stack for ranges that are wider than a C `int`.
+fn unpack(lua: &Lua, values: MultiValue) -> Result<MultiValue> {
+    /// The places of a function's stack.
+    const PLACES: i64 = 8_000;
+    let arguments = Arguments::new(lua, &values);
+    let table = table_at(&arguments, 1)?;
+    let first = if arguments.is_none_or_nil(2) { 1 } else { i64::from(arguments.int(2)?) };
+    let last = if arguments.is_none_or_nil(3) { table.raw_len() as i64 } else { i64::from(arguments.int(3)?) };
+    if last - first + 1 > PLACES - arguments.len() as i64 {
+        return Err(raise(lua, TOO_MANY_RESULTS));
+    }
+    // Rust can hold somewhat less than the stack.
+    (first..=last)
+        .map(|index| table.raw_get(index))
+        .collect::<Result<MultiValue>>()
+        .map_err(|_| raise(lua, TOO_MANY_RESULTS))
+}
+
+const TOO_MANY_RESULTS: &str = "too many results to unpack";
 
 fn pairs(lua: &Lua, next: &Function, values: &MultiValue) -> Result<(Function, Table, Value)> {
     let arguments = Arguments::new(lua, values);

@@ -6,6 +6,7 @@
 use mlua::{Function, Lua, Value};
 
 use super::{Environment, Failure, new_lua};
+use crate::script::raise::Thrown;
 
 const RENDER: &str = include_str!("../library/tests/render.lua");
 
@@ -68,6 +69,11 @@ fn bit_answers_as_redis_does() {
 }
 
 #[test]
+fn patterns_and_unpack_answer_as_redis_does() {
+    check(include_str!("../library/tests/strings.txt"));
+}
+
+#[test]
 fn the_sandbox_answers_as_redis_does() {
     check(include_str!("../library/tests/sandbox.txt"));
 }
@@ -102,6 +108,35 @@ fn a_script_that_fills_the_memory_gets_an_error_and_the_interpreter_lives() {
     let Value::String(text) = failure.error else { panic!("a text") };
     assert_eq!(text.to_string_lossy(), "not enough memory");
     assert_eq!(answer(&lua, "return 1"), "n:1");
+}
+
+#[test]
+fn a_pattern_that_nests_too_deep_is_an_error() {
+    let lua = new_lua().expect("an interpreter");
+    for item in ["a?", "a-", "a*", "(a"] {
+        let snippet = format!("return string.find(string.rep('a', 1000000), string.rep('{item}', 1000000) .. 'b')");
+        assert!(answer(&lua, &snippet).starts_with("error s:\"user_script:26: "), "{item}");
+    }
+}
+
+#[test]
+fn what_ends_a_run_is_not_caught() {
+    let lua = new_lua().expect("an interpreter");
+    let over = lua.create_function(|_, ()| -> mlua::Result<()> { Err(Thrown::Over.into()) }).expect("a function");
+    environment(&lua).set("over", over).expect("set");
+    for script in [
+        "pcall(over)",
+        "xpcall(over, function() end)",
+        "coroutine.resume(coroutine.create(function() over() end))",
+        "pcall(coroutine.wrap(function() pcall(over) end))",
+        "pcall(string.gsub, 'a', 'a', over)",
+        "pcall(load, over)",
+        "pcall(table.sort, {2, 1}, over)",
+    ] {
+        let function = lua.load(format!("{script} return 'went on'")).into_function().expect("compiles");
+        let failure = call(&lua, &function).expect_err(script);
+        assert!(matches!(failure.error, Value::Table(_)), "{script}: {:?}", failure.error);
+    }
 }
 
 #[test]
