@@ -31,7 +31,7 @@ use crate::shrink::shrink;
 /// Short enough to look through and to shrink, long enough for keys to become what nobody had in mind.
 const SEQUENCE_COMMANDS: usize = 200;
 
-/// Over all families. Two cores take about three minutes for these.
+/// Over all families. Two cores take about five minutes for these, some of it waiting for keys to expire.
 const COMMANDS_DEFAULT: usize = 2_000_000;
 
 const FAILURES_DEFAULT: usize = 5;

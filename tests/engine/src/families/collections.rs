@@ -58,9 +58,7 @@ pub(super) const LISTS: &[&str] = &[
     "LMPOP {keys:l} (LEFT|RIGHT|x) [COUNT {count}]",
     "LMPOP {keys:l} LEFT <(COUNT 2) [COUNT 1]>",
     // Without data these wait, but not for long.
-    "! (BLPOP|BRPOP) {l}+ 0.001",
-    "! (BLMOVE {l} {l} (LEFT|RIGHT) (LEFT|RIGHT)|BRPOPLPUSH {l} {l}) 0.001",
-    "! BLMPOP 0.001 {keys:l} (LEFT|RIGHT) [COUNT {count}]",
+    "! ((BLPOP|BRPOP) {l}+ 0.001|BLMOVE {l} {l} (LEFT|RIGHT) (LEFT|RIGHT) 0.001|BRPOPLPUSH {l} {l} 0.001|BLMPOP 0.001 {keys:l} (LEFT|RIGHT) [COUNT {count}])",
     "! (BLPOP|BRPOP) {l} (-1|abc||-0.5|1e400|inf|nan|99999999999999999)",
     "! BLMOVE {l} {l} (LEFT x 0.001|x LEFT 0.001|LEFT LEFT -1|LEFT LEFT x)",
     "OBJECT ENCODING {l}",

@@ -39,8 +39,7 @@ pub(super) const SORTED_SETS: &[&str] = &[
     "ZMPOP {keys:z} (MIN|MAX) [COUNT {count}]",
     "ZMPOP {keys:z} (MIN|MAX|x) [COUNT {count}]",
     // Without data these wait, but not for long.
-    "! (BZPOPMIN|BZPOPMAX) {z}+ 0.001",
-    "! BZMPOP 0.001 {keys:z} (MIN|MAX) [COUNT {count}]",
+    "! ((BZPOPMIN|BZPOPMAX) {z}+ 0.001|BZMPOP 0.001 {keys:z} (MIN|MAX) [COUNT {count}])",
     "! (BZPOPMIN|BZPOPMAX) {z} (-1|abc||inf)",
     "(ZUNION|ZINTER) {weighted} <[AGGREGATE (SUM|MIN|MAX|x)] [WITHSCORES]>",
     "(ZUNION|ZINTER) {keys:z} <[AGGREGATE (SUM|MIN|MAX)] [WITHSCORES]>",

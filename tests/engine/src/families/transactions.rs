@@ -32,7 +32,6 @@ pub(super) const TRANSACTIONS: &[&str] = &[
     "! WATCH {k} ;; MULTI ;; SADD {e} {m}+ ;; ZADD {z} {score} {m} ;; EXEC",
     "! WATCH {s} ;; (SET|APPEND|GETSET) {=1} {v} ;; MULTI ;; GET {=1} ;; EXEC",
     "! WATCH {k} ;; DEL {=1} ;; MULTI ;; EXISTS {=1} ;; EXEC",
-    "! WATCH {s} ;; PSETEX {=1} 1 {v} ;; UNWATCH ;; WATCH {=1} ;; DEBUG SLEEP 0.002 ;; MULTI ;; GET {=1} ;; EXEC",
     "! MULTI ;; SET {s} ;; GET {s} ;; EXEC",
     "! MULTI ;; INCR {l} ;; GET {s} ;; EXEC",
 ];
