@@ -94,8 +94,7 @@ impl Reader {
     }
 
     fn argument(&mut self) -> Option<Argument> {
-        let (kind, rest) = self.rest.split_once(':')?;
-        self.rest = rest;
+        let kind = self.text_before(':')?;
         let argument = Argument {
             kind,
             name: self.text(),
@@ -126,6 +125,13 @@ impl Reader {
         text
     }
 
+    /// A text without marks that ends in `end`.
+    fn text_before(&mut self, end: char) -> Option<&'static str> {
+        let (text, rest) = self.rest.split_once(end).filter(|(text, _)| !text.contains(Self::MARKS))?;
+        self.rest = rest;
+        Some(text)
+    }
+
     fn takes(&mut self, mark: char) -> bool {
         let rest = self.rest.strip_prefix(mark);
         self.rest = rest.unwrap_or(self.rest);
@@ -138,7 +144,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::{add, lines, of};
-    use crate::command::all;
+    use crate::command::{Command, all};
 
     #[test]
     fn every_line_can_be_read_and_is_about_a_command_that_exists() {
@@ -153,12 +159,14 @@ mod tests {
 
     #[test]
     fn every_command_that_takes_arguments_has_them_described() {
-        for command in all().filter(|command| command.row.subcommands.is_empty()) {
+        let takes_some = |command: &&Command| {
             let words = if command.container.is_some() { 2 } else { 1 };
-            let takes_some = command.row.arity.abs() > words;
-            let has_some = of(&command.full_name()).is_some_and(|docs| !docs.arguments.is_empty());
-            assert!(has_some || !takes_some, "{}", command.full_name());
-        }
+            command.row.subcommands.is_empty() && command.row.arity.abs() > words
+        };
+        let lacks_docs = |name: &String| of(name).is_none_or(|docs| !docs.is_syscmd && docs.arguments.is_empty());
+        let lacking: Vec<_> = all().filter(takes_some).map(Command::full_name).filter(lacks_docs).collect();
+        // Nor does Redis describe these.
+        assert_eq!(lacking, ["command|getkeys", "command|getkeysandflags"]);
     }
 
     #[test]
