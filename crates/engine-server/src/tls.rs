@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -18,7 +18,10 @@ use crate::config::TlsConfig;
 /// A file cannot be read, or holds nothing of use; the text names it.
 pub(crate) fn acceptor(config: &TlsConfig) -> io::Result<TlsAcceptor> {
     let chain = certificates(&config.certificate_file)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| unusable(&config.key_file, error))?;
+    let key = PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| match error {
+        PemError::NoItemsFound => unusable(&config.key_file, "it holds no private key"),
+        error => unusable(&config.key_file, error),
+    })?;
     // Named, so that it does not matter which provider the process has chosen.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -117,7 +117,8 @@ impl Cli {
     fn checked(self) -> Result<Self, clap::Error> {
         let is_engine = matches!(self.command, Some(Command::Engine { .. }));
         if is_engine && (self.host.is_some() || self.port.is_some()) {
-            let message = "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT";
+            let message =
+                "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT";
             return Err(<Self as CommandFactory>::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(self)

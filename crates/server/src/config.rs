@@ -261,10 +261,10 @@ impl Config {
         if let Some(port) = sources.port {
             document.set("server.port", "--port", i64::from(port))?;
         }
-        let mut config: Self = document.read()?;
         if !sources.engine_listen.is_empty() {
-            config.engine.listen.clone_from(&sources.engine_listen);
+            document.set("engine.listen", "--listen", sources.engine_listen.clone())?;
         }
+        let config: Self = document.read()?;
         config.check(&document)?;
         Ok(config)
     }
@@ -341,7 +341,8 @@ impl Config {
         Ok(())
     }
 
-    fn check_engine(&self) -> Result<(), (&'static str, String)> {
+    /// Checks `[engine]`, also against the chosen backend. Returns the key below it that is wrong, and why.
+    pub(crate) fn check_engine(&self) -> Result<(), (&'static str, String)> {
         self.engine.check()?;
         if !self.engine.is_published() {
             return Ok(());

@@ -122,6 +122,7 @@ fn runtime(threads: Option<usize>) -> Result<Runtime, StartError> {
 async fn run_engine(mut config: Config) -> Result<(), StartError> {
     if !config.engine.is_published() {
         config.engine.listen.push(engine::config::LISTEN_DEFAULT.to_owned());
+        config.check_engine().map_err(|(_, why)| StartError::because("the engine cannot be run alone", why))?;
     }
     let shutdown = Shutdown::on_signals(None)?;
     engine::run_alone(&config, shutdown).await

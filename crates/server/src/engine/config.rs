@@ -128,7 +128,12 @@ impl EngineConfig {
         if self.unix_socket_mode.is_some() && self.unix_socket.is_none() {
             return Err(("unix_socket_mode", "there is no unix_socket".to_owned()));
         }
+        if self.unix_socket.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(("unix_socket", "is empty; write a path, or remove it".to_owned()));
+        }
         self.check_tls()?;
+        self.check_users()?;
+        self.check_seconds()?;
         if !(1..=DATABASES_CAP).contains(&self.databases) {
             return Err(("databases", format!("is {}; allowed: 1 to {DATABASES_CAP}", self.databases)));
         }
@@ -167,6 +172,45 @@ impl EngineConfig {
         Ok(())
     }
 
+    fn check_users(&self) -> Result<(), (&'static str, String)> {
+        if self.password.as_ref().is_some_and(|password| password.expose().is_empty()) {
+            return Err(("password", "is empty; write a password, or remove it".to_owned()));
+        }
+        // Whoever gives no name would be let in by his side, so that names protected nothing.
+        if self.password.is_none() && !self.users.is_empty() {
+            return Err(("users", "without engine.password nobody needs a name; write one as well".to_owned()));
+        }
+        for (at, user) in self.users.iter().enumerate() {
+            let UserConfig { name, password } = user;
+            let why = if name.is_empty() || password.expose().is_empty() {
+                format!("the name or the password of entry {at} is empty")
+            } else if name == DEFAULT_USER {
+                format!("{name:?} is who gives no name; write engine.password instead")
+            } else if self.users[..at].iter().any(|other| other.name == *name) {
+                format!("{name:?} is there twice")
+            } else {
+                continue;
+            };
+            return Err(("users", why));
+        }
+        Ok(())
+    }
+
+    /// What is kept in seconds, since clients can read and change it in seconds.
+    fn check_seconds(&self) -> Result<(), (&'static str, String)> {
+        let times = [
+            ("idle_timeout", self.idle_timeout),
+            ("tcp_keepalive", Some(self.tcp_keepalive)),
+            ("output_pubsub_soft_time", Some(self.output_pubsub_soft_time)),
+        ];
+        for (key, time) in times {
+            if let Some(time) = time.filter(|time| time.0.subsec_nanos() > 0) {
+                return Err((key, format!("is {time}; allowed: whole seconds")));
+            }
+        }
+        Ok(())
+    }
+
     /// Every size with its bounds.
     fn sizes(&self) -> [(&'static str, ByteSize, u64, u64); 5] {
         [
@@ -180,6 +224,8 @@ impl EngineConfig {
     }
 }
 
+/// Who a client is that gives no name, as Redis calls it.
+const DEFAULT_USER: &str = "default";
 /// Most databases: each is an engine of its own.
 const DATABASES_CAP: usize = 1_024;
 /// Largest bound of a buffer.
@@ -260,10 +306,33 @@ mod tests {
             ("databases = 0", "databases: is 0; allowed: 1 to 1024"),
             ("clients_max = 0", "clients_max: is 0"),
             ("bulk_max = \"1GiB\"", "bulk_max: is 1GiB; allowed: 1MiB to 512MiB"),
+            ("unix_socket = \"\"", "unix_socket: is empty"),
+            ("password = \"\"", "password: is empty"),
+            ("users = [{ name = \"ada\", password = \"b\" }]", "users: without engine.password"),
+            (
+                "password = \"a\"\nusers = [{ name = \"\", password = \"b\" }]",
+                "users: the name or the password of entry 0",
+            ),
+            (
+                "password = \"a\"\nusers = [{ name = \"ada\", password = \"\" }]",
+                "users: the name or the password of entry 0",
+            ),
+            ("password = \"a\"\nusers = [{ name = \"default\", password = \"b\" }]", "write engine.password instead"),
+            ("idle_timeout = \"1500ms\"", "idle_timeout: is 1s 500ms; allowed: whole seconds"),
+            ("tcp_keepalive = \"1ms\"", "tcp_keepalive: is 1ms; allowed: whole seconds"),
+            ("output_pubsub_soft_time = \"61001ms\"", "output_pubsub_soft_time: is 1m 1s 1ms"),
         ] {
             let error = read(toml).expect_err(toml);
             assert!(error.contains(said), "{said} is not in: {error}");
         }
+    }
+
+    #[test]
+    fn a_name_may_be_there_once() {
+        let user = |name: &str| format!("{{ name = {name:?}, password = \"b\" }}");
+        let users = |second| format!("password = \"a\"\nusers = [{}, {}]", user("ada"), user(second));
+        assert!(read(&users("Ada")).is_ok());
+        assert_eq!(read(&users("ada")).expect_err("twice"), "users: \"ada\" is there twice");
     }
 
     #[test]

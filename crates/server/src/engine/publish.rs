@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use acteon_engine::{Instance, InstanceConfig, OutputLimit, OutputLimits, User};
+use acteon_engine::{Instance, InstanceConfig, OutputLimit, OutputLimits, ScriptLog, ScriptLogLevel, User};
 use acteon_engine_server::{BindError, Clock, EngineServer, Limits, ListenConfig, Stopper, TlsConfig, UnixConfig};
 use acteon_state::config::ByteSize;
 use acteon_state::core::clock::{Clock as StoreClock, SeededClock};
@@ -11,7 +11,8 @@ use acteon_state::memory::MemoryStore;
 use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::config::{EngineConfig, UserConfig};
 use super::metrics::Figures;
@@ -83,7 +84,12 @@ impl EngineSource {
                 "OTHER MACHINES MAY USE THE ENGINE WITHOUT A PASSWORD: set engine.password, or protected_mode = true."
             );
         }
-        Ok(PublishedEngine { places, stopper: server.stopper(), serving: tokio::spawn(server.serve()) })
+        let stopper = server.stopper();
+        let serving = tokio::spawn(async {
+            server.serve().await;
+            info!("the engine listens no longer");
+        });
+        Ok(PublishedEngine { places, stopper, serving })
     }
 }
 
@@ -165,7 +171,9 @@ fn is_lock(channel: &[u8]) -> bool {
 
 fn cannot_listen(error: BindError) -> StartError {
     let hint = match error.kind() {
-        std::io::ErrorKind::AddrInUse => Some("another program has the place; choose another one in [engine]"),
+        std::io::ErrorKind::AddrInUse => {
+            Some("another program has the place; choose another one in [engine], or by --listen")
+        }
         std::io::ErrorKind::PermissionDenied => Some("ports below 1024 and some directories need a privilege"),
         _ => None,
     };
@@ -180,6 +188,7 @@ fn instance_config(config: &EngineConfig) -> InstanceConfig {
     let user = |user: &UserConfig| User { name: user.name.clone(), password: user.password.expose().into() };
     InstanceConfig {
         databases: config.databases,
+        seed: Uuid::new_v4().as_u64_pair().0,
         password: config.password.as_ref().map(|password| password.expose().into()),
         users: config.users.iter().map(user).collect(),
         output_limits: OutputLimits {
@@ -190,7 +199,16 @@ fn instance_config(config: &EngineConfig) -> InstanceConfig {
                 soft_s: config.output_pubsub_soft_time.0.as_secs(),
             },
         },
-        ..InstanceConfig::default()
+        script_log: ScriptLog::new(log_of_script),
+    }
+}
+
+/// What scripts say by `redis.log` is theirs: it gets in nobody's way at the usual level.
+fn log_of_script(level: ScriptLogLevel, text: &str) {
+    match level {
+        ScriptLogLevel::Debug | ScriptLogLevel::Verbose => debug!(text, "a script logs"),
+        ScriptLogLevel::Notice => info!(text, "a script logs"),
+        ScriptLogLevel::Warning => warn!(text, "a script logs"),
     }
 }
 
@@ -227,4 +245,118 @@ fn places(config: &EngineConfig, server: &EngineServer) -> Vec<String> {
     let tls = server.tls_addresses().iter().map(|address| format!("{address} with TLS"));
     let unix = config.unix_socket.iter().map(|path| path.display().to_string());
     plain.chain(tls).chain(unix).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use acteon_engine::{InstanceConfig, OutputLimit, OutputLimits};
+    use acteon_engine_server::{Limits, ListenConfig, TlsConfig, UnixConfig};
+
+    use super::{EngineConfig, instance_config, is_lock, listen_config};
+
+    /// Every key with another value than its default.
+    const ALL: &str = r#"
+        listen = "127.0.0.1:1"
+        unix_socket = "engine.sock"
+        unix_socket_mode = "640"
+        tls_listen = ["127.0.0.1:2", "[::1]:2"]
+        tls_cert_file = "cert.pem"
+        tls_key_file = "key.pem"
+        tls_client_ca_file = "ca.pem"
+        password = "one"
+        users = [{ name = "ada", password = "two" }]
+        protected_mode = false
+        databases = 3
+        clients_max = 4
+        idle_timeout = "5s"
+        tcp_keepalive = "6s"
+        bulk_max = "7MiB"
+        query_buffer_max = "8MiB"
+        output_max = "9MiB"
+        output_pubsub_max = "10MiB"
+        output_pubsub_soft_max = "11MiB"
+        output_pubsub_soft_time = "12s"
+        tls_handshake_timeout = "13s"
+        drain_timeout = "14s"
+    "#;
+
+    fn all() -> EngineConfig {
+        toml::from_str(ALL).expect("valid")
+    }
+
+    #[test]
+    fn every_key_is_among_those_that_are_followed_here() {
+        let (given, default) = (toml::Table::try_from(all()), toml::Table::try_from(EngineConfig::default()));
+        let (given, default) = (given.expect("TOML"), default.expect("TOML"));
+        for (key, value) in &given {
+            assert_ne!(default.get(key), Some(value), "{key} has its default");
+        }
+        // What is unknown is refused with all that is known.
+        let refused = toml::from_str::<EngineConfig>("zzzzzzzzzz = 1").expect_err("unknown").to_string();
+        let known: Vec<_> = refused.rsplit("expected one of ").next().expect("a list").split('`').collect();
+        let known: Vec<_> = known.iter().skip(1).step_by(2).copied().collect();
+        assert_eq!(given.len(), known.len(), "{known:?}");
+        assert!(known.iter().all(|key| given.contains_key(*key)), "{known:?}");
+    }
+
+    #[test]
+    fn each_key_reaches_the_sockets() {
+        let expected = ListenConfig {
+            tcp: vec!["127.0.0.1:1".to_owned()],
+            tls: Some(TlsConfig {
+                listen: vec!["127.0.0.1:2".to_owned(), "[::1]:2".to_owned()],
+                certificate_file: "cert.pem".into(),
+                key_file: "key.pem".into(),
+                client_ca_file: Some("ca.pem".into()),
+            }),
+            unix: Some(UnixConfig { path: "engine.sock".into(), mode: Some(0o640) }),
+            is_open_to_all: true,
+            limits: Limits {
+                clients_max: 4,
+                idle_timeout: Some(Duration::from_secs(5)),
+                tcp_keepalive: Some(Duration::from_secs(6)),
+                bulk_bytes_max: 7 << 20,
+                query_buffer_bytes_max: 8 << 20,
+                drain_timeout: Duration::from_secs(14),
+                handshake_timeout: Duration::from_secs(13),
+            },
+        };
+        assert_eq!(listen_config(&all()), expected);
+    }
+
+    #[test]
+    fn each_key_reaches_the_instance() {
+        let InstanceConfig { databases, password, users, output_limits, .. } = instance_config(&all());
+        assert_eq!(databases, 3);
+        let expected = OutputLimits {
+            normal: OutputLimit { hard_bytes: 9 << 20, soft_bytes: 0, soft_s: 0 },
+            pubsub: OutputLimit { hard_bytes: 10 << 20, soft_bytes: 11 << 20, soft_s: 12 },
+        };
+        assert_eq!(output_limits, expected);
+        // That these are asked for is seen from outside, in the tests of the server.
+        assert!(password.is_some() && users.len() == 1 && users[0].name == "ada");
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_engine() {
+        let default = listen_config(&EngineConfig::default());
+        assert_eq!(default, ListenConfig::default());
+        let (ours, theirs) = (instance_config(&EngineConfig::default()), InstanceConfig::default());
+        assert_eq!(ours.databases, theirs.databases);
+        assert_eq!(ours.output_limits.pubsub, theirs.output_limits.pubsub);
+    }
+
+    #[test]
+    fn what_is_random_differs_from_start_to_start() {
+        let first = instance_config(&EngineConfig::default());
+        assert_ne!(first.seed, instance_config(&EngineConfig::default()).seed);
+    }
+
+    #[test]
+    fn channels_of_locks_are_told_from_others() {
+        assert!(is_lock(b"{acteon:a:b:c:d}:lock"));
+        assert!(!is_lock(b"news") && !is_lock(b"{acteon:a:b:c:d}:locks"));
+    }
 }

@@ -58,6 +58,19 @@ fn another_backend_than_memory_cannot_be_published() {
     }
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn the_engine_alone_needs_the_backend_that_has_one() {
+    let toml = "[state]\nbackend = \"redis\"\nurl = \"redis://127.0.0.1:1\"\n";
+    assert_refused(&run(toml, &["engine"]), &["the engine cannot be run alone", "backend is \"redis\""]);
+}
+
+#[test]
+fn an_address_of_the_command_line_is_checked_like_a_configured_one() {
+    let finished = run("", &["engine", "--listen", "6380"]);
+    assert_refused(&finished, &["--listen", "\"6380\" is no address; write host and port"]);
+}
+
 #[test]
 fn an_engine_that_cannot_listen_says_where() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("free");
