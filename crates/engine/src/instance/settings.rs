@@ -358,6 +358,14 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_is_in_the_documentation() {
+        let page = include_str!("../../../../docs/engine-compatibility.md");
+        for setting in super::table::SETTINGS {
+            assert!(page.contains(&format!("`{}`", setting.name)), "{}", setting.name);
+        }
+    }
+
+    #[test]
     fn every_setting_can_be_set_to_what_it_is() {
         let instance = instance();
         for (name, setting) in names() {
