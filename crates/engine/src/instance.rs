@@ -190,16 +190,16 @@ impl Instance {
     }
 
     /// What has to be done from time to time, some ten times a second: removes expired keys of all databases, and frees large values.
-    /// `budget` bounds the keys that are visited. Returns whether there is more to do at once.
+    /// `budget` bounds the keys that are visited, and about those that are freed. Returns whether there is more to do at once.
     pub fn housekeeping(self: &Arc<Self>, now_us: u64, budget: u32) -> bool {
-        self.free_garbage();
+        let has_more_to_free = self.free_some(budget);
         let ran_out = self.settings.expires_actively.load(Ordering::Relaxed) && self.expire(now_us, budget);
         self.serve_ready(now_us);
         self.remove_stale_marks();
         let traffic = self.traffic();
         self.stats.note_start(now_us);
         self.stats.sample(now_us, traffic.input_bytes, traffic.output_bytes);
-        ran_out
+        ran_out || has_more_to_free
     }
 
     fn expire(&self, now_us: u64, budget: u32) -> bool {
@@ -222,6 +222,19 @@ impl Instance {
     /// the server ends, and does not wait for them any longer. Their clients get an error.
     pub fn end_scripts(&self) {
         self.scripts.overseer.end_all();
+    }
+
+    /// Frees large values, and tables until they held `budget` keys together. Returns whether there are more.
+    fn free_some(&self, budget: u32) -> bool {
+        let garbage = std::mem::take(&mut *self.garbage.lock());
+        drop(garbage);
+        let mut freed = 0;
+        while freed < budget as usize {
+            // Freed here, where nobody waits for the list.
+            let Some(table) = self.tables.lock().pop() else { return false };
+            freed += table.len();
+        }
+        !self.tables.lock().is_empty()
     }
 
     /// Frees what commands have removed and left for later.

@@ -295,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_were_flushed_are_freed_bit_by_bit() {
+        let instance = instance();
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        for number in 0..1_000 {
+            ask(&mut client, 1, &format!("SET k:{number} v"));
+        }
+        ask(&mut client, 1, "FLUSHALL ASYNC");
+        let mut rounds = 1;
+        while instance.housekeeping(1_000, 100) {
+            rounds += 1;
+        }
+        assert!((5..=16).contains(&rounds), "{rounds} rounds");
+    }
+
+    #[test]
     fn flush_spoils_a_transaction_only_if_a_watched_key_was_there() {
         let instance = instance();
         let mut client = Client::connect(&instance, ClientOptions::default());
