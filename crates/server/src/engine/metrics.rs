@@ -14,12 +14,14 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use acteon_engine::Engine;
+use acteon_engine::{Engine, Stats};
 use acteon_engine_server::Counters;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// Where the numbers come from, once there are some.
 #[derive(Clone, Default)]
@@ -42,7 +44,7 @@ impl fmt::Debug for Figures {
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some((engine, counters)) = self.0.get() else { return Ok(()) };
-        let (totals, stats) = (counters.totals(), engine.stats());
+        let (totals, stats) = (counters.totals(), stats(engine));
         let disconnections = totals.output_limit_disconnections + totals.query_limit_disconnections;
         for (name, help, count) in [
             ("connections_received", "Clients of the engine that were taken", totals.received),
@@ -63,6 +65,14 @@ impl Collector for Figures {
             encode(&mut encoder, name, help, &ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)))?;
         }
         Ok(())
+    }
+}
+
+/// What the engine holds. This waits for a script that holds keys, so other requests get another thread meanwhile.
+fn stats(engine: &Engine) -> Stats {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(|| engine.stats()),
+        _ => engine.stats(),
     }
 }
 
