@@ -13,6 +13,9 @@
 //! the end of a time. After each event, [`Session::execute`] carries out the complete commands that are there, and their replies are written
 //! together. While too many replies wait to be read nothing is carried out, but requests are still read: clients that
 //! send a long pipeline before they read its first reply would wait forever otherwise. Who has not given a password yet gets much less room.
+//!
+//! Where several commands have come together, their keys are looked up together first: in a large database, that takes about half of the
+//! time from short commands ([`Lookups`](acteon_engine::Lookups)).
 
 use std::future::poll_fn;
 use std::io;
@@ -52,6 +55,8 @@ const OUTPUT_UNSUSPICIOUS_BYTES: usize = 16 << 10;
 const COMMANDS_PER_TURN_MAX: usize = 1_024;
 /// Time after which other connections get the thread, where commands take longer.
 const TURN_US_MAX: u64 = 2_000;
+/// Requests of which keys are looked up together, with and without one.
+const LOOKED_UP_MAX: usize = 32;
 /// Pause before a command is tried again whose keys are held for long, and the longest that it becomes. In between it is an eighth of
 /// the time waited so far, so that a thousand clients that wait for long take little time of the machine.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
@@ -270,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Carries out the commands that are there. Returns whether there are more that need not wait.
     fn execute(&mut self) -> bool {
-        let mut turn_ends_us = u64::MAX;
+        let (mut turn_ends_us, mut looked_up) = (u64::MAX, 0);
         for _ in 0..COMMANDS_PER_TURN_MAX {
             if self.wake.is_stopping() {
                 return false;
@@ -283,6 +288,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Pace::Retry { request_bytes, at, .. } if at <= Instant::now() => request_bytes,
                 Pace::Free | Pace::Retry { .. } | Pace::Waiting { .. } | Pace::Closing { .. } => return false,
             };
+            if looked_up == 0 {
+                looked_up = self.look_up(request_bytes);
+            }
+            looked_up -= 1;
             let now_us = (self.shared.clock)();
             self.execute_one(request_bytes, now_us);
             if now_us >= turn_ends_us {
@@ -295,12 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The length of the next request, whose arguments are known then.
     fn decode(&mut self) -> Option<usize> {
-        let limits = RequestLimits {
-            bulk_bytes_max: usize::try_from(self.settings.bulk_bytes_max).unwrap_or(usize::MAX),
-            is_authenticated: self.client.is_authenticated(),
-            ..RequestLimits::default()
-        };
-        match self.decoder.decode(self.input.bytes(), &limits, &mut self.args) {
+        match self.decoder.decode(self.input.bytes(), &self.request_limits(), &mut self.args) {
             Ok(Some(request_bytes)) => Some(request_bytes),
             Ok(None) => {
                 if self.has_input_ended {
@@ -314,6 +318,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.close();
                 None
             }
+        }
+    }
+
+    /// Has the keys of this request and of some behind it looked up together, and returns of how many requests. What stands where most
+    /// commands have their key is taken for one: a mistake costs a look.
+    fn look_up(&self, request_bytes: usize) -> usize {
+        let input = self.input.bytes();
+        if input.len() == request_bytes {
+            return 1;
+        }
+        let (mut lookups, limits) = (self.client.lookups(), self.request_limits());
+        let (mut args, mut start, mut requests) = (Arguments::default(), 0, 0);
+        while !lookups.is_full() && requests < LOOKED_UP_MAX {
+            let rest = &input[start..];
+            let Ok(Some(bytes)) = RequestDecoder::new().decode(rest, &limits, &mut args) else { break };
+            if args.len() > 1 {
+                lookups.add(args.get(rest, 1));
+            }
+            start += bytes;
+            requests += 1;
+        }
+        lookups.run();
+        requests.max(1)
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            bulk_bytes_max: usize::try_from(self.settings.bulk_bytes_max).unwrap_or(usize::MAX),
+            is_authenticated: self.client.is_authenticated(),
+            ..RequestLimits::default()
         }
     }
 

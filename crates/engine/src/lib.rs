@@ -19,6 +19,7 @@
 //! | `segment.rs` | one table with its bookkeeping |
 //! | `entry.rs` | how a key and its value lie in memory |
 //! | `slot.rs` | reading and writing one key inside an update |
+//! | `ahead.rs` | looking up keys of several commands at once |
 //! | `expire.rs` | removal of expired keys in the background |
 //! | `index.rs` | keys in order, for scans |
 //! | `memory.rs` | the memory bound |
@@ -41,6 +42,8 @@
 // What only commands use is written where it belongs, not behind a switch on each line.
 #![cfg_attr(not(feature = "commands"), allow(dead_code))]
 
+#[cfg(feature = "commands")]
+mod ahead;
 #[cfg(feature = "commands")]
 mod algorithm;
 #[cfg(feature = "commands")]
@@ -69,6 +72,8 @@ mod sync;
 mod typed;
 mod value;
 
+#[cfg(feature = "commands")]
+pub use ahead::Lookups;
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;

@@ -12,6 +12,7 @@ use super::facts::Buffers;
 use super::mailbox::Waker;
 use super::session::Replies;
 use super::{Instance, Session};
+use crate::ahead::Lookups;
 use crate::command::{Command, CommandError, Effects, Flags, Scope, look_up};
 
 /// What is known of a connection before its first command.
@@ -173,6 +174,12 @@ impl Client {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
             args[0].eq_ignore_ascii_case(b"debug") || self.instance.script_may_take_long(&args)
         })
+    }
+
+    /// Looks up keys of its next commands, several at once: worth it where some commands have come together.
+    #[must_use]
+    pub fn lookups(&self) -> Lookups<'_> {
+        Lookups::new(self.instance.databases.get(self.session.database).keyspace())
     }
 
     /// Tells what the network layer keeps for the connection, for `CLIENT LIST`.
