@@ -24,6 +24,8 @@ fn set(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     }
     let pairs: Vec<(&[u8], &[u8])> = words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     call.instance.set_settings(&pairs).map_err(refused)?;
+    // Between MULTI and EXEC what follows goes by the new thresholds already.
+    (call.session.settings_version, call.session.limits) = call.instance.limits();
     call.reply.simple("OK");
     Ok(())
 }
