@@ -4,12 +4,21 @@ use std::env;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use acteon_engine::{Host, HostFacts, Traffic, Usage};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
 use crate::usage;
+
+/// The part of its time that a long script waits for another thread to take over what its own one leaves. Mostly the first pause, of a
+/// millisecond, is long enough; on a machine with more to do than processors it takes one of the next.
+const HAND_OVER_PART: u32 = 10;
+const HAND_OVER_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The server, as the instance sees it.
 pub(crate) struct ServerHost {
@@ -43,6 +52,15 @@ impl Host for ServerHost {
             output_limit_disconnections: totals.output_limit_disconnections,
             query_limit_disconnections: totals.query_limit_disconnections,
         })
+    }
+
+    // A worker of the runtime that is kept busy may be the one that looks after all sockets: nobody would be heard, not even SCRIPT KILL. What
+    // a worker has to do passes to another thread while it blocks; by the time it goes on with the script, it is one no longer.
+    fn keep_thread(&self, so_far: Duration) {
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
+            block_in_place(|| thread::sleep((so_far / HAND_OVER_PART).min(HAND_OVER_PAUSE_MAX)));
+        }
     }
 
     fn shut_down(&self) -> bool {

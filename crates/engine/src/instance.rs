@@ -275,6 +275,7 @@ impl Instance {
 
     /// Tells who runs the instance, in the place of whoever did before.
     pub fn set_host(&self, host: Arc<dyn Host>) {
+        self.scripts.overseer.set_host(Arc::clone(&host));
         *self.host.write() = Some(host);
     }
 

@@ -4,4 +4,5 @@ mod ending;
 mod limits;
 mod listeners;
 mod pipelining;
+mod scripts;
 mod support;

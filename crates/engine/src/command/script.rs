@@ -30,18 +30,15 @@ const NO_SCRIPT: CommandError = CommandError::text("NOSCRIPT No matching script.
 fn start(call: &mut Call<'_, '_>, script: &Arc<Script>, keys: &[&[u8]], args: &[&[u8]]) -> Result<(), CommandError> {
     let must_not_write = call.row.flags.has(Flags::READONLY);
     let promises_not_to = script.flags.is_some_and(|flags| flags.no_writes);
-    if must_not_write && script.flags.is_some() && !promises_not_to {
-        return Err(CommandError::text("ERR Can not execute a script with write flag using *_ro command."));
-    }
     if let Some(flags) = script.flags
         && !flags.allow_oom
         && !flags.no_writes
-        && !must_not_write
         && call.keys.locked.databases().first().keyspace().context.memory.is_full()
     {
-        return Err(CommandError::text(
-            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-        ));
+        return Err(CommandError::OutOfMemory);
+    }
+    if must_not_write && script.flags.is_some() && !promises_not_to {
+        return Err(CommandError::text("ERR Can not execute a script with write flag using *_ro command."));
     }
     let is_read_only = must_not_write || promises_not_to;
     run(call, &Request { script, keys, args, is_read_only })

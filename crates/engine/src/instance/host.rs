@@ -1,6 +1,7 @@
 //! What an instance cannot know or do by itself: where it listens, what its process uses, and ending it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Whoever runs an instance. What is left out is reported as unknown: empty or zero.
 pub trait Host: Send + Sync {
@@ -18,6 +19,10 @@ pub trait Host: Send + Sync {
     fn traffic(&self) -> Option<Traffic> {
         None
     }
+
+    /// The calling thread has been carrying out a script for some milliseconds, and may do so for much longer: whoever has other work for
+    /// the thread gives that to another one now. Called again whenever the time has doubled.
+    fn keep_thread(&self, _so_far: Duration) {}
 
     /// Begins to end the server, because a client says `SHUTDOWN`. Returns whether it will end.
     fn shut_down(&self) -> bool {

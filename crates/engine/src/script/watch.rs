@@ -12,9 +12,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use crate::instance::Host;
 
 /// What a script may take before others are told that it is in their way, unless configured: Redis's default.
 const BUSY_AFTER_MS_DEFAULT: u64 = 5_000;
@@ -34,6 +36,8 @@ pub(crate) struct Overseer {
     slow: Mutex<Vec<Arc<Watch>>>,
     /// Whatever began before this is to end; 0: nothing.
     ended_us: AtomicU64,
+    /// Whose threads scripts run on.
+    host: Mutex<Option<Arc<dyn Host>>>,
 }
 
 /// The watch over one interpreter.
@@ -42,6 +46,8 @@ pub(crate) struct Watch {
     state: AtomicU8,
     began_us: AtomicU64,
     is_long: AtomicBool,
+    /// When the host is told the next time that the run takes long, counted from its beginning.
+    next_report_us: AtomicU64,
     is_slow: AtomicBool,
     was_interrupted: AtomicBool,
 }
@@ -72,11 +78,17 @@ impl Default for Overseer {
             slow_count: AtomicUsize::new(0),
             slow: Mutex::default(),
             ended_us: AtomicU64::new(0),
+            host: Mutex::default(),
         }
     }
 }
 
 impl Overseer {
+    /// Tells who is to know of scripts that run for long.
+    pub(crate) fn set_host(&self, host: Arc<dyn Host>) {
+        *self.host.lock() = Some(host);
+    }
+
     pub(crate) fn busy_after_ms(&self) -> u64 {
         self.busy_after_ms.load(Ordering::Relaxed)
     }
@@ -124,6 +136,7 @@ impl Watch {
             state: AtomicU8::new(CLEAN),
             began_us: AtomicU64::new(0),
             is_long: AtomicBool::new(false),
+            next_report_us: AtomicU64::new(LONG_AFTER_US),
             is_slow: AtomicBool::new(false),
             was_interrupted: AtomicBool::new(false),
         })
@@ -133,6 +146,7 @@ impl Watch {
     pub(crate) fn begin(&self) {
         self.state.store(CLEAN, Ordering::Relaxed);
         self.began_us.store(self.overseer.now_us(), Ordering::Relaxed);
+        self.next_report_us.store(LONG_AFTER_US, Ordering::Relaxed);
     }
 
     /// The run has ended: how long it took, in µs.
@@ -153,6 +167,13 @@ impl Watch {
         let elapsed_us = self.elapsed_us();
         if elapsed_us >= LONG_AFTER_US && !self.is_long.swap(true, Ordering::Relaxed) {
             self.overseer.long_count.fetch_add(1, Ordering::AcqRel);
+        }
+        if elapsed_us >= self.next_report_us.load(Ordering::Relaxed) {
+            self.next_report_us.store(elapsed_us.saturating_mul(2), Ordering::Relaxed);
+            let host = self.overseer.host.lock().clone();
+            if let Some(host) = host {
+                host.keep_thread(Duration::from_micros(elapsed_us));
+            }
         }
         if elapsed_us / 1_000 >= self.overseer.busy_after_ms() && !self.is_slow.swap(true, Ordering::Relaxed) {
             let mut slow = self.overseer.slow.lock();

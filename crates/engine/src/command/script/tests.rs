@@ -225,6 +225,22 @@ fn a_script_that_fills_its_memory_ends_and_others_run() {
     assert_eq!(send(&mut client, &["EVAL", "return 1", "0"]), ":1\r\n");
 }
 
+/// Redis finds it among the flags of the command before it looks at the script, so it is the text of all commands.
+#[test]
+fn a_script_that_may_write_does_not_begin_when_the_memory_is_full() {
+    let config = EngineConfig { segments: 1, memory_bytes_max: Some(4_000), ..EngineConfig::default() };
+    let instance = Instance::new(Engine::new(config), InstanceConfig::default());
+    let mut client = connect(&instance);
+    let refused = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+    assert!((0..1_000).any(|number| send(&mut client, &["SET", &format!("key:{number}"), "value"]) == refused));
+    for command in ["EVAL", "EVAL_RO"] {
+        assert_eq!(send(&mut client, &[command, "#!lua\nreturn 1", "0"]), refused);
+        assert_eq!(send(&mut client, &[command, "#!lua flags=no-writes\nreturn 1", "0"]), ":1\r\n");
+    }
+    assert_eq!(send(&mut client, &["EVAL", "#!lua flags=allow-oom\nreturn 1", "0"]), ":1\r\n");
+    assert_eq!(send(&mut client, &["EVAL", "return 1", "0"]), ":1\r\n");
+}
+
 #[test]
 fn an_error_counts_once_however_a_script_passes_it_on() {
     // As redis-server 7.0.15 counts: errors in all, by code, and failures of EVAL.
