@@ -212,16 +212,16 @@ impl Instance {
         ran_out
     }
 
-    /// How long a command waits for a segment that is held: while a script runs for long, only as long as others hold theirs, because
-    /// this thread may have other connections to serve.
-    pub(crate) fn patience(&self) -> Duration {
-        if self.scripts.overseer.any_long() { PATIENCE_WHILE_LONG } else { PATIENCE }
-    }
-
     /// Ends all scripts that run at this moment, also those that have written something and so would do half of what they do: for when
     /// the server ends, and does not wait for them any longer. Their clients get an error.
     pub fn end_scripts(&self) {
         self.scripts.overseer.end_all();
+    }
+
+    /// How long a command waits for a segment that is held: while a script runs for long, only as long as others hold theirs, because
+    /// this thread may have other connections to serve.
+    pub(crate) fn patience(&self) -> Duration {
+        if self.scripts.overseer.any_long() { PATIENCE_WHILE_LONG } else { PATIENCE }
     }
 
     /// Frees large values, and tables until they held `budget` keys together. Returns whether there are more.

@@ -1,16 +1,19 @@
 //! Several sets at once: intersections, unions and differences.
 //!
 //! # How it works
-//! Keys are looked at one after the other, so sets that are needed together are copied, except for the first one: what remains of it
-//! after each further set is all that is carried along. An intersection begins with the smallest set.
+//! An intersection asks all other sets for each member of the smallest one. A union grows set by set; of a difference, what remains
+//! of the first set after each further one is all that is carried along.
 
-use crate::command::call::Call;
+use std::ops::Deref;
+
+use crate::command::call::{Access, Call};
 use crate::command::error::CommandError;
 use crate::command::options::is;
 use crate::command::row::{Flags, Group, Row};
+use crate::entry::Entry;
 use crate::observe::EventClass;
 use crate::typed::Whole;
-use crate::value::Set;
+use crate::value::{CollectionValue, Set};
 
 const READ: &[Flags] = &[Flags::READONLY];
 const STORE: &[Flags] = &[Flags::WRITE, Flags::DENYOOM];
@@ -108,30 +111,47 @@ fn sintercard(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         let parsed = acteon_resp::parse_i64(text).and_then(|limit| usize::try_from(limit).ok());
         limit = parsed.ok_or(CommandError::text("ERR LIMIT can't be negative"))?;
     }
-    let common = intersection(call, keys)?.len();
-    call.reply.integer(if limit > 0 { common.min(limit) } else { common } as i64);
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let common = in_common(&read_all(&mut call.keys, keys)?).take(limit).count();
+    call.reply.integer(common as i64);
     Ok(())
 }
 
 fn intersection(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
-    let (mut smallest, mut smallest_len) = (0, usize::MAX);
-    // All types are looked at, also behind an empty set.
-    for (position, key) in keys.iter().enumerate() {
-        let len = call.keys.read(key).value::<Set>()?.map_or(0, Set::len);
-        if len < smallest_len {
-            (smallest, smallest_len) = (position, len);
-        }
-    }
-    let mut result = copy(call, keys[smallest])?;
-    for (position, key) in keys.iter().enumerate() {
-        if position == smallest || result.is_empty() {
-            continue;
-        }
-        let slot = call.keys.peek(key);
-        let Some(set) = slot.value::<Set>()? else { return Ok(Set::new()) };
-        result = keep(&result, &call.session.limits, |member| set.contains(member));
-    }
+    let limits = call.session.limits;
+    let sets = read_all(&mut call.keys, keys)?;
+    let mut result = Set::new();
+    in_common(&sets).for_each(|member| _ = result.insert(&member, &limits));
     Ok(result)
+}
+
+/// The sets, the smallest one first; none if a key does not exist.
+fn read_all<'c>(access: &'c mut Access<'_, '_>, keys: &[&[u8]]) -> Result<Vec<&'c Set>, CommandError> {
+    // All types are looked at, also behind an empty set.
+    for key in keys {
+        access.read(key).value::<Set>()?;
+    }
+    let access = &*access;
+    let sets = keys.iter().map(|key| match access.entry(key) {
+        Some(Entry::Collection(collection)) => match &collection.value {
+            CollectionValue::Set(set) => Some(set),
+            _ => None,
+        },
+        _ => None,
+    });
+    let mut sets: Vec<&Set> = sets.collect::<Option<_>>().unwrap_or_default();
+    sets.sort_by_key(|set| set.len());
+    Ok(sets)
+}
+
+/// The members that all sets have.
+fn in_common<'s>(sets: &'s [&'s Set]) -> impl Iterator<Item: Deref<Target = [u8]>> + use<'s> {
+    let (smallest, others) = match sets {
+        [smallest, others @ ..] => (Some(*smallest), others),
+        [] => (None, sets),
+    };
+    let members = smallest.into_iter().flat_map(|set| set.iter());
+    members.filter(|member| others.iter().all(|set| set.contains(member)))
 }
 
 fn union(call: &mut Call<'_, '_>, keys: &[&[u8]]) -> Result<Set, CommandError> {
