@@ -25,7 +25,7 @@ use clap::Args;
 use tempfile::TempDir;
 
 use self::build::TestProgram;
-use self::outcome::{Counts, Outcome};
+use self::outcome::{Outcome, Results};
 use self::suites::{Kind, Suite};
 use crate::Failure;
 use crate::interrupt::Interrupt;
@@ -110,7 +110,7 @@ impl Run<'_> {
                     self.program(suite, program, &mut outcome)?;
                 }
             }
-            Kind::Interleavings => outcome.add(self.interleavings()?),
+            Kind::Interleavings => self.interleavings(&mut outcome)?,
             Kind::Docs => outcome.add(self.doc_tests()?),
         }
         outcome.seconds = begin.elapsed().as_secs_f64();
@@ -140,21 +140,20 @@ impl Run<'_> {
     }
 
     /// The tests that a model checker runs. The engine's other tests cannot run in that build: its locks work inside of the checker only.
-    fn interleavings(&self) -> Result<Counts, Failure> {
-        let mut counts = Counts::default();
+    fn interleavings(&self, outcome: &mut Outcome) -> Result<(), Failure> {
         for program in build::interleavings(self.workspace, self.interrupt)? {
             let mut names = self.list(&program)?;
             names.retain(|name| name.contains(INTERLEAVINGS_MODULE));
             if !names.is_empty() {
-                counts += self.counted(&program.name(), self.command(&program).arg("--exact").args(names))?;
+                outcome.add(self.counted(&program.name(), self.command(&program).arg("--exact").args(names))?);
             } else if self.passed_on.is_empty() {
                 return Err(Failure(format!("{} has no tests in {INTERLEAVINGS_MODULE}", program.name())));
             }
         }
-        Ok(counts)
+        Ok(())
     }
 
-    fn doc_tests(&self) -> Result<Counts, Failure> {
+    fn doc_tests(&self) -> Result<Results, Failure> {
         let mut command = cargo();
         command
             .args(["test", "--doc", "--workspace", "--no-fail-fast"])
@@ -166,8 +165,8 @@ impl Run<'_> {
     }
 
     /// Runs `command`, shows its output and counts its results. A program that fails beyond its results is one more failure.
-    fn counted(&self, name: &str, command: &mut Command) -> Result<Counts, Failure> {
-        let mut counts = Counts::default();
+    fn counted(&self, name: &str, command: &mut Command) -> Result<Results, Failure> {
+        let Results { mut counts, mut failures } = Results::default();
         let mut saw_result = false;
         let status = run_by_line(command, self.interrupt, SUITE_LIMIT, |line| {
             println!("{line}");
@@ -175,15 +174,16 @@ impl Run<'_> {
                 counts += result;
                 saw_result = true;
             }
+            failures.extend(outcome::parse_failure(line).map(str::to_owned));
         })?;
         if !status.success() && counts.failed == 0 {
-            eprintln!("{name}: ended with {status}");
+            failures.push(format!("{name} ended with {status}"));
             counts.failed = 1;
         } else if status.success() && !saw_result {
-            eprintln!("{name}: printed no result");
+            failures.push(format!("{name} printed no result"));
             counts.failed += 1;
         }
-        Ok(counts)
+        Ok(Results { counts, failures })
     }
 
     /// The names of a program's tests that would run.

@@ -18,7 +18,16 @@ pub(crate) struct Outcome {
     counts: Counts,
     /// Why tests were ignored by us; tests that ignore themselves say so in their own output.
     reasons: Vec<&'static str>,
+    /// Tests by name, and programs that failed beyond their tests.
+    failures: Vec<String>,
     pub(crate) seconds: f64,
+}
+
+/// What one program, or several, gave.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) counts: Counts,
+    pub(crate) failures: Vec<String>,
 }
 
 impl AddAssign for Counts {
@@ -31,11 +40,18 @@ impl AddAssign for Counts {
 
 impl Outcome {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), counts: Counts::default(), reasons: Vec::new(), seconds: 0.0 }
+        Self {
+            name: name.to_owned(),
+            counts: Counts::default(),
+            reasons: Vec::new(),
+            failures: Vec::new(),
+            seconds: 0.0,
+        }
     }
 
-    pub(crate) fn add(&mut self, counts: Counts) {
-        self.counts += counts;
+    pub(crate) fn add(&mut self, results: Results) {
+        self.counts += results.counts;
+        self.failures.extend(results.failures);
     }
 
     /// Counts tests that were not run.
@@ -54,28 +70,36 @@ pub(crate) fn parse_result(line: &str) -> Option<Counts> {
     Some(Counts { passed: count("passed")?, failed: count("failed")?, ignored: count("ignored")? })
 }
 
+/// Reads `test NAME ... FAILED`, which both write for each test.
+pub(crate) fn parse_failure(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 /// Whether nothing failed. A run in which there was nothing at all, such as one with a misspelt filter, is no success either.
 pub(crate) fn is_success(outcomes: &[Outcome]) -> bool {
     let total = total(outcomes);
     total.failed == 0 && total != Counts::default()
 }
 
-/// A table with a line per suite, and the totals alone on the last line.
+/// A table with a line per suite, the names of what failed, and the totals alone on the last line.
 pub(crate) fn summary(outcomes: &[Outcome]) -> String {
     let mut text = format!("\n{:<16} {:>7} {:>7} {:>8} {:>8}\n", "suite", "passed", "failed", "ignored", "seconds");
-    for Outcome { name, counts, reasons, seconds } in outcomes {
+    for Outcome { name, counts, reasons, seconds, .. } in outcomes {
         let Counts { passed, failed, ignored } = counts;
         let reasons = reasons.join("; ");
         let line = format!("{name:<16} {passed:>7} {failed:>7} {ignored:>8} {seconds:>8.1}  {reasons}");
         text.push_str(line.trim_end());
         text.push('\n');
     }
+    for Outcome { name, failures, .. } in outcomes {
+        failures.iter().for_each(|failure| _ = writeln!(text, "failed in {name}: {failure}")); // a String takes everything
+    }
     let total = total(outcomes);
     if total == Counts::default() {
         text.push_str("no test ran\n");
     }
     let Counts { passed, failed, ignored } = total;
-    let _ = writeln!(text, "\n{passed} passed, {failed} failed, {ignored} skipped"); // a String takes everything
+    let _ = writeln!(text, "\n{passed} passed, {failed} failed, {ignored} skipped");
     text
 }
 
@@ -87,11 +111,12 @@ fn total(outcomes: &[Outcome]) -> Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Outcome, is_success, parse_result, summary};
+    use super::{Counts, Outcome, Results, is_success, parse_failure, parse_result, summary};
 
     fn outcome(passed: usize, failed: usize) -> Outcome {
         let mut outcome = Outcome::new("engine");
-        outcome.add(Counts { passed, failed, ignored: 0 });
+        let failures = (0..failed).map(|number| format!("keys::test_{number}")).collect();
+        outcome.add(Results { counts: Counts { passed, failed, ignored: 0 }, failures });
         outcome
     }
 
@@ -117,6 +142,15 @@ mod tests {
         let text = summary(&[outcome(3, 1), ignored]);
         assert_eq!(text.lines().last(), Some("3 passed, 1 failed, 5 skipped"));
         assert!(text.contains("needs Redis"), "{text}");
+    }
+
+    #[test]
+    fn what_failed_is_named_behind_the_table() {
+        assert_eq!(parse_failure("test keys::a_test ... FAILED"), Some("keys::a_test"));
+        assert_eq!(parse_failure("test keys::a_test ... ok"), None);
+        assert_eq!(parse_failure("test result: FAILED. 1 passed; 1 failed; 0 ignored"), None);
+        let text = summary(&[outcome(3, 1), outcome(1, 0)]);
+        assert!(text.contains("failed in engine: keys::test_0\n"), "{text}");
     }
 
     #[test]
