@@ -147,3 +147,10 @@ pub(crate) fn broken(error: mlua::Error) -> CommandError {
 fn tick(watch: &Arc<Watch>) -> mlua::Result<VmState> {
     if watch.tick() { Err(Thrown::Over.into()) } else { Ok(VmState::Continue) }
 }
+
+impl Drop for Interpreter {
+    /// One that is dropped while it runs, because of a panic, runs no longer: nobody waits for it.
+    fn drop(&mut self) {
+        self.watch.finish();
+    }
+}
