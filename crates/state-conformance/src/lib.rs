@@ -70,8 +70,10 @@
 //! | `case.rs`, `runner.rs` | what a row is; how it is run |
 //! | `lab.rs`, `verdict.rs` | what a case works with; how it says what it expected and what it got |
 //! | `model/`, `steps.rs`, `replay.rs` | the reference model; random steps; both carried out side by side |
-//! | `history.rs`, `linearizability.rs`, `objects.rs` | the recorder; the checker; what registers, counters and locks do |
+//! | `history.rs`, `linearizability.rs` | the recorder; the checker |
+//! | `objects/`, `ask.rs` | what registers, counters, locks and due items do; how a store is asked to do it |
 
+pub mod ask;
 mod case;
 mod cases;
 mod factory;

@@ -3,6 +3,7 @@
 //! Deliberately dull: a state is an array, an operation is carried out by copying it, and its reply is compared with the recorded one.
 
 use acteon_engine_tests::reply::Reply;
+use acteon_state_conformance::history::Call;
 use acteon_state_conformance::linearizability::Specification;
 
 /// Keys per database. Few, so that threads meet.
@@ -69,7 +70,8 @@ impl Specification for Store {
         State::default()
     }
 
-    fn step(&self, state: &State, operation: &Operation, reply: &Reply) -> Option<State> {
+    fn step(&self, state: &State, call: &Call<Operation, Reply>) -> Option<State> {
+        let (operation, reply) = (&call.operation, call.reply.as_ref()?);
         let (database, mut after) = (operation.database, *state);
         let is_right = match &operation.action {
             Action::Step(step) => step.apply(&mut after, database) == *reply,
@@ -221,15 +223,14 @@ fn bulk(value: Option<i64>) -> Reply {
 
 /// That the judge tells right from wrong.
 mod tests {
-    use acteon_state_conformance::history::Call;
     use acteon_state_conformance::linearizability::check;
 
-    use super::{Action, Operation, Reply, Step, Store, bulk, integer, ok};
+    use super::{Action, Call, Operation, Reply, Step, Store, bulk, integer, ok};
 
     fn is_explained(calls: &[(u64, u64, Action, Reply)]) -> bool {
         let call = |(began, ended, action, reply): &(u64, u64, Action, Reply)| Call {
             operation: Operation { database: 0, action: action.clone() },
-            reply: reply.clone(),
+            reply: Some(reply.clone()),
             began: *began,
             ended: *ended,
         };
