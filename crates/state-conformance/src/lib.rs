@@ -70,6 +70,7 @@
 //! | `case.rs`, `runner.rs` | what a row is; how it is run |
 //! | `lab.rs`, `verdict.rs` | what a case works with; how it says what it expected and what it got |
 //! | `model/`, `steps.rs`, `replay.rs` | the reference model; random steps; both carried out side by side |
+//! | `simulation.rs` | many clients and waiters of a store in one process, from a seed, side by side with the model |
 //! | `history.rs`, `linearizability.rs` | the recorder; the checker |
 //! | `objects/`, `ask.rs` | what registers, counters, locks and due items do; how a store is asked to do it |
 
@@ -84,6 +85,7 @@ mod model;
 pub mod objects;
 mod replay;
 mod runner;
+pub mod simulation;
 mod steps;
 mod verdict;
 

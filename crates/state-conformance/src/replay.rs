@@ -512,7 +512,8 @@ fn without_ttl(entry: Entry) -> Entry {
     Entry { ttl: None, ..entry }
 }
 
-fn plain(reply: BatchReply) -> BatchReply {
+/// The reply without times to live that only come along.
+pub(crate) fn plain(reply: BatchReply) -> BatchReply {
     let timeless = |counter: Counter| Counter { resets_after: None, ..counter };
     match reply {
         BatchReply::Got(entry) => BatchReply::Got(entry.map(without_ttl)),

@@ -112,6 +112,11 @@ impl Lock {
         if self.last_release == Some(owner) { ReleaseOutcome::Released } else { ReleaseOutcome::AlreadyLost }
     }
 
+    /// Undoes a grant that its owner never learnt of; it has not released anything.
+    pub(crate) fn withdraw(&mut self, owner: OwnerId) {
+        self.holders.retain(|holder| holder.owner != owner);
+    }
+
     pub(crate) fn force_release(&mut self) -> usize {
         std::mem::take(&mut self.holders).len()
     }
