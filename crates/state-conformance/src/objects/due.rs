@@ -29,14 +29,14 @@ pub enum DueOperation {
         /// Out of sight for this long, in ns.
         visibility_ns: u64,
         /// The claim, where it is known.
-        token: Option<u64>,
+        token: Option<u128>,
     },
     /// Remove it, if this claim is still the newest.
-    Ack(u64),
+    Ack(u128),
     /// Keep it out of sight, if this claim is still the newest.
     Extend {
         /// The claim.
-        token: u64,
+        token: u128,
         /// For this long from now, in ns.
         visibility_ns: u64,
     },
@@ -70,7 +70,7 @@ pub struct Queued {
     /// How often it was handed out.
     pub attempt: u32,
     /// The newest claim; `None` if it was never claimed, or by somebody who never learnt of it.
-    pub claim: Option<u64>,
+    pub claim: Option<u128>,
 }
 
 type DueCall = Call<DueOperation, DueReply>;
@@ -123,12 +123,12 @@ impl DueItem {
     }
 
     /// The item after a claim, if it may be in sight.
-    fn claimed(&self, queued: Queued, call: &DueCall, visibility_ns: u64, claim: Option<u64>) -> Option<Queued> {
+    fn claimed(&self, queued: Queued, call: &DueCall, visibility_ns: u64, claim: Option<u128>) -> Option<Queued> {
         let hidden = self.hidden(call, visibility_ns);
         queued.hidden.may_be_over(call).then_some(Queued { hidden, attempt: queued.attempt + 1, claim })
     }
 }
 
-fn is_newest(state: &Option<Queued>, token: u64) -> bool {
+fn is_newest(state: &Option<Queued>, token: u128) -> bool {
     state.is_some_and(|queued| queued.claim == Some(token))
 }

@@ -9,16 +9,17 @@ use crate::history::{Call, NEVER};
 /// By how much a lifetime, measured by the recorder, may differ from what the backend was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncertainty {
-    /// Ends this much too early are right. Zero unless the backend's clock is set forward.
+    /// Ends this much too early are right: the grain of the recorder, and more only where the backend's clock is set forward.
     pub early_ns: u64,
     /// Ends this much too late are right: whole milliseconds of the backend, and the drift of two clocks.
     pub late_ns: u64,
 }
 
 impl Default for Uncertainty {
-    /// Never early; late by what a clock of whole milliseconds rounds up, twice.
+    /// Never early, as far as a recorder can tell that reads microseconds and gives calls of one microsecond places one after the
+    /// other; late by what a clock of whole milliseconds rounds up, twice.
     fn default() -> Self {
-        Self { early_ns: 0, late_ns: 2_000_000 }
+        Self { early_ns: 2_000, late_ns: 2_000_000 }
     }
 }
 

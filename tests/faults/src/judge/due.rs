@@ -1,0 +1,206 @@
+//! What is wrong with an item of a due queue.
+
+use std::collections::BTreeMap;
+
+use acteon_state_conformance::history::Call;
+use acteon_state_conformance::linearizability::{Budget, Judgement, check_within};
+use acteon_state_conformance::objects::{DueItem, DueOperation, DueReply, Queued};
+
+use crate::anomaly::Anomaly;
+use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, History, Question, Told};
+use crate::judge::{Case, Judge, duration_label};
+
+/// A search for a name need not succeed.
+const BUDGET: Budget = Budget { configurations: 100_000 };
+
+type DueCall = Call<DueOperation, DueReply>;
+
+/// The history of each item of a queue, each call with its place in the whole history.
+pub(super) fn items(history: &History, calls: &[usize]) -> BTreeMap<String, Vec<(DueCall, usize)>> {
+    let mut items: BTreeMap<String, Vec<(DueCall, usize)>> = BTreeMap::new();
+    // Items first: a claim is a call on each that was scheduled by then.
+    let mut scheduled: BTreeMap<&str, u64> = BTreeMap::new();
+    for call in calls.iter().map(|at| &history[*at]) {
+        if let Some(DueQuestion::Schedule { id, .. }) = question(&call.operation) {
+            scheduled.entry(id).or_insert(call.began);
+        }
+    }
+    for at in calls {
+        let call = &history[*at];
+        let Some(question) = question(&call.operation) else { continue };
+        if let Some(id) = item(question) {
+            let part = part(question, call.reply.as_ref());
+            items.entry(id.to_owned()).or_default().extend(part.map(|part| (place(call, part), *at)));
+            continue;
+        }
+        for (id, _) in scheduled.iter().filter(|(_, since)| **since < call.ended) {
+            let part = claim_part(question, call.reply.as_ref(), id);
+            items.entry((*id).to_owned()).or_default().extend(part.map(|part| (place(call, part), *at)));
+        }
+    }
+    items
+}
+
+type Part = (DueOperation, Option<DueReply>);
+
+fn place(call: &Call<Asked, Told>, (operation, reply): Part) -> DueCall {
+    Call { operation, reply, began: call.began, ended: call.ended }
+}
+
+fn question(asked: &Asked) -> Option<&DueQuestion> {
+    if let Question::Due(question) = &asked.question { Some(question) } else { None }
+}
+
+/// The one item that a question is about.
+fn item(question: &DueQuestion) -> Option<&str> {
+    match question {
+        DueQuestion::Schedule { id, .. }
+        | DueQuestion::Cancel { id }
+        | DueQuestion::Ack { id, .. }
+        | DueQuestion::Extend { id, .. } => Some(id),
+        DueQuestion::Claim { .. } => None,
+    }
+}
+
+/// A call on one item.
+fn part(question: &DueQuestion, told: Option<&Told>) -> Option<Part> {
+    let operation = match *question {
+        DueQuestion::Schedule { after_ns, .. } => DueOperation::Schedule { after_ns },
+        DueQuestion::Cancel { .. } => DueOperation::Cancel,
+        DueQuestion::Ack { token, .. } => DueOperation::Ack(token),
+        DueQuestion::Extend { token, visibility_ns, .. } => DueOperation::Extend { token, visibility_ns },
+        DueQuestion::Claim { .. } => return None,
+    };
+    let reply = match told {
+        Some(Told::Due(DueAnswer::Scheduled(is_new))) => Some(DueReply::Scheduled(*is_new)),
+        Some(Told::Due(DueAnswer::Cancelled(was_there))) => Some(DueReply::Cancelled(*was_there)),
+        Some(Told::Due(DueAnswer::Done)) => Some(DueReply::Done),
+        Some(Told::Due(DueAnswer::Lost)) => Some(DueReply::Lost),
+        _ => None,
+    };
+    Some((operation, reply))
+}
+
+/// What a claim was for one item: handed out, passed over, or unknown. Nothing if there was no room for it.
+fn claim_part(question: &DueQuestion, told: Option<&Told>, id: &str) -> Option<Part> {
+    let DueQuestion::Claim { limit, visibility_ns } = *question else {
+        return None;
+    };
+    let Some(Told::Due(DueAnswer::Claimed(handed))) = told else {
+        return Some((DueOperation::Claim { visibility_ns, token: None }, None));
+    };
+    match handed.iter().find(|item| item.id == id) {
+        Some(HandedOut { token, attempt, .. }) => {
+            let claim = DueOperation::Claim { visibility_ns, token: Some(*token) };
+            Some((claim, Some(DueReply::Handed { attempt: *attempt })))
+        }
+        None if handed.len() < limit as usize => {
+            Some((DueOperation::Claim { visibility_ns, token: None }, Some(DueReply::Passed)))
+        }
+        None => None,
+    }
+}
+
+impl Judge for DueItem {
+    fn is_read(&self, call: &DueCall) -> bool {
+        matches!(call.reply, Some(DueReply::Passed | DueReply::Lost | DueReply::Cancelled(false)))
+    }
+
+    fn names(&self, call: &DueCall, other: &DueCall) -> bool {
+        match (call.operation, other.operation) {
+            (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, DueOperation::Claim { token: other, .. }) => {
+                other == Some(token)
+            }
+            _ => false,
+        }
+    }
+
+    /// A claim also tells that the item was scheduled, and how often it was handed out since.
+    fn mentions(&self, call: &DueCall, other: &DueCall) -> bool {
+        let is_handed = matches!(call.reply, Some(DueReply::Handed { .. }));
+        let is_before = matches!(other.operation, DueOperation::Schedule { .. } | DueOperation::Claim { token: None, .. });
+        is_handed && is_before || self.names(call, other)
+    }
+
+    fn name(&self, case: &Case<'_, Self>) -> Anomaly {
+        if would_be_explained_by_late_acks(self, case) {
+            return Anomaly::AckOfLostClaim;
+        }
+        match (case.last.operation, case.last.reply) {
+            (_, Some(DueReply::Handed { .. })) => Anomaly::DoubleClaim,
+            (DueOperation::Ack(_) | DueOperation::Extend { .. }, Some(DueReply::Done)) => Anomaly::AckOfLostClaim,
+            (_, Some(DueReply::Passed | DueReply::Lost | DueReply::Cancelled(false) | DueReply::Scheduled(true))) => {
+                Anomaly::LostItem
+            }
+            _ => Anomaly::NotLinearizable,
+        }
+    }
+
+    fn label(&self, call: &DueCall) -> String {
+        let asked = match call.operation {
+            DueOperation::Schedule { after_ns } => format!("schedule in {}", duration_label(after_ns)),
+            DueOperation::Cancel => "cancel".to_owned(),
+            DueOperation::Claim { visibility_ns, token } => {
+                let token = token.map_or(String::new(), |token| format!(" {}", token_label(token)));
+                format!("claim{token} for {}", duration_label(visibility_ns))
+            }
+            DueOperation::Ack(token) => format!("ack {}", token_label(token)),
+            DueOperation::Extend { token, visibility_ns } => {
+                format!("extend {} by {}", token_label(token), duration_label(visibility_ns))
+            }
+        };
+        let told = match call.reply {
+            None => "?".to_owned(),
+            Some(DueReply::Scheduled(is_new)) => if is_new { "new" } else { "replaced" }.to_owned(),
+            Some(DueReply::Cancelled(was_there)) => if was_there { "removed" } else { "nothing" }.to_owned(),
+            Some(DueReply::Handed { attempt }) => format!("attempt {attempt}"),
+            Some(DueReply::Passed) => "not this item".to_owned(),
+            Some(DueReply::Done) => "done".to_owned(),
+            Some(DueReply::Lost) => "lost".to_owned(),
+        };
+        format!("{asked} → {told}")
+    }
+
+    fn belief(&self, state: &Option<Queued>) -> String {
+        let Some(Queued { hidden, attempt, claim }) = state else {
+            return "not in the queue".to_owned();
+        };
+        let claim = claim.map_or(String::new(), |token| format!(", claimed as {}", token_label(token)));
+        let (earliest, latest) = (duration_label(hidden.earliest), duration_label(hidden.latest));
+        format!("handed out {attempt} times{claim}, out of sight until {earliest} to {latest}")
+    }
+}
+
+/// Whether everything is explained if acks were carried out although the item had been claimed or scheduled again.
+fn would_be_explained_by_late_acks(due: &DueItem, case: &Case<'_, DueItem>) -> bool {
+    let claim = |call: &DueCall| match call.operation {
+        DueOperation::Claim { token, .. } => token,
+        _ => None,
+    };
+    let is_late = |call: &DueCall, token| {
+        let ours = case.all.iter().find(|other| claim(other) == Some(token));
+        ours.is_some_and(|ours| {
+            let is_newer = |other: &DueCall| match other.operation {
+                DueOperation::Claim { token, .. } => token.is_some() && other.began > ours.began,
+                DueOperation::Schedule { .. } | DueOperation::Cancel => other.ended > ours.began,
+                DueOperation::Ack(_) | DueOperation::Extend { .. } => false,
+            } && other.began < call.ended;
+            case.all.iter().any(is_newer)
+        })
+    };
+    let mut has_late = false;
+    let lenient = case.all.iter().map(|call| match (call.operation, call.reply) {
+        (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, Some(DueReply::Done)) if is_late(call, token) => {
+            has_late = true;
+            Call { operation: DueOperation::Cancel, reply: None, ..call.clone() }
+        }
+        _ => call.clone(),
+    });
+    let lenient: Vec<DueCall> = lenient.collect();
+    has_late && check_within(due, &lenient, BUDGET) == Judgement::Linearizable
+}
+
+/// The end of a token: enough to tell apart the few of a counterexample.
+fn token_label(token: u128) -> String {
+    format!("#{:04x}", token & 0xffff)
+}

@@ -1,0 +1,62 @@
+//! Turns the guarantees of the state layer into evidence: histories of many processes, and the judges of them.
+//!
+//! A workload asks the same few objects from many tasks at once, through any number of handles, while something goes wrong. All that was
+//! asked and answered is recorded. A judge then says whether any order of the calls explains all answers, object by object; a call whose answer
+//! was lost may have happened. What no order explains has a name, is reduced to the few calls that contradict each other, and is drawn.
+//!
+//! ```
+//! # use std::{path::Path, sync::Arc};
+//! # use acteon_faults::{HistoryRecorder, Rules, Workload, judge};
+//! # use acteon_state_core::{Scope, State};
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let state = State::new(Arc::new(acteon_state_memory::MemoryStore::default()));
+//! let seed = acteon_faults::seed();
+//! let workload = Workload { calls: 50, ..Workload::new(seed, Scope::new("faults", "run", "object")?) };
+//! let recorder = HistoryRecorder::default();
+//! workload.run(&[state.clone(), state], &recorder).await?;
+//! judge(&recorder.finish(), &Rules::default()).settle(seed, Path::new("target/faults"))?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is judged
+//! | object | rules |
+//! |---|---|
+//! | register | reads, writes, compare-and-swap, put-if-absent, take, delete; an entry ends within the uncertainty of its time to live, never before; a write under a token never wins over a higher one |
+//! | counter | each increment counts once, within the bounds; one that was sent again counts once |
+//! | lock | tokens rise; holders do not overlap, except where the backend's declared semantics allow a grant to be lost; who lost it can neither extend nor release |
+//! | due queue | each item is handed out at least once, to one worker while it is out of sight; only the newest claim is acknowledged or extended |
+//!
+//! What they are is written down in the specifications of the conformance kit, which checks the same without faults.
+//!
+//! # What is not judged
+//! Calls on several objects at once (batches, transactions, listings), the order in which a queue hands out, rate limits. Of a semaphore whose
+//! permits may be over, any may be: a holder that is told that it lasts is believed.
+//!
+//! # Running
+//! `ACTEON_SEED` repeats what a failure printed. Drawings go to the folder that the failure names.
+//!
+//! # Where things are
+//! | file | holds |
+//! |---|---|
+//! | `workload.rs`, `random.rs`, `ask.rs` | who asks what; seeds; how a state is asked |
+//! | `history.rs` | what is recorded |
+//! | `judge.rs`, `judge/*.rs` | taking a history apart; what is known of each kind of object |
+//! | `anomaly.rs` | the names of what is wrong |
+//! | `shrink.rs`, `drawing.rs` | reducing to what contradicts; timelines |
+//! | `tests/planted` | that each judge finds what it is for, in stores that are broken on purpose |
+
+mod anomaly;
+mod ask;
+pub mod drawing;
+pub mod history;
+mod judge;
+mod random;
+mod shrink;
+mod workload;
+
+pub use anomaly::Anomaly;
+pub use ask::{Terms, ask};
+pub use history::{Asked, History, HistoryRecorder, Question, Told};
+pub use judge::{Finding, Report, Rules, judge, whole};
+pub use random::{Random, SEED_VARIABLE, seed, seed_or};
+pub use workload::{Kind, Workload};

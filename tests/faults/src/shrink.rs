@@ -1,0 +1,157 @@
+//! Reduces a history that no order explains to the few calls that contradict each other.
+//!
+//! # Guarantees
+//! What is left fails for the same reason as the whole: calls are only forgotten in ways that make a history easier to explain.
+//! - The history is cut right after the call that completes the contradiction: what was under way then may have happened.
+//! - A call that changes nothing is left out.
+//! - Of a call that changes something it is forgotten what came of it: it may have happened between its places.
+//!
+//! At last, calls that may have happened are not shown unless one of those that are left tells of them: by name, or while it was under way.
+//! They were part of the check, and do not explain the contradiction either.
+//!
+//! # Cost
+//! Halves, quarters and so on are forgotten at once where that still fails, so the number of checks grows with the size of what is
+//! left, and little with that of the whole. It is bounded by [`CHECKS_MAX`]; a check that is undecided counts as passed.
+
+use acteon_state_conformance::history::Call;
+use acteon_state_conformance::linearizability::{Budget, Judgement, NotLinearizable, check_within};
+
+use crate::judge::{CallOf, Judge};
+
+/// The most checks of one shrinking: a few seconds for thousands of calls.
+const CHECKS_MAX: usize = 2_000;
+
+/// The budget of each check: most are decided far below, and those that are not would be slow in such a number.
+const BUDGET: Budget = Budget { configurations: 100_000 };
+
+/// What is left of a history.
+#[derive(Clone, Debug)]
+pub(crate) struct Core<C> {
+    /// What is left, in the order of the beginnings.
+    pub(crate) calls: Vec<C>,
+    /// Where each was in the whole history.
+    pub(crate) origins: Vec<usize>,
+    /// The call of the whole history that completed the contradiction.
+    pub(crate) last: usize,
+    /// How many calls of the cut history are not shown.
+    pub(crate) left_out: usize,
+    /// Why it fails.
+    pub(crate) failure: NotLinearizable,
+}
+
+/// What a call still counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Certain,
+    Maybe,
+    Out,
+}
+
+/// Shrinks a history that fails. `None` if that is not seen within the budget of one check.
+pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<CallOf<J>>> {
+    let mut shrinking = Shrinking { judge, calls, checks: 0 };
+    let (mut roles, last) = shrinking.cut()?;
+    shrinking.forget(&mut roles, last);
+    let cut = roles.iter().filter(|role| **role != Role::Out).count();
+    shrinking.hide(&mut roles);
+    let origins: Vec<usize> = (0..calls.len()).filter(|at| roles[*at] != Role::Out).collect();
+    let calls = shrinking.history(&roles);
+    match check_within(judge, &calls, Budget::UNLIMITED) {
+        Judgement::NotLinearizable(failure) => {
+            Some(Core { left_out: cut - calls.len(), calls, origins, last, failure })
+        }
+        Judgement::Linearizable | Judgement::Undecided => None,
+    }
+}
+
+struct Shrinking<'a, J: Judge> {
+    judge: &'a J,
+    calls: &'a [CallOf<J>],
+    checks: usize,
+}
+
+impl<J: Judge> Shrinking<'_, J> {
+    /// The shortest beginning that fails, and the call that ends it.
+    fn cut(&mut self) -> Option<(Vec<Role>, usize)> {
+        let mut by_end: Vec<usize> = (0..self.calls.len()).filter(|at| !self.calls[*at].is_maybe()).collect();
+        by_end.sort_unstable_by_key(|at| self.calls[*at].ended);
+        let roles_until = |last: usize| -> Vec<Role> {
+            let until = self.calls[last].ended;
+            let role = |call: &CallOf<J>| match call {
+                call if call.began > until => Role::Out,
+                call if call.is_maybe() || call.ended > until => Role::Maybe,
+                _ => Role::Certain,
+            };
+            self.calls.iter().map(role).collect()
+        };
+        // A beginning of a history that can be explained can be explained.
+        let mut failing: Option<(Vec<Role>, usize)> = None;
+        let (mut low, mut high) = (0, by_end.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let roles = roles_until(by_end[middle]);
+            if matches!(check_within(self.judge, &self.history(&roles), BUDGET), Judgement::NotLinearizable(_)) {
+                failing = Some((roles, by_end[middle]));
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        failing
+    }
+
+    /// Forgets as much as possible, beginning with the first calls, so that what is left lies close together.
+    fn forget(&mut self, roles: &mut Vec<Role>, last: usize) {
+        let mut size = roles.len().next_power_of_two();
+        loop {
+            let certain: Vec<usize> =
+                (0..roles.len()).filter(|at| roles[*at] == Role::Certain && *at != last).collect();
+            let mut has_shrunk = false;
+            for chunk in certain.chunks(size) {
+                let mut fewer = roles.clone();
+                for at in chunk {
+                    fewer[*at] = if self.judge.is_read(&self.calls[*at]) { Role::Out } else { Role::Maybe };
+                }
+                if self.fails(&fewer) {
+                    *roles = fewer;
+                    has_shrunk = true;
+                }
+            }
+            if size == 1 && !has_shrunk || self.checks >= CHECKS_MAX {
+                return;
+            }
+            size = (size / 2).max(1);
+        }
+    }
+
+    /// Leaves out what may have happened and is not told of.
+    fn hide(&self, roles: &mut [Role]) {
+        let certain: Vec<&CallOf<J>> =
+            (0..roles.len()).filter(|at| roles[*at] == Role::Certain).map(|at| &self.calls[at]).collect();
+        let since = certain.iter().map(|call| call.began).min().unwrap_or(0);
+        for (at, role) in roles.iter_mut().enumerate().filter(|(_, role)| **role == Role::Maybe) {
+            let other = &self.calls[at];
+            let is_told_of = |call: &&CallOf<J>| {
+                self.judge.names(call, other) || other.ended >= since && self.judge.mentions(call, other)
+            };
+            if !certain.iter().any(is_told_of) {
+                *role = Role::Out;
+            }
+        }
+    }
+
+    fn fails(&mut self, roles: &[Role]) -> bool {
+        self.checks += 1;
+        self.checks <= CHECKS_MAX
+            && matches!(check_within(self.judge, &self.history(roles), BUDGET), Judgement::NotLinearizable(_))
+    }
+
+    fn history(&self, roles: &[Role]) -> Vec<CallOf<J>> {
+        let kept = self.calls.iter().zip(roles).filter(|(_, role)| **role != Role::Out);
+        kept.map(|(call, role)| match role {
+            Role::Certain => call.clone(),
+            Role::Maybe | Role::Out => Call { reply: None, ..call.clone() },
+        })
+        .collect()
+    }
+}
