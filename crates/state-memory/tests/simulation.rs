@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use acteon_state_conformance::Verdict;
 use acteon_state_conformance::simulation::{self, Clocks};
 use acteon_state_core::clock::ManualClock;
 use acteon_state_memory::{MemoryConfig, MemoryStore};
@@ -22,26 +23,35 @@ const START_US: u64 = 1_767_225_600_000_000;
 struct Time {
     clock: Arc<ManualClock>,
     store: MemoryStore,
+    /// Whether the store is told that its clock was moved.
+    tells: bool,
 }
 
 impl Clocks for Time {
     async fn advance(&self, store: Duration, patience: Duration) {
         self.clock.advance(store);
-        self.store.tick();
+        if self.tells {
+            self.store.tick();
+        }
         tokio::time::advance(patience).await;
         // Timers that have fired wake on the way through the runtime.
         tokio::task::yield_now().await;
     }
 }
 
-/// The history of a seed. Each has a runtime of its own, whose clock stands still unless it is moved.
+/// The history of a seed.
 fn history(seed: u64) -> String {
+    simulate(seed, true).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// Each run has a runtime of its own, whose clock stands still unless it is moved.
+fn simulate(seed: u64, tells: bool) -> Verdict<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let clock = Arc::new(ManualClock::new(START_US));
         let store = MemoryStore::open_with_clock(&MemoryConfig::default(), clock.clone()).unwrap();
-        let time = Time { clock, store: store.clone() };
-        simulation::run(Arc::new(store), &time, seed, STEPS).await.unwrap_or_else(|failure| panic!("{failure}"))
+        let time = Time { clock, store: store.clone(), tells };
+        simulation::run(Arc::new(store), &time, seed, STEPS).await
     })
 }
 
@@ -68,4 +78,11 @@ fn the_same_seed_gives_the_same_history_and_another_one_another() {
         assert_eq!(history(seed), history(seed), "seed {seed}");
     }
     assert_ne!(history(0), history(1));
+}
+
+#[test]
+fn a_store_that_leaves_waiters_asleep_is_found() {
+    // It is not told that time goes on, so those whose turn has come are not let in.
+    let failure = simulate(0, false).unwrap_err().to_string();
+    assert!(failure.contains("seed 0, step") && failure.contains("expected: a grant"), "{failure}");
 }

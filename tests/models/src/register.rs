@@ -3,8 +3,9 @@
 //! # What fences do and do not
 //! A fence refuses a write whose token is lower than one that it has seen. So no late write comes *after* a newer one. But a write
 //! that was late and arrives between the next holder's read and write is refused by nobody, since no newer token was
-//! seen so far; what it wrote is then overwritten by somebody who has not read it. It takes a step that shows the token before or
-//! together with the read: [`Writes::ReadRaisesFence`].
+//! seen so far; what it wrote is then overwritten by somebody who has not read it. Who writes what it computed from what it read
+//! needs a write under the condition that nothing was written since ([`Writes::AsRead`]), or a read that raises the fence in the
+//! same step ([`Writes::ReadRaisesFence`]).
 
 /// How a holder uses the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +16,9 @@ pub enum Writes {
     Unfenced,
     /// It reads and then writes, fenced by its token.
     Fenced,
-    /// The same, but already its read raises the fence, in one step.
+    /// It reads and then writes, if nothing was written since.
+    AsRead,
+    /// It reads and then writes, fenced; already its read raises the fence, in one step.
     ReadRaisesFence,
 }
 
@@ -58,13 +61,16 @@ impl Register {
 
     /// Writes, or refuses to.
     pub fn write(&mut self, write: Write, writes: Writes) {
-        if writes != Writes::Unfenced {
-            if write.token < self.fence {
-                self.refused = true;
-                return;
-            }
-            self.fence = write.token;
+        let is_admitted = match writes {
+            Writes::None | Writes::Unfenced => true,
+            Writes::Fenced | Writes::ReadRaisesFence => write.token >= self.fence,
+            Writes::AsRead => write.read == self.writes,
+        };
+        if !is_admitted {
+            self.refused = true;
+            return;
         }
+        self.fence = write.token;
         self.stale |= write.place < self.newest_place;
         self.lost_update |= write.read != self.writes;
         self.newest_place = self.newest_place.max(write.place);

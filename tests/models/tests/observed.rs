@@ -41,7 +41,7 @@ fn fenced_writes_are_never_late_even_where_clocks_grant_twice() {
 
 #[test]
 fn no_update_is_lost_where_the_read_raises_the_fence() {
-    let fenced = clocks(AGREEING).writing(Writes::ReadRaisesFence).until(3);
+    let fenced = clocks(AGREEING).writing(Writes::ReadRaisesFence).until(2);
     holds(fenced, &[NO_LOST_UPDATE], &[WRITE_REFUSED]);
     let _ = counterexample(clocks(AGREEING).writing(Writes::Fenced), NO_LOST_UPDATE);
 }
