@@ -200,7 +200,12 @@ impl Layout {
             Bar { lane: lanes.binary_search(lane).unwrap_or(0), from, to }
         });
         let bars = bars.collect();
-        Self { bars, lanes: lanes.into_iter().map(|(process, _)| process).collect(), places, width: end + widest + GAP_PX }
+        Self {
+            bars,
+            lanes: lanes.into_iter().map(|(process, _)| process).collect(),
+            places,
+            width: end + widest + GAP_PX,
+        }
     }
 }
 

@@ -63,8 +63,8 @@ pub struct Report {
 pub struct Finding {
     /// The object.
     pub object: String,
-    /// What it did.
-    pub anomaly: Anomaly,
+    /// What it did. Mostly one; more where the calls do not tell which of several mistakes was made.
+    pub anomalies: Vec<Anomaly>,
     /// The calls that show it.
     pub counterexample: Counterexample,
 }
@@ -84,9 +84,10 @@ impl Report {
         if self.is_clean() {
             return Ok(());
         }
-        let mut message = format!("{SEED_VARIABLE}={seed} repeats this. {} calls on {} objects:", self.calls, self.objects);
+        let mut message =
+            format!("{SEED_VARIABLE}={seed} repeats this. {} calls on {} objects:", self.calls, self.objects);
         for (number, finding) in self.findings.iter().enumerate() {
-            let path = folder.join(format!("{seed}-{number}-{}.html", finding.anomaly.to_string().replace(' ', "-")));
+            let path = folder.join(format!("{seed}-{number}-{}.html", finding.names().replace(' ', "-")));
             let drawn = std::fs::create_dir_all(folder)
                 .and_then(|()| std::fs::write(&path, drawing::html(&finding.title(), &finding.counterexample)));
             let place = match drawn {
@@ -104,7 +105,11 @@ impl Finding {
     /// What, and where.
     #[must_use]
     pub fn title(&self) -> String {
-        format!("{} of {}", self.anomaly, self.object)
+        format!("{} of {}", self.names(), self.object)
+    }
+
+    fn names(&self) -> String {
+        self.anomalies.iter().map(Anomaly::to_string).collect::<Vec<_>>().join(" or ")
     }
 }
 
@@ -146,8 +151,8 @@ pub(crate) trait Judge: Specification<Operation: Clone, Reply: Clone> {
     /// Whether a call tells of something that another may have brought about, or others like it.
     fn mentions(&self, call: &CallOf<Self>, other: &CallOf<Self>) -> bool;
 
-    /// Names what is wrong.
-    fn name(&self, case: &Case<'_, Self>) -> Anomaly;
+    /// Names what is wrong: all names that fit equally well, at least one.
+    fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly>;
 
     /// What was asked and answered, in a few words.
     fn label(&self, call: &CallOf<Self>) -> String;
@@ -252,10 +257,10 @@ impl Bench<'_> {
                     failure,
                 });
                 let cast = core.origins.iter().map(|at| &calls[*at]).collect();
-                let anomaly = judge.name(&Case { cast, last: &calls[core.last], all: &calls });
+                let anomalies = judge.anomalies(&Case { cast, last: &calls[core.last], all: &calls });
                 let process = |at: usize| self.history[places[core.origins[at]]].operation.process;
                 let counterexample = show(judge, &core, &calls, process);
-                self.report.findings.push(Finding { object: name.to_owned(), anomaly, counterexample });
+                self.report.findings.push(Finding { object: name.to_owned(), anomalies, counterexample });
             }
         }
     }

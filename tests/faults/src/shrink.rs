@@ -19,10 +19,13 @@ use acteon_state_conformance::linearizability::{Budget, Judgement, NotLinearizab
 use crate::judge::{CallOf, Judge};
 
 /// The most checks of one shrinking: a few seconds for thousands of calls.
-const CHECKS_MAX: usize = 2_000;
+const CHECKS_MAX: usize = 1_000;
 
-/// The budget of each check: most are decided far below, and those that are not would be slow in such a number.
-const BUDGET: Budget = Budget { configurations: 100_000 };
+/// The budget of each of them. Most are decided far below; those that are not would be slow in such a number.
+const BUDGET: Budget = Budget { configurations: 10_000 };
+
+/// The budget of each check that looks for the end of the history: there are only as many as the logarithm of its length.
+const CUT_BUDGET: Budget = Budget { configurations: 200_000 };
 
 /// What is left of a history.
 #[derive(Clone, Debug)]
@@ -90,7 +93,7 @@ impl<J: Judge> Shrinking<'_, J> {
         while low < high {
             let middle = low + (high - low) / 2;
             let roles = roles_until(by_end[middle]);
-            if matches!(check_within(self.judge, &self.history(&roles), BUDGET), Judgement::NotLinearizable(_)) {
+            if matches!(check_within(self.judge, &self.history(&roles), CUT_BUDGET), Judgement::NotLinearizable(_)) {
                 failing = Some((roles, by_end[middle]));
                 high = middle;
             } else {

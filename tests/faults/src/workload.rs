@@ -70,8 +70,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Register, Self::Expiring, Self::Fenced, Self::Counter, Self::Lock, Self::Queue];
+    pub const ALL: [Self; 6] = [Self::Register, Self::Expiring, Self::Fenced, Self::Counter, Self::Lock, Self::Queue];
 
     const fn name(self) -> &'static str {
         match self {
@@ -128,7 +127,8 @@ impl Workload {
         }
         let mut failures = BTreeMap::new();
         while let Some(done) = tasks.join_next().await {
-            let done = done.map_err(|panic| Error::new(ErrorKind::Internal, "a task ended early").with_source(panic))?;
+            let done =
+                done.map_err(|panic| Error::new(ErrorKind::Internal, "a task ended early").with_source(panic))?;
             for (kind, count) in done? {
                 *failures.entry(kind).or_insert(0) += count;
             }

@@ -11,7 +11,13 @@ use acteon_state_core::StateKey;
 
 const MS: u64 = 1_000_000;
 
-fn call(process: u32, began_ms: u64, ended_ms: u64, operation: RegisterOperation, reply: RegisterReply) -> Call<Asked, Told> {
+fn call(
+    process: u32,
+    began_ms: u64,
+    ended_ms: u64,
+    operation: RegisterOperation,
+    reply: RegisterReply,
+) -> Call<Asked, Told> {
     Call::answered(began_ms * MS, ended_ms * MS, asked(process, operation), Told::Register(reply))
 }
 
@@ -85,11 +91,8 @@ fn bars_of_one_line_never_overlap_and_hold_their_labels() {
         let from = tag.find(&format!(" {name}=\"")).expect(name) + name.len() + 3;
         tag[from..].split('"').next().unwrap().parse().unwrap()
     };
-    let mut bars: Vec<(usize, usize, usize)> = page
-        .split("<rect ")
-        .skip(1)
-        .map(|tag| (number(tag, "y"), number(tag, "x"), number(tag, "width")))
-        .collect();
+    let mut bars: Vec<(usize, usize, usize)> =
+        page.split("<rect ").skip(1).map(|tag| (number(tag, "y"), number(tag, "x"), number(tag, "width"))).collect();
     bars.sort_unstable();
     for pair in bars.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
         assert!(pair[0].1 + pair[0].2 < pair[1].1, "{pair:?}");
@@ -102,7 +105,7 @@ fn bars_of_one_line_never_overlap_and_hold_their_labels() {
 fn a_contradiction_is_shrunk_to_its_calls_coloured_and_explained() {
     let report = judge(&known(), &Rules::default());
     let [finding] = &report.findings[..] else { panic!("{report:?}") };
-    assert_eq!(finding.anomaly, Anomaly::StaleRead);
+    assert_eq!(finding.anomalies, [Anomaly::StaleRead]);
     // Both writes, and the reads that see them in the wrong order.
     assert_eq!(finding.counterexample.calls.len(), 4, "{}", finding.counterexample);
     let page = html(&finding.title(), &finding.counterexample);

@@ -26,24 +26,8 @@ impl Judge for BoundedCounter {
         id(other).is_some()
     }
 
-    fn name(&self, case: &Case<'_, Self>) -> Anomaly {
-        if let Some(CounterReply::Applied(after)) = case.last.reply {
-            let is_rising = matches!(case.last.operation, CounterOperation::Add { step: 1.., .. });
-            let bound = if is_rising { self.max.map(|max| after > max) } else { self.min.map(|min| after < min) };
-            if bound == Some(true) {
-                return Anomaly::BoundCrossed;
-            }
-        }
-        if are_explained_without_reads(self, case.all) {
-            return Anomaly::StaleRead;
-        }
-        if would_be_explained_by_repetitions(self, case) {
-            return Anomaly::DoubleIncrement;
-        }
-        if would_be_explained_by_a_loss(self, case) {
-            return Anomaly::LostIncrement;
-        }
-        Anomaly::NotLinearizable
+    fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly> {
+        vec![name(self, case)]
     }
 
     fn label(&self, call: &CounterCall) -> String {
@@ -64,6 +48,26 @@ impl Judge for BoundedCounter {
         let one = |count: &Count| count.value.map_or("nothing".to_owned(), |value| value.to_string());
         format!("is {}", state.iter().map(one).collect::<Vec<_>>().join(" or "))
     }
+}
+
+fn name(counter: &BoundedCounter, case: &Case<'_, BoundedCounter>) -> Anomaly {
+    if let Some(CounterReply::Applied(after)) = case.last.reply {
+        let is_rising = matches!(case.last.operation, CounterOperation::Add { step: 1.., .. });
+        let bound = if is_rising { counter.max.map(|max| after > max) } else { counter.min.map(|min| after < min) };
+        if bound == Some(true) {
+            return Anomaly::BoundCrossed;
+        }
+    }
+    if are_explained_without_reads(counter, case.all) {
+        return Anomaly::StaleRead;
+    }
+    if would_be_explained_by_repetitions(counter, case) {
+        return Anomaly::DoubleIncrement;
+    }
+    if would_be_explained_by_a_loss(counter, case) {
+        return Anomaly::LostIncrement;
+    }
+    Anomaly::NotLinearizable
 }
 
 /// Whether only reads are wrong.

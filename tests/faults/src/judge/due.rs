@@ -108,9 +108,10 @@ impl Judge for DueItem {
 
     fn names(&self, call: &DueCall, other: &DueCall) -> bool {
         match (call.operation, other.operation) {
-            (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, DueOperation::Claim { token: other, .. }) => {
-                other == Some(token)
-            }
+            (
+                DueOperation::Ack(token) | DueOperation::Extend { token, .. },
+                DueOperation::Claim { token: other, .. },
+            ) => other == Some(token),
             _ => false,
         }
     }
@@ -118,22 +119,13 @@ impl Judge for DueItem {
     /// A claim also tells that the item was scheduled, and how often it was handed out since.
     fn mentions(&self, call: &DueCall, other: &DueCall) -> bool {
         let is_handed = matches!(call.reply, Some(DueReply::Handed { .. }));
-        let is_before = matches!(other.operation, DueOperation::Schedule { .. } | DueOperation::Claim { token: None, .. });
+        let is_before =
+            matches!(other.operation, DueOperation::Schedule { .. } | DueOperation::Claim { token: None, .. });
         is_handed && is_before || self.names(call, other)
     }
 
-    fn name(&self, case: &Case<'_, Self>) -> Anomaly {
-        if would_be_explained_by_late_acks(self, case) {
-            return Anomaly::AckOfLostClaim;
-        }
-        match (case.last.operation, case.last.reply) {
-            (_, Some(DueReply::Handed { .. })) => Anomaly::DoubleClaim,
-            (DueOperation::Ack(_) | DueOperation::Extend { .. }, Some(DueReply::Done)) => Anomaly::AckOfLostClaim,
-            (_, Some(DueReply::Passed | DueReply::Lost | DueReply::Cancelled(false) | DueReply::Scheduled(true))) => {
-                Anomaly::LostItem
-            }
-            _ => Anomaly::NotLinearizable,
-        }
+    fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly> {
+        vec![name(self, case)]
     }
 
     fn label(&self, call: &DueCall) -> String {
@@ -171,6 +163,20 @@ impl Judge for DueItem {
     }
 }
 
+fn name(due: &DueItem, case: &Case<'_, DueItem>) -> Anomaly {
+    if would_be_explained_by_late_acks(due, case) {
+        return Anomaly::AckOfLostClaim;
+    }
+    match (case.last.operation, case.last.reply) {
+        (_, Some(DueReply::Handed { .. })) => Anomaly::DoubleClaim,
+        (DueOperation::Ack(_) | DueOperation::Extend { .. }, Some(DueReply::Done)) => Anomaly::AckOfLostClaim,
+        (_, Some(DueReply::Passed | DueReply::Lost | DueReply::Cancelled(false) | DueReply::Scheduled(true))) => {
+            Anomaly::LostItem
+        }
+        _ => Anomaly::NotLinearizable,
+    }
+}
+
 /// Whether everything is explained if acks were carried out although the item had been claimed or scheduled again.
 fn would_be_explained_by_late_acks(due: &DueItem, case: &Case<'_, DueItem>) -> bool {
     let claim = |call: &DueCall| match call.operation {
@@ -190,7 +196,9 @@ fn would_be_explained_by_late_acks(due: &DueItem, case: &Case<'_, DueItem>) -> b
     };
     let mut has_late = false;
     let lenient = case.all.iter().map(|call| match (call.operation, call.reply) {
-        (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, Some(DueReply::Done)) if is_late(call, token) => {
+        (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, Some(DueReply::Done))
+            if is_late(call, token) =>
+        {
             has_late = true;
             Call { operation: DueOperation::Cancel, reply: None, ..call.clone() }
         }

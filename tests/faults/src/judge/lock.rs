@@ -23,16 +23,8 @@ impl Judge for Lock {
         releases && matches!(call.reply, Some(LockReply::Granted(_))) || self.names(call, other)
     }
 
-    fn name(&self, case: &Case<'_, Self>) -> Anomaly {
-        if case.cast.iter().any(|earlier| case.cast.iter().any(|later| is_reuse(earlier, later))) {
-            return Anomaly::TokenReuse;
-        }
-        match case.last.reply {
-            Some(LockReply::Granted(_)) => Anomaly::LockOverlap,
-            Some(LockReply::Extended | LockReply::Released) => Anomaly::LostLockHonoured,
-            Some(LockReply::Busy | LockReply::Lost) => Anomaly::LockLost,
-            None => Anomaly::NotLinearizable,
-        }
+    fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly> {
+        vec![name(case)]
     }
 
     fn label(&self, call: &LockCall) -> String {
@@ -67,6 +59,18 @@ impl Judge for Lock {
         let holders: Vec<String> = state.holders.iter().map(one).collect();
         let holders = if holders.is_empty() { "nobody".to_owned() } else { holders.join(", ") };
         format!("held by {holders}; the last token was at least {}", state.last_token)
+    }
+}
+
+fn name(case: &Case<'_, Lock>) -> Anomaly {
+    if case.cast.iter().any(|earlier| case.cast.iter().any(|later| is_reuse(earlier, later))) {
+        return Anomaly::TokenReuse;
+    }
+    match case.last.reply {
+        Some(LockReply::Granted(_)) => Anomaly::LockOverlap,
+        Some(LockReply::Extended | LockReply::Released) => Anomaly::LostLockHonoured,
+        Some(LockReply::Busy | LockReply::Lost) => Anomaly::LockLost,
+        None => Anomaly::NotLinearizable,
     }
 }
 

@@ -30,8 +30,8 @@ impl Judge for Register {
         removes && saw_absence(call) || self.names(call, other)
     }
 
-    fn name(&self, case: &Case<'_, Self>) -> Anomaly {
-        naming::name(self, case)
+    fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly> {
+        naming::names(self, case)
     }
 
     fn label(&self, call: &RegisterCall) -> String {

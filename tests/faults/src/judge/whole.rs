@@ -41,12 +41,7 @@ fn label(call: &Call<Asked, Told>) -> String {
     }
 }
 
-fn labelled<J: Judge>(
-    judge: &J,
-    call: &Call<Asked, Told>,
-    operation: J::Operation,
-    reply: Option<J::Reply>,
-) -> String {
+fn labelled<J: Judge>(judge: &J, call: &Call<Asked, Told>, operation: J::Operation, reply: Option<J::Reply>) -> String {
     judge.label(&Call { operation, reply, began: call.began, ended: call.ended })
 }
 

@@ -10,9 +10,9 @@ use acteon_faults::Random;
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    DueItem, Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockGrant, LockOutcome, LockRequest, LockSemantics,
-    LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled,
-    StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    DueItem, Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockGrant, LockOutcome, LockRequest,
+    LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem,
+    Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;

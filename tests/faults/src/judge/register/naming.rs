@@ -20,8 +20,7 @@ const BUDGET: Budget = Budget { configurations: 100_000 };
 /// What is left of a call when a rule is dropped.
 type Drop = fn(&RegisterCall) -> Vec<RegisterCall>;
 
-/// Rules, by what is wrong where they are not kept, in the order in which they are tried. A read that misses a write comes after those that
-/// only a mistake of a write explains, and before those that can also look like one.
+/// Rules, by what is wrong where they are not kept. The first ones explain least by chance.
 const RULES: [(Anomaly, Drop); 5] = [
     (Anomaly::LostUpdate, without_comparison),
     (Anomaly::DoubleWin, without_absence),
@@ -30,28 +29,31 @@ const RULES: [(Anomaly, Drop); 5] = [
     (Anomaly::DoubleTake, without_removal),
 ];
 
-pub(super) fn name(register: &Register, case: &Case<'_, Register>) -> Anomaly {
+pub(super) fn names(register: &Register, case: &Case<'_, Register>) -> Vec<Anomaly> {
     if is_resurrection(register, case) {
-        return Anomaly::Resurrection;
+        return vec![Anomaly::Resurrection];
     }
     let seen = known_until(case.all, case.last.ended);
-    let broken = |calls: &[RegisterCall], rules: &[(Anomaly, Drop)]| {
-        rules.iter().find(|(_, drop)| is_explained(register, calls, *drop)).map(|(anomaly, _)| *anomaly)
+    let broken = |calls: &[RegisterCall], rules: &[(Anomaly, Drop)]| -> Vec<Anomaly> {
+        let broken = rules.iter().filter(|(_, drop)| is_explained(register, calls, *drop));
+        broken.map(|(anomaly, _)| *anomaly).collect()
     };
     // In the beginning, what only reads are wrong about may be a mistake of a write that somebody happened to see first.
     let writes: Vec<_> = RULES.into_iter().filter(|(anomaly, _)| *anomaly != Anomaly::StaleRead).collect();
-    if let Some(anomaly) = broken(case.all, &RULES).or_else(|| broken(&seen, &writes)) {
-        return anomaly;
+    for names in [broken(case.all, &RULES), broken(&seen, &writes)] {
+        if !names.is_empty() {
+            return names;
+        }
     }
     let uncertainty = Uncertainty { early_ns: u64::MAX, ..register.uncertainty };
     if check_within(&Register { uncertainty }, &seen, BUDGET) == Judgement::Linearizable {
-        return Anomaly::EarlyExpiry;
+        return vec![Anomaly::EarlyExpiry];
     }
-    match is_only_missing(case) {
+    vec![match is_only_missing(case) {
         true => Anomaly::LostWrite,
         false if is_explained(register, &seen, without_reads) => Anomaly::StaleRead,
         false => Anomaly::NotLinearizable,
-    }
+    }]
 }
 
 fn is_explained(register: &Register, calls: &[RegisterCall], drop: Drop) -> bool {
