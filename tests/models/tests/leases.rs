@@ -103,7 +103,7 @@ mod one_server {
 
     #[test]
     fn the_record_alone_makes_tokens_rise_while_it_is_kept() {
-        holds(restarts(Keeps::Everything, -2 * TICK_US).until(3), &[TOKENS_RISE], &[RECOVERED]);
+        holds(restarts(Keeps::Everything, -2 * TICK_US).until(3), &[TOKENS_RISE, ONE_HOLDER], &[RECOVERED]);
     }
 
     #[test]
@@ -164,6 +164,8 @@ mod failover {
     fn a_standby_that_has_every_write_keeps_grants_without_quarantine() {
         let synchronous = fails_over(Acknowledged::Everything, -LITTLE_US).until(4);
         holds(synchronous, &[TOKENS_RISE, ONE_HOLDER], &[RECOVERED]);
+        let far_behind = fails_over(Acknowledged::Everything, -2 * TICK_US).until(3);
+        holds(far_behind, &[TOKENS_RISE, ONE_HOLDER], &[RECOVERED]);
         let fenced =
             fails_over(Acknowledged::Everything, 0).writing(Writes::Fenced).with_register_in_service().until(2);
         holds(fenced, &[NO_STALE_WRITE], &[RECOVERED, WRITE_REFUSED]);
