@@ -151,6 +151,14 @@ pub(crate) trait Judge: Specification<Operation: Clone, Reply: Clone> {
     /// Whether a call tells of something that another may have brought about, or others like it.
     fn mentions(&self, call: &CallOf<Self>, other: &CallOf<Self>) -> bool;
 
+    /// The same object after these calls, whatever came of them; `None` if that cannot be said.
+    fn after(&self, _calls: &[CallOf<Self>]) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// Names what is wrong: all names that fit equally well, at least one.
     fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly>;
 
@@ -250,6 +258,7 @@ impl Bench<'_> {
             Judgement::NotLinearizable(failure) => {
                 let last = failure.stuck.first().map_or(0, |line| line.call);
                 let core = shrink(judge, &calls).unwrap_or_else(|| Core {
+                    judge: None,
                     origins: (0..calls.len()).collect(),
                     calls: calls.clone(),
                     last,
@@ -259,7 +268,7 @@ impl Bench<'_> {
                 let cast = core.origins.iter().map(|at| &calls[*at]).collect();
                 let anomalies = judge.anomalies(&Case { cast, last: &calls[core.last], all: &calls });
                 let process = |at: usize| self.history[places[core.origins[at]]].operation.process;
-                let counterexample = show(judge, &core, &calls, process);
+                let counterexample = show(core.judge.as_ref().unwrap_or(judge), &core, &calls, process);
                 self.report.findings.push(Finding { object: name.to_owned(), anomalies, counterexample });
             }
         }
@@ -277,12 +286,7 @@ fn is_explained_by_what_was_seen<J: Judge>(judge: &J, calls: &[CallOf<J>], budge
 }
 
 /// What is shown of a core of these calls. Those that only may have happened are labelled with what they were answered, too.
-fn show<J: Judge>(
-    judge: &J,
-    core: &Core<CallOf<J>>,
-    all: &[CallOf<J>],
-    process: impl Fn(usize) -> u32,
-) -> Counterexample {
+fn show<J: Judge>(judge: &J, core: &Core<J>, all: &[CallOf<J>], process: impl Fn(usize) -> u32) -> Counterexample {
     let stuck: Vec<usize> = core.failure.stuck.iter().map(|line| line.call).collect();
     let shown = |(at, call): (usize, &CallOf<J>)| {
         let role = match call {

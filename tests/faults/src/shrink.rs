@@ -2,6 +2,7 @@
 //!
 //! # Guarantees
 //! What is left fails for the same reason as the whole: calls are only forgotten in ways that make a history easier to explain.
+//! - What ended before some moment is left out, and the object may then hold whatever that can have led to (where this can be said).
 //! - The history is cut right after the call that completes the contradiction: what was under way then may have happened.
 //! - A call that changes nothing is left out.
 //! - Of a call that changes something it is forgotten what came of it: it may have happened between its places.
@@ -28,10 +29,11 @@ const BUDGET: Budget = Budget { configurations: 10_000 };
 const CUT_BUDGET: Budget = Budget { configurations: 200_000 };
 
 /// What is left of a history.
-#[derive(Clone, Debug)]
-pub(crate) struct Core<C> {
+pub(crate) struct Core<J: Judge> {
+    /// The object at the beginning of what is left, if that is not the beginning of the whole.
+    pub(crate) judge: Option<J>,
     /// What is left, in the order of the beginnings.
-    pub(crate) calls: Vec<C>,
+    pub(crate) calls: Vec<CallOf<J>>,
     /// Where each was in the whole history.
     pub(crate) origins: Vec<usize>,
     /// The call of the whole history that completed the contradiction.
@@ -51,17 +53,19 @@ enum Role {
 }
 
 /// Shrinks a history that fails. `None` if that is not seen within the budget of one check.
-pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<CallOf<J>>> {
-    let mut shrinking = Shrinking { judge, calls, checks: 0 };
+pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<J>> {
+    let mut shrinking = Shrinking { judge, later: None, calls, checks: 0 };
     let (mut roles, last) = shrinking.cut()?;
+    shrinking.begin_later(&mut roles, last);
     shrinking.forget(&mut roles, last);
     let cut = roles.iter().filter(|role| **role != Role::Out).count();
     shrinking.hide(&mut roles);
     let origins: Vec<usize> = (0..calls.len()).filter(|at| roles[*at] != Role::Out).collect();
     let calls = shrinking.history(&roles);
-    match check_within(judge, &calls, Budget::UNLIMITED) {
+    let later = shrinking.later;
+    match check_within(later.as_ref().unwrap_or(judge), &calls, Budget::UNLIMITED) {
         Judgement::NotLinearizable(failure) => {
-            Some(Core { left_out: cut - calls.len(), calls, origins, last, failure })
+            Some(Core { judge: later, left_out: cut - calls.len(), calls, origins, last, failure })
         }
         Judgement::Linearizable | Judgement::Undecided => None,
     }
@@ -69,6 +73,8 @@ pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<Ca
 
 struct Shrinking<'a, J: Judge> {
     judge: &'a J,
+    /// The object at the beginning of what is left.
+    later: Option<J>,
     calls: &'a [CallOf<J>],
     checks: usize,
 }
@@ -101,6 +107,36 @@ impl<J: Judge> Shrinking<'_, J> {
             }
         }
         failing
+    }
+
+    /// Leaves out as much as possible of the beginning.
+    fn begin_later(&mut self, roles: &mut Vec<Role>, last: usize) {
+        let latest = self.calls[last].began;
+        let mut moments: Vec<u64> = self.calls.iter().map(|call| call.began).filter(|began| *began <= latest).collect();
+        moments.dedup();
+        // The last one first: mostly few calls contradict each other, and those lie close together. Steps double, so that a
+        // contradiction over a long time costs little.
+        let mut back = 1;
+        while back < moments.len() {
+            let since = moments[moments.len() - back];
+            let earlier: Vec<CallOf<J>> = self.calls.iter().filter(|call| call.ended < since).cloned().collect();
+            let Some(later) = self.judge.after(&earlier) else {
+                return;
+            };
+            let role = |(call, role): (&CallOf<J>, &Role)| match role {
+                _ if call.ended < since => Role::Out,
+                Role::Certain if call.began < since => Role::Maybe,
+                role => *role,
+            };
+            let fewer: Vec<Role> = self.calls.iter().zip(roles.iter()).map(role).collect();
+            let before = self.later.replace(later);
+            if self.fails(&fewer) {
+                *roles = fewer;
+                return;
+            }
+            self.later = before;
+            back *= 2;
+        }
     }
 
     /// Forgets as much as possible, beginning with the first calls, so that what is left lies close together.
@@ -146,7 +182,10 @@ impl<J: Judge> Shrinking<'_, J> {
     fn fails(&mut self, roles: &[Role]) -> bool {
         self.checks += 1;
         self.checks <= CHECKS_MAX
-            && matches!(check_within(self.judge, &self.history(roles), BUDGET), Judgement::NotLinearizable(_))
+            && matches!(
+                check_within(self.later.as_ref().unwrap_or(self.judge), &self.history(roles), BUDGET),
+                Judgement::NotLinearizable(_)
+            )
     }
 
     fn history(&self, roles: &[Role]) -> Vec<CallOf<J>> {

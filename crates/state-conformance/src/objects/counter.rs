@@ -15,6 +15,8 @@ pub struct BoundedCounter {
     pub window_ns: Option<u64>,
     /// What the window may differ by.
     pub uncertainty: Uncertainty,
+    /// What it may be at the beginning, ascending; empty for a counter that nobody has used.
+    pub starts: Vec<i64>,
     /// Operations that were sent more than once, of which each counts once. See [`BoundedCounter::repeated_in`].
     pub repeated: Vec<u32>,
 }
@@ -115,7 +117,8 @@ impl Specification for BoundedCounter {
     type State = Vec<Count>;
 
     fn start(&self) -> Self::State {
-        vec![Count { value: None, life: Lifetime::FOREVER, applied: Vec::new() }]
+        let count = |value| Count { value, life: Lifetime::FOREVER, applied: Vec::new() };
+        if self.starts.is_empty() { vec![count(None)] } else { self.starts.iter().map(|at| count(Some(*at))).collect() }
     }
 
     fn step(&self, state: &Self::State, call: &Call<CounterOperation, CounterReply>) -> Option<Self::State> {

@@ -26,6 +26,21 @@ impl Judge for BoundedCounter {
         id(other).is_some()
     }
 
+    /// Anything that its steps add up to, in any selection.
+    fn after(&self, calls: &[CounterCall]) -> Option<Self> {
+        let (mut least, mut most) = (0, 0);
+        for call in calls {
+            match call.operation {
+                CounterOperation::Add { step: step @ 1.., .. } => most += step,
+                CounterOperation::Add { step, .. } => least += step,
+                CounterOperation::Get => {}
+            }
+        }
+        // After a window it begins anew, and when that was cannot be said.
+        let is_known = self.window_ns.is_none() && self.repeated.is_empty() && most - least < STARTS_MAX;
+        is_known.then(|| Self { starts: (least..=most).collect(), ..self.clone() })
+    }
+
     fn anomalies(&self, case: &Case<'_, Self>) -> Vec<Anomaly> {
         vec![name(self, case)]
     }
@@ -107,6 +122,9 @@ fn seen_until(case: &Case<'_, BoundedCounter>) -> Vec<CounterCall> {
 fn last_steps(calls: &[CounterCall]) -> Vec<usize> {
     (0..calls.len()).rev().filter(|at| id(&calls[*at]).is_some()).take(FAULTS_TRIED_MAX).collect()
 }
+
+/// The most values that a counter is tried to begin with.
+const STARTS_MAX: i64 = 10_000;
 
 /// How many steps are tried to be the one that went wrong: those that were under way when it showed, and a few more.
 const FAULTS_TRIED_MAX: usize = 64;

@@ -14,7 +14,7 @@ impl Judge for Lock {
     }
 
     fn names(&self, call: &LockCall, other: &LockCall) -> bool {
-        call.operation.owner() == other.operation.owner() && !matches!(call.reply, Some(LockReply::Lost))
+        call.operation.owner() == other.operation.owner()
     }
 
     /// A grant also tells that the lock was released.
@@ -69,17 +69,33 @@ fn name(case: &Case<'_, Lock>) -> Anomaly {
     match case.last.reply {
         Some(LockReply::Granted(_)) => Anomaly::LockOverlap,
         Some(LockReply::Extended | LockReply::Released) => Anomaly::LostLockHonoured,
+        // The holder may learn of it before the grant that overlaps is answered.
+        Some(LockReply::Lost) if was_overtaken(case) => Anomaly::LockOverlap,
         Some(LockReply::Busy | LockReply::Lost) => Anomaly::LockLost,
         None => Anomaly::NotLinearizable,
     }
 }
 
-/// A later grant whose token is not above an earlier one's.
-fn is_reuse(earlier: &LockCall, later: &LockCall) -> bool {
-    let token = |call: &LockCall| match call.reply {
+fn token(call: &LockCall) -> Option<u64> {
+    match call.reply {
         Some(LockReply::Granted(token)) => Some(token),
         _ => None,
-    };
+    }
+}
+
+/// Somebody else was granted the lock between the grant of the owner that the last call is about and that call.
+fn was_overtaken(case: &Case<'_, Lock>) -> bool {
+    let is_ours = |call: &&LockCall| call.operation.owner() == case.last.operation.owner();
+    let ours = case.all.iter().filter(is_ours).find_map(|call| token(call).map(|token| (call, token)));
+    ours.is_some_and(|(grant, ours)| {
+        let overtakes =
+            |call: &LockCall| token(call) > Some(ours) && call.began < case.last.ended && call.ended > grant.began;
+        case.all.iter().any(overtakes)
+    })
+}
+
+/// A later grant whose token is not above an earlier one's.
+fn is_reuse(earlier: &LockCall, later: &LockCall) -> bool {
     let is_other = earlier.operation.owner() != later.operation.owner();
     match (token(earlier), token(later)) {
         // One token of two owners is wrong whichever came first.
