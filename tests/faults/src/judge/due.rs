@@ -8,7 +8,7 @@ use acteon_state_conformance::objects::{DueItem, DueOperation, DueReply, Queued}
 
 use crate::anomaly::Anomaly;
 use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, History, Question, Told};
-use crate::judge::{Case, Judge, duration_label};
+use crate::judge::{Case, Judge, duration_label, known_until};
 
 /// A search for a name need not succeed.
 const BUDGET: Budget = Budget { configurations: 100_000 };
@@ -169,12 +169,29 @@ fn name(due: &DueItem, case: &Case<'_, DueItem>) -> Anomaly {
     }
     match (case.last.operation, case.last.reply) {
         (_, Some(DueReply::Handed { .. })) => Anomaly::DoubleClaim,
+        (DueOperation::Ack(token) | DueOperation::Extend { token, .. }, Some(DueReply::Lost))
+            if would_be_explained_without_claim(due, case, token) =>
+        {
+            Anomaly::DoubleClaim
+        }
         (DueOperation::Ack(_) | DueOperation::Extend { .. }, Some(DueReply::Done)) => Anomaly::AckOfLostClaim,
         (_, Some(DueReply::Passed | DueReply::Lost | DueReply::Cancelled(false) | DueReply::Scheduled(true))) => {
             Anomaly::LostItem
         }
         _ => Anomaly::NotLinearizable,
     }
+}
+
+/// Whether what was seen until the contradiction is explained if this claim never was: it was handed out beside another one.
+fn would_be_explained_without_claim(due: &DueItem, case: &Case<'_, DueItem>, claim: u128) -> bool {
+    let is_about = |call: &DueCall| match call.operation {
+        DueOperation::Ack(token) | DueOperation::Extend { token, .. } => token == claim,
+        DueOperation::Claim { token, .. } => token == Some(claim),
+        DueOperation::Schedule { .. } | DueOperation::Cancel => false,
+    };
+    let mut calls = known_until(case.all, case.last.ended);
+    calls.retain(|call| !is_about(call));
+    check_within(due, &calls, BUDGET) == Judgement::Linearizable
 }
 
 /// Whether everything is explained if acks were carried out although the item had been claimed or scheduled again.

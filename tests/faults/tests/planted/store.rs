@@ -10,15 +10,18 @@ use acteon_faults::Random;
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    DueItem, Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockGrant, LockOutcome, LockRequest,
-    LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem,
-    Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    DueItem, Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockGrant, LockOutcome,
+    LockRequest, LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
+    ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 /// Calls of a hundred that misbehave, where they can.
 const PERCENT: u64 = 20;
+
+/// Answers of a hundred that are lost: dozens for each object, of which each may have been the one that changed it.
+const LOST_PERCENT: u64 = 5;
 
 /// Moves of the clock, of a hundred turns of a call: ends of lifetimes come while calls are under way.
 const TICK_PERCENT: u64 = 10;
@@ -29,6 +32,8 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) enum Fault {
     /// Nothing.
     None,
+    /// Nothing, but answers are lost on their way.
+    LoseAnswers,
     /// Compare and swap are two steps.
     SwapInTwoSteps,
     /// A read is answered from an earlier one.
@@ -106,10 +111,13 @@ impl Broken {
     }
 
     /// A call takes a while before and after it takes effect.
-    async fn slowly<T>(&self, call: impl Future<Output = T>) -> T {
+    async fn slowly<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         self.turn().await;
         let reply = call.await;
         self.turn().await;
+        if self.fault == Fault::LoseAnswers && self.memory.lock().random.percent(LOST_PERCENT) {
+            return Err(Error::new(ErrorKind::Timeout, "the answer was lost").with_effect(Effect::Unknown));
+        }
         reply
     }
 
