@@ -22,7 +22,7 @@ fn call(
 }
 
 fn asked(process: u32, operation: RegisterOperation) -> Asked {
-    let object = StateKey::new("faults", "tenant", "kind", "a<b>&\"c\"").unwrap();
+    let object = StateKey::new("faults", "tenant", "kind", "a<b>&\"c\"").expect("any text is an id");
     Asked { process, object, question: Question::Register(operation) }
 }
 

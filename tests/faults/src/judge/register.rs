@@ -14,11 +14,9 @@ type RegisterCall = Call<RegisterOperation, RegisterReply>;
 
 impl Judge for Register {
     fn is_read(&self, call: &RegisterCall) -> bool {
-        match (call.operation, call.reply) {
-            (RegisterOperation::Get, _) => true,
-            (_, Some(RegisterReply::Refused(_) | RegisterReply::Found(None) | RegisterReply::Deleted(false))) => true,
-            _ => false,
-        }
+        use RegisterReply::{Deleted, Found, Refused};
+        call.operation == RegisterOperation::Get
+            || matches!(call.reply, Some(Refused(_) | Found(None) | Deleted(false)))
     }
 
     fn names(&self, call: &RegisterCall, other: &RegisterCall) -> bool {

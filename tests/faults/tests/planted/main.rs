@@ -12,7 +12,7 @@ use acteon_state_core::clock::ManualClock;
 use acteon_state_core::{Scope, State, StateStore};
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 
-use store::{Broken, Fault};
+use store::{Answers, Broken, Fault};
 
 /// Histories of each store. The workload is mixed, so not every one of them meets the fault.
 const ROUNDS: u64 = 10;
@@ -20,19 +20,19 @@ const ROUNDS: u64 = 10;
 const SEED: u64 = 20_240_611;
 
 /// Records one history of a store with this fault, over two handles.
-async fn record(fault: Fault, seed: u64, calls: u32) -> History {
+async fn record(fault: Fault, answers: Answers, seed: u64, calls: u32) -> History {
     let clock = Arc::new(ManualClock::new(1_700_000_000_000_000));
-    let memory = MemoryStore::open_with_clock(&MemoryConfig::default(), clock.clone()).unwrap();
+    let memory = MemoryStore::open_with_clock(&MemoryConfig::default(), clock.clone()).expect("the default is allowed");
     let state = |store: MemoryStore, seed| {
-        let broken: Arc<dyn StateStore> = Arc::new(Broken::new(Arc::new(store), fault, clock.clone(), seed));
+        let broken: Arc<dyn StateStore> = Arc::new(Broken::new(Arc::new(store), fault, answers, clock.clone(), seed));
         State::new(broken)
     };
     let states = [state(memory.handle(), seed), state(memory, seed + 1)];
     let recorder = HistoryRecorder::with_clock(clock.clone());
-    let scope = Scope::new("faults", "planted", "object").unwrap();
+    let scope = Scope::new("faults", "planted", "object").expect("the names are valid");
     let workload = Workload { calls, ..Workload::new(seed, scope) };
-    let failures = workload.run(&states, &recorder).await.unwrap();
-    assert_eq!(failures.contains_key("timeout"), fault == Fault::LoseAnswers, "{failures:?}");
+    let failures = workload.run(&states, &recorder).await.expect("no error but those of faults");
+    assert_eq!(failures.contains_key("timeout"), answers == Answers::AreLost, "{failures:?}");
     recorder.finish()
 }
 
@@ -42,7 +42,7 @@ async fn finds(fault: Fault, anomaly: Anomaly) {
     let first = seed_or(SEED);
     let mut found = 0;
     for seed in first..first + ROUNDS {
-        let report = judge(&record(fault, seed, 400).await, &Rules::default());
+        let report = judge(&record(fault, Answers::Arrive, seed, 400).await, &Rules::default());
         assert!(report.undecided.is_empty(), "ACTEON_SEED={seed}: {:?}", report.undecided);
         for finding in &report.findings {
             let is_named = finding.anomalies.contains(&anomaly);
@@ -58,7 +58,7 @@ async fn finds(fault: Fault, anomaly: Anomaly) {
 async fn an_unbroken_store_passes() {
     let first = seed_or(SEED);
     for seed in first..first + ROUNDS {
-        let history = record(Fault::None, seed, 1_000).await;
+        let history = record(Fault::None, Answers::Arrive, seed, 1_000).await;
         let folder = tempfile::tempdir().unwrap().keep();
         let report = judge(&history, &Rules::default());
         assert!(report.calls >= 6_000 && report.objects >= 12, "{} calls, {} objects", report.calls, report.objects);
@@ -71,7 +71,7 @@ async fn an_unbroken_store_passes() {
 async fn a_store_whose_answers_are_lost_passes() {
     let first = seed_or(SEED);
     for seed in first..first + ROUNDS {
-        let history = record(Fault::LoseAnswers, seed, 400).await;
+        let history = record(Fault::None, Answers::AreLost, seed, 400).await;
         assert!(history.iter().filter(|call| call.is_maybe()).count() > 50);
         let folder = tempfile::tempdir().unwrap().keep();
         judge(&history, &Rules::default()).settle(seed, &folder).unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -80,11 +80,35 @@ async fn a_store_whose_answers_are_lost_passes() {
 }
 
 #[tokio::test]
+async fn faults_are_found_although_answers_are_lost() {
+    let first = seed_or(SEED);
+    for (fault, kind) in [
+        (Fault::ClaimInTwoSteps, "register"),
+        (Fault::Resend, "counter"),
+        (Fault::TokenAgain, "lock"),
+        (Fault::HandOutAgain, "queue"),
+    ] {
+        let mut found = 0;
+        for seed in first..first + ROUNDS {
+            let report = judge(&record(fault, Answers::AreLost, seed, 400).await, &Rules::default());
+            for finding in &report.findings {
+                assert!(finding.object.starts_with(kind), "ACTEON_SEED={seed}: {}", finding.title());
+                found += 1;
+            }
+        }
+        assert!(found > 0, "ACTEON_SEED={first}: {fault:?} was not found in {ROUNDS} histories");
+    }
+}
+
+#[tokio::test]
 async fn equal_seeds_give_equal_histories() {
     let seed = seed_or(SEED);
     // Claim tokens are drawn anew; everything else repeats.
     let told = |history: History| history.iter().map(|call| (call.began, call.ended)).collect::<Vec<_>>();
-    assert_eq!(told(record(Fault::None, seed, 100).await), told(record(Fault::None, seed, 100).await));
+    assert_eq!(
+        told(record(Fault::None, Answers::Arrive, seed, 100).await),
+        told(record(Fault::None, Answers::Arrive, seed, 100).await)
+    );
 }
 
 #[tokio::test]
@@ -147,7 +171,7 @@ async fn what_is_wrong_is_drawn_and_the_message_says_where() {
     let first = seed_or(SEED);
     let mut reports: Vec<(u64, Report)> = Vec::new();
     for seed in first..first + ROUNDS {
-        reports.push((seed, judge(&record(Fault::Resend, seed, 200).await, &Rules::default())));
+        reports.push((seed, judge(&record(Fault::Resend, Answers::Arrive, seed, 200).await, &Rules::default())));
     }
     let (seed, report) = reports.iter().find(|(_, report)| !report.is_clean()).expect("increments counted twice");
     let folder = tempfile::tempdir().unwrap();

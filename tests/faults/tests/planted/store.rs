@@ -32,8 +32,6 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) enum Fault {
     /// Nothing.
     None,
-    /// Nothing, but answers are lost on their way.
-    LoseAnswers,
     /// Compare and swap are two steps.
     SwapInTwoSteps,
     /// A read is answered from an earlier one.
@@ -58,11 +56,21 @@ pub(crate) enum Fault {
     WriteAnyway,
 }
 
+/// Whether answers arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// All of them.
+    Arrive,
+    /// Some are lost, which is no fault of the store.
+    AreLost,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Broken {
     inner: Arc<dyn StateStore>,
     fault: Fault,
+    answers: Answers,
     clock: Arc<ManualClock>,
     /// Short updates; never held across an await.
     memory: Mutex<Memory>,
@@ -81,10 +89,16 @@ struct Memory {
 }
 
 impl Broken {
-    pub(crate) fn new(inner: Arc<dyn StateStore>, fault: Fault, clock: Arc<ManualClock>, seed: u64) -> Self {
+    pub(crate) fn new(
+        inner: Arc<dyn StateStore>,
+        fault: Fault,
+        answers: Answers,
+        clock: Arc<ManualClock>,
+        seed: u64,
+    ) -> Self {
         let (read, granted, handed) = (HashMap::new(), HashMap::new(), HashMap::new());
         let memory = Memory { random: Random::new(seed), read, granted, handed };
-        Self { inner, fault, clock, memory: Mutex::new(memory) }
+        Self { inner, fault, answers, clock, memory: Mutex::new(memory) }
     }
 
     /// Whether this call misbehaves.
@@ -115,7 +129,7 @@ impl Broken {
         self.turn().await;
         let reply = call.await;
         self.turn().await;
-        if self.fault == Fault::LoseAnswers && self.memory.lock().random.percent(LOST_PERCENT) {
+        if self.answers == Answers::AreLost && self.memory.lock().random.percent(LOST_PERCENT) {
             return Err(Error::new(ErrorKind::Timeout, "the answer was lost").with_effect(Effect::Unknown));
         }
         reply
