@@ -50,7 +50,7 @@ async fn thousands_of_calls_on_one_object_are_judged() {
     for kind in [Kind::Register, Kind::Counter] {
         let recorder = HistoryRecorder::default();
         let workload = Workload { kinds: vec![kind], pause_max: Duration::ZERO, patience: None, ..workload(seed) };
-        workload.run(&[state.clone()], &recorder).await.unwrap();
+        workload.run(std::slice::from_ref(&state), &recorder).await.unwrap();
         let rules = Rules { counter: terms().counter, ..Rules::default() };
         let report = judge(&recorder.finish(), &rules);
         assert_eq!((report.calls, report.objects), (8_000, 1));
