@@ -106,7 +106,8 @@ fn a_script_can_pass_on_as_much_whatever_ran_before_it() {
     let instance = instance();
     let mut client = connect(&instance);
     let when_new = passed_on_max(&mut client);
-    assert!(when_new > 7_900, "{when_new}");
+    // What the documentation promises.
+    assert!(when_new >= 7_960, "{when_new}");
     for number in 0..1_100 {
         assert_eq!(send(&mut client, &["EVAL", &format!("return {number}"), "0"]), format!(":{number}\r\n"));
         if number % 350 == 0 {
