@@ -22,8 +22,8 @@ use crate::command::CommandError;
 /// How often a script is interrupted to look at the clock: about once in a millisecond.
 const INSTRUCTIONS_PER_TICK: u32 = 100_000;
 
-/// Compiled functions that are kept; then they are all forgotten, for compiling takes some microseconds only.
-const FUNCTIONS_MAX: usize = 1_000;
+/// Compiled functions that are kept, of some KiB each; then they are all forgotten, for compiling takes some microseconds only.
+const FUNCTIONS_MAX: usize = 250;
 
 /// What an idle interpreter may hold: more is the leftover of a hungry script, and is freed.
 const IDLE_BYTES_MAX: usize = 8 << 20;
