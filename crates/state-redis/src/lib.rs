@@ -56,20 +56,32 @@
 //! | scripts and their loader | `scripts/*.lua`, `script` |
 //! | from replies and failures to results | `reply`, `error` |
 
+mod cluster;
 pub mod config;
 mod connect;
+mod dial;
 mod due;
 mod error;
 mod gather;
+mod known;
 mod link;
 mod lock;
+mod quarantine;
 mod reply;
+mod router;
+mod safety;
 mod script;
+mod semantics;
+mod sentinel;
 mod server;
+mod silence;
+mod stats;
 mod store;
 mod tls;
+mod topology;
 mod url;
 mod wakeup;
 
-pub use config::{RedisConfig, Secret};
+pub use config::{Protocol, RedisConfig, Safety, Secret, TopologyName};
+pub use stats::ConnectionStats;
 pub use store::RedisStore;

@@ -15,24 +15,25 @@
 //! Each [`Link`] has a task that opens a connection, waits for its end, and opens the next: without end, with pauses that
 //! double up to `reconnect_delay_max` and are drawn between zero and that (full jitter), until the store is closed.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::{Effect, Error, ErrorKind, Result};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::config::{Endpoint, RedisConfig};
-use crate::connect::{Connector, Health, Live, Opened};
-use crate::error::{Access, BACKEND, from_connection, is_no_script, timeout};
-use crate::script::By;
+use crate::config::{RedisConfig, Safety};
+use crate::connect::{Connector, Live, Opened};
+use crate::dial::Health;
+use crate::error::{Access, BACKEND, from_connection, timeout};
 use crate::server::Facts;
+use crate::stats::Counters;
+use crate::topology::Endpoint;
 
 /// Calls without answer in a row after which a connection is given up. Above one, so that a single slow command does not
 /// take the connection away from everyone.
@@ -43,9 +44,11 @@ const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(10);
 /// A connection that lasted this long makes up for the failures before it.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// All connections of a store.
+/// All connections to one server, or to whichever server has its part.
 pub(crate) struct Links {
     links: Box<[Arc<Link>]>,
+    /// In strict safety: for grants of locks alone.
+    granting: Option<Arc<Link>>,
     next: AtomicUsize,
     operation_timeout: Duration,
     connect_wait: Duration,
@@ -66,10 +69,33 @@ pub(crate) struct Link {
     renew: Notify,
     delay_max: Duration,
     on_facts: OnFacts,
+    counters: Arc<Counters>,
+}
+
+/// A connection in use.
+struct Held {
+    driver: AbortOnDropHandle<()>,
+    endpoint: Arc<Endpoint>,
+}
+
+/// How many replicas must have a grant, and how long that may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replicas {
+    pub(crate) count: usize,
+    pub(crate) timeout: Duration,
+}
+
+/// What became of a request for a grant.
+#[derive(Debug)]
+pub(crate) enum Granting {
+    /// The reply to it, and how many replicas have what it wrote.
+    Answered { reply: Value, acknowledged: Value },
+    /// It was not sent, since the server may not grant anything for so long.
+    NotYet(Duration),
 }
 
 /// Receives what a server said at each new connection.
-pub(crate) type OnFacts = Arc<dyn Fn(Facts) + Send + Sync>;
+pub(crate) type OnFacts = Arc<dyn Fn(&Endpoint, Facts) + Send + Sync>;
 
 /// What a link has to offer.
 #[derive(Clone)]
@@ -96,10 +122,11 @@ impl Links {
         config: &RedisConfig,
         connector: Arc<Connector>,
         on_facts: OnFacts,
+        counters: &Arc<Counters>,
         first: Option<Opened>,
     ) -> Self {
-        let new_link = |_| {
-            let reason = format!("there is no connection to {} yet", connector.endpoint());
+        let new_link = || {
+            let reason = format!("there is no connection to {} yet", connector.name());
             Arc::new(Link {
                 connector: connector.clone(),
                 line: watch::Sender::new(Line::Down(Outage::new(reason))),
@@ -108,18 +135,21 @@ impl Links {
                 renew: Notify::new(),
                 delay_max: config.reconnect_delay_max,
                 on_facts: on_facts.clone(),
+                counters: counters.clone(),
             })
         };
-        let links: Box<[Arc<Link>]> = (0..config.connections).map(new_link).collect();
+        let links: Box<[Arc<Link>]> = (0..config.connections).map(|_| new_link()).collect();
+        let granting = (config.safety == Safety::Strict).then(new_link);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut first = first;
-        for link in &links {
+        for link in links.iter().chain(&granting) {
             // At once, so that the caller of `connect` finds the connection up.
             let opened = first.take().map(|opened| link.up(opened));
             tasks.spawn(stop.clone().run_until_cancelled_owned(link.clone().keep_up(opened)));
         }
         Self {
             links,
+            granting,
             next: AtomicUsize::new(0),
             operation_timeout: config.operation_timeout,
             connect_wait: config.connect_wait,
@@ -130,38 +160,53 @@ impl Links {
     }
 
     /// Sends a command. The reply may be an error of the server.
-    pub(crate) async fn send(&self, cmd: &Cmd, access: Access) -> Result<Value> {
-        self.send_until(self.deadline(), cmd, access).await
+    pub(crate) async fn send(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
+        let send = async |mut live: Live| live.connection.send_packed_command(cmd).await;
+        self.with_connection(self.pick(), deadline, access, send).await
     }
 
-    /// Sends a command that calls a script; by its source if the server has forgotten it.
-    pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
-        let deadline = self.deadline();
-        let reply = self.send_until(deadline, &command(By::Sha), access).await?;
-        match &reply {
-            Value::ServerError(error) if is_no_script(error) => {
-                self.send_until(deadline, &command(By::Source), access).await
-            }
-            _ => Ok(reply),
+    /// Sends the command of a grant, `asking` a node of a Cluster that is taking over the slot, and waits until replicas have it.
+    ///
+    /// It goes over a connection of its own: waiting holds up what comes after it, and counts what that connection wrote.
+    pub(crate) async fn grant(
+        &self,
+        deadline: Instant,
+        cmd: &Cmd,
+        replicas: &Replicas,
+        asking: bool,
+    ) -> Result<Granting> {
+        let link = self.granting.as_deref().unwrap_or_else(|| self.pick());
+        let mut pipeline = Pipeline::with_capacity(3);
+        if asking {
+            pipeline.cmd("ASKING");
         }
+        pipeline.add_command(cmd.clone()).cmd("WAIT").arg(replicas.count).arg(ceil_ms(replicas.timeout));
+        let mut left = Duration::ZERO;
+        let send = async |mut live: Live| {
+            left = live.grants_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
+            if !left.is_zero() {
+                return Ok(Value::Nil);
+            }
+            live.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map(Value::Array)
+        };
+        let answer = self.with_connection(link, deadline, Access::Write, send).await?;
+        if !left.is_zero() {
+            return Ok(Granting::NotYet(left));
+        }
+        let mut replies = crate::reply::array(answer)?;
+        if asking {
+            crate::reply::next(&mut replies)?;
+        }
+        let reply = crate::reply::next(&mut replies)?;
+        Ok(Granting::Answered { reply, acknowledged: crate::reply::next(&mut replies)? })
     }
 
     /// Sends commands in one go; one reply each, which may be an error of the server.
-    pub(crate) async fn send_all(&self, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
-        self.send_all_until(self.deadline(), pipeline, access).await
-    }
-
-    /// The same for one of several steps that are one call.
-    pub(crate) async fn send_all_until(
-        &self,
-        deadline: Instant,
-        pipeline: &Pipeline,
-        access: Access,
-    ) -> Result<Vec<Value>> {
+    pub(crate) async fn send_all(&self, deadline: Instant, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
         let count = pipeline.len();
         let mut replies = self
-            .with_connection(deadline, access, async |mut connection| {
-                connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
+            .with_connection(self.pick(), deadline, access, async |mut live: Live| {
+                live.connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
             })
             .await?;
         match &mut replies {
@@ -175,48 +220,35 @@ impl Links {
         &self.links[0]
     }
 
-    /// Runs a task that ends with the store.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task));
-    }
-
-    /// Waits for calls that are under way and then for `last`, at most as long as one may take, and ends all tasks and connections.
-    pub(crate) async fn close(&self, last: impl Future<Output = ()>) {
-        let until = self.deadline();
-        for link in &self.links {
+    /// Waits until nothing is under way, at most until then.
+    pub(crate) async fn idle(&self, until: Instant) {
+        for link in self.links.iter().chain(&self.granting) {
             // All places free means that nothing is under way. A timeout is no reason to stay.
             let _ = tokio::time::timeout_at(until, link.places.acquire_many(self.in_flight_max)).await;
         }
-        let _ = tokio::time::timeout_at(until, last).await;
-        self.stop();
+    }
+
+    /// Ends all connections.
+    pub(crate) async fn close(&self) {
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Ends all tasks and connections at once.
-    pub(crate) fn stop(&self) {
-        self.stop.cancel();
-    }
-
-    /// When a call that is made now must be over.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.operation_timeout
-    }
-
-    async fn send_until(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
-        self.with_connection(deadline, access, async |mut connection| connection.send_packed_command(cmd).await).await
-    }
-
     async fn with_connection(
         &self,
+        link: &Link,
         deadline: Instant,
         access: Access,
-        send: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<Value>,
+        send: impl AsyncFnOnce(Live) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let link = self.pick();
+        let queued = link.counters.queued();
         let _place = link.place(deadline, self.operation_timeout).await?;
-        let Live { connection, health } = link.live(deadline, self.connect_wait).await?;
-        match tokio::time::timeout_at(deadline, send(connection)).await {
+        let live = link.live(deadline, self.connect_wait).await?;
+        let health = live.health.clone();
+        drop(queued);
+        let _in_flight = link.counters.in_flight();
+        match tokio::time::timeout_at(deadline, send(live)).await {
             Ok(Ok(value)) => {
                 link.answered();
                 if is_demoted(&value) {
@@ -249,7 +281,7 @@ impl Links {
 impl Drop for Links {
     fn drop(&mut self) {
         // A store that is dropped without being closed leaves no tasks behind.
-        self.stop();
+        self.stop.cancel();
     }
 }
 
@@ -259,12 +291,12 @@ impl Link {
         self.line.subscribe()
     }
 
-    /// The address, for messages.
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        self.connector.endpoint()
+    /// What it connects to, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.connector.name()
     }
 
-    fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.line.borrow().live().is_some()
     }
 
@@ -319,35 +351,41 @@ impl Link {
     }
 
     /// Puts a connection into use.
-    fn up(&self, opened: Opened) -> AbortOnDropHandle<()> {
+    fn up(&self, opened: Opened) -> Held {
         self.unanswered.store(0, Ordering::Relaxed);
-        (self.on_facts)(opened.facts);
+        (self.on_facts)(&opened.live.endpoint, opened.facts);
+        self.counters.connected();
+        let endpoint = opened.live.endpoint.clone();
         self.line.send_replace(Line::Up(opened.live));
-        opened.driver
+        Held { driver: opened.driver, endpoint }
     }
 
-    async fn keep_up(self: Arc<Self>, first: Option<AbortOnDropHandle<()>>) {
-        if let Some(driver) = first {
-            self.hold(driver).await;
+    async fn keep_up(self: Arc<Self>, first: Option<Held>) {
+        if let Some(held) = first {
+            self.hold(held).await;
         }
         let mut failures: u32 = 0;
         loop {
             match self.connector.open().await {
                 Ok(opened) => {
-                    tracing::info!(endpoint = %self.connector.endpoint(), failures, "connected to Redis");
+                    tracing::info!(endpoint = %opened.live.endpoint, failures, "connected to Redis");
                     let since = Instant::now();
-                    let driver = self.up(opened);
-                    self.hold(driver).await;
+                    let held = self.up(opened);
+                    self.hold(held).await;
                     // A server that accepts and hangs up would otherwise be tried again and again without a pause.
                     failures = if since.elapsed() < STABLE_AFTER { failures.saturating_add(1) } else { 0 };
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    self.counters.failed();
                     self.note_failure(&error, failures);
                 }
             }
             if failures > 0 {
-                tokio::time::sleep(self.pause(failures)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(self.pause(failures)) => {}
+                    () = self.connector.moved() => {}
+                }
             }
         }
     }
@@ -365,11 +403,12 @@ impl Link {
     }
 
     /// Waits until the connection ends, or is to be replaced.
-    async fn hold(&self, driver: AbortOnDropHandle<()>) {
-        let mut driver = driver;
+    async fn hold(&self, held: Held) {
+        let Held { mut driver, endpoint } = held;
         let why = loop {
             tokio::select! {
                 _ = &mut driver => break "it was closed",
+                () = self.connector.left(&endpoint) => break "another server has become primary",
                 // A request from the time of an earlier connection may be left over, so the facts decide.
                 () = self.renew.notified() => {
                     if self.unanswered.load(Ordering::Relaxed) >= UNANSWERED_MAX {
@@ -381,7 +420,7 @@ impl Link {
                 }
             }
         };
-        let endpoint = self.connector.endpoint();
+        self.counters.disconnected();
         tracing::warn!(%endpoint, why, "lost a connection to Redis");
         let reason = format!("the connection to {endpoint} was lost: {why}");
         self.line.send_replace(Line::Down(Outage::new(reason)));

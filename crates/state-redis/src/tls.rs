@@ -1,7 +1,8 @@
 //! TLS to the server: whom we trust.
 //!
 //! Certificates are checked against the system's roots, or against `ca_file` alone where it is given. `tls_verify = false`
-//! accepts every certificate; the connection is encrypted then, but nobody knows to whom, and a warning says so.
+//! accepts every certificate; the connection is encrypted then, but nobody knows to whom, and a warning says so. A server that
+//! asks who we are is shown `cert_file`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,35 +11,64 @@ use acteon_state_core::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use crate::config::TlsOptions;
+use crate::topology::TlsOptions;
 
 /// What turns a TCP stream into a TLS stream.
 ///
 /// # Errors
-/// `Config` when `ca_file` cannot be read or holds no certificate, or the system has no roots.
+/// `Config` when a file cannot be read or does not hold what it should, or the system has no roots.
 pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::config("tls: no protocol version is available").with_source(error))?;
-    let config = if options.verify {
+    let builder = if options.verify {
         let roots = match &options.ca_file {
             Some(path) => roots_from_file(path)?,
             None => roots_of_system()?,
         };
-        builder.with_root_certificates(roots).with_no_client_auth()
+        builder.with_root_certificates(roots)
     } else {
         tracing::warn!(
             "tls_verify is off: the Redis server's certificate is not checked, anyone on the way can read and change everything"
         );
         let anyone = Arc::new(AcceptAnyone(provider));
-        builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(anyone)
+    };
+    let config = match &options.identity {
+        Some((cert_file, key_file)) => {
+            let (chain, key) = identity(cert_file, key_file)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                let message = format!("key_file {}: it does not fit cert_file", key_file.display());
+                Error::config(message).with_source(error)
+            })?
+        }
+        None => builder.with_no_client_auth(),
     };
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Our own certificate, with those between it and its root, and its key.
+fn identity(cert_file: &Path, key_file: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let wrong = |name: &str, path: &Path, what: &str| Error::config(format!("{name} {}: {what}", path.display()));
+    let pem = std::fs::read(cert_file)
+        .map_err(|error| wrong("cert_file", cert_file, "it cannot be read").with_source(error))?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| wrong("cert_file", cert_file, "it is not in PEM format"))?;
+    if chain.is_empty() {
+        return Err(wrong("cert_file", cert_file, "it holds no certificate"));
+    }
+    let pem =
+        std::fs::read(key_file).map_err(|error| wrong("key_file", key_file, "it cannot be read").with_source(error))?;
+    // The source could repeat a piece of the key.
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| wrong("key_file", key_file, "it holds no private key in PEM format"))?;
+    Ok((chain, key))
 }
 
 fn roots_from_file(path: &Path) -> Result<RootCertStore> {
@@ -115,13 +145,13 @@ mod tests {
     use acteon_state_core::ErrorKind;
 
     use super::connector;
-    use crate::config::TlsOptions;
+    use crate::topology::TlsOptions;
 
     #[test]
     fn a_ca_file_that_is_missing_or_empty_is_named() {
         let empty = tempfile::NamedTempFile::new().unwrap();
         for path in [std::path::PathBuf::from("/nonexistent/ca.pem"), empty.path().to_owned()] {
-            let options = TlsOptions { verify: true, ca_file: Some(path.clone()), server_name: None };
+            let options = TlsOptions { verify: true, ca_file: Some(path.clone()), server_name: None, identity: None };
             let error = connector(&options).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.message().contains(&path.display().to_string()), "{error}");

@@ -1,0 +1,58 @@
+//! Settings of a server that endanger locks or state, and what to do about each.
+
+use crate::semantics::{Setup, SetupKind};
+use crate::server::{Durability, Facts};
+
+/// A setting that endangers locks or state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Danger {
+    /// The setting's name.
+    pub(crate) setting: &'static str,
+    /// What it leads to, and what to do.
+    pub(crate) text: String,
+}
+
+/// What is dangerous on a server. What it would not say is taken for dangerous.
+pub(crate) fn dangers(facts: &Facts, setup: &Setup) -> Vec<Danger> {
+    let mut found = Vec::new();
+    let mut add = |setting, text: String| found.push(Danger { setting, text });
+    if facts.version.is_none() {
+        add(
+            "INFO",
+            "the server did not say how it is set up (INFO was denied): allow +info and +config|get".to_owned(),
+        );
+        return found;
+    }
+    if facts.evicts() {
+        let policy = facts.eviction.as_deref().unwrap_or_default();
+        add(
+            "maxmemory-policy",
+            format!(
+                "maxmemory-policy is {policy}: under memory pressure the server may remove locks that are held and other state; set noeviction"
+            ),
+        );
+    }
+    match facts.durability {
+        Durability::Always => {}
+        Durability::EverySecond => add(
+            "appendfsync",
+            "appendfsync is everysec: a crash may lose what was acknowledged in the last 2 s; set appendfsync always".to_owned(),
+        ),
+        Durability::None => add(
+            "appendonly",
+            "the server keeps no synced append-only file that we know of: a restart loses locks and state; set appendonly yes and appendfsync always".to_owned(),
+        ),
+    }
+    if setup.kind != SetupKind::Standalone {
+        if facts.replicas == 0 {
+            add("replicas", "the primary has no replica: nobody can take over; add one".to_owned());
+        }
+        if facts.replicas_min == 0 {
+            add(
+                "min-replicas-to-write",
+                "min-replicas-to-write is 0: a primary that was cut off goes on granting locks and taking writes that a failover loses; set it to 1 or more, with min-replicas-max-lag".to_owned(),
+            );
+        }
+    }
+    found
+}
