@@ -32,6 +32,8 @@ pub struct RedisOptions {
     pub append_only: bool,
     /// Whether the server also listens on a unix socket; see [`RedisServer::socket_path`].
     pub unix_socket: bool,
+    /// Whether it is a Sentinel instead of a server for data.
+    pub sentinel: bool,
     /// Further lines of `redis.conf`, such as `maxmemory 10mb`. They come last and therefore win.
     pub settings: Vec<String>,
 }
@@ -134,6 +136,16 @@ impl RedisServer {
         resp::query(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
     }
 
+    /// A field of INFO, such as `role`.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub fn info(&self, field: &str) -> io::Result<Option<String>> {
+        let info = self.query(&["INFO", "everything"])?.unwrap_or_default();
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value.map(str::to_owned))
+    }
+
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         self.process.log_tail()
@@ -144,8 +156,10 @@ impl RedisServer {
             format!("port {}", self.port()),
             "bind 127.0.0.1".to_owned(),
             "daemonize no".to_owned(),
-            "save \"\"".to_owned(),
         ];
+        if !self.options.sentinel {
+            lines.push("save \"\"".to_owned());
+        }
         if let Some(password) = &self.options.password {
             lines.push(format!("requirepass \"{password}\""));
         }
@@ -184,6 +198,9 @@ impl Launch for RedisServer {
         fs::write(&config, self.config())?;
         let mut command = supervised_command(self.process.program());
         command.arg(&config);
+        if self.options.sentinel {
+            command.arg("--sentinel");
+        }
         let password = self.options.password.as_deref();
         self.process.launch(command, |process| Self::answers_as_itself(process, password))
     }
