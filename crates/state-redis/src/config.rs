@@ -88,7 +88,7 @@ pub struct RedisConfig {
     pub protocol: Protocol,
     /// What to do about settings of the server that endanger locks or state.
     pub safety: Safety,
-    /// With `safety = "strict"`: how many replicas must have a grant before it counts; 1 unless given.
+    /// With `safety = "strict"`: how many replicas must have a grant before it counts: 1 to 32.
     pub lock_replicas: usize,
     /// With `safety = "strict"`: how long replicas may take to have a grant.
     pub lock_replicas_timeout: Duration,
@@ -206,9 +206,11 @@ impl RedisConfig {
                 )));
             }
         }
-        for (name, number, max) in
-            [("connections", self.connections, 64), ("in_flight_max", self.in_flight_max, 1 << 16)]
-        {
+        for (name, number, max) in [
+            ("connections", self.connections, 64),
+            ("in_flight_max", self.in_flight_max, 1 << 16),
+            ("lock_replicas", self.lock_replicas, 32),
+        ] {
             if number == 0 || number > max {
                 return Err(Error::config(format!("{name} {number} is out of range: allowed are 1 to {max}")));
             }
@@ -306,6 +308,8 @@ mod tests {
             (RedisConfig { prefix: "a:b".into(), ..url() }, "prefix"),
             (RedisConfig { connections: 0, ..url() }, "connections"),
             (RedisConfig { in_flight_max: 0, ..url() }, "in_flight_max"),
+            (RedisConfig { lock_replicas: 0, ..url() }, "lock_replicas"),
+            (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),
         ] {

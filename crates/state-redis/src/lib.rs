@@ -67,6 +67,7 @@ mod known;
 mod link;
 mod lock;
 mod quarantine;
+mod readers;
 mod reply;
 mod router;
 mod safety;
@@ -83,5 +84,5 @@ mod url;
 mod wakeup;
 
 pub use config::{Protocol, RedisConfig, Safety, Secret, TopologyName};
-pub use stats::ConnectionStats;
+pub use stats::{ConnectionStats, ConnectionWatch};
 pub use store::RedisStore;

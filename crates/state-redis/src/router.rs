@@ -17,16 +17,19 @@ use crate::connect::{Common, Connector, Finder, Opened};
 use crate::dial::Dialer;
 use crate::error::{Access, copy, is_no_script};
 use crate::link::{Granting, Link, Links, OnFacts, Replicas};
+use crate::readers::{Readers, Source};
 use crate::script::By;
 use crate::sentinel::Sentinels;
 use crate::server::{Mode, Role};
-use crate::stats::{ConnectionStats, Counters};
+use crate::stats::Counters;
 use crate::store::settled;
 use crate::topology::{Target, Topology};
 
 /// All connections of a store.
 pub(crate) struct Router {
     servers: Servers,
+    /// Replicas, where there are any.
+    readers: Option<Readers>,
     operation_timeout: Duration,
     counters: Arc<Counters>,
     tasks: TaskTracker,
@@ -44,6 +47,7 @@ pub(crate) enum Servers {
 /// What is known before anything is opened.
 pub(crate) struct Plan {
     way: Way,
+    readers: Option<Readers>,
     counters: Arc<Counters>,
     on_facts: OnFacts,
 }
@@ -64,18 +68,22 @@ impl Plan {
             connector: Arc::new(Connector::new(finder, Role::Primary(mode), common.clone())),
             sentinels,
         };
-        let way = match target.topology {
-            Topology::Standalone(endpoint) => one(Finder::Fixed(endpoint), Mode::Standalone, None),
+        let readers = |source| Some(Readers::new(source, config, common.clone(), counters.clone()));
+        let (way, readers) = match target.topology {
+            Topology::Standalone(endpoint) => (one(Finder::Fixed(endpoint), Mode::Standalone, None), None),
             Topology::Sentinel(target) => {
                 let dialer = Dialer::new(config, target.login.clone(), target.tls.as_ref(), 0)?;
                 let sentinels = Arc::new(Sentinels::new(target, dialer));
-                one(Finder::Sentinels(sentinels.clone()), Mode::Standalone, Some(sentinels))
+                let way = one(Finder::Sentinels(sentinels.clone()), Mode::Standalone, Some(sentinels.clone()));
+                (way, readers(Source::Sentinels(sentinels)))
             }
             Topology::Cluster { seeds } => {
-                Way::Cluster(Arc::new(Cluster::new(seeds, config, common, on_facts.clone(), counters.clone())))
+                let (on_facts, counters) = (on_facts.clone(), counters.clone());
+                let cluster = Arc::new(Cluster::new(seeds, config, common.clone(), on_facts, counters));
+                (Way::Cluster(cluster.clone()), readers(Source::Cluster(cluster)))
             }
         };
-        Ok(Self { way, counters, on_facts })
+        Ok(Self { way, readers, counters, on_facts })
     }
 
     /// Opens the first connections.
@@ -93,7 +101,7 @@ impl Plan {
 impl Router {
     /// Begins to keep connections, with the first one if it was opened already.
     pub(crate) fn start(config: &RedisConfig, plan: Plan, first: Option<Opened>) -> Self {
-        let Plan { way, counters, on_facts } = plan;
+        let Plan { way, readers, counters, on_facts } = plan;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let servers = match way {
             Way::One { connector, sentinels } => {
@@ -107,7 +115,7 @@ impl Router {
                 Servers::Cluster(cluster)
             }
         };
-        Self { servers, operation_timeout: config.operation_timeout, counters, tasks, stop }
+        Self { servers, readers, operation_timeout: config.operation_timeout, counters, tasks, stop }
     }
 
     /// Sends a command. The reply may be an error of the server.
@@ -125,6 +133,25 @@ impl Router {
             }
             _ => Ok(reply),
         }
+    }
+
+    /// Sends a command that only reads to a replica, and to the primary where there is none or it does not answer in time.
+    pub(crate) async fn read_somewhere(&self, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        let by_sha = command(By::Sha);
+        if let Some(links) = self.readers.as_ref().and_then(|readers| readers.pick(&by_sha)) {
+            // The primary must have its time as well.
+            let deadline = Instant::now() + self.operation_timeout / 3;
+            let mut reply = links.send(deadline, &by_sha, Access::Read).await;
+            if matches!(&reply, Ok(Value::ServerError(error)) if is_no_script(error)) {
+                reply = links.send(deadline, &command(By::Source), Access::Read).await;
+            }
+            match reply {
+                // Also one that is loading, lost its primary, or has none of the key's slot.
+                Err(_) | Ok(Value::ServerError(_)) => {}
+                Ok(reply) => return Ok(reply),
+            }
+        }
+        self.run(Access::Read, command).await
     }
 
     /// Sends independent commands that may call scripts; those that the server has forgotten by their source. One answer each,
@@ -180,8 +207,8 @@ impl Router {
         &self.servers
     }
 
-    pub(crate) fn stats(&self) -> ConnectionStats {
-        self.counters.read()
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// When a call that is made now must be over.
@@ -217,6 +244,9 @@ impl Router {
                     node.links.close().await;
                 }
             }
+        }
+        for links in self.readers.iter().flat_map(Readers::all) {
+            links.close().await;
         }
     }
 

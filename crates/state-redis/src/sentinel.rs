@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::{Error, ErrorKind, Result};
+use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
@@ -52,6 +53,8 @@ pub(crate) struct Sentinels {
     known: Mutex<Vec<Arc<Sentinel>>>,
     /// The primary that was named last.
     primary: watch::Sender<Option<Endpoint>>,
+    /// Its replicas, as of then.
+    replicas: ArcSwap<Vec<Endpoint>>,
     /// Asks for a new round of questions.
     ask: Arc<Notify>,
     /// Tells that there are new Sentinels to follow.
@@ -71,6 +74,8 @@ struct Answer {
     epoch: u64,
     /// The other Sentinels.
     others: Vec<Endpoint>,
+    /// The replicas that are well.
+    replicas: Vec<Endpoint>,
 }
 
 impl Sentinels {
@@ -81,6 +86,7 @@ impl Sentinels {
             dialer,
             known: Mutex::new(known),
             primary: watch::Sender::new(None),
+            replicas: ArcSwap::default(),
             ask: Arc::default(),
             grown: Notify::new(),
         }
@@ -120,6 +126,7 @@ impl Sentinels {
             let message = format!("no Sentinel names the primary {}: {}", self.target.master, failure.message());
             return Err(Error::new(failure.kind(), message).on_backend(BACKEND).with_source(failure));
         };
+        self.replicas.store(Arc::new(best.replicas));
         self.primary.send_if_modified(|primary| {
             let is_new = primary.as_ref() != Some(&best.primary);
             if is_new {
@@ -129,6 +136,11 @@ impl Sentinels {
             is_new
         });
         Ok(best.primary)
+    }
+
+    /// The replicas of the primary that was named last.
+    pub(crate) fn replicas(&self) -> Arc<Vec<Endpoint>> {
+        self.replicas.load_full()
     }
 
     /// Waits until another server than this one is named.
@@ -186,10 +198,11 @@ impl Sentinels {
     async fn ask_one(&self, sentinel: &Sentinel, until: Instant) -> Result<Answer> {
         let answer = tokio::time::timeout_at(until, async {
             let mut connection = self.connection(sentinel, until).await?;
-            let mut pipeline = redis::Pipeline::with_capacity(2);
+            let mut pipeline = redis::Pipeline::with_capacity(3);
             pipeline.cmd("SENTINEL").arg("MASTER").arg(&self.target.master);
             pipeline.cmd("SENTINEL").arg("SENTINELS").arg(&self.target.master);
-            let sent = connection.send_packed_commands(&pipeline, 0, 2).await;
+            pipeline.cmd("SENTINEL").arg("REPLICAS").arg(&self.target.master);
+            let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
             let answers = sent.map_err(|error| unavailable("the connection broke").with_source(error))?;
             Answer::read(answers)
         });
@@ -290,13 +303,13 @@ impl Answer {
         };
         let epoch = field(&master, "config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         // Without them it works as well.
-        let others = match answers.next() {
-            Some(Value::Array(others)) => {
-                others.into_iter().filter_map(|other| endpoint(&fields(other).ok()?)).collect()
-            }
+        let mut list = || match answers.next() {
+            Some(Value::Array(entries)) => entries.into_iter().filter_map(|entry| fields(entry).ok()).collect(),
             _ => Vec::new(),
         };
-        Ok(Self { primary, epoch, others })
+        let others = list().iter().filter_map(|other| endpoint(other)).collect();
+        let replicas = list().iter().filter(|replica| is_well(replica)).filter_map(|replica| endpoint(replica)).collect();
+        Ok(Self { primary, epoch, others, replicas })
     }
 }
 
@@ -324,6 +337,12 @@ fn endpoint(fields: &[(String, String)]) -> Option<Endpoint> {
     let host = field(fields, "ip").filter(|host| !host.is_empty())?.to_owned();
     let port = field(fields, "port")?.parse().ok().filter(|port| *port != 0)?;
     Some(Endpoint::Tcp { host, port })
+}
+
+/// Whether a Sentinel sees this replica follow the primary.
+fn is_well(replica: &[(String, String)]) -> bool {
+    let is_down = |flags: &str| flags.split(',').any(|flag| matches!(flag, "s_down" | "o_down" | "disconnected"));
+    !field(replica, "flags").is_some_and(is_down) && field(replica, "master-link-status") != Some("err")
 }
 
 /// Whether a message tells of a change of this primary: `<name> <old host> <old port> <new host> <new port>`.

@@ -1,5 +1,6 @@
 //! What the driver counts of its connections.
 
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Figures of the connections of a store, since it was opened. All of its servers together.
@@ -22,8 +23,20 @@ pub struct ConnectionStats {
     pub redirected_total: u64,
 }
 
+/// Reads the [`ConnectionStats`] of a store without keeping it open: for metrics, which outlive stores.
+#[derive(Clone, Debug)]
+pub struct ConnectionWatch(pub(crate) Weak<Counters>);
+
+impl ConnectionWatch {
+    /// The figures now; `None` once the store is gone.
+    #[must_use]
+    pub fn read(&self) -> Option<ConnectionStats> {
+        Some(self.0.upgrade()?.read())
+    }
+}
+
 /// The counters behind [`ConnectionStats`].
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
     connected: AtomicU64,
     disconnected: AtomicU64,

@@ -181,7 +181,7 @@ async fn v4_expired_is_absent_to_every_operation(lab: Lab) -> Verdict {
         lab.a.put(key, &put).await?;
     }
     lab.advance(PAST_SHORT).await;
-    absent(&keys[0], "get after expiry", lab.b.get(&keys[0], Get { with_ttl: true }).await?)?;
+    absent(&keys[0], "get after expiry", lab.b.get(&keys[0], Get::with_ttl()).await?)?;
     applied(&keys[1], "put-if-absent after expiry", lab.b.put(&keys[1], &Put::new("y").if_absent()).await?)?;
     let update = lab.b.put(&keys[2], &Put::new("y").when(Condition::Present)).await?;
     equal(&keys[2], "put-if-present after expiry", &update, &PutOutcome::NotMet(None))?;

@@ -7,14 +7,18 @@
 //! | `acteon_state_operations_in_flight` | gauge | backend |
 //! | `acteon_state_requests_total` | counter | backend, operation |
 //! | `acteon_state_consumed_units_total` | counter | backend, operation, unit |
+//! | `acteon_state_connections`, `acteon_state_connection_…` | | backend |
 //!
-//! The last two are of backends that bill by request, and come from the driver: what it sent, and the read and write units that
-//! the service says it has consumed.
+//! `requests` and `consumed_units` are of backends that bill by request, and come from the driver: what it sent, and the read
+//! and write units that the service says it has consumed. Connections are told by drivers that count theirs, see
+//! [`ConnectionFigures`].
 //!
 //! The outcome is one word: `applied`, `not_met`, `granted`, `busy`, …, or the kind of the error. Keys are never labels. The
 //! time of `lock_acquire` includes its wait. A call whose future is dropped by its caller counts as in flight until then, and
 //! nowhere else. Right order: inside of tracing only, so that it sees what the application saw. Inside of the deadline,
 //! calls that it cuts off would be such dropped ones, and an outage would look like silence.
+
+mod connections;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,6 +35,9 @@ use prometheus_client::registry::Registry;
 use crate::error::Result;
 use crate::layer::Around;
 use crate::operation::{Call, Operation, Reply};
+
+pub use connections::ConnectionFigures;
+use connections::Connections;
 
 /// Upper bounds of the histogram in seconds: from a call in process to one that waits.
 const BUCKETS_S: [f64; 14] =
@@ -69,6 +76,7 @@ pub struct StoreMetrics {
     in_flight: Family<BackendLabels, Gauge>,
     requests: Family<OperationLabels, Counter>,
     units: Family<UnitLabels, Counter<f64, AtomicU64>>,
+    connections: Connections,
 }
 
 impl StoreMetrics {
@@ -81,15 +89,27 @@ impl StoreMetrics {
             in_flight: Family::default(),
             requests: Family::default(),
             units: Family::default(),
+            connections: Connections::default(),
         };
-        let Self { operations, durations, in_flight, requests, units } = &metrics;
+        let Self { operations, durations, in_flight, requests, units, connections } = &metrics;
         registry.register("acteon_state_operations", "Calls of the state store, by outcome", operations.clone());
         let help = "Time of calls of the state store";
         registry.register("acteon_state_operation_duration_seconds", help, durations.clone());
         registry.register("acteon_state_operations_in_flight", "Calls under way", in_flight.clone());
         registry.register("acteon_state_requests", "Requests to a backend that bills them", requests.clone());
         registry.register("acteon_state_consumed_units", "Capacity units that a backend has billed", units.clone());
+        registry.register_collector(Box::new(connections.clone()));
         Arc::new(metrics)
+    }
+
+    /// Shows the connections of a store under its backend's name, as `read` tells them whenever metrics are asked for. `None`
+    /// from it means that the store is gone. Several stores of one backend are added up.
+    pub fn follow_connections(
+        &self,
+        backend: &str,
+        read: impl Fn() -> Option<ConnectionFigures> + Send + Sync + 'static,
+    ) {
+        self.connections.follow(backend, Box::new(read));
     }
 
     /// Counts what a backend bills, under its name: for its driver.

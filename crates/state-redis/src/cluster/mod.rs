@@ -285,6 +285,13 @@ impl Cluster {
         Ok(shards)
     }
 
+    /// The replicas of a slot's owner, and all replicas.
+    pub(crate) fn replicas(&self, slot: u16) -> Option<(Arc<Vec<Endpoint>>, Arc<Vec<Endpoint>>)> {
+        let map = self.map.load_full()?;
+        let all = map.shards().iter().flat_map(|shard| shard.replicas.iter().cloned()).collect();
+        Some((Arc::new(map.owner(slot)?.replicas.clone()), Arc::new(all)))
+    }
+
     /// The connections to a node, which are opened if there are none.
     pub(crate) fn node(&self, endpoint: &Endpoint) -> Arc<Node> {
         let mut nodes = self.nodes.lock();

@@ -33,7 +33,7 @@ use crate::lock::Withdrawals;
 use crate::quarantine::Quarantine;
 use crate::router::{Plan, Router};
 use crate::script::By;
-use crate::stats::ConnectionStats;
+use crate::stats::{ConnectionStats, ConnectionWatch};
 use crate::wakeup::Wakeups;
 
 pub(crate) use scan::corrupt_lock;
@@ -70,6 +70,9 @@ impl RedisStore {
     pub async fn connect(config: RedisConfig) -> Result<Self> {
         let parts = Parts::new(&config)?;
         let first = parts.plan.open().await?;
+        if let Some(opened) = &first {
+            parts.known.learn(&opened.live.endpoint, opened.facts.clone());
+        }
         parts.known.refuse_dangers()?;
         Ok(Self::start(&config, parts, first))
     }
@@ -90,7 +93,13 @@ impl RedisStore {
     /// Figures of the connections.
     #[must_use]
     pub fn connection_stats(&self) -> ConnectionStats {
-        self.inner.router.stats()
+        self.inner.router.counters().read()
+    }
+
+    /// The same figures for somebody who reads them now and then, and must not keep the store open.
+    #[must_use]
+    pub fn watch_connections(&self) -> ConnectionWatch {
+        ConnectionWatch(Arc::downgrade(self.inner.router.counters()))
     }
 
     fn start(config: &RedisConfig, parts: Parts, first: Option<Opened>) -> Self {
@@ -184,6 +193,11 @@ impl Inner {
     /// Calls a script.
     pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
         settled(self.router.run(access, command).await?)
+    }
+
+    /// Sends a command that only reads to where it is answered soonest, see [`Router::read_somewhere`].
+    pub(crate) async fn read_somewhere(&self, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        settled(self.router.read_somewhere(command).await?)
     }
 
     async fn ping(&self) -> Result<()> {

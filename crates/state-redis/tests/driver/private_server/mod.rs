@@ -6,6 +6,7 @@ mod counters;
 mod encryption;
 mod faults;
 mod locks;
+mod replica_reads;
 mod round_trips;
 
 use std::sync::atomic::{AtomicU64, Ordering};
