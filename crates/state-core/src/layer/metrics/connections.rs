@@ -181,8 +181,8 @@ impl Collector for Connections {
         for Row { name, help, kind, of } in &ROWS {
             let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
             for (backend, figures) in &backends {
-                let number = of(figures);
-                let metric = family.encode_family(&[("backend", backend.as_ref())])?;
+                let (number, labels) = (of(figures), [("backend", backend.as_ref())]);
+                let metric = family.encode_family(&labels)?;
                 match kind {
                     MetricType::Counter => ConstCounter::new(number).encode(metric)?,
                     _ => ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(metric)?,
