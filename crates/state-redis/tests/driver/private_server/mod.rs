@@ -8,6 +8,7 @@ mod faults;
 mod locks;
 mod replica_reads;
 mod round_trips;
+mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
