@@ -11,7 +11,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::redis_server::{RedisOptions, RedisServer};
+use crate::redis_server::{RedisOptions, RedisServer, RedisTls};
 use crate::server_process::{StartError, free_port};
 
 const PRIMARIES: usize = 3;
@@ -36,11 +36,23 @@ impl RedisCluster {
     /// # Errors
     /// [`StartError`]: one of them did not start, or they do not find each other.
     pub fn start(password: Option<&str>, settings: &[&str]) -> Result<Self, StartError> {
+        Self::start_nodes(password, settings, None)
+    }
+
+    /// The same with TLS, which the [`url`](Self::url) asks for.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_encrypted(password: Option<&str>, tls: &RedisTls) -> Result<Self, StartError> {
+        Self::start_nodes(password, &[], Some(tls))
+    }
+
+    fn start_nodes(password: Option<&str>, settings: &[&str], tls: Option<&RedisTls>) -> Result<Self, StartError> {
         let mut buses = Vec::new();
         let mut nodes = Vec::new();
         for _ in 0..2 * PRIMARIES {
             let bus = free_port()?;
-            nodes.push(RedisServer::start(node(password, bus, settings))?);
+            nodes.push(RedisServer::start(RedisOptions { tls: tls.cloned(), ..node(password, bus, settings) })?);
             buses.push(bus);
         }
         let cluster = Self { nodes, password: password.map(str::to_owned) };
@@ -50,9 +62,11 @@ impl RedisCluster {
 
     /// The URL, with three of the nodes.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.nodes.iter().take(3).map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        let port = |node: &RedisServer| node.tls_port().unwrap_or(node.port());
+        let hosts: Vec<_> = self.nodes.iter().take(3).map(|node| format!("127.0.0.1:{}", port(node))).collect();
+        let scheme = if self.nodes.iter().any(|node| node.tls_port().is_some()) { "rediss" } else { "redis" };
         let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis+cluster://{password}{}", hosts.join(","))
+        format!("{scheme}+cluster://{password}{}", hosts.join(","))
     }
 
     /// The places of the nodes that are primaries with slots, by what this node says.
@@ -65,7 +79,9 @@ impl RedisCluster {
         for line in nodes.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
             let is_primary = fields.get(2).is_some_and(|flags| flags.contains("master") && !flags.contains("fail"));
-            let port = fields.get(1).and_then(|address| address.split(['@', ',']).next()?.rsplit_once(':')?.1.parse::<u16>().ok());
+            let port = fields
+                .get(1)
+                .and_then(|address| address.split(['@', ',']).next()?.rsplit_once(':')?.1.parse::<u16>().ok());
             if is_primary && fields.len() > 8 {
                 places.extend(self.nodes.iter().position(|node| Some(node.port()) == port));
             }

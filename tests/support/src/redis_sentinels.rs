@@ -11,7 +11,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::redis_server::{RedisOptions, RedisServer};
+use crate::redis_server::{RedisOptions, RedisServer, RedisTls};
 use crate::server_process::StartError;
 
 /// The name under which the Sentinels watch the primary.
@@ -39,6 +39,17 @@ pub struct SentinelOptions {
     pub settings: Vec<String>,
     /// Further lines of the configuration of Sentinels.
     pub sentinel_settings: Vec<String>,
+    /// With certificates for both kinds, servers reach each other by TLS, and so does the [`url`](RedisSentinels::url).
+    pub tls: Option<SentinelTls>,
+}
+
+/// Certificates of each kind of server.
+#[derive(Clone, Debug)]
+pub struct SentinelTls {
+    /// Of data nodes.
+    pub data: RedisTls,
+    /// Of Sentinels.
+    pub sentinels: RedisTls,
 }
 
 /// The running servers, killed and removed when dropped.
@@ -58,7 +69,7 @@ impl RedisSentinels {
     /// [`StartError`]: one of them did not start, or they do not find each other.
     pub fn start(options: SentinelOptions) -> Result<Self, StartError> {
         let mut nodes = vec![RedisServer::start(data_node(&options, None))?];
-        let port = nodes[0].port();
+        let port = public_port(&nodes[0]);
         for _ in 0..REPLICAS {
             nodes.push(RedisServer::start(data_node(&options, Some(port)))?);
         }
@@ -71,9 +82,11 @@ impl RedisSentinels {
 
     /// The URL, with all Sentinels and all passwords.
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
+        let hosts: Vec<_> =
+            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", public_port(sentinel))).collect();
         let password = self.options.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
-        let mut url = format!("redis+sentinel://{password}{}/0?sentinel_master={MASTER}", hosts.join(","));
+        let scheme = if self.options.tls.is_some() { "rediss" } else { "redis" };
+        let mut url = format!("{scheme}+sentinel://{password}{}/0?sentinel_master={MASTER}", hosts.join(","));
         if let Some(password) = &self.options.sentinel_password {
             url.push_str(&format!("&sentinel_password={password}"));
         }
@@ -89,7 +102,7 @@ impl RedisSentinels {
         };
         let ports: Vec<u16> = self.sentinels.iter().filter_map(named).collect();
         let place = |(place, node): (usize, &RedisServer)| {
-            (ports.iter().filter(|port| **port == node.port()).count() >= QUORUM).then_some(place)
+            (ports.iter().filter(|port| **port == public_port(node)).count() >= QUORUM).then_some(place)
         };
         self.nodes.iter().enumerate().find_map(place)
     }
@@ -126,7 +139,7 @@ impl RedisSentinels {
     /// # Errors
     /// That does not come true within a minute.
     pub fn wait_until_settled(&self) -> io::Result<()> {
-        let expected = format!("status=ok,address=127.0.0.1:{}", self.nodes[self.primary().unwrap_or(0)].port());
+        let expected = format!("status=ok,address=127.0.0.1:{}", public_port(&self.nodes[self.primary().unwrap_or(0)]));
         let sizes = format!("slaves={REPLICAS},sentinels={SENTINELS}");
         let is_settled = |sentinel: &RedisServer| {
             let master = sentinel.info("master0").ok().flatten().unwrap_or_default();
@@ -147,6 +160,11 @@ impl RedisSentinels {
     }
 }
 
+/// The port that servers tell each other of.
+fn public_port(server: &RedisServer) -> u16 {
+    server.tls_port().unwrap_or(server.port())
+}
+
 fn data_node(options: &SentinelOptions, primary: Option<u16>) -> RedisOptions {
     let mut settings = vec!["repl-diskless-sync-delay 0".to_owned()];
     if let Some(port) = primary {
@@ -157,7 +175,8 @@ fn data_node(options: &SentinelOptions, primary: Option<u16>) -> RedisOptions {
     }
     settings.extend(options.settings.iter().cloned());
     let (password, append_only) = (options.password.clone(), options.append_only);
-    RedisOptions { password, append_only, settings, ..RedisOptions::default() }
+    let tls = options.tls.as_ref().map(|tls| tls.data.clone());
+    RedisOptions { password, append_only, settings, tls, ..RedisOptions::default() }
 }
 
 fn sentinel(options: &SentinelOptions, primary: u16) -> RedisOptions {
@@ -174,5 +193,12 @@ fn sentinel(options: &SentinelOptions, primary: u16) -> RedisOptions {
         settings.push(format!("sentinel sentinel-pass {password}"));
     }
     settings.extend(options.sentinel_settings.iter().cloned());
-    RedisOptions { password: options.sentinel_password.clone(), sentinel: true, settings, ..RedisOptions::default() }
+    let tls = options.tls.as_ref().map(|tls| tls.sentinels.clone());
+    RedisOptions {
+        password: options.sentinel_password.clone(),
+        sentinel: true,
+        settings,
+        tls,
+        ..RedisOptions::default()
+    }
 }
