@@ -9,66 +9,47 @@
 //! to other slots go on. While no node can be asked, the last map stays in use.
 //!
 //! # How it works
-//! A task asks for the map: of several nodes, and the one with the highest epoch counts, so that a node that was cut off does
-//! not lead astray. It asks every few seconds, and at once when something pointed elsewhere or broke.
+//! A task keeps the map up to date, see [`refresh`]. A request takes its node from the map by its slot, without locks; where that
+//! node says that another one is right, the request follows, for at most [`HOPS_AT_ONCE`] steps at once and until `connect_wait`.
 
 mod map;
+mod node;
 mod redirect;
+mod refresh;
 pub(crate) mod slot;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_state_core::{Error, ErrorKind, Result};
+use acteon_state_core::{Effect, Error, ErrorKind, Result};
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use rand::seq::SliceRandom;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::config::RedisConfig;
 use crate::connect::{Common, Connector, Finder, Opened};
-use crate::error::{Access, BACKEND};
+use crate::error::{Access, BACKEND, copy, unexpected};
 use crate::link::{Granting, Link, Links, OnFacts, Replicas};
-use crate::reply;
 use crate::server::{Mode, Role};
 use crate::stats::Counters;
-use crate::store::settled;
 use crate::topology::Endpoint;
 
-pub(crate) use map::{Shard, SlotMap};
+use map::{Shard, SlotMap};
+use node::{Node, Nodes, Parcel};
 use redirect::Redirect;
 
-/// How many times one request follows redirections.
-const REDIRECTS_MAX: usize = 8;
-/// How many nodes are asked for the map at the same time.
-const ASKED: usize = 3;
-/// How often the map is asked for without a reason.
-const REFRESH_EVERY: Duration = Duration::from_secs(10);
-/// The same while some slot has no owner, or no node answered.
-const REFRESH_EVERY_BROKEN: Duration = Duration::from_millis(500);
-/// The least time between two maps, however many requests were sent elsewhere.
-const REFRESH_PAUSE: Duration = Duration::from_millis(50);
-/// The pause before a request asks again for a slot that is on the move.
-const LATER: Duration = Duration::from_millis(10);
-
-/// A node and the connections to it.
-pub(crate) struct Node {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) links: Links,
-}
-
-/// Something to send.
-struct Parcel<'a> {
-    cmd: &'a Cmd,
-    access: Access,
-    /// For a grant that needs replicas.
-    replicas: Option<&'a Replicas>,
-}
+/// How many times a request follows redirections without a pause. Nodes that point at each other do so until they have heard of
+/// the latest change, so more of them do not help.
+const HOPS_AT_ONCE: u32 = 4;
+/// The first pause of a request before it is sent again; they double up to the longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(4);
+const PAUSE_DOUBLINGS_MAX: u32 = 4;
+/// How often somebody who needs any connection looks for one, at least.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(crate) struct Cluster {
@@ -77,13 +58,51 @@ pub(crate) struct Cluster {
     config: RedisConfig,
     on_facts: OnFacts,
     counters: Arc<Counters>,
-    map: ArcSwapOption<SlotMap>,
-    // Locked for look-ups only, never across an await.
-    nodes: Mutex<HashMap<Endpoint, Arc<Node>>>,
+    routes: ArcSwapOption<Routes>,
+    nodes: Nodes,
     /// Asks for a new map.
     stale: Notify,
     /// How many maps there were: who waits for a better one watches this.
     maps: watch::Sender<u64>,
+}
+
+/// The map, and the nodes of its shards in their order.
+struct Routes {
+    map: SlotMap,
+    nodes: Arc<[Arc<Node>]>,
+}
+
+impl Routes {
+    /// The owner of a slot, or any primary for a command without keys.
+    fn owner(&self, slot: Option<u16>) -> Option<&Arc<Node>> {
+        match slot {
+            Some(slot) => self.nodes.get(self.map.place(slot)?),
+            None => self.nodes.first(),
+        }
+    }
+}
+
+/// How patiently a request looks for the node that serves it.
+struct Search {
+    hops: u32,
+    until: Instant,
+}
+
+impl Search {
+    /// Returns whether to go on; after a pause, where that is better.
+    async fn goes_on(&mut self, at_once: bool) -> bool {
+        self.hops += 1;
+        if at_once && self.hops <= HOPS_AT_ONCE {
+            return true;
+        }
+        if Instant::now() >= self.until {
+            return false;
+        }
+        let pause = PAUSE_MIN * 2_u32.pow((self.hops - 1).min(PAUSE_DOUBLINGS_MAX));
+        let pause = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        tokio::time::sleep_until(self.until.min(Instant::now() + pause)).await;
+        true
+    }
 }
 
 impl Cluster {
@@ -100,51 +119,10 @@ impl Cluster {
             config: config.clone(),
             on_facts,
             counters,
-            map: ArcSwapOption::empty(),
-            nodes: Mutex::default(),
+            routes: ArcSwapOption::empty(),
+            nodes: Nodes::default(),
             stale: Notify::new(),
             maps: watch::Sender::new(0),
-        }
-    }
-
-    /// Asks for the first map, and opens a connection to each primary.
-    ///
-    /// # Errors
-    /// Why there is no map, or why a primary cannot be used.
-    pub(crate) async fn connect(&self) -> Result<()> {
-        let map = self.ask_for_map().await?;
-        let mut opening = Vec::with_capacity(map.shards().len());
-        for shard in map.shards() {
-            opening.push(self.open_node(&shard.primary));
-        }
-        let opened = join_all(opening).await.into_iter().collect::<Result<Vec<_>>>()?;
-        self.nodes.lock().extend(opened);
-        self.install(map);
-        Ok(())
-    }
-
-    /// Keeps the map up to date, without end.
-    pub(crate) async fn keep_up(self: Arc<Self>) {
-        loop {
-            let is_whole = match self.map.load().as_deref() {
-                Some(map) => map.is_complete(),
-                None => false,
-            };
-            let pause = if is_whole { REFRESH_EVERY } else { REFRESH_EVERY_BROKEN };
-            tokio::select! {
-                () = self.stale.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            match self.ask_for_map().await {
-                Ok(map) => self.install(map),
-                Err(error) => {
-                    tracing::debug!(%error, "no node of the Cluster told the map");
-                    // Those who wait for it are not served, and so do not hurry this.
-                    tokio::time::sleep(REFRESH_EVERY_BROKEN).await;
-                    self.stale.notify_one();
-                }
-            }
-            tokio::time::sleep(REFRESH_PAUSE).await;
         }
     }
 
@@ -153,7 +131,7 @@ impl Cluster {
         match self.follow(deadline, &Parcel { cmd, access, replicas: None }).await? {
             Granting::Answered { reply, .. } => Ok(reply),
             // Only grants are held up.
-            Granting::NotYet(_) => Err(crate::error::unexpected(&Value::Nil)),
+            Granting::NotYet(_) => Err(unexpected(&Value::Nil)),
         }
     }
 
@@ -165,78 +143,83 @@ impl Cluster {
     /// Sends something to the owner of its slot, and again to where the reply says.
     async fn follow(&self, deadline: Instant, parcel: &Parcel<'_>) -> Result<Granting> {
         let slot = slot::of_command(parcel.cmd);
-        let patience = deadline.min(Instant::now() + self.config.connect_wait);
-        let (mut node, mut asking) = (self.owner(slot, patience).await?, false);
-        for _ in 0..REDIRECTS_MAX {
-            // Whatever the failure is, it may be that the slot has another owner by now.
-            let answer = node.send(deadline, parcel, asking).await.inspect_err(|_| self.stale.notify_one())?;
+        let mut search = Search { hops: 0, until: self.patience(deadline) };
+        let (mut node, mut asking) = (self.owner(slot, search.until).await?, false);
+        loop {
+            let answer = match node.send(deadline, parcel, asking).await {
+                Ok(answer) => answer,
+                Err(error) => match self.successor(slot, &node, &error) {
+                    Some(successor) if search.goes_on(true).await => {
+                        (node, asking) = (successor, false);
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
+            };
             let Granting::Answered { reply, .. } = &answer else { return Ok(answer) };
             let Some(redirect) = Redirect::of(reply, &node.endpoint) else { return Ok(answer) };
             self.counters.redirected();
-            asking = false;
-            match redirect {
-                Redirect::Moved { slot, to } => {
-                    node = self.node(&to);
-                    self.note_moved(slot, &to);
-                }
-                Redirect::Ask { to } => {
-                    node = self.node(&to);
-                    asking = true;
-                }
-                Redirect::Later if Instant::now() < patience => {
-                    self.stale.notify_one();
-                    let pause = LATER.mul_f64(0.5 + rand::random::<f64>());
-                    tokio::time::sleep_until(patience.min(Instant::now() + pause)).await;
-                    node = self.owner(slot, patience).await?;
-                }
-                Redirect::Later => return Ok(answer),
+            let is_elsewhere = matches!(redirect, Redirect::Moved { .. } | Redirect::Ask { .. });
+            if !search.goes_on(is_elsewhere).await {
+                // The reply says best why it did not come to anything, and that nothing was applied.
+                return if is_elsewhere { Err(unsettled(search.hops)) } else { Ok(answer) };
             }
+            (node, asking) = match redirect {
+                Redirect::Moved { slot, to } => {
+                    self.note_moved(slot, &to);
+                    (self.node(&to), false)
+                }
+                Redirect::Ask { to } => (self.node(&to), true),
+                Redirect::Again => (self.owner(slot, search.until).await?, false),
+                Redirect::Down => {
+                    self.stale.notify_one();
+                    (self.owner(slot, search.until).await?, false)
+                }
+            };
         }
-        let message = format!("the nodes sent the request on {REDIRECTS_MAX} times: who owns the slot is not settled");
-        Err(Error::new(ErrorKind::Failover, message).on_backend(BACKEND))
     }
 
     /// Whether all slots have an owner that answers.
     pub(crate) async fn ping(&self, deadline: Instant) -> Result<()> {
-        let map = self.map(deadline).await?;
-        if !map.is_complete() {
+        let routes = self.routes(deadline).await?;
+        if !routes.map.is_complete() {
             self.stale.notify_one();
             let message = "some slots of the Cluster have no owner";
             return Err(Error::new(ErrorKind::Failover, message).on_backend(BACKEND));
         }
-        let nodes: Vec<_> = map.shards().iter().map(|shard| self.node(&shard.primary)).collect();
-        let mut pings = Vec::with_capacity(nodes.len());
-        for node in &nodes {
-            pings.push(node.ping(deadline));
-        }
+        let pings: Vec<_> = routes.nodes.iter().map(|node| node.ping(deadline)).collect();
         let answers: Result<()> = join_all(pings).await.into_iter().collect();
         answers.inspect_err(|_| self.stale.notify_one())
     }
 
-    /// A digest of which primary has which slots, or is about to; `None` while slots are on the move.
+    /// A digest of which primary has which slots; `None` while slots are on the move, or the map is not what the primaries say.
     ///
     /// # Errors
     /// When a primary does not answer.
     pub(crate) async fn layout(&self, deadline: Instant) -> Result<Option<u64>> {
-        let shards = self.shards(deadline).await?;
-        let nodes: Vec<_> = shards.iter().map(|shard| self.node(&shard.primary)).collect();
-        let mut answers = Vec::with_capacity(nodes.len());
-        for node in &nodes {
-            answers.push(node.ask_nodes(deadline));
-        }
-        let answers = join_all(answers).await;
+        let routes = self.routes(deadline).await?;
+        let asking: Vec<_> = routes.nodes.iter().map(|node| node.ask_nodes(deadline)).collect();
+        let answers = join_all(asking).await;
+        let mut shards: Vec<_> = routes.map.shards().iter().zip(answers).enumerate().collect();
+        shards.sort_by(|(_, (a, _)), (_, (b, _))| a.id.cmp(&b.id));
         let mut digest = slot::Digest::new();
-        for (shard, nodes) in shards.iter().zip(answers) {
-            if !digest.add(&shard.id, &nodes?) {
+        for (place, (shard, answer)) in shards {
+            let own = slot::Own::read(&answer?).ok_or_else(|| unexpected(&Value::Nil))?;
+            // Without this, slots that a node has which is not in our map would be missed, and nobody would notice.
+            let is_as_mapped = own.slots().count() == routes.map.slots_of(place)
+                && own.slots().all(|slot| routes.map.place(slot) == Some(place));
+            if own.is_moving || !is_as_mapped {
+                self.stale.notify_one();
                 return Ok(None);
             }
+            digest.add(&shard.id, &own);
         }
         Ok(Some(digest.finish()))
     }
 
     /// Sends commands, all to their nodes at the same time, those of one node in one go. One answer each.
     pub(crate) async fn send_each(&self, deadline: Instant, commands: &[Cmd], access: Access) -> Vec<Result<Value>> {
-        let patience = deadline.min(Instant::now() + self.config.connect_wait);
+        let patience = self.patience(deadline);
         let mut outcomes: Vec<Option<Result<Value>>> = commands.iter().map(|_| None).collect();
         let mut groups: Vec<(Arc<Node>, Vec<usize>)> = Vec::new();
         for (index, cmd) in commands.iter().enumerate() {
@@ -248,89 +231,106 @@ impl Cluster {
                 Err(error) => outcomes[index] = Some(Err(error)),
             }
         }
-        let mut sent = Vec::with_capacity(groups.len());
-        for (node, some) in &groups {
-            sent.push(node.send_some(deadline, commands, some, access));
-        }
+        let sent: Vec<_> = groups.iter().map(|(node, some)| node.send_some(deadline, commands, some, access)).collect();
         for ((node, indices), answers) in groups.iter().zip(join_all(sent).await) {
             match answers {
                 Ok(answers) => {
                     for (index, answer) in indices.iter().zip(answers) {
-                        // What was sent elsewhere goes its way alone.
-                        let elsewhere = Redirect::of(&answer, &node.endpoint).is_some();
-                        outcomes[*index] = (!elsewhere).then_some(Ok(answer));
+                        outcomes[*index] = self.unless_elsewhere(answer, node).map(Ok);
                     }
                 }
                 Err(error) => {
-                    self.stale.notify_one();
-                    indices.iter().for_each(|index| outcomes[*index] = Some(Err(crate::error::copy(&error))));
+                    for index in indices {
+                        let successor = self.successor(slot::of_command(&commands[*index]), node, &error);
+                        outcomes[*index] = successor.is_none().then(|| Err(copy(&error)));
+                    }
                 }
             }
         }
-        let mut elsewhere = Vec::new();
-        for (cmd, outcome) in commands.iter().zip(&outcomes) {
-            if outcome.is_none() {
-                elsewhere.push(self.send(deadline, cmd, access));
-            }
-        }
+        // What has to go elsewhere goes its way alone.
+        let missing = commands.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
+        let elsewhere: Vec<_> = missing.map(|(cmd, _)| self.send(deadline, cmd, access)).collect();
         let mut elsewhere = join_all(elsewhere).await.into_iter();
-        let unanswered = || Err(crate::error::unexpected(&Value::Nil));
+        let unanswered = || Err(unexpected(&Value::Nil));
         outcomes.into_iter().map(|outcome| outcome.or_else(|| elsewhere.next()).unwrap_or_else(unanswered)).collect()
+    }
+
+    /// An answer of this node, unless it sends the request elsewhere.
+    fn unless_elsewhere(&self, answer: Value, node: &Node) -> Option<Value> {
+        let Some(redirect) = Redirect::of(&answer, &node.endpoint) else { return Some(answer) };
+        self.counters.redirected();
+        if let Redirect::Moved { slot, to } = redirect {
+            self.note_moved(slot, &to);
+        }
+        None
+    }
+
+    /// Who owns the slot by now, if it is not this node any more and the failed request did not reach it, or changes nothing.
+    fn successor(&self, slot: Option<u16>, node: &Arc<Node>, error: &Error) -> Option<Arc<Node>> {
+        // Whatever the failure is, it may be that the slot has another owner by now.
+        self.stale.notify_one();
+        let may_repeat = error.kind() == ErrorKind::Unavailable && error.effect() == Effect::NotApplied;
+        let routes = self.routes.load();
+        let owner = routes.as_deref().filter(|_| may_repeat)?.owner(slot)?;
+        (!Arc::ptr_eq(owner, node)).then(|| owner.clone())
     }
 
     /// The primaries that own slots, in the order of their ids.
     pub(crate) async fn shards(&self, until: Instant) -> Result<Vec<Shard>> {
-        let mut shards = self.map(until).await?.shards().to_vec();
+        let mut shards = self.routes(until).await?.map.shards().to_vec();
         shards.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(shards)
     }
 
     /// The replicas of a slot's owner, and all replicas.
     pub(crate) fn replicas(&self, slot: u16) -> Option<(Arc<Vec<Endpoint>>, Arc<Vec<Endpoint>>)> {
-        let map = self.map.load_full()?;
-        let all = map.shards().iter().flat_map(|shard| shard.replicas.iter().cloned()).collect();
-        Some((Arc::new(map.owner(slot)?.replicas.clone()), Arc::new(all)))
+        let routes = self.routes.load();
+        let map = &routes.as_deref()?.map;
+        Some((map.owner(slot)?.replicas.clone(), map.replicas.clone()))
     }
 
     /// The connections to a node, which are opened if there are none.
     pub(crate) fn node(&self, endpoint: &Endpoint) -> Arc<Node> {
-        let mut nodes = self.nodes.lock();
-        nodes.entry(endpoint.clone()).or_insert_with(|| Arc::new(self.new_node(endpoint, None))).clone()
+        self.nodes.at(endpoint, || self.new_node(endpoint, None))
     }
 
     /// A connection that carries subscriptions: of any node, since messages reach all.
     pub(crate) async fn any_link(&self) -> Arc<Link> {
         let mut maps = self.maps.subscribe();
         loop {
-            let mut links: Vec<_> = self.nodes.lock().values().map(|node| node.links.first().clone()).collect();
+            let mut links: Vec<_> = self.nodes.all().iter().map(|node| node.links.first().clone()).collect();
             links.shuffle(&mut rand::rng());
             if let Some(up) = links.iter().find(|link| link.is_up()) {
                 return up.clone();
             }
             tokio::select! {
                 _ = maps.changed() => {}
-                () = tokio::time::sleep(REFRESH_EVERY_BROKEN) => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     }
 
     /// All nodes that are connected to.
     pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
-        self.nodes.lock().values().cloned().collect()
+        self.nodes.all()
+    }
+
+    /// Until when a request looks for the node that serves it.
+    fn patience(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.config.connect_wait)
     }
 
     /// The connections to the owner of a slot, or to any node for a command without keys.
     async fn owner(&self, slot: Option<u16>, until: Instant) -> Result<Arc<Node>> {
+        // Nearly always there: neither a lock nor an allocation.
+        if let Some(owner) = self.routes.load().as_deref().and_then(|routes| routes.owner(slot)) {
+            return Ok(owner.clone());
+        }
         let mut maps = self.maps.subscribe();
         loop {
             maps.mark_unchanged();
-            let map = self.map(until).await?;
-            let shard = match slot {
-                Some(slot) => map.owner(slot),
-                None => map.shards().first(),
-            };
-            if let Some(shard) = shard {
-                return Ok(self.node(&shard.primary));
+            if let Some(owner) = self.routes(until).await?.owner(slot) {
+                return Ok(owner.clone());
             }
             self.stale.notify_one();
             if tokio::time::timeout_at(until, maps.changed()).await.is_err() {
@@ -340,12 +340,13 @@ impl Cluster {
         }
     }
 
-    /// The map; the first one is waited for.
-    async fn map(&self, until: Instant) -> Result<Arc<SlotMap>> {
+    /// The map and its nodes; the first one is waited for.
+    async fn routes(&self, until: Instant) -> Result<Arc<Routes>> {
         let mut maps = self.maps.subscribe();
         loop {
-            if let Some(map) = self.map.load_full() {
-                return Ok(map);
+            maps.mark_unchanged();
+            if let Some(routes) = self.routes.load_full() {
+                return Ok(routes);
             }
             self.stale.notify_one();
             if tokio::time::timeout_at(until, maps.changed()).await.is_err() {
@@ -353,101 +354,6 @@ impl Cluster {
                 return Err(Error::new(ErrorKind::Unavailable, message).on_backend(BACKEND));
             }
         }
-    }
-
-    /// Asks several nodes for the map; the newest counts.
-    async fn ask_for_map(&self) -> Result<SlotMap> {
-        let mut known: Vec<Endpoint> = match self.map.load().as_deref() {
-            Some(map) => map
-                .shards()
-                .iter()
-                .flat_map(|shard| [&shard.primary].into_iter().chain(&shard.replicas))
-                .cloned()
-                .collect(),
-            None => Vec::new(),
-        };
-        known.shuffle(&mut rand::rng());
-        let seeds: Vec<_> = self.seeds.iter().filter(|seed| !known.contains(seed)).cloned().collect();
-        known.extend(seeds);
-        let mut failure = None;
-        for asked in known.chunks(ASKED) {
-            let mut asking = Vec::with_capacity(asked.len());
-            for endpoint in asked {
-                asking.push(self.ask_one(endpoint));
-            }
-            let answers = join_all(asking).await;
-            let mut newest: Option<SlotMap> = None;
-            for answer in answers {
-                match answer {
-                    Ok(map) if newest.as_ref().is_none_or(|newest| newest.epoch < map.epoch) => newest = Some(map),
-                    Ok(_) => {}
-                    Err(error) => failure = Some(error),
-                }
-            }
-            if let Some(map) = newest {
-                return Ok(map);
-            }
-        }
-        Err(failure.unwrap_or_else(|| Error::config("hosts: a Cluster needs at least one node").on_backend(BACKEND)))
-    }
-
-    async fn ask_one(&self, endpoint: &Endpoint) -> Result<SlotMap> {
-        let until = Instant::now() + self.common.connect_timeout;
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
-        let node = self.nodes.lock().get(endpoint).filter(|node| node.links.first().is_up()).cloned();
-        let mut answers = match node {
-            Some(node) => node.links.send_all(until, &pipeline, Access::Read).await?,
-            None => self.common.ask(endpoint, &pipeline).await?,
-        };
-        match (answers.pop(), answers.pop()) {
-            (Some(info), Some(Value::ServerError(error)))
-                if error.details().is_some_and(|text| text.contains("cluster support disabled")) =>
-            {
-                drop(info);
-                let message = format!("the server at {endpoint} is no node of a Cluster; use redis://");
-                Err(Error::config(message).on_backend(BACKEND))
-            }
-            (Some(info), Some(slots)) => SlotMap::read(settled(slots)?, info, endpoint),
-            _ => Err(crate::error::unexpected(&Value::Nil)),
-        }
-    }
-
-    /// Puts a map into use, unless a newer one is.
-    fn install(&self, map: SlotMap) {
-        let is_older = |current: &SlotMap| current.epoch > map.epoch;
-        if self.map.load().as_deref().is_some_and(is_older) {
-            return;
-        }
-        for shard in map.shards() {
-            self.node(&shard.primary);
-        }
-        let left: Vec<_> = {
-            let mut nodes = self.nodes.lock();
-            let gone: Vec<_> =
-                nodes.keys().filter(|node| map.shards().iter().all(|shard| shard.primary != **node)).cloned().collect();
-            gone.iter().filter_map(|node| nodes.remove(node)).collect()
-        };
-        // What is under way there goes on: the last of these calls ends the connection.
-        drop(left);
-        self.map.store(Some(Arc::new(map)));
-        self.maps.send_modify(|maps| *maps += 1);
-    }
-
-    /// Takes over at once what a node said, and asks for the whole map.
-    fn note_moved(&self, slot: u16, to: &Endpoint) {
-        self.map.rcu(|map| {
-            map.as_ref().map(|map| {
-                let mut changed = SlotMap::clone(map);
-                if changed.move_slot(slot, to) { Arc::new(changed) } else { map.clone() }
-            })
-        });
-        self.stale.notify_one();
-    }
-
-    async fn open_node(&self, endpoint: &Endpoint) -> Result<(Endpoint, Arc<Node>)> {
-        let opened = self.connector(endpoint).open().await?;
-        Ok((endpoint.clone(), Arc::new(self.new_node(endpoint, Some(opened)))))
     }
 
     fn new_node(&self, endpoint: &Endpoint, first: Option<Opened>) -> Node {
@@ -462,56 +368,14 @@ impl Cluster {
     }
 }
 
+fn unsettled(hops: u32) -> Error {
+    let message = format!("the nodes sent the request on {hops} times: who owns the slot is not settled");
+    Error::new(ErrorKind::Failover, message).on_backend(BACKEND)
+}
+
 impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seeds: Vec<_> = self.seeds.iter().map(ToString::to_string).collect();
         write!(f, "the Cluster of {}", seeds.join(","))
     }
-}
-
-impl Node {
-    async fn send(&self, deadline: Instant, parcel: &Parcel<'_>, asking: bool) -> Result<Granting> {
-        if let Some(replicas) = parcel.replicas {
-            return self.links.grant(deadline, parcel.cmd, replicas, asking).await;
-        }
-        let reply = if asking {
-            let replies = self.links.send_all(deadline, &after_asking(parcel.cmd), parcel.access).await?;
-            replies.into_iter().next_back().unwrap_or(Value::Nil)
-        } else {
-            self.links.send(deadline, parcel.cmd, parcel.access).await?
-        };
-        Ok(Granting::Answered { reply, acknowledged: Value::Nil })
-    }
-
-    async fn send_some(
-        &self,
-        deadline: Instant,
-        commands: &[Cmd],
-        some: &[usize],
-        access: Access,
-    ) -> Result<Vec<Value>> {
-        let mut pipeline = Pipeline::with_capacity(some.len());
-        for index in some {
-            pipeline.add_command(commands[*index].clone());
-        }
-        self.links.send_all(deadline, &pipeline, access).await
-    }
-
-    /// What it says about its slots.
-    async fn ask_nodes(&self, deadline: Instant) -> Result<String> {
-        let mut cmd = redis::cmd("CLUSTER");
-        cmd.arg("NODES");
-        reply::text(settled(self.links.send(deadline, &cmd, Access::Read).await?)?)
-    }
-
-    async fn ping(&self, deadline: Instant) -> Result<()> {
-        settled(self.links.send(deadline, &redis::cmd("PING"), Access::Read).await?).map(|_| ())
-    }
-}
-
-/// The command, for a node that is taking over its slot. Sent in one go, so nothing comes between the two.
-fn after_asking(cmd: &Cmd) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(2);
-    pipeline.cmd("ASKING").add_command(cmd.clone());
-    pipeline
 }

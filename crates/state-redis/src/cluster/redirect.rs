@@ -5,6 +5,7 @@
 use redis::Value;
 
 use super::map::at_host;
+use super::slot::SLOTS;
 use crate::topology::Endpoint;
 
 /// Where a request has to go.
@@ -14,8 +15,10 @@ pub(crate) enum Redirect {
     Moved { slot: u16, to: Endpoint },
     /// This once to the node that the slot is being moved to.
     Ask { to: Endpoint },
-    /// Nowhere for the moment: some keys of the slot have moved and others not, or the slot has no owner.
-    Later,
+    /// To the same node once more, a little later: some keys of the slot have moved and others not yet.
+    Again,
+    /// Nowhere for the moment: the slot has no owner that may serve it.
+    Down,
 }
 
 impl Redirect {
@@ -26,7 +29,8 @@ impl Redirect {
         match error.code() {
             "MOVED" => parse(details(), asked).map(|(slot, to)| Self::Moved { slot, to }),
             "ASK" => parse(details(), asked).map(|(_, to)| Self::Ask { to }),
-            "TRYAGAIN" | "CLUSTERDOWN" => Some(Self::Later),
+            "TRYAGAIN" => Some(Self::Again),
+            "CLUSTERDOWN" => Some(Self::Down),
             _ => None,
         }
     }
@@ -37,7 +41,8 @@ fn parse(details: &str, asked: &Endpoint) -> Option<(u16, Endpoint)> {
     let (slot, address) = details.trim().split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Some((slot.parse().ok()?, at_host(host, port.parse().ok()?, asked)))
+    let slot = slot.parse().ok().filter(|slot| usize::from(*slot) < SLOTS)?;
+    Some((slot, at_host(host, port.parse().ok()?, asked)))
 }
 
 #[cfg(test)]
@@ -69,9 +74,18 @@ mod tests {
             assert_eq!(moved, Some(Redirect::Moved { slot, to: to.clone() }));
             assert_eq!(Redirect::of(&error("ASK", details), &asked), Some(Redirect::Ask { to }));
         }
-        assert_eq!(Redirect::of(&error("TRYAGAIN", "x"), &asked), Some(Redirect::Later));
-        assert_eq!(Redirect::of(&error("CLUSTERDOWN", "x"), &asked), Some(Redirect::Later));
-        for other in [error("MOVED", "nonsense"), error("ERR", "x"), Value::Nil] {
+        assert_eq!(Redirect::of(&error("TRYAGAIN", "x"), &asked), Some(Redirect::Again));
+        assert_eq!(Redirect::of(&error("CLUSTERDOWN", "x"), &asked), Some(Redirect::Down));
+    }
+
+    #[test]
+    fn other_replies_are_no_redirections() {
+        let asked = tcp("node", 1);
+        for details in ["", "nonsense", "1", "1 host", "1 host:", "1 h:65536", "16384 h:1", "-1 h:1", "x h:1"] {
+            assert_eq!(Redirect::of(&error("MOVED", details), &asked), None, "{details}");
+            assert_eq!(Redirect::of(&error("ASK", details), &asked), None, "{details}");
+        }
+        for other in [error("ERR", "x"), Value::Nil] {
             assert_eq!(Redirect::of(&other, &asked), None);
         }
     }

@@ -35,9 +35,37 @@ pub(crate) fn of_command(cmd: &Cmd) -> Option<u16> {
     key.map(of_key)
 }
 
-/// The slots of the node that answered CLUSTER NODES with this text.
-pub(crate) fn own_ranges(nodes: &str) -> Vec<RangeInclusive<u16>> {
-    own_slots(nodes).filter_map(parse_range).collect()
+/// What a node says of itself in its answer to CLUSTER NODES.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Own {
+    /// Rises whenever it takes over slots, by a failover or one at a time.
+    pub(crate) epoch: u64,
+    pub(crate) ranges: Vec<RangeInclusive<u16>>,
+    /// Whether one of its slots is on the move, or one of another node to it.
+    pub(crate) is_moving: bool,
+}
+
+impl Own {
+    /// Reads `id address flags primary pinged ponged epoch link slot…` on the line of the node that answered; `None` if that is
+    /// not there.
+    pub(crate) fn read(nodes: &str) -> Option<Self> {
+        let is_own = |line: &&str| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself"));
+        let mut fields = nodes.lines().find(is_own)?.split(' ').skip(6);
+        let mut own = Self { epoch: fields.next()?.parse().ok()?, ranges: Vec::new(), is_moving: false };
+        for slots in fields.skip(1) {
+            if slots.starts_with('[') {
+                own.is_moving = true;
+            } else {
+                own.ranges.push(parse_range(slots)?);
+            }
+        }
+        Some(own)
+    }
+
+    /// The slots one by one.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> {
+        self.ranges.iter().cloned().flatten()
+    }
 }
 
 /// A digest of which node has which slots.
@@ -48,16 +76,13 @@ impl Digest {
         Self(0xcbf2_9ce4_8422_2325)
     }
 
-    /// Adds what a node answered to CLUSTER NODES of its own slots; `false` when some of them are on the move.
-    pub(crate) fn add(&mut self, id: &str, nodes: &str) -> bool {
+    /// Adds a node. Its epoch tells a slot that went and came back from one that stayed.
+    pub(crate) fn add(&mut self, id: &str, own: &Own) {
         self.add_text(id);
-        for slots in own_slots(nodes) {
-            if slots.starts_with('[') {
-                return false;
-            }
-            self.add_text(slots);
+        self.add_text(&own.epoch.to_string());
+        for range in &own.ranges {
+            self.add_text(&format!("{}-{}", range.start(), range.end()));
         }
-        true
     }
 
     pub(crate) fn finish(self) -> u64 {
@@ -72,15 +97,10 @@ impl Digest {
     }
 }
 
-/// The slots of the node that answered: ranges, and in brackets what is on the move.
-fn own_slots(nodes: &str) -> impl Iterator<Item = &str> {
-    let is_own = |line: &&str| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself"));
-    nodes.lines().find(is_own).into_iter().flat_map(|line| line.split(' ').skip(8))
-}
-
 fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Some(first.parse().ok()?..=last.parse().ok()?)
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last && usize::from(last) < SLOTS).then_some(first..=last)
 }
 
 fn hash_tag(key: &[u8]) -> &[u8] {
@@ -115,7 +135,7 @@ const fn table() -> [u16; 256] {
 
 #[cfg(test)]
 mod tests {
-    use super::{crc16, of_command, of_key, own_ranges};
+    use super::{Digest, Own, crc16, hash_tag, of_command, of_key};
 
     #[test]
     fn slots_are_those_of_the_specification() {
@@ -139,11 +159,59 @@ mod tests {
         assert_eq!(of_command(&redis::cmd("PING")), None);
     }
 
+    const NODES: &str = "07c3 127.0.0.1:30004@31004,h slave e7d1 0 1426238317239 4 connected\n\
+                         e7d1 127.0.0.1:30001@31001,h myself,master - 0 0 9 connected 0-5460 5462 [93->-292f]\n";
+
     #[test]
     fn a_node_knows_its_slots() {
-        let nodes = "07c3 127.0.0.1:30004@31004,h slave e7d1 0 1426238317239 4 connected\n\
-                     e7d1 127.0.0.1:30001@31001,h myself,master - 0 0 1 connected 0-5460 5462 [93->-292f]\n";
-        assert_eq!(own_ranges(nodes), [0..=5460, 5462..=5462]);
-        assert_eq!(own_ranges(""), []);
+        let own = Own::read(NODES).unwrap();
+        assert_eq!(own, Own { epoch: 9, ranges: vec![0..=5460, 5462..=5462], is_moving: true });
+        assert_eq!(own.slots().count(), 5462);
+        let replica = Own::read("07c3 h:1@2 myself,slave e7d1 0 1 4 connected").unwrap();
+        assert_eq!((replica.ranges.len(), replica.is_moving), (0, false));
+    }
+
+    #[test]
+    fn a_text_of_another_shape_is_nobody_s_slots() {
+        let line = |slots: &str| format!("e7d1 h:1@2 myself,master - 0 0 1 connected {slots}\n");
+        assert!(Own::read(&line("0-16383")).is_some());
+        for text in ["", "myself", "a b myself", "a b myself d e f x connected 1"] {
+            assert_eq!(Own::read(text), None, "{text}");
+        }
+        for slots in ["0-16384", "65535", "9-8", "a-b", "-", "1-", "99999999"] {
+            assert_eq!(Own::read(&line(slots)), None, "{slots}");
+        }
+    }
+
+    #[test]
+    fn each_change_of_the_slots_changes_the_digest() {
+        let digest = |id: &str, nodes: &str| {
+            let mut digest = Digest::new();
+            digest.add(id, &Own::read(nodes).unwrap());
+            digest.finish()
+        };
+        let first = digest("a", NODES);
+        assert_eq!(first, digest("a", NODES));
+        assert_ne!(first, digest("b", NODES));
+        assert_ne!(first, digest("a", &NODES.replace("0-5460", "0-5459")));
+        // Away and back again: the epoch has risen.
+        assert_ne!(first, digest("a", &NODES.replace("0 0 9 ", "0 0 10 ")));
+    }
+
+    #[test]
+    fn the_hash_tag_is_the_first_one_with_something_in_it() {
+        for (key, tag) in [
+            ("{user}.a", "user"),
+            ("a{user}b{other}", "user"),
+            ("{{x}y}", "{x"),
+            ("a{}b{c}", "a{}b{c}"),
+            ("}{x}", "x"),
+            ("{x", "{x"),
+            ("x}", "x}"),
+            ("{}", "{}"),
+            ("", ""),
+        ] {
+            assert_eq!(hash_tag(key.as_bytes()), tag.as_bytes(), "{key}");
+        }
     }
 }
