@@ -15,7 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::dial::{Dialed, Dialer, Health, OnPush, failed, refused_login};
 use crate::error::from_server;
 use crate::quarantine::Quarantine;
+use crate::safety::refuse_settings;
 use crate::script;
+use crate::semantics::Setup;
 use crate::sentinel::Sentinels;
 use crate::server::{Facts, QUESTIONS, Role, questions};
 use crate::topology::Endpoint;
@@ -34,6 +36,8 @@ pub(crate) struct Common {
     pub(crate) on_push: OnPush,
     /// In strict safety: when a server may grant locks.
     pub(crate) quarantine: Option<Quarantine>,
+    /// In strict safety: by what to judge the settings of primaries.
+    pub(crate) strict: Option<Setup>,
 }
 
 /// Where to connect to.
@@ -153,6 +157,9 @@ impl Connector {
         let facts = Facts::read(&answers);
         facts.check(self.role).map_err(|error| failed(endpoint, error.kind(), error.message()))?;
         if matches!(self.role, Role::Primary(_)) {
+            if let Some(setup) = &self.common.strict {
+                refuse_settings(&facts, setup)?;
+            }
             for answer in answers.iter().skip(QUESTIONS) {
                 if let Value::ServerError(error) = answer
                     // A user without the right to load scripts may still run them by source; anything else is final.

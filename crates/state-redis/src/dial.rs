@@ -192,7 +192,10 @@ pub(crate) fn refused_login(endpoint: &Endpoint, error: RedisError) -> Error {
         redis::ErrorKind::Server(_) => {
             (ErrorKind::Config, format!("the server refused: {}", error.detail().unwrap_or("no reason given")))
         }
-        _ => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
+        _ => match tls::refusal_of_identity(&error) {
+            Some(what) => (ErrorKind::Config, what.to_owned()),
+            None => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
+        },
     };
     failed(endpoint, kind, what).with_source(error)
 }
@@ -210,6 +213,9 @@ fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {
 fn refused_tls(endpoint: &Endpoint, error: io::Error) -> Error {
     // rustls reports what is wrong with a certificate as InvalidData; trying again would not help.
     let (kind, what) = match error.kind() {
+        io::ErrorKind::InvalidData if tls::refusal_of_identity(&error).is_some() => {
+            (ErrorKind::Config, tls::refusal_of_identity(&error).unwrap_or_default().to_owned())
+        }
         io::ErrorKind::InvalidData => (ErrorKind::Config, format!("TLS failed: {error}")),
         io::ErrorKind::UnexpectedEof => {
             (ErrorKind::Unavailable, "TLS failed: the server hung up; does it speak TLS there?".to_owned())

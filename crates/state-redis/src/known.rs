@@ -6,20 +6,21 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
-use acteon_state_core::{Capabilities, Error, LockSemantics, Result};
+use acteon_state_core::{Capabilities, LockSemantics, Result};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{RedisConfig, Safety};
-use crate::error::BACKEND;
-use crate::safety::{Danger, dangers};
+use crate::safety::{Danger, dangers, refuse};
 use crate::semantics::{Setup, SetupKind};
 use crate::server::Facts;
-use crate::topology::{Endpoint, Topology};
+use crate::topology::{Endpoint, Target, TlsOptions, Topology};
 
 /// See the module.
 pub(crate) struct Known {
     value_bytes_max: u64,
     setup: Setup,
+    /// Where the servers are, and how the way to them is protected.
+    reached: Vec<String>,
     /// What is declared before the servers were reached.
     declared: Capabilities,
     /// What they said first. Later connections refine only the notes on locks: capabilities that change under a running
@@ -32,12 +33,13 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn new(config: &RedisConfig, topology: &Topology) -> Self {
-        let setup = Setup::new(config, topology);
+    pub(crate) fn new(config: &RedisConfig, target: &Target) -> Self {
+        let setup = Setup::new(config, &target.topology);
         let declared = setup.capabilities(&Facts::unknown(), config.value_bytes_max);
         Self {
             value_bytes_max: config.value_bytes_max,
             setup,
+            reached: reached(target),
             declared,
             probed: OnceLock::new(),
             facts: RwLock::default(),
@@ -49,8 +51,15 @@ impl Known {
         self.probed.get().unwrap_or(&self.declared)
     }
 
+    pub(crate) fn setup(&self) -> Setup {
+        self.setup
+    }
+
     pub(crate) fn lock_semantics(&self) -> LockSemantics {
-        self.setup.lock_semantics(&self.weakest(), &self.dangers())
+        let mut semantics = self.setup.lock_semantics(&self.weakest(), &self.dangers());
+        let connected = self.connected();
+        semantics.notes.splice(0..0, connected.into_iter().chain(self.reached.iter().cloned()));
+        semantics
     }
 
     /// Takes in what a server said when it was connected to.
@@ -75,18 +84,31 @@ impl Known {
         self.probed.get_or_init(|| self.setup.capabilities(&weakest, self.value_bytes_max));
     }
 
+    /// Drops what is known of a server that does not belong to the others any more.
+    pub(crate) fn forget(&self, endpoint: &Endpoint) {
+        self.facts.write().remove(endpoint);
+        self.logged.lock().retain(|(of, _)| of != endpoint);
+    }
+
     /// In strict safety: refuses servers whose settings endanger locks or state.
     ///
     /// # Errors
     /// `Config` with all of them.
     pub(crate) fn refuse_dangers(&self) -> Result<()> {
-        let found = self.dangers();
-        if self.setup.safety == Safety::Warn || found.is_empty() {
-            return Ok(());
+        match self.setup.safety {
+            Safety::Warn => Ok(()),
+            Safety::Strict => refuse(&self.dangers()),
         }
-        let texts: Vec<_> = found.iter().map(|danger| danger.text.as_str()).collect();
-        let message = format!("safety = \"strict\" refuses the server's settings: {}", texts.join("; "));
-        Err(Error::config(message).on_backend(BACKEND))
+    }
+
+    /// Which servers were connected to.
+    fn connected(&self) -> Option<String> {
+        let facts = self.facts.read();
+        let version = |facts: &Facts| facts.version.clone().unwrap_or_else(|| "of an unknown version".to_owned());
+        let mut servers: Vec<_> =
+            facts.iter().map(|(endpoint, facts)| format!("{endpoint} ({})", version(facts))).collect();
+        servers.sort();
+        (!servers.is_empty()).then(|| format!("Connected to {}.", servers.join(", ")))
     }
 
     /// What endangers locks or state, on any of the servers. Each setting once.
@@ -105,5 +127,29 @@ impl Known {
     fn weakest(&self) -> Facts {
         let facts = self.facts.read();
         facts.values().cloned().reduce(Facts::weaker).unwrap_or_else(Facts::unknown)
+    }
+}
+
+/// Where the servers are, and how the way to them is protected, a sentence each.
+fn reached(target: &Target) -> Vec<String> {
+    let mut notes = vec![format!("Configured: {}.", target.topology)];
+    notes.push(match &target.topology {
+        Topology::Standalone(Endpoint::Unix(_)) => "Encryption: none, over a unix socket.".to_owned(),
+        _ => format!("Encryption: {}.", encryption(target.tls.as_ref())),
+    });
+    if let Topology::Sentinel(sentinels) = &target.topology {
+        notes.push(format!("Encryption to the Sentinels: {}.", encryption(sentinels.tls.as_ref())));
+    }
+    notes
+}
+
+fn encryption(tls: Option<&TlsOptions>) -> String {
+    match tls {
+        None => "none".to_owned(),
+        Some(TlsOptions { verify: true, .. }) => "TLS, and certificates are checked".to_owned(),
+        Some(TlsOptions { prefix, .. }) => {
+            let off = format!("{prefix}tls_verify = false");
+            format!("TLS, BUT CERTIFICATES ARE NOT CHECKED ({off}): anyone on the way can read and change everything")
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::cluster::slot;
 use crate::dial::{failed, refused_login};
-use crate::error::{BACKEND, from_server};
+use crate::error::{BACKEND, from_server, unexpected};
 use crate::reply;
 use crate::script::{self, By};
 use crate::server::{Facts, Mode};
@@ -35,11 +35,13 @@ pub(crate) struct Quarantine {
     /// The beginning of the record's name.
     prefix: String,
     duration: Duration,
+    /// Whether the record may be written. Without, nobody knows since when a server has been primary, and so it never grants.
+    records: bool,
 }
 
 impl Quarantine {
-    pub(crate) fn new(prefix: &str, duration: Duration) -> Self {
-        Self { prefix: prefix.to_owned(), duration }
+    pub(crate) fn new(prefix: &str, duration: Duration, records: bool) -> Self {
+        Self { prefix: prefix.to_owned(), duration, records }
     }
 
     /// From when on the server at the other end may grant locks.
@@ -53,6 +55,9 @@ impl Quarantine {
             let message = "safety = \"strict\" needs the right to ask INFO, to tell one primary from the next";
             return Err(Error::config(message).on_backend(BACKEND));
         };
+        if !self.records {
+            return Ok(Instant::now() + self.duration);
+        }
         let key = match facts.mode {
             Mode::Cluster => match self.key_in_own_slot(connection, endpoint).await? {
                 Some(key) => key,
@@ -94,10 +99,10 @@ impl Quarantine {
         let mut nodes = redis::cmd("CLUSTER");
         nodes.arg("NODES");
         let answer = connection.send_packed_command(&nodes).await.map_err(|error| refused_login(endpoint, error))?;
-        let own = slot::own_ranges(&reply::text(settled(answer)?)?);
+        let own = slot::Own::read(&reply::text(settled(answer)?)?).ok_or_else(|| unexpected(&Value::Nil))?;
         let is_own = |tag: &u32| {
             let slot = slot::of_key(tag.to_string().as_bytes());
-            own.iter().any(|range| range.contains(&slot))
+            own.ranges.iter().any(|range| range.contains(&slot))
         };
         let tag = (0..TAGS_MAX).find(is_own);
         Ok(tag.map(|tag| format!("{}quarantine:{{{tag}}}", self.prefix)))

@@ -1,7 +1,13 @@
 //! Settings of a server that endanger locks or state, and what to do about each.
 
+use acteon_state_core::{Error, Result};
+
+use crate::error::BACKEND;
 use crate::semantics::{Setup, SetupKind};
 use crate::server::{Durability, Facts};
+
+/// The danger that comes and goes with a server, while the others are in its configuration.
+const REPLICAS: &str = "replicas";
 
 /// A setting that endangers locks or state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +16,31 @@ pub(crate) struct Danger {
     pub(crate) setting: &'static str,
     /// What it leads to, and what to do.
     pub(crate) text: String,
+}
+
+/// In strict safety: refuses these dangers, if there are any.
+///
+/// # Errors
+/// `Config` with all of them.
+pub(crate) fn refuse(found: &[Danger]) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<_> = found.iter().map(|danger| danger.text.as_str()).collect();
+    let message = format!("safety = \"strict\" refuses the server's settings: {}", texts.join("; "));
+    Err(Error::config(message).on_backend(BACKEND))
+}
+
+/// In strict safety: refuses to use a server that is configured dangerously, whenever it is connected to.
+///
+/// One that has lost its replicas is not refused: what needs them fails by itself, and reads go on.
+///
+/// # Errors
+/// As [`refuse`].
+pub(crate) fn refuse_settings(facts: &Facts, setup: &Setup) -> Result<()> {
+    let mut found = dangers(facts, setup);
+    found.retain(|danger| danger.setting != REPLICAS);
+    refuse(&found)
 }
 
 /// What is dangerous on a server. What it would not say is taken for dangerous.
@@ -45,7 +76,7 @@ pub(crate) fn dangers(facts: &Facts, setup: &Setup) -> Vec<Danger> {
     }
     if setup.kind != SetupKind::Standalone {
         if facts.replicas == 0 {
-            add("replicas", "the primary has no replica: nobody can take over; add one".to_owned());
+            add(REPLICAS, "the primary has no replica: nobody can take over; add one".to_owned());
         }
         if facts.replicas_min == 0 {
             add(

@@ -3,7 +3,11 @@
 //! Certificates are checked against the system's roots, or against `ca_file` alone where it is given. `tls_verify = false`
 //! accepts every certificate; the connection is encrypted then, but nobody knows to whom, and a warning says so. A server that
 //! asks who we are is shown `cert_file`.
+//!
+//! Data nodes and Sentinels have options of their own, whose names differ by what they begin with.
 
+use std::error::Error as StdError;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{AlertDescription, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use crate::topology::TlsOptions;
@@ -28,22 +32,24 @@ pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
         .map_err(|error| Error::config("tls: no protocol version is available").with_source(error))?;
     let builder = if options.verify {
         let roots = match &options.ca_file {
-            Some(path) => roots_from_file(path)?,
+            Some(path) => roots_from_file(options.prefix, path)?,
             None => roots_of_system()?,
         };
         builder.with_root_certificates(roots)
     } else {
         tracing::warn!(
-            "tls_verify is off: the Redis server's certificate is not checked, anyone on the way can read and change everything"
+            "{}tls_verify is off: certificates are not checked, anyone on the way to Redis can read and change everything",
+            options.prefix
         );
         let anyone = Arc::new(AcceptAnyone(provider));
         builder.dangerous().with_custom_certificate_verifier(anyone)
     };
     let config = match &options.identity {
         Some((cert_file, key_file)) => {
-            let (chain, key) = identity(cert_file, key_file)?;
+            let prefix = options.prefix;
+            let (chain, key) = identity(prefix, cert_file, key_file)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
-                let message = format!("key_file {}: it does not fit cert_file", key_file.display());
+                let message = format!("{prefix}key_file {}: it does not fit {prefix}cert_file", key_file.display());
                 Error::config(message).with_source(error)
             })?
         }
@@ -52,9 +58,45 @@ pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// What an error of a connection says about our own certificate, if the server did not accept that we showed none, or this one.
+///
+/// With TLS 1.3 the server looks at it when the handshake is over for us, so that the first read fails.
+pub(crate) fn refusal_of_identity(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An `io::Error` does not count what it was made of among its sources.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let alert = match inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
+            Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+            _ => None,
+        };
+        match alert {
+            // TLS 1.2 has no alert of its own for it.
+            Some(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
+                return Some("the server asks for a certificate of ours: set cert_file and key_file");
+            }
+            Some(
+                AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnsupportedCertificate,
+            ) => return Some("the server does not accept our certificate: look at cert_file"),
+            _ => next = error.source(),
+        }
+    }
+    None
+}
+
 /// Our own certificate, with those between it and its root, and its key.
-fn identity(cert_file: &Path, key_file: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-    let wrong = |name: &str, path: &Path, what: &str| Error::config(format!("{name} {}: {what}", path.display()));
+fn identity(
+    prefix: &str,
+    cert_file: &Path,
+    key_file: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let wrong =
+        |name: &str, path: &Path, what: &str| Error::config(format!("{prefix}{name} {}: {what}", path.display()));
     let pem = std::fs::read(cert_file)
         .map_err(|error| wrong("cert_file", cert_file, "it cannot be read").with_source(error))?;
     let chain = CertificateDer::pem_slice_iter(&pem)
@@ -71,8 +113,8 @@ fn identity(cert_file: &Path, key_file: &Path) -> Result<(Vec<CertificateDer<'st
     Ok((chain, key))
 }
 
-fn roots_from_file(path: &Path) -> Result<RootCertStore> {
-    let wrong = |what: &str| Error::config(format!("ca_file {}: {what}", path.display()));
+fn roots_from_file(prefix: &str, path: &Path) -> Result<RootCertStore> {
+    let wrong = |what: &str| Error::config(format!("{prefix}ca_file {}: {what}", path.display()));
     let pem = std::fs::read(path).map_err(|error| wrong("it cannot be read").with_source(error))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -151,10 +193,14 @@ mod tests {
     fn a_ca_file_that_is_missing_or_empty_is_named() {
         let empty = tempfile::NamedTempFile::new().unwrap();
         for path in [std::path::PathBuf::from("/nonexistent/ca.pem"), empty.path().to_owned()] {
-            let options = TlsOptions { verify: true, ca_file: Some(path.clone()), server_name: None, identity: None };
-            let error = connector(&options).err().unwrap();
-            assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.message().contains(&path.display().to_string()), "{error}");
+            for prefix in ["", "sentinel_"] {
+                let ca_file = Some(path.clone());
+                let options = TlsOptions { prefix, verify: true, ca_file, server_name: None, identity: None };
+                let error = connector(&options).err().unwrap();
+                assert_eq!(error.kind(), ErrorKind::Config);
+                let begin = format!("{prefix}ca_file {}: ", path.display());
+                assert!(error.message().starts_with(&begin), "{error}");
+            }
         }
     }
 }

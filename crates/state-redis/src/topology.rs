@@ -64,6 +64,8 @@ pub(crate) struct Login {
 /// How to encrypt, and whom to trust.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TlsOptions {
+    /// What the names of these fields begin with, for messages.
+    pub(crate) prefix: &'static str,
     pub(crate) verify: bool,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) server_name: Option<String>,
@@ -296,13 +298,19 @@ impl<'a> TlsFields<'a> {
         let identity = match (self.cert_file, self.key_file) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
             (None, None) => None,
-            _ => {
+            (Some(_), None) => {
                 return Err(Error::config(format!(
-                    "{prefix}cert_file and {prefix}key_file belong together; give both or none"
+                    "{prefix}cert_file is given without {prefix}key_file; give both or none"
+                )));
+            }
+            (None, Some(_)) => {
+                return Err(Error::config(format!(
+                    "{prefix}key_file is given without {prefix}cert_file; give both or none"
                 )));
             }
         };
         Ok(Some(TlsOptions {
+            prefix,
             verify: self.verify,
             ca_file: self.ca_file.clone(),
             server_name: self.server_name.clone(),

@@ -68,13 +68,18 @@ impl RedisStore {
     /// `Config` for the options, a TLS certificate that is not trusted, or a server before 7.0; `Unavailable` when the server
     /// cannot be reached; `Denied` for wrong credentials; `Failover` for a replica or a server that is still loading.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
-        let parts = Parts::new(&config)?;
-        let first = parts.plan.open().await?;
-        if let Some(opened) = &first {
-            parts.known.learn(&opened.live.endpoint, opened.facts.clone());
-        }
-        parts.known.refuse_dangers()?;
-        Ok(Self::start(&config, parts, first))
+        let parts = Parts::new(&config, Purpose::Use)?;
+        Self::connect_parts(&config, parts).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does, only to see what can be done: in strict safety it leaves no record of which
+    /// server is primary, and so no locks are granted.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn inspect(config: RedisConfig) -> Result<Self> {
+        let parts = Parts::new(&config, Purpose::Inspect)?;
+        Self::connect_parts(&config, parts).await
     }
 
     /// Starts without a connection and connects in the background, without end. Until then, calls fail as `Unavailable`,
@@ -86,7 +91,7 @@ impl RedisStore {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn connect_lazy(config: RedisConfig) -> Result<Self> {
-        let parts = Parts::new(&config)?;
+        let parts = Parts::new(&config, Purpose::Use)?;
         Ok(Self::start(&config, parts, None))
     }
 
@@ -100,6 +105,15 @@ impl RedisStore {
     #[must_use]
     pub fn watch_connections(&self) -> ConnectionWatch {
         ConnectionWatch(Arc::downgrade(self.inner.router.counters()))
+    }
+
+    async fn connect_parts(config: &RedisConfig, parts: Parts) -> Result<Self> {
+        let first = parts.plan.open().await?;
+        if let Some(opened) = &first {
+            parts.known.learn(&opened.live.endpoint, opened.facts.clone());
+        }
+        parts.known.refuse_dangers()?;
+        Ok(Self::start(config, parts, first))
     }
 
     fn start(config: &RedisConfig, parts: Parts, first: Option<Opened>) -> Self {
@@ -158,23 +172,35 @@ struct Parts {
     known: Arc<Known>,
 }
 
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Use,
+    Inspect,
+}
+
 impl Parts {
-    fn new(config: &RedisConfig) -> Result<Self> {
+    fn new(config: &RedisConfig, purpose: Purpose) -> Result<Self> {
         let target = config.target()?;
         let keyspace = Keyspace::new(&config.prefix)?;
         let wakeups = Arc::new(Wakeups::default());
         let receiver = wakeups.clone();
         let on_push: OnPush = Arc::new(move |push| receiver.on_push(&push));
-        let known = Arc::new(Known::new(config, &target.topology));
+        let known = Arc::new(Known::new(config, &target));
         let learner = known.clone();
+        let is_strict = config.safety == Safety::Strict;
         let common = Common {
             dialer: Dialer::new(config, target.login.clone(), target.tls.as_ref(), target.db)?,
             connect_timeout: config.connect_timeout,
             on_push,
-            quarantine: (config.safety == Safety::Strict)
-                .then(|| Quarantine::new(keyspace.prefix(), config.lock_lease_max)),
+            quarantine: is_strict
+                .then(|| Quarantine::new(keyspace.prefix(), config.lock_lease_max, purpose == Purpose::Use)),
+            strict: is_strict.then(|| known.setup()),
         };
-        let on_facts: OnFacts = Arc::new(move |endpoint, facts| learner.learn(endpoint, facts));
+        let on_facts: OnFacts = Arc::new(move |endpoint, facts| match facts {
+            Some(facts) => learner.learn(endpoint, facts),
+            None => learner.forget(endpoint),
+        });
         let plan = Plan::new(config, target, common, on_facts)?;
         Ok(Self { keyspace, plan, wakeups, known })
     }
