@@ -112,9 +112,12 @@ pub struct Get {
     /// Also return the remaining time to live, in the same round trip.
     pub with_ttl: bool,
     /// Whether a replica may answer, with what it had some moments ago: an entry that was deleted since, or none that was written
-    /// since. For reads that many make and whose age does not matter; never for a read that decides about a write.
+    /// since. Two such reads in a row may be answered by two replicas, the second one with something older. For reads that many
+    /// make and whose age does not matter; never for a read that decides about a write.
     ///
-    /// Drivers without replicas to read from answer as always.
+    /// A permission, not a demand, and therefore no capability: when no replica answers, the primary does. Only the Redis driver
+    /// reads from replicas, behind Sentinels and in a Cluster; others read as always, and so does every driver in a batch. Locks
+    /// are never read like this.
     pub stale_ok: bool,
 }
 

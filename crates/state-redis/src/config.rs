@@ -94,6 +94,8 @@ pub struct RedisConfig {
     pub lock_replicas_timeout: Duration,
     /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary.
     pub lock_lease_max: Duration,
+    /// With `safety = "strict"`: how many connections to keep for grants, which hold theirs until replicas have them: 1 to 64.
+    pub lock_connections: usize,
 
     /// How long opening a connection may take: resolving, TCP, TLS, authentication, and the first questions together.
     pub connect_timeout: Duration,
@@ -117,6 +119,9 @@ pub struct RedisConfig {
     pub connections: usize,
     /// How many calls may be under way on one connection: 1 to 65,536. Further ones wait, within their timeout.
     pub in_flight_max: usize,
+    /// How many calls may wait for one connection, be it for a place on it or for the next one after a loss: 1 to 1,048,576.
+    /// Further ones fail at once and are not applied: as `Throttled`, or as `Unavailable` while there is no connection.
+    pub queue_max: usize,
     /// Idle time after which TCP asks whether the other side is still there.
     pub keepalive: Duration,
 
@@ -160,6 +165,7 @@ impl Default for RedisConfig {
             lock_replicas: 1,
             lock_replicas_timeout: Duration::from_millis(500),
             lock_lease_max: Duration::from_secs(60),
+            lock_connections: 4,
             connect_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_secs(5),
@@ -168,6 +174,7 @@ impl Default for RedisConfig {
             reconnect_delay_max: Duration::from_secs(2),
             connections: 1,
             in_flight_max: 4_096,
+            queue_max: 16_384,
             keepalive: Duration::from_secs(30),
             lock_retention: RETENTION_DEFAULT,
             value_bytes_max: 64 << 20,
@@ -209,6 +216,8 @@ impl RedisConfig {
         for (name, number, max) in [
             ("connections", self.connections, 64),
             ("in_flight_max", self.in_flight_max, 1 << 16),
+            ("queue_max", self.queue_max, 1 << 20),
+            ("lock_connections", self.lock_connections, 64),
             ("lock_replicas", self.lock_replicas, 32),
         ] {
             if number == 0 || number > max {
@@ -308,6 +317,8 @@ mod tests {
             (RedisConfig { prefix: "a:b".into(), ..url() }, "prefix"),
             (RedisConfig { connections: 0, ..url() }, "connections"),
             (RedisConfig { in_flight_max: 0, ..url() }, "in_flight_max"),
+            (RedisConfig { queue_max: 0, ..url() }, "queue_max"),
+            (RedisConfig { lock_connections: 65, ..url() }, "lock_connections"),
             (RedisConfig { lock_replicas: 0, ..url() }, "lock_replicas"),
             (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),

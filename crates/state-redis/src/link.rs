@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //! A request is sent at most once: nothing here or in the client library repeats it. When a connection is lost, calls wait for
-//! the next one until `connect_wait` after the loss; from then on they fail at once, as `Unavailable` and `NotApplied`. Each
-//! call ends within `operation_timeout`.
+//! the next one until `connect_wait` after the loss; from then on they fail at once, as `Unavailable` and `NotApplied`. No more
+//! than `queue_max` of them wait, for a connection or for a free place on it. Each call ends within `operation_timeout`.
 //!
 //! # Failure
 //! A connection that breaks fails what is in flight: writes as `Unknown`, for their answers are lost. So does a timeout; the
@@ -13,7 +13,10 @@
 //!
 //! # How it works
 //! Each [`Link`] has a task that opens a connection, waits for its end, and opens the next: without end, with pauses that
-//! double up to `reconnect_delay_max` and are drawn between zero and that (full jitter), until the store is closed.
+//! double up to `reconnect_delay_max` and are drawn between zero and that (full jitter), until the store is closed or dropped.
+//!
+//! Calls share connections, whose multiplexer sends what comes meanwhile behind what was sent before. Only grants of locks that
+//! wait for replicas hold up what is behind them, and so they have a pool of their own, with one of them on each connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -32,7 +35,7 @@ use crate::connect::{Connector, Live, Opened};
 use crate::dial::Health;
 use crate::error::{Access, BACKEND, from_connection, timeout};
 use crate::server::Facts;
-use crate::stats::Counters;
+use crate::stats::{Counters, OpenConnection};
 use crate::topology::Endpoint;
 
 /// Calls without answer in a row after which a connection is given up. Above one, so that a single slow command does not
@@ -48,11 +51,10 @@ const STABLE_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Links {
     links: Box<[Arc<Link>]>,
     /// In strict safety: for grants of locks alone.
-    granting: Option<Arc<Link>>,
+    granting: Box<[Arc<Link>]>,
     next: AtomicUsize,
     operation_timeout: Duration,
     connect_wait: Duration,
-    in_flight_max: u32,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -63,6 +65,9 @@ pub(crate) struct Link {
     line: watch::Sender<Line>,
     /// Free places for calls.
     places: Semaphore,
+    places_max: u32,
+    /// Free places for those who wait for a place, or for a connection.
+    queue: Semaphore,
     /// Timeouts since the last answer.
     unanswered: AtomicU32,
     /// Asks the task for a fresh connection.
@@ -76,6 +81,7 @@ pub(crate) struct Link {
 struct Held {
     driver: AbortOnDropHandle<()>,
     endpoint: Arc<Endpoint>,
+    _counted: OpenConnection,
 }
 
 /// How many replicas must have a grant, and how long that may take.
@@ -94,8 +100,8 @@ pub(crate) enum Granting {
     NotYet(Duration),
 }
 
-/// Receives what a server said at each new connection.
-pub(crate) type OnFacts = Arc<dyn Fn(&Endpoint, Facts) + Send + Sync>;
+/// Receives what a server said at each new connection; `None` when it does not belong to the others any more.
+pub(crate) type OnFacts = Arc<dyn Fn(&Endpoint, Option<Facts>) + Send + Sync>;
 
 /// What a link has to offer.
 #[derive(Clone)]
@@ -125,12 +131,14 @@ impl Links {
         counters: &Arc<Counters>,
         first: Option<Opened>,
     ) -> Self {
-        let new_link = || {
+        let new_link = |places_max: u32| {
             let reason = format!("there is no connection to {} yet", connector.name());
             Arc::new(Link {
                 connector: connector.clone(),
                 line: watch::Sender::new(Line::Down(Outage::new(reason))),
-                places: Semaphore::new(config.in_flight_max),
+                places: Semaphore::new(places_max as usize),
+                places_max,
+                queue: Semaphore::new(config.queue_max),
                 unanswered: AtomicU32::new(0),
                 renew: Notify::new(),
                 delay_max: config.reconnect_delay_max,
@@ -138,8 +146,10 @@ impl Links {
                 counters: counters.clone(),
             })
         };
-        let links: Box<[Arc<Link>]> = (0..config.connections).map(|_| new_link()).collect();
-        let granting = (config.safety == Safety::Strict).then(new_link);
+        let in_flight_max = u32::try_from(config.in_flight_max).unwrap_or(u32::MAX);
+        let links: Box<[Arc<Link>]> = (0..config.connections).map(|_| new_link(in_flight_max)).collect();
+        let grants = if config.safety == Safety::Strict { config.lock_connections } else { 0 };
+        let granting: Box<[Arc<Link>]> = (0..grants).map(|_| new_link(1)).collect();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut first = first;
         for link in links.iter().chain(&granting) {
@@ -153,7 +163,6 @@ impl Links {
             next: AtomicUsize::new(0),
             operation_timeout: config.operation_timeout,
             connect_wait: config.connect_wait,
-            in_flight_max: u32::try_from(config.in_flight_max).unwrap_or(u32::MAX),
             tasks,
             stop,
         }
@@ -175,7 +184,7 @@ impl Links {
         replicas: &Replicas,
         asking: bool,
     ) -> Result<Granting> {
-        let link = self.granting.as_deref().unwrap_or_else(|| self.pick());
+        let link = self.pick_granting();
         let mut pipeline = Pipeline::with_capacity(3);
         if asking {
             pipeline.cmd("ASKING");
@@ -224,7 +233,7 @@ impl Links {
     pub(crate) async fn idle(&self, until: Instant) {
         for link in self.links.iter().chain(&self.granting) {
             // All places free means that nothing is under way. A timeout is no reason to stay.
-            let _ = tokio::time::timeout_at(until, link.places.acquire_many(self.in_flight_max)).await;
+            let _ = tokio::time::timeout_at(until, link.places.acquire_many(link.places_max)).await;
         }
     }
 
@@ -242,11 +251,11 @@ impl Links {
         access: Access,
         send: impl AsyncFnOnce(Live) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let queued = link.counters.queued();
-        let _place = link.place(deadline, self.operation_timeout).await?;
-        let live = link.live(deadline, self.connect_wait).await?;
+        let (_place, live) = match link.at_once() {
+            Some(ready) => ready,
+            None => link.wait(deadline, self.operation_timeout, self.connect_wait).await?,
+        };
         let health = live.health.clone();
-        drop(queued);
         let _in_flight = link.counters.in_flight();
         match tokio::time::timeout_at(deadline, send(live)).await {
             Ok(Ok(value)) => {
@@ -272,9 +281,23 @@ impl Links {
         if let [only] = &*self.links {
             return only;
         }
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let at = |offset: usize| &*self.links[start.wrapping_add(offset) % self.links.len()];
-        (0..self.links.len()).map(at).find(|link| link.is_up()).unwrap_or_else(|| at(0))
+        let mut in_turn = self.in_turn(&self.links);
+        in_turn.clone().find(|link| link.is_up()).or_else(|| in_turn.next()).unwrap_or(&self.links[0])
+    }
+
+    /// The same among the connections for grants, preferably a free one.
+    fn pick_granting(&self) -> &Link {
+        let mut in_turn = self.in_turn(&self.granting);
+        let free = in_turn.clone().find(|link| link.is_up() && link.places.available_permits() > 0);
+        free.or_else(|| in_turn.clone().find(|link| link.is_up()))
+            .or_else(|| in_turn.next())
+            .unwrap_or_else(|| self.pick())
+    }
+
+    fn in_turn<'a>(&self, links: &'a [Arc<Link>]) -> impl Iterator<Item = &'a Link> + Clone {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
+        let (before, after) = links.split_at(start.min(links.len()));
+        after.iter().chain(before).map(|link| &**link)
     }
 }
 
@@ -300,10 +323,38 @@ impl Link {
         self.line.borrow().live().is_some()
     }
 
-    async fn place(&self, deadline: Instant, timeout_after: Duration) -> Result<SemaphorePermit<'_>> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Ok(place);
+    /// A place and the connection, where nobody has to wait for them.
+    fn at_once(&self) -> Option<(SemaphorePermit<'_>, Live)> {
+        let place = self.places.try_acquire().ok()?;
+        let live = self.line.borrow().live().cloned()?;
+        Some((place, live))
+    }
+
+    /// Waits for a place and then for the connection, unless too many wait already.
+    async fn wait(
+        &self,
+        deadline: Instant,
+        timeout_after: Duration,
+        connect_wait: Duration,
+    ) -> Result<(SemaphorePermit<'_>, Live)> {
+        let Ok(_turn) = self.queue.try_acquire() else { return Err(self.queue_is_full()) };
+        let _queued = self.counters.queued();
+        let place = self.place(deadline, timeout_after).await?;
+        let live = self.live(deadline, connect_wait).await?;
+        Ok((place, live))
+    }
+
+    fn queue_is_full(&self) -> Error {
+        match &*self.line.borrow() {
+            Line::Down(outage) => outage.error(),
+            Line::Up(_) => {
+                let message = "too many calls wait for a place on the connection (queue_max); try again later";
+                Error::new(ErrorKind::Throttled, message).on_backend(BACKEND)
+            }
         }
+    }
+
+    async fn place(&self, deadline: Instant, timeout_after: Duration) -> Result<SemaphorePermit<'_>> {
         match tokio::time::timeout_at(deadline, self.places.acquire()).await {
             // A place that comes free when others time out comes too late for those who asked with them.
             Ok(Ok(place)) if Instant::now() < deadline => Ok(place),
@@ -327,7 +378,7 @@ impl Link {
         match &*self.line.borrow() {
             Line::Up(live) if !live.health.is_broken() => Ok(live.clone()),
             Line::Up(_) => Err(Error::new(ErrorKind::Unavailable, "the connection is broken").on_backend(BACKEND)),
-            Line::Down(outage) => Err(Error::new(outage.kind, outage.reason.to_string()).on_backend(BACKEND)),
+            Line::Down(outage) => Err(outage.error()),
         }
     }
 
@@ -353,11 +404,11 @@ impl Link {
     /// Puts a connection into use.
     fn up(&self, opened: Opened) -> Held {
         self.unanswered.store(0, Ordering::Relaxed);
-        (self.on_facts)(&opened.live.endpoint, opened.facts);
-        self.counters.connected();
+        (self.on_facts)(&opened.live.endpoint, Some(opened.facts));
+        let _counted = self.counters.connected();
         let endpoint = opened.live.endpoint.clone();
         self.line.send_replace(Line::Up(opened.live));
-        Held { driver: opened.driver, endpoint }
+        Held { driver: opened.driver, endpoint, _counted }
     }
 
     async fn keep_up(self: Arc<Self>, first: Option<Held>) {
@@ -383,7 +434,7 @@ impl Link {
             }
             if failures > 0 {
                 tokio::select! {
-                    () = tokio::time::sleep(self.pause(failures)) => {}
+                    () = tokio::time::sleep(pause(failures, self.delay_max)) => {}
                     () = self.connector.moved() => {}
                 }
             }
@@ -404,7 +455,7 @@ impl Link {
 
     /// Waits until the connection ends, or is to be replaced.
     async fn hold(&self, held: Held) {
-        let Held { mut driver, endpoint } = held;
+        let Held { mut driver, endpoint, _counted } = held;
         let why = loop {
             tokio::select! {
                 _ = &mut driver => break "it was closed",
@@ -425,11 +476,12 @@ impl Link {
         let reason = format!("the connection to {endpoint} was lost: {why}");
         self.line.send_replace(Line::Down(Outage::new(reason)));
     }
+}
 
-    fn pause(&self, failures: u32) -> Duration {
-        let doubled = RECONNECT_DELAY_MIN.saturating_mul(1 << failures.min(20));
-        doubled.min(self.delay_max).mul_f64(rand::random::<f64>())
-    }
+/// How long to wait after so many failures in a row.
+fn pause(failures: u32, delay_max: Duration) -> Duration {
+    let doubled = RECONNECT_DELAY_MIN.saturating_mul(1 << failures.min(20));
+    doubled.min(delay_max).mul_f64(rand::random::<f64>())
 }
 
 /// Whether the server has become a replica. It does not close connections when it does, and goes on answering reads, from
@@ -456,5 +508,32 @@ impl Line {
 impl Outage {
     fn new(reason: String) -> Self {
         Self { since: Instant::now(), kind: ErrorKind::Unavailable, reason: reason.into() }
+    }
+
+    fn error(&self) -> Error {
+        Error::new(self.kind, self.reason.to_string()).on_backend(BACKEND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{RECONNECT_DELAY_MIN, pause};
+
+    #[test]
+    fn pauses_double_up_to_their_bound_and_are_drawn_between_zero_and_that() {
+        const DELAY_MAX: Duration = Duration::from_secs(2);
+        let longest = |failures| (0..1_000).map(|_| pause(failures, DELAY_MAX)).max().unwrap_or_default();
+        let shortest = |failures| (0..1_000).map(|_| pause(failures, DELAY_MAX)).min().unwrap_or_default();
+        // Of 1,000 draws the longest misses the last tenth once in 10^45 runs.
+        for failures in 1..=7 {
+            let bound = RECONNECT_DELAY_MIN * (1 << failures);
+            assert!(longest(failures) <= bound && longest(failures) > bound * 9 / 10, "{failures}");
+        }
+        for failures in [8, 20, 1_000_000, u32::MAX] {
+            assert!(longest(failures) <= DELAY_MAX && longest(failures) > DELAY_MAX * 9 / 10, "{failures}");
+            assert!(shortest(failures) < DELAY_MAX / 10, "{failures}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! They are opened when the first such read comes, and in the background: until one is up, and whenever none is, the primary
 //! answers. What a replica says may be old; see [`Get::stale_ok`](acteon_state_core::Get).
+//!
+//! Nothing else comes here: locks, writes and all other reads go to primaries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,14 +34,23 @@ pub(crate) struct Readers {
     common: Arc<Common>,
     counters: Arc<Counters>,
     // Locked for look-ups only, never across an await.
-    links: Mutex<HashMap<Endpoint, Arc<Links>>>,
+    known: Mutex<Known>,
+}
+
+/// Replicas that were heard of.
+#[derive(Default)]
+struct Known {
+    links: HashMap<Endpoint, Arc<Links>>,
+    /// The list that `links` was last compared with.
+    listed: Arc<Vec<Endpoint>>,
+    is_closed: bool,
 }
 
 impl Readers {
     pub(crate) fn new(source: Source, config: &RedisConfig, common: Arc<Common>, counters: Arc<Counters>) -> Self {
         // Nothing is granted here, and one connection carries more than a replica can answer.
         let config = RedisConfig { safety: Safety::Warn, connections: 1, ..config.clone() };
-        Self { source, config, common, counters, links: Mutex::default() }
+        Self { source, config, common, counters, known: Mutex::default() }
     }
 
     /// A replica that has the command's key, if the connection to one is up. To the others connections are opened, for the next
@@ -52,25 +63,34 @@ impl Readers {
             }
             Source::Cluster(cluster) => cluster.replicas(slot::of_command(cmd)?)?,
         };
-        let mut gone = Vec::new();
-        let mut links = self.links.lock();
-        links.retain(|endpoint, links| {
-            let stays = all.contains(endpoint);
-            if !stays {
-                gone.push(links.clone());
-            }
-            stays
-        });
-        for endpoint in &*replicas {
-            links.entry(endpoint.clone()).or_insert_with(|| Arc::new(self.open(endpoint)));
+        let mut known = self.known.lock();
+        if known.is_closed {
+            return None;
         }
-        let up = replicas.iter().filter_map(|endpoint| links.get(endpoint)).filter(|links| links.first().is_up());
-        up.choose(&mut rand::rng()).cloned()
+        let gone = known.leave_all_but(all);
+        for endpoint in &*replicas {
+            if !known.links.contains_key(endpoint) {
+                known.links.insert(endpoint.clone(), Arc::new(self.open(endpoint)));
+            }
+        }
+        let of_replicas = replicas.iter().filter_map(|endpoint| known.links.get(endpoint));
+        let picked = of_replicas.filter(|links| links.first().is_up()).choose(&mut rand::rng()).cloned();
+        drop(known);
+        // Ends connections, for which nobody needs to wait.
+        drop(gone);
+        picked
     }
 
-    /// All connections.
-    pub(crate) fn all(&self) -> Vec<Arc<Links>> {
-        self.links.lock().values().cloned().collect()
+    /// Ends all connections; there will be no others.
+    pub(crate) async fn close(&self) {
+        let links = {
+            let mut known = self.known.lock();
+            known.is_closed = true;
+            std::mem::take(&mut known.links)
+        };
+        for links in links.into_values() {
+            links.close().await;
+        }
     }
 
     fn mode(&self) -> Mode {
@@ -85,5 +105,17 @@ impl Readers {
         let connector = Arc::new(Connector::new(finder, Role::Replica(self.mode()), self.common.clone()));
         // What a replica says of itself decides nothing.
         Links::start(&self.config, connector, Arc::new(|_, _| {}), &self.counters, None)
+    }
+}
+
+impl Known {
+    /// Gives back the links to servers that are no replicas any more. Looks only when the list is another one.
+    fn leave_all_but(&mut self, listed: Arc<Vec<Endpoint>>) -> Vec<Arc<Links>> {
+        if Arc::ptr_eq(&self.listed, &listed) {
+            return Vec::new();
+        }
+        self.listed = listed;
+        let gone = self.links.extract_if(|endpoint, _| !self.listed.contains(endpoint));
+        gone.map(|(_, links)| links).collect()
     }
 }

@@ -25,6 +25,9 @@ use crate::stats::Counters;
 use crate::store::settled;
 use crate::topology::{Target, Topology};
 
+/// A replica may take this part of the time of a call, one in so many; the rest is left for the primary.
+const REPLICA_SHARE: u32 = 3;
+
 /// All connections of a store.
 pub(crate) struct Router {
     servers: Servers,
@@ -125,25 +128,19 @@ impl Router {
 
     /// Sends a command that calls a script; by its source if the server has forgotten it.
     pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
-        let deadline = self.deadline();
-        let reply = self.send_until(deadline, &command(By::Sha), access).await?;
-        match &reply {
-            Value::ServerError(error) if is_no_script(error) => {
-                self.send_until(deadline, &command(By::Source), access).await
-            }
-            _ => Ok(reply),
-        }
+        self.run_until(self.deadline(), access, command).await
     }
 
     /// Sends a command that only reads to a replica, and to the primary where there is none or it does not answer in time.
     pub(crate) async fn read_somewhere(&self, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        let deadline = self.deadline();
         let by_sha = command(By::Sha);
         if let Some(links) = self.readers.as_ref().and_then(|readers| readers.pick(&by_sha)) {
             // The primary must have its time as well.
-            let deadline = Instant::now() + self.operation_timeout / 3;
-            let mut reply = links.send(deadline, &by_sha, Access::Read).await;
+            let patience = Instant::now() + self.operation_timeout / REPLICA_SHARE;
+            let mut reply = links.send(patience, &by_sha, Access::Read).await;
             if matches!(&reply, Ok(Value::ServerError(error)) if is_no_script(error)) {
-                reply = links.send(deadline, &command(By::Source), Access::Read).await;
+                reply = links.send(patience, &command(By::Source), Access::Read).await;
             }
             match reply {
                 // Also one that is loading, lost its primary, or has none of the key's slot.
@@ -151,7 +148,7 @@ impl Router {
                 Ok(reply) => return Ok(reply),
             }
         }
-        self.run(Access::Read, command).await
+        self.run_until(deadline, Access::Read, command).await
     }
 
     /// Sends independent commands that may call scripts; those that the server has forgotten by their source. One answer each,
@@ -245,8 +242,18 @@ impl Router {
                 }
             }
         }
-        for links in self.readers.iter().flat_map(Readers::all) {
-            links.close().await;
+        if let Some(readers) = &self.readers {
+            readers.close().await;
+        }
+    }
+
+    async fn run_until(&self, deadline: Instant, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        let reply = self.send_until(deadline, &command(By::Sha), access).await?;
+        match &reply {
+            Value::ServerError(error) if is_no_script(error) => {
+                self.send_until(deadline, &command(By::Source), access).await
+            }
+            _ => Ok(reply),
         }
     }
 

@@ -29,15 +29,16 @@ pub(crate) struct Silence<S> {
     asked_at: Option<Instant>,
     /// Since when bytes wait to be written.
     stuck_at: Option<Instant>,
-    /// Wakes the task to look. Set once and left to ring: one timer per timeout instead of one per request.
+    /// Wakes the task to look. Left to ring, unless something is due before: one timer per timeout instead of one per request.
     alarm: Pin<Box<Sleep>>,
-    is_set: bool,
+    /// When it rings, if it was set.
+    set_for: Option<Instant>,
 }
 
 impl<S> Silence<S> {
     pub(crate) fn new(stream: S, timeouts: Timeouts) -> Self {
         let alarm = Box::pin(sleep_until(Instant::now()));
-        Self { stream, timeouts, asked_at: None, stuck_at: None, alarm, is_set: false }
+        Self { stream, timeouts, asked_at: None, stuck_at: None, alarm, set_for: None }
     }
 
     /// Called when nothing moves: fails when that has been so for too long, and otherwise sees to being called again.
@@ -48,17 +49,17 @@ impl<S> Silence<S> {
             return Poll::Pending;
         };
         loop {
-            if !self.is_set {
+            if self.set_for.is_none_or(|at| at > due) {
                 if Instant::now() >= due {
                     let message = format!("the server was silent for too long: {what}");
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)));
                 }
                 self.alarm.as_mut().reset(due);
-                self.is_set = true;
+                self.set_for = Some(due);
             }
             ready!(self.alarm.as_mut().poll(cx));
             // It may have been set for an earlier silence that is over.
-            self.is_set = false;
+            self.set_for = None;
         }
     }
 
@@ -86,11 +87,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Silence<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Silence<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if poll.is_ready() {
-            // The task that writes goes on to read, and finds its alarm there.
-            self.asked_at.get_or_insert_with(Instant::now);
+        let poll = self.written(cx, poll);
+        if poll.is_ready() && self.asked_at.is_none() {
+            self.asked_at = Some(Instant::now());
+            // Whoever writes may have looked for answers before, and would otherwise not be woken to look again. Nothing can be
+            // due yet.
+            let _: Poll<io::Result<()>> = self.check(cx);
         }
-        self.written(cx, poll)
+        poll
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,10 +110,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Silence<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::io;
+    use std::pin::Pin;
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
     use tokio::time::{Instant, sleep, timeout};
 
     use super::{Silence, Timeouts};
@@ -138,6 +144,33 @@ mod tests {
             assert_eq!(stream.read_u8().await.unwrap(), b'a');
         }
         assert!(timeout(TIMEOUTS.read * 3, stream.read_u8()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_for_answers_before_asking_is_woken_when_there_are_none() {
+        let (ours, _theirs) = duplex(64);
+        let mut stream = Silence::new(ours, TIMEOUTS);
+        let (begin, mut is_asked) = (Instant::now(), false);
+        let read: io::Result<()> = poll_fn(|cx| {
+            let mut byte = [0];
+            let read = Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            // In this order, as the multiplexer may do it.
+            is_asked = is_asked || Pin::new(&mut stream).poll_write(cx, b"question").is_ready();
+            read
+        })
+        .await;
+        assert_eq!((read.unwrap_err().kind(), begin.elapsed()), (io::ErrorKind::TimedOut, TIMEOUTS.read));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shorter_time_counts_also_when_the_longer_one_began_before() {
+        let (ours, _theirs) = duplex(64);
+        let mut stream = Silence::new(ours, TIMEOUTS);
+        stream.write_all(b"question").await.unwrap();
+        assert!(timeout(Duration::from_millis(1), stream.read_u8()).await.is_err());
+        let begin = Instant::now();
+        let error = stream.write_all(&[b'x'; 100]).await.unwrap_err();
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, TIMEOUTS.write));
     }
 
     #[tokio::test(start_paused = true)]

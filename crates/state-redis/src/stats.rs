@@ -1,7 +1,7 @@
 //! What the driver counts of its connections.
 
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// Figures of the connections of a store, since it was opened. All of its servers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct ConnectionStats {
     pub queued: u64,
     /// Connections that were opened, the first ones included.
     pub connected_total: u64,
-    /// Connections that were lost.
+    /// Connections that were lost; those that were closed because nobody needs them any more are not among them.
     pub disconnected_total: u64,
     /// Attempts to connect that failed.
     pub failed_total: u64,
@@ -38,6 +38,7 @@ impl ConnectionWatch {
 /// The counters behind [`ConnectionStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    open: AtomicU64,
     connected: AtomicU64,
     disconnected: AtomicU64,
     failed: AtomicU64,
@@ -46,12 +47,17 @@ pub(crate) struct Counters {
     queued: AtomicU64,
 }
 
+/// A connection that counts as open until this is dropped.
+pub(crate) struct OpenConnection(Arc<Counters>);
+
 /// One more of something, until it is dropped.
 pub(crate) struct Counted<'a>(&'a AtomicU64);
 
 impl Counters {
-    pub(crate) fn connected(&self) {
+    pub(crate) fn connected(self: &Arc<Self>) -> OpenConnection {
         self.connected.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(self.clone())
     }
 
     pub(crate) fn disconnected(&self) {
@@ -78,18 +84,21 @@ impl Counters {
 
     pub(crate) fn read(&self) -> ConnectionStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        // Lost ones first: between the two reads there can only be more opened.
-        let disconnected_total = read(&self.disconnected);
-        let connected_total = read(&self.connected);
         ConnectionStats {
-            connections: connected_total.saturating_sub(disconnected_total),
+            connections: read(&self.open),
             in_flight: read(&self.in_flight),
             queued: read(&self.queued),
-            connected_total,
-            disconnected_total,
+            connected_total: read(&self.connected),
+            disconnected_total: read(&self.disconnected),
             failed_total: read(&self.failed),
             redirected_total: read(&self.redirected),
         }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

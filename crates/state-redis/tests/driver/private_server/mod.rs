@@ -3,9 +3,11 @@
 mod bytes;
 mod connections;
 mod counters;
+mod deadlines;
 mod encryption;
 mod faults;
 mod locks;
+mod reconnecting;
 mod replica_reads;
 mod round_trips;
 mod workload;
