@@ -7,6 +7,8 @@
 //! # Blocking
 //! All methods block the thread; starting takes a few seconds.
 
+mod moves;
+
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ pub struct RedisCluster {
     /// The first three begin as primaries, the others as their replicas, in this order.
     pub nodes: Vec<RedisServer>,
     password: Option<String>,
+    settings: Vec<String>,
+    tls: Option<RedisTls>,
 }
 
 impl RedisCluster {
@@ -55,7 +59,8 @@ impl RedisCluster {
             nodes.push(RedisServer::start(RedisOptions { tls: tls.cloned(), ..node(password, bus, settings) })?);
             buses.push(bus);
         }
-        let cluster = Self { nodes, password: password.map(str::to_owned) };
+        let settings = settings.iter().map(|line| (*line).to_owned()).collect();
+        let cluster = Self { nodes, password: password.map(str::to_owned), settings, tls: tls.cloned() };
         cluster.join(&buses)?;
         Ok(cluster)
     }

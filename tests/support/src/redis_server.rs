@@ -160,6 +160,14 @@ impl RedisServer {
         resp::query(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
     }
 
+    /// The same for a command that answers with a list of texts.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query), or another answer.
+    pub fn query_list(&self, arguments: &[&str]) -> io::Result<Vec<String>> {
+        resp::query_list(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
+    }
+
     /// A field of INFO, such as `role`.
     ///
     /// # Errors
