@@ -8,16 +8,17 @@ use acteon_state::{Migrate, migrate};
 use crate::{document, fault, state};
 
 /// What is written below `[state]`, and the error that follows.
-const WRONG: [(&str, &str); 33] = [
+const WRONG: [(&str, &str); 37] = [
     ("bakend = 'memory'", "app.toml:2: state.bakend: unknown key `bakend`; did you mean `backend`?"),
     ("\n\nulr = 'redis://h'", "app.toml:4: state.ulr: unknown key `ulr`; did you mean `url`?"),
     (
         "colour = 'red'",
         "app.toml:2: state.colour: unknown key `colour`; there are backend, url, prefix, region, table_name, require, \
-         optional, lock, layers",
+         optional, connect, lock, layers",
     ),
     ("backend = 3", "app.toml:2: state.backend: expected a string, found integer `3`"),
     ("optional = 'yes'", "app.toml:2: state.optional: expected true or false, found string \"yes\""),
+    ("connect = 'lasy'", "app.toml:2: state.connect: unknown value `lasy`; did you mean `lazy`?"),
     ("require = 'cas'", "app.toml:2: state.require: expected a list, found string \"cas\""),
     ("require = ['cas',\n 7]", "app.toml:3: state.require[1]: expected a string, found integer `7`"),
     (
@@ -88,8 +89,21 @@ const WRONG: [(&str, &str); 33] = [
         "app.toml:3: state.layers.degradation.dedup: unknown value `opne`; did you mean `open`?",
     ),
     (
-        "[state.layers.degradation]\ndedup = 'stale'",
-        "app.toml:3: state.layers.degradation.dedup: `stale` is not supported by this version; choose `closed` or `open`",
+        "[state.layers.degradation]\ndedup = 'sideways'",
+        "app.toml:3: state.layers.degradation.dedup: unknown value `sideways`; there are closed, open, stale, local",
+    ),
+    (
+        "[state.layers.degradation]\nlocks = 'local'",
+        "app.toml:3: state.layers.degradation.locks: locks only fail closed; remove this key",
+    ),
+    (
+        "[state.layers.fallback]\nstale_age_max = '0s'",
+        "app.toml:3: state.layers.fallback.stale_age_max: must be above zero; to serve nothing, write \"closed\" in place \
+         of \"stale\"",
+    ),
+    (
+        "[state.lock.layers.fallback]\nlocal_bytes_max = '1MiB'",
+        "app.toml:2: state.lock.layers.fallback: locks only fail closed; remove this table",
     ),
     (
         "[state.layers.degradation]\nlock = 'open'",
