@@ -74,9 +74,14 @@ impl Common {
             sent.map_err(|error| refused_login(endpoint, error))
         });
         asked.await.unwrap_or_else(|_| {
-            let what = format!("there was no answer within {:?}", self.connect_timeout);
+            let what = self.silence();
             Err(failed(endpoint, ErrorKind::Unavailable, what))
         })
+    }
+
+    /// What is wrong with a server that says nothing.
+    fn silence(&self) -> String {
+        format!("there was no answer within {:?}{}", self.connect_timeout, self.dialer.hint_on_silence())
     }
 }
 
@@ -87,16 +92,20 @@ impl Connector {
 
     /// Opens a connection, ready for use.
     pub(crate) async fn open(&self) -> Result<Opened> {
-        let timeout = self.common.connect_timeout;
-        let until = Instant::now() + timeout;
-        let endpoint = match &self.finder {
-            Finder::Fixed(endpoint) => endpoint.clone(),
-            Finder::Sentinels(sentinels) => sentinels.find(until).await?,
+        let until = Instant::now() + self.common.connect_timeout;
+        let sentinels = match &self.finder {
+            Finder::Fixed(endpoint) => return self.open_at(endpoint, until).await,
+            Finder::Sentinels(sentinels) => sentinels,
         };
-        let opened = tokio::time::timeout_at(until, self.open_unbounded(&endpoint)).await;
-        opened.unwrap_or_else(|_| {
-            Err(failed(&endpoint, ErrorKind::Unavailable, format!("there was no answer within {timeout:?}")))
-        })
+        let claim = sentinels.find(until).await?;
+        match self.open_at(&claim.primary, until).await {
+            Err(error) if error.kind() == ErrorKind::Failover => {
+                sentinels.refute(claim.clone());
+                let other = sentinels.find(until).await?;
+                if other == claim { Err(error) } else { self.open_at(&other.primary, until).await }
+            }
+            opened => opened,
+        }
     }
 
     /// Waits until there is another server to connect to than this one.
@@ -121,6 +130,11 @@ impl Connector {
             Finder::Fixed(endpoint) => endpoint.to_string(),
             Finder::Sentinels(sentinels) => sentinels.to_string(),
         }
+    }
+
+    async fn open_at(&self, endpoint: &Endpoint, until: Instant) -> Result<Opened> {
+        let opened = tokio::time::timeout_at(until, self.open_unbounded(endpoint)).await;
+        opened.unwrap_or_else(|_| Err(failed(endpoint, ErrorKind::Unavailable, self.common.silence())))
     }
 
     async fn open_unbounded(&self, endpoint: &Endpoint) -> Result<Opened> {

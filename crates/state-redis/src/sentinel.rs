@@ -1,9 +1,9 @@
 //! Finds the primary that Sentinels watch, and notices when it is another one.
 //!
 //! # Guarantees
-//! All Sentinels are asked at the same time, and the answer with the highest configuration epoch counts: one that was cut off
-//! and knows only an earlier primary is outvoted by any that knows better. What they name is a claim: whoever connects there
-//! asks the server for its role, and comes back if it is no primary.
+//! All Sentinels are asked at the same time, and the answer with the highest configuration epoch counts: those that were cut off
+//! and know only an earlier primary are outvoted by any that knows better. What they name is a claim: whoever connects there
+//! asks the server for its role, and [`refutes`](Sentinels::refute) the claim if it is no primary. What most of them say counts then.
 //!
 //! # Failure
 //! A Sentinel that does not answer is left out; it is enough that one of them does. While none does, what is connected stays
@@ -11,7 +11,12 @@
 //!
 //! # How it works
 //! One connection to each Sentinel, those of the configuration and those that they name. It carries the questions, and a
-//! subscription to `+switch-master`, after which all are asked again. So are they every few seconds, should a message be lost.
+//! subscription to what they publish when the primary changes, after which all are asked again. So are they every few seconds,
+//! should a message be lost.
+//!
+//! The address is asked for by `SENTINEL GET-MASTER-ADDR-BY-NAME`, since `SENTINEL MASTER` goes on with the old one until the last
+//! replica follows the new one. The epoch is asked for first: should a failover come between the two, a new address comes with
+//! an old epoch, which the next round mends; the other way round, an old address would win against all new ones.
 //!
 //! Source: <https://redis.io/docs/latest/develop/reference/sentinel-clients/>
 
@@ -36,14 +41,20 @@ use crate::topology::{Endpoint, SentinelTarget};
 
 /// How long one Sentinel may take to answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the others may take once most of them have answered: one whose machine is gone must not hold up a failover, and the
+/// one that knows the newest primary must not be missed.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often they are asked without a reason.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// The pause after a Sentinel could not be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What each is asked about the primary.
+const QUESTIONS: [&str; 4] = ["MASTER", "GET-MASTER-ADDR-BY-NAME", "SENTINELS", "REPLICAS"];
 /// The most Sentinels that are talked to, whatever they say of each other.
 const SENTINELS_MAX: usize = 32;
-/// What they publish when the primary changes.
-const SWITCH_CHANNEL: &str = "+switch-master";
+/// What they publish when the primary changes: that a replica was promoted, by the one that leads the failover, and that there is
+/// another primary, by the others a moment later and by the leader at the end.
+const CHANNELS: [&str; 2] = ["+promoted-slave", "+switch-master"];
 
 /// The Sentinels that watch one primary.
 pub(crate) struct Sentinels {
@@ -52,7 +63,9 @@ pub(crate) struct Sentinels {
     // Locked for look-ups only, never across an await.
     known: Mutex<Vec<Arc<Sentinel>>>,
     /// The primary that was named last.
-    primary: watch::Sender<Option<Endpoint>>,
+    primary: watch::Sender<Option<Claim>>,
+    /// The claim that turned out wrong last; set and read as a whole.
+    refuted: Mutex<Option<Claim>>,
     /// Its replicas, as of then.
     replicas: ArcSwap<Vec<Endpoint>>,
     /// Asks for a new round of questions.
@@ -66,12 +79,18 @@ struct Sentinel {
     connection: tokio::sync::Mutex<Option<Dialed>>,
 }
 
+/// Which server is the primary, as a Sentinel says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) primary: Endpoint,
+    /// Rises with each failover.
+    epoch: u64,
+}
+
 /// What one Sentinel says.
 #[derive(Debug, PartialEq)]
 struct Answer {
-    primary: Endpoint,
-    /// Rises with each failover.
-    epoch: u64,
+    claim: Claim,
     /// The other Sentinels.
     others: Vec<Endpoint>,
     /// The replicas that are well.
@@ -86,6 +105,7 @@ impl Sentinels {
             dialer,
             known: Mutex::new(known),
             primary: watch::Sender::new(None),
+            refuted: Mutex::new(None),
             replicas: ArcSwap::default(),
             ask: Arc::default(),
             grown: Notify::new(),
@@ -96,46 +116,31 @@ impl Sentinels {
     ///
     /// # Errors
     /// `Unavailable` when none answers, `Config` when none knows the name, `Denied` for wrong credentials.
-    pub(crate) async fn find(&self, until: Instant) -> Result<Endpoint> {
-        let until = until.min(Instant::now() + ANSWER_TIMEOUT);
-        let asked = self.known.lock().clone();
-        let mut answers: FuturesUnordered<_> = asked.iter().map(|sentinel| self.ask_one(sentinel, until)).collect();
-        let (mut best, mut votes, mut failure): (Option<Answer>, usize, Option<Error>) = (None, 0, None);
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(answer) => {
-                    self.note_others(&answer.others);
-                    votes = match &best {
-                        Some(known) if known.primary == answer.primary => votes + 1,
-                        Some(known) if known.epoch >= answer.epoch => votes,
-                        _ => 1,
-                    };
-                    if best.as_ref().is_none_or(|known| known.epoch < answer.epoch) {
-                        best = Some(answer);
-                    }
-                    // Those who have not answered yet cannot change this.
-                    if votes > asked.len() / 2 {
-                        break;
-                    }
-                }
-                Err(error) => failure = Some(more_telling(failure, error)),
-            }
-        }
-        let Some(best) = best else {
-            let failure = failure.unwrap_or_else(|| unavailable("there is none"));
+    pub(crate) async fn find(&self, until: Instant) -> Result<Claim> {
+        let (answers, failure) = self.ask_all(until).await;
+        let refuted = self.refuted.lock().clone();
+        let Some(best) = choose(answers, refuted.as_ref()) else {
+            let failure = failure.unwrap_or_else(|| unavailable("there was no answer"));
             let message = format!("no Sentinel names the primary {}: {}", self.target.master, failure.message());
             return Err(Error::new(failure.kind(), message).on_backend(BACKEND).with_source(failure));
         };
         self.replicas.store(Arc::new(best.replicas));
         self.primary.send_if_modified(|primary| {
-            let is_new = primary.as_ref() != Some(&best.primary);
+            let is_new = primary.as_ref() != Some(&best.claim);
             if is_new {
-                tracing::info!(master = self.target.master, primary = %best.primary, epoch = best.epoch, "the Sentinels name a primary");
-                *primary = Some(best.primary.clone());
+                let Claim { primary: endpoint, epoch } = &best.claim;
+                tracing::info!(master = self.target.master, primary = %endpoint, epoch, "the Sentinels name a primary");
+                *primary = Some(best.claim.clone());
             }
             is_new
         });
-        Ok(best.primary)
+        Ok(best.claim)
+    }
+
+    /// Notes that the server that was named says that it is no primary.
+    pub(crate) fn refute(&self, claim: Claim) {
+        tracing::warn!(master = self.target.master, named = %claim.primary, "a Sentinel names a server that is no primary");
+        *self.refuted.lock() = Some(claim);
     }
 
     /// The replicas of the primary that was named last.
@@ -146,7 +151,7 @@ impl Sentinels {
     /// Waits until another server than this one is named.
     pub(crate) async fn left(&self, endpoint: &Endpoint) {
         let mut primary = self.primary.subscribe();
-        let is_other = |primary: &Option<Endpoint>| primary.as_ref().is_some_and(|primary| primary != endpoint);
+        let is_other = |claim: &Option<Claim>| claim.as_ref().is_some_and(|claim| claim.primary != *endpoint);
         if primary.wait_for(is_other).await.is_err() {
             std::future::pending().await
         }
@@ -185,7 +190,7 @@ impl Sentinels {
         loop {
             let until = Instant::now() + ANSWER_TIMEOUT;
             if let Ok(mut connection) = self.connection(&sentinel, until).await
-                && let Ok(Ok(())) = tokio::time::timeout_at(until, connection.subscribe(SWITCH_CHANNEL)).await
+                && let Ok(Ok(())) = tokio::time::timeout_at(until, connection.subscribe(&CHANNELS[..])).await
             {
                 // What happened before the subscription is found out by asking.
                 self.ask.notify_one();
@@ -195,18 +200,39 @@ impl Sentinels {
         }
     }
 
+    /// Asks all Sentinels at the same time. Returns their answers, and what went wrong with the others.
+    async fn ask_all(&self, until: Instant) -> (Vec<Answer>, Option<Error>) {
+        let asked = self.known.lock().clone();
+        let mut until = until.min(Instant::now() + ANSWER_TIMEOUT);
+        let mut asking: FuturesUnordered<_> = asked.iter().map(|sentinel| self.ask_one(sentinel, until)).collect();
+        let (mut answers, mut failure) = (Vec::new(), None);
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until, asking.next()).await {
+            match answer {
+                Ok(answer) => {
+                    self.note_others(&answer.others);
+                    answers.push(answer);
+                    if answers.len() > asked.len() / 2 {
+                        until = until.min(Instant::now() + LAST_ANSWERS_TIMEOUT);
+                    }
+                }
+                Err(error) => failure = Some(more_telling(failure, error)),
+            }
+        }
+        (answers, failure)
+    }
+
     async fn ask_one(&self, sentinel: &Sentinel, until: Instant) -> Result<Answer> {
         let answer = tokio::time::timeout_at(until, async {
             let mut connection = self.connection(sentinel, until).await?;
-            let mut pipeline = redis::Pipeline::with_capacity(3);
-            pipeline.cmd("SENTINEL").arg("MASTER").arg(&self.target.master);
-            pipeline.cmd("SENTINEL").arg("SENTINELS").arg(&self.target.master);
-            pipeline.cmd("SENTINEL").arg("REPLICAS").arg(&self.target.master);
+            let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS.len());
+            for question in QUESTIONS {
+                pipeline.cmd("SENTINEL").arg(question).arg(&self.target.master);
+            }
             let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
             let answers = sent.map_err(|error| unavailable("the connection broke").with_source(error))?;
             Answer::read(answers)
         });
-        let outcome = answer.await.unwrap_or_else(|_| Err(unavailable("there was no answer")));
+        let outcome = answer.await.unwrap_or_else(|_| Err(self.silence()));
         if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
             sentinel.hang_up();
         }
@@ -229,7 +255,12 @@ impl Sentinels {
             let dialed = self.dialer.dial(&sentinel.endpoint, self.on_push()).await?;
             Ok(connection.insert(dialed).connection.clone())
         };
-        tokio::time::timeout_at(until, open).await.unwrap_or_else(|_| Err(unavailable("there was no answer")))
+        tokio::time::timeout_at(until, open).await.unwrap_or_else(|_| Err(self.silence()))
+    }
+
+    /// What is wrong with a Sentinel that says nothing.
+    fn silence(&self) -> Error {
+        unavailable(&format!("there was no answer{}", self.dialer.hint_on_silence()))
     }
 
     fn on_push(&self) -> OnPush {
@@ -288,7 +319,7 @@ impl Sentinel {
 }
 
 impl Answer {
-    /// Reads the answers to SENTINEL MASTER and SENTINEL SENTINELS.
+    /// Reads the answers to [`QUESTIONS`].
     fn read(answers: Vec<Value>) -> Result<Self> {
         let mut answers = answers.into_iter();
         let master = match reply::next(&mut answers)? {
@@ -298,18 +329,19 @@ impl Answer {
             Value::ServerError(error) => return Err(from_server(&error)),
             reply => fields(reply)?,
         };
-        let Some(primary) = endpoint(&master) else {
+        let epoch = field(&master, "config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+        let Some(primary) = answers.next().and_then(address) else {
             return Err(unavailable("it does not say where the primary is"));
         };
-        let epoch = field(&master, "config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         // Without them it works as well.
         let mut list = || match answers.next() {
             Some(Value::Array(entries)) => entries.into_iter().filter_map(|entry| fields(entry).ok()).collect(),
             _ => Vec::new(),
         };
         let others = list().iter().filter_map(|other| endpoint(other)).collect();
-        let replicas = list().iter().filter(|replica| is_well(replica)).filter_map(|replica| endpoint(replica)).collect();
-        Ok(Self { primary, epoch, others, replicas })
+        let replicas =
+            list().iter().filter(|replica| is_well(replica)).filter_map(|replica| endpoint(replica)).collect();
+        Ok(Self { claim: Claim { primary, epoch }, others, replicas })
     }
 }
 
@@ -334,9 +366,30 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 fn endpoint(fields: &[(String, String)]) -> Option<Endpoint> {
-    let host = field(fields, "ip").filter(|host| !host.is_empty())?.to_owned();
-    let port = field(fields, "port")?.parse().ok().filter(|port| *port != 0)?;
-    Some(Endpoint::Tcp { host, port })
+    tcp(field(fields, "ip")?, field(fields, "port")?)
+}
+
+/// A host and a port, as a list of two.
+fn address(reply: Value) -> Option<Endpoint> {
+    let mut parts = reply::array(reply).ok()?;
+    let mut text = || reply::text(parts.next()?).ok();
+    tcp(&text()?, &text()?)
+}
+
+fn tcp(host: &str, port: &str) -> Option<Endpoint> {
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    (!host.is_empty()).then(|| Endpoint::Tcp { host: host.to_owned(), port })
+}
+
+/// The answer to go by: the newest, unless its claim turned out wrong and most Sentinels agree on another one.
+fn choose(answers: Vec<Answer>, refuted: Option<&Claim>) -> Option<Answer> {
+    let votes = |claim: &Claim| answers.iter().filter(|answer| answer.claim.primary == claim.primary).count();
+    // Of equally new answers the one that more Sentinels give.
+    let newest = answers.iter().map(|answer| &answer.claim).max_by_key(|claim| (claim.epoch, votes(claim)))?;
+    let agreed = |claim: &&Claim| claim.primary != newest.primary && votes(claim) > answers.len() / 2;
+    let other = answers.iter().map(|answer| &answer.claim).find(agreed).filter(|_| refuted == Some(newest));
+    let chosen = other.unwrap_or(newest).clone();
+    answers.into_iter().find(|answer| answer.claim == chosen)
 }
 
 /// Whether a Sentinel sees this replica follow the primary.
@@ -345,10 +398,11 @@ fn is_well(replica: &[(String, String)]) -> bool {
     !field(replica, "flags").is_some_and(is_down) && field(replica, "master-link-status") != Some("err")
 }
 
-/// Whether a message tells of a change of this primary: `<name> <old host> <old port> <new host> <new port>`.
+/// Whether a message is about this primary: `<name> <old host> <old port> <new host> <new port>`, or
+/// `slave <replica> <host> <port> @ <name> <host> <port>`.
 fn is_about(push: &PushInfo, master: &str) -> bool {
     match push.data.get(1) {
-        Some(Value::BulkString(text)) => text.split(|byte| *byte == b' ').next() == Some(master.as_bytes()),
+        Some(Value::BulkString(text)) => text.split(|byte| *byte == b' ').any(|word| word == master.as_bytes()),
         _ => false,
     }
 }
@@ -363,4 +417,43 @@ fn more_telling(known: Option<Error>, new: Error) -> Error {
 
 fn unavailable(what: &str) -> Error {
     Error::new(ErrorKind::Unavailable, what.to_owned()).on_backend(BACKEND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, Claim, choose};
+    use crate::topology::Endpoint;
+
+    fn claim(port: u16, epoch: u64) -> Claim {
+        Claim { primary: Endpoint::Tcp { host: "h".to_owned(), port }, epoch }
+    }
+
+    /// Which of these claims is chosen.
+    fn chosen(claims: &[(u16, u64)], refuted: Option<(u16, u64)>) -> Option<Claim> {
+        let answer = |(port, epoch): &(u16, u64)| Answer {
+            claim: claim(*port, *epoch),
+            others: Vec::new(),
+            replicas: Vec::new(),
+        };
+        let refuted = refuted.map(|(port, epoch)| claim(port, epoch));
+        choose(claims.iter().map(answer).collect(), refuted.as_ref()).map(|answer| answer.claim)
+    }
+
+    #[test]
+    fn the_newest_claim_wins_against_any_number_of_older_ones() {
+        assert_eq!(chosen(&[(1, 3), (1, 3), (2, 4)], None), Some(claim(2, 4)));
+        assert_eq!(chosen(&[(1, 3), (2, 3), (2, 3)], None), Some(claim(2, 3)), "of equally new ones what most say");
+        assert_eq!(chosen(&[], None), None);
+    }
+
+    #[test]
+    fn a_refuted_claim_yields_to_what_most_say_and_to_nothing_less() {
+        assert_eq!(chosen(&[(1, 3), (1, 3), (2, 9)], Some((2, 9))), Some(claim(1, 3)));
+        assert_eq!(chosen(&[(1, 3), (2, 9)], Some((2, 9))), Some(claim(2, 9)), "one against one is no majority");
+        assert_eq!(
+            chosen(&[(1, 3), (1, 3), (2, 10)], Some((2, 9))),
+            Some(claim(2, 10)),
+            "a newer claim is another one"
+        );
+    }
 }

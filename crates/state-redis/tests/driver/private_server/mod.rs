@@ -10,6 +10,7 @@ mod locks;
 mod reconnecting;
 mod replica_reads;
 mod round_trips;
+mod sentinel_faults;
 mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
