@@ -38,6 +38,8 @@ pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
 /// How to get into servers of one kind: data nodes, or Sentinels.
 pub(crate) struct Dialer {
     tls: Option<TlsConnector>,
+    /// What the names of its options of TLS begin with.
+    prefix: &'static str,
     /// The name that certificates must carry, where it is not the host.
     server_name: Option<String>,
     login: Login,
@@ -84,6 +86,7 @@ impl Dialer {
         Ok(Self {
             server_name: tls.and_then(|options| options.server_name.clone()),
             tls: tls.map(tls::connector).transpose()?,
+            prefix: tls.map_or("", |options| options.prefix),
             login,
             db,
             protocol: config.protocol,
@@ -126,7 +129,10 @@ impl Dialer {
         }
         let (connection, driver) = MultiplexedConnection::new_with_config(&self.login(protocol), stream, config)
             .await
-            .map_err(|error| refused_login(endpoint, error))?;
+            .map_err(|error| match tls::refusal_of_identity(self.prefix, &error) {
+                Some(what) => failed(endpoint, ErrorKind::Config, what).with_source(error),
+                None => refused_login(endpoint, error),
+            })?;
         Ok(Dialed { connection, health, driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
     }
 
@@ -167,8 +173,28 @@ impl Dialer {
         let name = self.server_name.as_deref().unwrap_or(host).to_owned();
         let name = ServerName::try_from(name)
             .map_err(|error| Error::config("tls: the host is no valid server name").with_source(error))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| refused_tls(endpoint, error))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| self.refused_tls(endpoint, error))?;
         Ok(Box::new(stream))
+    }
+    /// What to add to the message about a server that says nothing.
+    pub(crate) fn hint_on_silence(&self) -> &'static str {
+        // A server that waits for the end of what it takes for a request.
+        if self.tls.is_some() { "; does it speak TLS there?" } else { "" }
+    }
+
+    fn refused_tls(&self, endpoint: &Endpoint, error: io::Error) -> Error {
+        if let Some(what) = tls::refusal_of_identity(self.prefix, &error) {
+            return failed(endpoint, ErrorKind::Config, what).with_source(error);
+        }
+        // rustls reports what is wrong with a certificate as InvalidData; trying again would not help.
+        let (kind, what) = match error.kind() {
+            io::ErrorKind::InvalidData => (ErrorKind::Config, format!("TLS failed: {error}")),
+            io::ErrorKind::UnexpectedEof => {
+                (ErrorKind::Unavailable, "TLS failed: the server hung up; does it speak TLS there?".to_owned())
+            }
+            _ => (ErrorKind::Unavailable, "TLS failed".to_owned()),
+        };
+        failed(endpoint, kind, what).with_source(error)
     }
 }
 
@@ -192,10 +218,7 @@ pub(crate) fn refused_login(endpoint: &Endpoint, error: RedisError) -> Error {
         redis::ErrorKind::Server(_) => {
             (ErrorKind::Config, format!("the server refused: {}", error.detail().unwrap_or("no reason given")))
         }
-        _ => match tls::refusal_of_identity(&error) {
-            Some(what) => (ErrorKind::Config, what.to_owned()),
-            None => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
-        },
+        _ => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
     };
     failed(endpoint, kind, what).with_source(error)
 }
@@ -208,19 +231,4 @@ fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {
         kind => format!("it cannot be reached: {kind}"),
     };
     failed(endpoint, ErrorKind::Unavailable, message).with_source(error)
-}
-
-fn refused_tls(endpoint: &Endpoint, error: io::Error) -> Error {
-    // rustls reports what is wrong with a certificate as InvalidData; trying again would not help.
-    let (kind, what) = match error.kind() {
-        io::ErrorKind::InvalidData if tls::refusal_of_identity(&error).is_some() => {
-            (ErrorKind::Config, tls::refusal_of_identity(&error).unwrap_or_default().to_owned())
-        }
-        io::ErrorKind::InvalidData => (ErrorKind::Config, format!("TLS failed: {error}")),
-        io::ErrorKind::UnexpectedEof => {
-            (ErrorKind::Unavailable, "TLS failed: the server hung up; does it speak TLS there?".to_owned())
-        }
-        _ => (ErrorKind::Unavailable, "TLS failed".to_owned()),
-    };
-    failed(endpoint, kind, what).with_source(error)
 }

@@ -61,32 +61,31 @@ pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
 /// What an error of a connection says about our own certificate, if the server did not accept that we showed none, or this one.
 ///
 /// With TLS 1.3 the server looks at it when the handshake is over for us, so that the first read fails.
-pub(crate) fn refusal_of_identity(error: &(dyn StdError + 'static)) -> Option<&'static str> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An `io::Error` does not count what it was made of among its sources.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let alert = match inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref()) {
-            Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
-            _ => None,
-        };
-        match alert {
-            // TLS 1.2 has no alert of its own for it.
-            Some(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
-                return Some("the server asks for a certificate of ours: set cert_file and key_file");
-            }
-            Some(
-                AlertDescription::UnknownCA
-                | AlertDescription::BadCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnsupportedCertificate,
-            ) => return Some("the server does not accept our certificate: look at cert_file"),
-            _ => next = error.source(),
+pub(crate) fn refusal_of_identity(prefix: &str, error: &(dyn StdError + 'static)) -> Option<String> {
+    let Some(rustls::Error::AlertReceived(alert)) = io_error(error)?.get_ref()?.downcast_ref() else { return None };
+    match alert {
+        // TLS 1.2 has no alert of its own for it.
+        AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
+            Some(format!("the server asks for a certificate of ours: set {prefix}cert_file and {prefix}key_file"))
         }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnsupportedCertificate => {
+            Some(format!("the server does not accept our certificate: look at {prefix}cert_file"))
+        }
+        _ => None,
     }
-    None
+}
+
+/// An error of I/O, also behind one of the redis crate, which keeps it in an `Arc`.
+fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    error.downcast_ref().or_else(|| {
+        let kept: &'a Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
+        kept.downcast_ref()
+    })
 }
 
 /// Our own certificate, with those between it and its root, and its key.
