@@ -156,6 +156,19 @@ impl Dialer {
             Endpoint::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await.map_err(unreachable)?)),
             Endpoint::Tcp { host, port } => (host.as_str(), *port),
         };
+        let stream = self.tcp(endpoint, host, port).await?;
+        let Some(tls) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
+        let name = ServerName::try_from(name)
+            .map_err(|error| Error::config("tls: the host is no valid server name").with_source(error))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| self.refused_tls(endpoint, error))?;
+        Ok(Box::new(stream))
+    }
+
+    async fn tcp(&self, endpoint: &Endpoint, host: &str, port: u16) -> Result<TcpStream> {
+        let unreachable = |error| unreachable(endpoint, error);
         let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
@@ -167,14 +180,7 @@ impl Dialer {
         stream.set_nodelay(true).map_err(unreachable)?;
         let keepalive = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(unreachable)?;
-        let Some(tls) = &self.tls else {
-            return Ok(Box::new(stream));
-        };
-        let name = self.server_name.as_deref().unwrap_or(host).to_owned();
-        let name = ServerName::try_from(name)
-            .map_err(|error| Error::config("tls: the host is no valid server name").with_source(error))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| self.refused_tls(endpoint, error))?;
-        Ok(Box::new(stream))
+        Ok(stream)
     }
     /// What to add to the message about a server that says nothing.
     pub(crate) fn hint_on_silence(&self) -> &'static str {
@@ -231,4 +237,29 @@ fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {
         kind => format!("it cannot be reached: {kind}"),
     };
     failed(endpoint, ErrorKind::Unavailable, message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
+    use super::Dialer;
+    use crate::config::RedisConfig;
+    use crate::topology::{Endpoint, Login};
+
+    #[tokio::test]
+    async fn a_stream_keeps_alive_as_it_is_told_and_never_waits_for_more_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = RedisConfig { keepalive: Duration::from_secs(77), ..RedisConfig::default() };
+        let dialer = Dialer::new(&config, Login::default(), None, 0).unwrap();
+        let endpoint = Endpoint::Tcp { host: address.ip().to_string(), port: address.port() };
+        let stream = dialer.tcp(&endpoint, &address.ip().to_string(), address.port()).await.unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), config.keepalive);
+    }
 }

@@ -7,6 +7,7 @@ mod deadlines;
 mod encryption;
 mod faults;
 mod locks;
+mod options;
 mod reconnecting;
 mod replica_reads;
 mod round_trips;
