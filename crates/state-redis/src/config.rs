@@ -90,7 +90,7 @@ pub struct RedisConfig {
     pub safety: Safety,
     /// With `safety = "strict"`: how many replicas must have a grant before it counts: 1 to 32.
     pub lock_replicas: usize,
-    /// With `safety = "strict"`: how long replicas may take to have a grant.
+    /// With `safety = "strict"`: how long replicas may take to have a grant. Shorter than `operation_timeout`.
     pub lock_replicas_timeout: Duration,
     /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary.
     pub lock_lease_max: Duration,
@@ -224,6 +224,12 @@ impl RedisConfig {
                 return Err(Error::config(format!("{name} {number} is out of range: allowed are 1 to {max}")));
             }
         }
+        if self.safety == Safety::Strict && self.lock_replicas_timeout >= self.operation_timeout {
+            return Err(Error::config(format!(
+                "lock_replicas_timeout {:?} must be shorter than operation_timeout {:?}: a grant would be given up while replicas may still get it",
+                self.lock_replicas_timeout, self.operation_timeout
+            )));
+        }
         if self.value_bytes_max == 0 {
             return Err(Error::config("value_bytes_max is 0: no value could be stored"));
         }
@@ -284,7 +290,7 @@ mod tests {
 
     use acteon_state_core::ErrorKind;
 
-    use super::RedisConfig;
+    use super::{RedisConfig, Safety};
     use crate::topology::{Endpoint, Topology};
 
     fn tcp(host: &str, port: u16) -> Endpoint {
@@ -320,6 +326,10 @@ mod tests {
             (RedisConfig { queue_max: 0, ..url() }, "queue_max"),
             (RedisConfig { lock_connections: 65, ..url() }, "lock_connections"),
             (RedisConfig { lock_replicas: 0, ..url() }, "lock_replicas"),
+            (
+                RedisConfig { safety: Safety::Strict, lock_replicas_timeout: Duration::from_secs(2), ..url() },
+                "operation_timeout",
+            ),
             (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),

@@ -27,6 +27,13 @@ pub(crate) enum Source {
     Cluster(Arc<Cluster>),
 }
 
+/// Replicas, as of one moment.
+pub(crate) struct Candidates {
+    /// Those that have the key in question.
+    pub(crate) of_key: Arc<Vec<Endpoint>>,
+    pub(crate) all: Arc<Vec<Endpoint>>,
+}
+
 /// See the module.
 pub(crate) struct Readers {
     source: Source,
@@ -56,25 +63,19 @@ impl Readers {
     /// A replica that has the command's key, if the connection to one is up. To the others connections are opened, for the next
     /// read.
     pub(crate) fn pick(&self, cmd: &Cmd) -> Option<Arc<Links>> {
-        let (replicas, all) = match &self.source {
-            Source::Sentinels(sentinels) => {
-                let all = sentinels.replicas();
-                (all.clone(), all)
-            }
-            Source::Cluster(cluster) => cluster.replicas(slot::of_command(cmd)?)?,
-        };
+        let Candidates { of_key, all } = self.candidates(cmd)?;
         let mut known = self.known.lock();
         if known.is_closed {
             return None;
         }
         let gone = known.leave_all_but(all);
-        for endpoint in &*replicas {
+        for endpoint in &*of_key {
             if !known.links.contains_key(endpoint) {
                 known.links.insert(endpoint.clone(), Arc::new(self.open(endpoint)));
             }
         }
-        let of_replicas = replicas.iter().filter_map(|endpoint| known.links.get(endpoint));
-        let picked = of_replicas.filter(|links| links.first().is_up()).choose(&mut rand::rng()).cloned();
+        let links = of_key.iter().filter_map(|endpoint| known.links.get(endpoint));
+        let picked = links.filter(|links| links.first().is_up()).choose(&mut rand::rng()).cloned();
         drop(known);
         // Ends connections, for which nobody needs to wait.
         drop(gone);
@@ -90,6 +91,16 @@ impl Readers {
         };
         for links in links.into_values() {
             links.close().await;
+        }
+    }
+
+    fn candidates(&self, cmd: &Cmd) -> Option<Candidates> {
+        match &self.source {
+            Source::Sentinels(sentinels) => {
+                let all = sentinels.replicas();
+                Some(Candidates { of_key: all.clone(), all })
+            }
+            Source::Cluster(cluster) => cluster.replicas(slot::of_command(cmd)?),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::config::RedisConfig;
 use crate::connect::{Common, Connector, Finder, Opened};
 use crate::error::{Access, BACKEND, copy, unexpected};
 use crate::link::{Granting, Link, Links, OnFacts, Replicas};
+use crate::readers::Candidates;
 use crate::server::{Mode, Role};
 use crate::stats::Counters;
 use crate::topology::Endpoint;
@@ -283,10 +284,10 @@ impl Cluster {
     }
 
     /// The replicas of a slot's owner, and all replicas.
-    pub(crate) fn replicas(&self, slot: u16) -> Option<(Arc<Vec<Endpoint>>, Arc<Vec<Endpoint>>)> {
+    pub(crate) fn replicas(&self, slot: u16) -> Option<Candidates> {
         let routes = self.routes.load();
         let map = &routes.as_deref()?.map;
-        Some((map.owner(slot)?.replicas.clone(), map.replicas.clone()))
+        Some(Candidates { of_key: map.owner(slot)?.replicas.clone(), all: map.replicas.clone() })
     }
 
     /// The connections to a node, which are opened if there are none.

@@ -102,10 +102,7 @@ impl Cluster {
     pub(super) fn note_moved(&self, slot: u16, to: &Endpoint) {
         let moved =
             |routes: &Routes| Some(Routes { map: routes.map.with_moved(slot, to)?, nodes: routes.nodes.clone() });
-        self.routes.rcu(|routes| match routes {
-            Some(routes) => Some(moved(routes).map_or_else(|| routes.clone(), Arc::new)),
-            None => None,
-        });
+        self.routes.rcu(|routes| routes.as_ref().map(|routes| moved(routes).map_or_else(|| routes.clone(), Arc::new)));
         self.stale.notify_one();
     }
 
