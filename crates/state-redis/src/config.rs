@@ -92,7 +92,8 @@ pub struct RedisConfig {
     pub lock_replicas: usize,
     /// With `safety = "strict"`: how long replicas may take to have a grant. Shorter than `operation_timeout`.
     pub lock_replicas_timeout: Duration,
-    /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary.
+    /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary, to
+    /// which `min-replicas-max-lag` of the server is added where there are replicas.
     pub lock_lease_max: Duration,
     /// With `safety = "strict"`: how many connections to keep for grants, which hold theirs until replicas have them: 1 to 64.
     pub lock_connections: usize,

@@ -3,17 +3,24 @@
 //!
 //! # Why
 //! Replication is asynchronous, so the predecessor may have granted a lock that its successor knows nothing of. No lease is
-//! longer than `lock_lease_max`, so after that time such a grant has ended, whether it was replicated or not.
+//! longer than `lock_lease_max`, so after that time such a grant has ended, whether it was replicated or not. A predecessor that
+//! was only cut off may extend leases until it notices that it has lost its replicas, which is after `min-replicas-max-lag`: so
+//! much is added where there are replicas.
 //!
 //! # How it works
-//! A record under the prefix names the process that is primary, by its run id, and since when. A connection that finds another
-//! run id there, or none, writes its server's, with the time from which on it may grant; later connections find that. The
-//! record cannot mislead: lost or late, it only begins the time anew. The first start of all waits as well.
+//! A record under the prefix names who is primary and since when: the process by its run id, and its time in office by its
+//! replication id, which is another one after each promotion. A connection that finds another name there, or none, writes its
+//! server's, with the time from which on it may grant; later connections find that. The record cannot mislead: lost or late, it
+//! only begins the time anew. The first start of all waits as well.
+//!
+//! # Failure
+//! A primary that has too few replicas refuses the record like any other write. The connection is of use all the same, since reads
+//! go on: the time then begins with it.
 
 use std::time::Duration;
 
 use acteon_state_core::entry::ceil_ms;
-use acteon_state_core::{Error, Result};
+use acteon_state_core::{Error, ErrorKind, Result};
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
@@ -34,14 +41,15 @@ const TAGS_MAX: u32 = 200_000;
 pub(crate) struct Quarantine {
     /// The beginning of the record's name.
     prefix: String,
-    duration: Duration,
+    lease_max: Duration,
+    is_replicated: bool,
     /// Whether the record may be written. Without, nobody knows since when a server has been primary, and so it never grants.
     records: bool,
 }
 
 impl Quarantine {
-    pub(crate) fn new(prefix: &str, duration: Duration, records: bool) -> Self {
-        Self { prefix: prefix.to_owned(), duration, records }
+    pub(crate) fn new(prefix: &str, lease_max: Duration, is_replicated: bool, records: bool) -> Self {
+        Self { prefix: prefix.to_owned(), lease_max, is_replicated, records }
     }
 
     /// From when on the server at the other end may grant locks.
@@ -51,12 +59,15 @@ impl Quarantine {
         endpoint: &Endpoint,
         facts: &Facts,
     ) -> Result<Instant> {
-        let Some(run_id) = &facts.run_id else {
+        let Some(office) = &facts.office else {
             let message = "safety = \"strict\" needs the right to ask INFO, to tell one primary from the next";
             return Err(Error::config(message).on_backend(BACKEND));
         };
+        let lag_max = if self.is_replicated { facts.replicas_lag_max } else { Duration::ZERO };
+        let duration = self.lease_max + lag_max;
+        let from_now_on = Instant::now() + duration;
         if !self.records {
-            return Ok(Instant::now() + self.duration);
+            return Ok(from_now_on);
         }
         let key = match facts.mode {
             Mode::Cluster => match self.key_in_own_slot(connection, endpoint).await? {
@@ -68,7 +79,7 @@ impl Quarantine {
         };
         let command = |by| {
             let mut cmd = script::QUARANTINE.command(by, 1);
-            cmd.arg(&key).arg(run_id).arg(ceil_ms(self.duration));
+            cmd.arg(&key).arg(office).arg(ceil_ms(duration));
             cmd
         };
         let mut answer = Value::Nil;
@@ -81,6 +92,9 @@ impl Quarantine {
         }
         if let Value::ServerError(error) = &answer {
             let error = from_server(error);
+            if error.kind() == ErrorKind::NotDurable {
+                return Ok(from_now_on);
+            }
             return Err(failed(endpoint, error.kind(), error.message()));
         }
         let left = Duration::from_millis(reply::unsigned(answer)?);

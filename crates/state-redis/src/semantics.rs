@@ -126,7 +126,7 @@ impl Setup {
         }
         if self.safety == Safety::Strict {
             notes.push(
-                "Strict: a grant counts once lock_replicas replicas have it; a server that becomes primary grants nothing for lock_lease_max.".to_owned(),
+                "Strict: a grant counts once lock_replicas replicas have it; a server that becomes primary grants nothing for lock_lease_max and min-replicas-max-lag.".to_owned(),
             );
         }
         notes.extend(dangers.iter().map(|danger| format!("{}.", danger.text)));

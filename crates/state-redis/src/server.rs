@@ -3,6 +3,8 @@
 //! Asked once per connection, in the same round trip that loads the scripts. A server may deny each question; what is not
 //! known is then assumed to be the weaker case, except for the version, without which we try our luck.
 
+use std::time::Duration;
+
 use acteon_state_core::{Error, ErrorKind, Result};
 use redis::{Cmd, Value};
 
@@ -12,8 +14,10 @@ use crate::error::BACKEND;
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// Redis' default for the longest string.
 const BULK_BYTES_DEFAULT: u64 = 512 << 20;
+/// Redis' default for `min-replicas-max-lag`.
+const REPLICAS_LAG_DEFAULT: Duration = Duration::from_secs(10);
 /// Commands in [`questions`].
-pub(crate) const QUESTIONS: usize = 4;
+pub(crate) const QUESTIONS: usize = 5;
 
 /// How much of what was acknowledged survives a crash of the server.
 ///
@@ -61,12 +65,14 @@ pub(crate) struct Facts {
     pub(crate) version: Option<String>,
     pub(crate) is_replica: bool,
     pub(crate) mode: Mode,
-    /// Names the process: another one after each start.
-    pub(crate) run_id: Option<String>,
+    /// Names the process and the history that it writes: another one after each start and each promotion.
+    pub(crate) office: Option<String>,
     /// Replicas that are connected.
     pub(crate) replicas: u64,
     /// How many of them must be well for writes to be taken; 0 when that is not asked for.
     pub(crate) replicas_min: u64,
+    /// For how long one of them may say nothing and still count as well.
+    pub(crate) replicas_lag_max: Duration,
     /// `maxmemory-policy`, when it is known.
     pub(crate) eviction: Option<String>,
     /// Whether memory is limited at all; without a limit nothing is evicted.
@@ -82,9 +88,10 @@ impl Facts {
             version: None,
             is_replica: false,
             mode: Mode::Standalone,
-            run_id: None,
+            office: None,
             replicas: 0,
             replicas_min: 0,
+            replicas_lag_max: REPLICAS_LAG_DEFAULT,
             eviction: None,
             memory_limited: false,
             durability: Durability::None,
@@ -106,7 +113,8 @@ impl Facts {
             Some("sentinel") => Mode::Sentinel,
             _ => Mode::Standalone,
         };
-        facts.run_id = field("run_id").map(str::to_owned);
+        let history = field("master_replid").unwrap_or_default();
+        facts.office = field("run_id").map(|process| format!("{process}{history}"));
         facts.replicas = field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0);
         facts.eviction = field("maxmemory_policy").map(str::to_owned);
         facts.memory_limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
@@ -121,6 +129,13 @@ impl Facts {
         }
         if let Some(count) = answers.get(3).and_then(setting).and_then(|count| count.parse().ok()) {
             facts.replicas_min = count;
+        }
+        if let Some(seconds) = answers.get(4).and_then(setting).and_then(|seconds| seconds.parse().ok()) {
+            facts.replicas_lag_max = Duration::from_secs(seconds);
+            if seconds == 0 {
+                // Switches the demand for replicas off as well.
+                facts.replicas_min = 0;
+            }
         }
         facts
     }
@@ -169,9 +184,10 @@ impl Facts {
             version: self.version.clone().zip(other.version.clone()).map(|(one, two)| one.min(two)),
             is_replica: self.is_replica || other.is_replica,
             mode: self.mode,
-            run_id: None,
+            office: None,
             replicas: self.replicas.min(other.replicas),
             replicas_min: self.replicas_min.min(other.replicas_min),
+            replicas_lag_max: self.replicas_lag_max.max(other.replicas_lag_max),
             eviction: evicting.eviction.clone(),
             memory_limited: evicting.memory_limited,
             durability: self.durability.max(other.durability),
@@ -182,13 +198,14 @@ impl Facts {
 
 /// What is asked; the answers go to [`Facts::read`].
 pub(crate) fn questions() -> [Cmd; QUESTIONS] {
-    let mut settings = ["appendfsync", "proto-max-bulk-len", "min-replicas-to-write"].map(|name| {
-        let mut cmd = redis::cmd("CONFIG");
-        cmd.arg("GET").arg(name);
-        cmd
-    });
-    let [fsync, bulk, replicas] = &mut settings;
-    [redis::cmd("INFO"), fsync.take(), bulk.take(), replicas.take()]
+    let mut settings =
+        ["appendfsync", "proto-max-bulk-len", "min-replicas-to-write", "min-replicas-max-lag"].map(|name| {
+            let mut cmd = redis::cmd("CONFIG");
+            cmd.arg("GET").arg(name);
+            cmd
+        });
+    let [fsync, bulk, replicas, lag] = &mut settings;
+    [redis::cmd("INFO"), fsync.take(), bulk.take(), replicas.take(), lag.take()]
 }
 
 fn parse_version(version: &str) -> Option<(u32, u32)> {

@@ -1,12 +1,12 @@
 -- Says how long the server may not grant locks, since it has not been primary for long enough.
 --
--- KEYS[1]  the record: the run id of the primary, and from when on it grants, in milliseconds since 1970
--- ARGV     this server's run id, the duration in milliseconds
+-- KEYS[1]  the record: the name of the primary, and from when on it grants, in milliseconds since 1970
+-- ARGV     this server's name, the duration in milliseconds
 -- Returns  milliseconds until it may grant, 0 when it may
 local text = redis.call('GET', KEYS[1])
-local run_id, from_ms
-if text then run_id, from_ms = string.match(text, '^(%w+) (%d+)$') end
-if run_id ~= ARGV[1] then
+local name, from_ms
+if text then name, from_ms = string.match(text, '^(%w+) (%d+)$') end
+if name ~= ARGV[1] then
   from_ms = after_ms + tonumber(ARGV[2])
   redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. string.format('%.0f', from_ms))
 end

@@ -34,6 +34,7 @@ use crate::quarantine::Quarantine;
 use crate::router::{Plan, Router};
 use crate::script::By;
 use crate::stats::{ConnectionStats, ConnectionWatch};
+use crate::topology::Topology;
 use crate::wakeup::Wakeups;
 
 pub(crate) use scan::corrupt_lock;
@@ -193,8 +194,10 @@ impl Parts {
             dialer: Dialer::new(config, target.login.clone(), target.tls.as_ref(), target.db)?,
             connect_timeout: config.connect_timeout,
             on_push,
-            quarantine: is_strict
-                .then(|| Quarantine::new(keyspace.prefix(), config.lock_lease_max, purpose == Purpose::Use)),
+            quarantine: is_strict.then(|| {
+                let is_replicated = !matches!(target.topology, Topology::Standalone(_));
+                Quarantine::new(keyspace.prefix(), config.lock_lease_max, is_replicated, purpose == Purpose::Use)
+            }),
             strict: is_strict.then(|| known.setup()),
         };
         let on_facts: OnFacts = Arc::new(move |endpoint, facts| match facts {

@@ -130,6 +130,11 @@ impl Workload {
         load
     }
 
+    /// The keys that many calls are about: queues, locks and shared counters.
+    pub(super) fn shared_keys(&self) -> Vec<StateKey> {
+        self.tasks.shared_keys()
+    }
+
     /// Returns once each kind has succeeded some times.
     pub(super) async fn warm_up(&self) {
         let is_warm = |history: &History| {

@@ -95,7 +95,6 @@ pub(super) struct Scheduling {
 }
 
 pub(super) struct Claim {
-    pub(super) queue: StateKey,
     pub(super) id: String,
     pub(super) span: Span,
 }

@@ -68,6 +68,12 @@ impl Tasks {
         self.register.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The keys that many calls are about: queues, locks and shared counters.
+    pub(super) fn shared_keys(&self) -> Vec<StateKey> {
+        let keys = [("queue", QUEUES), ("lock", LOCKS), ("shared", COUNTERS)];
+        keys.iter().flat_map(|(what, count)| (0..*count).map(|number| self.key(what, number))).collect()
+    }
+
     fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
@@ -184,7 +190,7 @@ impl Tasks {
 
     async fn acknowledge(&self, store: &RedisStore, queue: &StateKey, items: Vec<DueItem>, span: Span) {
         for DueItem { id, token, .. } in items {
-            self.history().claims.push(Claim { queue: queue.clone(), id: id.clone(), span });
+            self.history().claims.push(Claim { id: id.clone(), span });
             let (outcome, span) = self.call(Kind::Claim, queue, store.ack(queue, &id, token)).await;
             if let Ok(ClaimOutcome::Done) = outcome {
                 self.history().acks.entry(id).or_default().push(Ack { span });

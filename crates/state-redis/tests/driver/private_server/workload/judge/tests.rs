@@ -64,7 +64,7 @@ impl Story {
 
     fn claimed(mut self, second: u64) -> Self {
         let span = self.span(second);
-        self.history.claims.push(Claim { queue: key("queue"), id: "item".to_owned(), span });
+        self.history.claims.push(Claim { id: "item".to_owned(), span });
         self
     }
 
