@@ -258,9 +258,11 @@ impl Inner {
 
 fn too_few(acknowledged: i64, replicas: Option<&Replicas>, is_withdrawn: bool) -> Error {
     let needed = replicas.map_or(0, |replicas| replicas.count);
-    let message =
-        format!("{acknowledged} replicas have the grant, {needed} are needed (lock_replicas): it was withdrawn");
-    let effect = if is_withdrawn { Effect::NotApplied } else { Effect::Unknown };
+    let (end, effect) = match is_withdrawn {
+        true => ("it was withdrawn", Effect::NotApplied),
+        false => ("it could not be withdrawn, and ends with its lease", Effect::Unknown),
+    };
+    let message = format!("{acknowledged} replicas have the grant, {needed} are needed (lock_replicas): {end}");
     Error::new(ErrorKind::NotDurable, message).with_effect(effect)
 }
 
