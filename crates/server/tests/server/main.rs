@@ -12,6 +12,8 @@ mod engine_locks;
 mod files;
 mod http;
 mod operations;
+#[cfg(feature = "redis")]
+mod outage;
 #[cfg(feature = "postgres")]
 mod private_server;
 mod start_up;
