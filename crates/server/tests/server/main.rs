@@ -14,7 +14,7 @@ mod http;
 mod operations;
 #[cfg(feature = "redis")]
 mod outage;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod private_server;
 mod start_up;
 mod support;
