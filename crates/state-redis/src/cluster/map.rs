@@ -92,14 +92,25 @@ impl SlotMap {
         &self.shards
     }
 
-    /// How many slots the shard at this place owns.
-    pub(crate) fn slots_of(&self, place: usize) -> usize {
-        self.owners.iter().filter(|owner| usize::from(**owner) == place).count()
+    /// The slots that somebody owns.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = u16> {
+        (0..).zip(&self.owners).filter(|(_, owner)| **owner != NOBODY).map(|(slot, _)| slot)
     }
 
     /// Whether somebody owns each slot.
     pub(crate) fn is_complete(&self) -> bool {
         self.owners.iter().all(|owner| *owner != NOBODY)
+    }
+
+    /// Believes the node at `asked`, which told the other map, what it says of itself. Nodes hear of slots that moved between
+    /// others late, and some of them never: a claim is forgotten when the one before has taken over other slots meanwhile.
+    pub(crate) fn believe(&mut self, other: &Self, asked: &Endpoint) {
+        let place_of = |map: &Self| map.shards.iter().position(|shard| shard.primary == *asked);
+        let (Some(ours), Some(theirs)) = (place_of(self), place_of(other)) else { return };
+        if let (Ok(ours), Ok(theirs)) = (u16::try_from(ours), u16::try_from(theirs)) {
+            let claims = self.owners.iter_mut().zip(&other.owners).filter(|(_, owner)| **owner == theirs);
+            claims.for_each(|(owner, _)| *owner = ours);
+        }
     }
 
     /// The map in which a slot is in the hands of another primary, as a node that was asked for it said. `None` when it is
@@ -216,7 +227,7 @@ mod tests {
     fn every_slot_has_the_owner_that_the_answer_says() {
         let map = two_shards();
         assert_eq!((map.shards().len(), map.epoch, map.is_complete()), (2, 7, true));
-        assert_eq!((map.slots_of(0), map.slots_of(1)), (100, SLOTS - 100));
+        assert_eq!(map.owned().count(), SLOTS);
         for slot in 0..SLOTS {
             let owner = map.owner(u16::try_from(slot).unwrap()).unwrap();
             assert_eq!(owner.id, if slot < 100 { "a" } else { "b" });
@@ -229,6 +240,7 @@ mod tests {
     fn slots_without_owner_are_known_as_such() {
         let map = read(Value::Array(vec![entry(1, 16_383, &[node(text("h"), 1, "a")])])).unwrap();
         assert!(!map.is_complete() && map.owner(0).is_none());
+        assert!(map.owned().eq(1..16_384));
     }
 
     #[test]
@@ -240,6 +252,22 @@ mod tests {
         assert_eq!(moved.with_moved(3, &tcp("h2", 7002)), None);
         assert_eq!(map.with_moved(3, &tcp("h9", 7002)), None);
         assert_eq!(map.with_moved(16_384, &tcp("h2", 7002)), None);
+    }
+
+    #[test]
+    fn a_node_is_believed_what_it_says_of_itself_and_nothing_else() {
+        let (a, b) = (tcp("h1", 7001), tcp("h2", 7002));
+        let late = two_shards();
+        // As b tells it, which has got a slot of a.
+        let told = late.with_moved(3, &b).unwrap();
+        let mut map = late.clone();
+        map.believe(&told, &b);
+        assert_eq!(map, told);
+        let mut map = late.clone();
+        map.believe(&told, &a);
+        assert_eq!(map, late);
+        map.believe(&told, &tcp("h9", 1));
+        assert_eq!(map, late);
     }
 
     #[test]

@@ -193,7 +193,8 @@ impl Cluster {
         answers.inspect_err(|_| self.stale.notify_one())
     }
 
-    /// A digest of which primary has which slots; `None` while slots are on the move, or the map is not what the primaries say.
+    /// A digest of which primary has which slots, by their own accounts; `None` while slots are on the move, or when these primaries
+    /// are not all that there are.
     ///
     /// # Errors
     /// When a primary does not answer.
@@ -201,19 +202,19 @@ impl Cluster {
         let routes = self.routes(deadline).await?;
         let asking: Vec<_> = routes.nodes.iter().map(|node| node.ask_nodes(deadline)).collect();
         let answers = join_all(asking).await;
-        let mut shards: Vec<_> = routes.map.shards().iter().zip(answers).enumerate().collect();
-        shards.sort_by(|(_, (a, _)), (_, (b, _))| a.id.cmp(&b.id));
+        let mut shards: Vec<_> = routes.map.shards().iter().zip(answers).collect();
+        shards.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
         let mut digest = slot::Digest::new();
-        for (place, (shard, answer)) in shards {
+        let mut is_settled = true;
+        for (shard, answer) in shards {
             let own = slot::Own::read(&answer?).ok_or_else(|| unexpected(&Value::Nil))?;
-            // Without this, slots that a node has which is not in our map would be missed, and nobody would notice.
-            let is_as_mapped = own.slots().count() == routes.map.slots_of(place)
-                && own.slots().all(|slot| routes.map.place(slot) == Some(place));
-            if own.is_moving || !is_as_mapped {
-                self.stale.notify_one();
-                return Ok(None);
-            }
+            is_settled &= !own.is_moving;
             digest.add(&shard.id, &own);
+        }
+        // A slot that none of them has is with a node that is not in our map: nobody would notice that its keys are missed.
+        if !is_settled || digest.slots().ne(routes.map.owned()) {
+            self.stale.notify_one();
+            return Ok(None);
         }
         Ok(Some(digest.finish()))
     }

@@ -5,8 +5,9 @@
 //! A node that does not answer holds nobody up: after [`PATIENCE`] others are asked as well.
 //!
 //! # How it works
-//! Several nodes are asked, and the highest epoch counts, so that a node that was cut off does not lead astray. Those that we are
-//! connected to come first, then all others of the map, then the seeds: the Cluster stays known when all seeds are gone.
+//! Several nodes are asked, and the highest epoch counts, so that a node that was cut off does not lead astray. Which slots it has
+//! itself each node knows best. Those that we are connected to come first, then all others of the map, then the seeds: the Cluster
+//! stays known when all seeds are gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,25 +148,23 @@ impl Cluster {
         let (candidates, mut count) = self.candidates();
         let mut candidates = candidates.iter();
         let mut asking = FuturesUnordered::new();
-        let mut newest: Option<SlotMap> = None;
+        let mut answers: Vec<(&Endpoint, SlotMap)> = Vec::new();
         let mut failure = None;
         loop {
-            asking.extend(candidates.by_ref().take(count).map(|endpoint| self.ask_one(endpoint)));
+            asking
+                .extend(candidates.by_ref().take(count).map(async |endpoint| (endpoint, self.ask_one(endpoint).await)));
             count = 0;
             match tokio::time::timeout(PATIENCE, asking.next()).await {
-                Ok(Some(Ok(map))) if newest.as_ref().is_none_or(|newest| newest.epoch < map.epoch) => {
-                    newest = Some(map)
-                }
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(error))) => failure = Some(error),
+                Ok(Some((endpoint, Ok(map)))) => answers.push((endpoint, map)),
+                Ok(Some((_, Err(error)))) => failure = Some(error),
                 // All have answered, or those that have not let us wait for too long.
-                Ok(None) | Err(_) if newest.is_some() => break,
+                Ok(None) | Err(_) if !answers.is_empty() => break,
                 Ok(None) if candidates.len() == 0 => break,
                 Ok(None) | Err(_) => count = ASKED,
             }
         }
         let nobody = || Error::config("hosts: a Cluster needs at least one node").on_backend(BACKEND);
-        newest.ok_or_else(|| failure.unwrap_or_else(nobody))
+        newest(&answers).ok_or_else(|| failure.unwrap_or_else(nobody))
     }
 
     /// Who may be asked for the map, and how many of them at first.
@@ -210,6 +209,16 @@ impl Cluster {
         let opened = self.connector(endpoint).open().await?;
         Ok(Arc::new(self.new_node(endpoint, Some(opened))))
     }
+}
+
+/// The map of the highest epoch, with what each node that knows of that epoch says of itself.
+fn newest(answers: &[(&Endpoint, SlotMap)]) -> Option<SlotMap> {
+    let mut newest = answers.iter().map(|(_, map)| map).max_by_key(|map| map.epoch)?.clone();
+    let epoch = newest.epoch;
+    for (asked, map) in answers.iter().filter(|(_, map)| map.epoch == epoch) {
+        newest.believe(map, asked);
+    }
+    Some(newest)
 }
 
 /// Whether a primary that cannot be used now may have a successor soon.

@@ -61,19 +61,18 @@ impl Own {
         }
         Some(own)
     }
-
-    /// The slots one by one.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> {
-        self.ranges.iter().cloned().flatten()
-    }
 }
 
 /// A digest of which node has which slots.
-pub(crate) struct Digest(u64);
+pub(crate) struct Digest {
+    hash: u64,
+    /// The slots of all nodes together.
+    has: Vec<bool>,
+}
 
 impl Digest {
     pub(crate) fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self { hash: 0xcbf2_9ce4_8422_2325, has: vec![false; SLOTS] }
     }
 
     /// Adds a node. Its epoch tells a slot that went and came back from one that stayed.
@@ -82,17 +81,23 @@ impl Digest {
         self.add_text(&own.epoch.to_string());
         for range in &own.ranges {
             self.add_text(&format!("{}-{}", range.start(), range.end()));
+            range.clone().for_each(|slot| self.has[usize::from(slot)] = true);
         }
     }
 
+    /// The slots of all nodes that were added.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u16> {
+        (0..).zip(&self.has).filter(|(_, has)| **has).map(|(slot, _)| slot)
+    }
+
     pub(crate) fn finish(self) -> u64 {
-        self.0
+        self.hash
     }
 
     /// FNV-1a: the same in every process, and there is nobody to attack it.
     fn add_text(&mut self, text: &str) {
         for byte in text.bytes().chain([b' ']) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 }
@@ -166,7 +171,9 @@ mod tests {
     fn a_node_knows_its_slots() {
         let own = Own::read(NODES).unwrap();
         assert_eq!(own, Own { epoch: 9, ranges: vec![0..=5460, 5462..=5462], is_moving: true });
-        assert_eq!(own.slots().count(), 5462);
+        let mut digest = Digest::new();
+        digest.add("e7d1", &own);
+        assert!(digest.slots().eq((0..=5460).chain([5462])));
         let replica = Own::read("07c3 h:1@2 myself,slave e7d1 0 1 4 connected").unwrap();
         assert_eq!((replica.ranges.len(), replica.is_moving), (0, false));
     }
