@@ -325,3 +325,82 @@ async fn who_only_looks_leaves_nothing_behind_and_is_refused_alike() {
     let error = RedisStore::inspect(strict(&server)).await.expect_err("it is dangerous");
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
 }
+
+/// The page that says which rights are needed.
+const PAGE: &str = include_str!("../../../../../docs/backends/redis.md");
+const DATA: &str = "+@read +@write +@scripting +@connection +time ~acteon:* ~{acteon:*";
+const CLUSTER: &str = "+cluster|slots +cluster|info +cluster|nodes";
+const WAKING: &str = "+publish +subscribe +unsubscribe &{acteon:*";
+const SETTINGS: &str = "+info +config|get";
+const SENTINEL: &str = "+@connection +sentinel|master +sentinel|get-master-addr-by-name +sentinel|sentinels +sentinel|replicas +sentinel|myid +subscribe &+switch-master &+promoted-slave";
+
+/// Makes a user with these rights, as they stand on the page, and no others.
+fn add_user_with(server: &RedisServer, name: &str, rights: &[&str]) {
+    assert!(rights.iter().all(|rights| PAGE.contains(&format!("\n{rights}  "))), "the page says something else");
+    let rights = rights.iter().flat_map(|rights| rights.split(' '));
+    let command: Vec<_> = ["ACL", "SETUSER", name, "reset", "on", ">pw"].into_iter().chain(rights).collect();
+    server.query(&command).unwrap();
+}
+
+/// Everything that needs a right of its own.
+async fn needs_no_more_rights(config: RedisConfig, servers: &[RedisServer]) {
+    let store = works(config).await;
+    let lease = Duration::from_secs(60);
+    let holder = LockRequest::new(key("rights"), lease);
+    until("the lock is granted", || async { matches!(store.lock_acquire(&holder).await, Ok(LockOutcome::Granted(_))) })
+        .await;
+    let waiter = LockRequest { wait: lease, ..LockRequest::new(holder.key.clone(), lease) };
+    let release = async {
+        until("the waiter has subscribed", || async {
+            servers.iter().any(|server| clients(server).iter().any(|client| client.contains(" sub=1 ")))
+        })
+        .await;
+        store.lock_release(&holder.key, holder.owner).await.unwrap();
+    };
+    let ((), outcome) = tokio::join!(release, store.lock_acquire(&waiter));
+    assert!(matches!(outcome.unwrap(), LockOutcome::Granted(_)));
+    for _ in 0..20 {
+        store.get(&key("stale"), Get::stale_ok()).await.unwrap();
+    }
+    for server in servers {
+        // Also what nobody would hear of, such as a publication from inside of a script.
+        let stats = server.query(&["INFO", "commandstats"]).unwrap().unwrap();
+        let refused: Vec<_> = stats.lines().filter(|line| !line.contains("rejected_calls=0")).collect();
+        assert_eq!(refused, ["# Commandstats"]);
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_of_a_cluster_needs_only_the_documented_rights() {
+    let settings = ["min-replicas-to-write 1", "appendonly yes", "appendfsync always"];
+    let cluster = RedisCluster::start(None, &settings).unwrap_or_else(|error| panic!("{error}"));
+    cluster.nodes.iter().for_each(|node| add_user_with(node, "ada", &[DATA, CLUSTER, WAKING, SETTINGS]));
+    let config = RedisConfig { username: Some("ada".into()), password: Some("pw".into()), ..url(&cluster.url()) };
+    needs_no_more_rights(config.clone(), &cluster.nodes).await;
+    let lock_lease_max = Duration::from_secs(60);
+    let strict = RedisConfig { safety: Safety::Strict, lock_lease_max, lock_replicas: 1, ..config };
+    RedisStore::connect(strict).await.unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_of_sentinels_needs_only_the_documented_rights() {
+    let group = RedisSentinels::start(SentinelOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    group.nodes.iter().for_each(|node| add_user_with(node, "ada", &[DATA, WAKING, SETTINGS]));
+    group.sentinels.iter().for_each(|sentinel| add_user_with(sentinel, "watcher", &[SENTINEL]));
+    let config = RedisConfig {
+        username: Some("ada".into()),
+        password: Some("pw".into()),
+        sentinel_username: Some("watcher".into()),
+        sentinel_password: Some("pw".into()),
+        ..url(&group.url())
+    };
+    needs_no_more_rights(config.clone(), &group.nodes).await;
+    let store = RedisStore::connect(config).await.unwrap();
+    until("all Sentinels are followed", || async {
+        let is_followed = |client: &String| client.contains("user=watcher") && client.contains(" sub=2 ");
+        group.sentinels.iter().all(|sentinel| clients(sentinel).iter().any(is_followed))
+    })
+    .await;
+    store.close().await.unwrap();
+}
