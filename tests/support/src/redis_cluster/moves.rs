@@ -1,4 +1,8 @@
 //! Slots on their way from one node to another, step by step: what tools for resharding do.
+//!
+//! A node that takes over a slot numbers its claim by itself, above all that it knows of. Should another one do so at the same
+//! moment, an old claim may win: the slot then belongs to nobody, and its keys are gone. So slots go to one node at a time, and
+//! [`wait_until_agreed`](RedisCluster::wait_until_agreed) comes before the next node.
 
 use std::io;
 
@@ -78,7 +82,52 @@ impl RedisCluster {
         for place in [to, from] {
             self.nodes[place].query(&["CLUSTER", "SETSLOT", &slot, "NODE", &id])?;
         }
+        for place in self.primaries_as_seen_by(to)? {
+            self.nodes[place].query(&["CLUSTER", "SETSLOT", &slot, "NODE", &id])?;
+        }
         Ok(())
+    }
+
+    /// Moves several slots with their keys to one node, and waits until everybody has heard of it.
+    ///
+    /// # Errors
+    /// As there, or they do not agree within a minute.
+    pub fn move_slots(&self, slots: impl IntoIterator<Item = u16>, to: usize) -> io::Result<()> {
+        for slot in slots {
+            self.move_slot(slot, to)?;
+        }
+        self.wait_until_agreed()
+    }
+
+    /// Waits until all nodes say the same of who has which slots, and of how new that is.
+    ///
+    /// # Errors
+    /// They do not within a minute, or one of them does not answer.
+    pub fn wait_until_agreed(&self) -> io::Result<()> {
+        let said_by = |node: &RedisServer| -> io::Result<Vec<String>> {
+            let nodes = node.query(&["CLUSTER", "NODES"])?.unwrap_or_default();
+            let info = node.query(&["CLUSTER", "INFO"])?.unwrap_or_default();
+            let mut said: Vec<String> = nodes
+                .lines()
+                .map(|line| {
+                    let fields: Vec<&str> = line.split(' ').collect();
+                    // Id, epoch, slots: the rest differs from node to node.
+                    [fields.first(), fields.get(6)]
+                        .into_iter()
+                        .flatten()
+                        .chain(fields.iter().skip(8))
+                        .copied()
+                        .collect()
+                })
+                .collect();
+            said.extend(info.lines().find(|line| line.starts_with("cluster_current_epoch")).map(str::to_owned));
+            said.sort();
+            Ok(said)
+        };
+        self.until("the nodes do not agree on the slots", || {
+            let said = self.nodes.iter().map(said_by).collect::<io::Result<Vec<_>>>()?;
+            Ok(said.windows(2).all(|pair| pair[0] == pair[1]))
+        })
     }
 
     /// Moves a slot with its keys.

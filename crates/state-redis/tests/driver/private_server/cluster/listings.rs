@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use acteon_state_core::{BatchOp, LockRequest, Put, Scan, Scope, StateKey, StateStore};
@@ -13,6 +13,8 @@ use super::{SHARE, cluster, connect, slot_of};
 
 const KEYS: usize = 1_000;
 const LOCKS: usize = 30;
+/// Slots that go to one node before some go to the next.
+const AT_ONCE: usize = 30;
 
 fn scope() -> Scope {
     Scope::new("driver", "tests", "listed").unwrap()
@@ -49,18 +51,21 @@ async fn a_listing_sees_all_keys_while_their_slots_move() {
     let cluster = Arc::new(cluster());
     let store = connect(&cluster).await;
     let keys = put_all(&store).await;
-    let (ends, moved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (ends, moved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mover = tokio::task::spawn_blocking({
         let (cluster, ends, moved) = (cluster.clone(), ends.clone(), moved.clone());
         move || {
             // Round and round, so that there are always some that go from a node not yet listed to one that was.
-            for key in (0..KEYS).map(listed).cycle() {
+            for to in (0..3).cycle() {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
-                let from = cluster.owner_of(slot_of(&key)).unwrap();
-                cluster.move_slot(slot_of(&key), (from + 1) % 3).unwrap();
-                moved.fetch_add(1, Ordering::Relaxed);
+                for _ in 0..AT_ONCE {
+                    let key = listed(rand::random_range(0..KEYS));
+                    cluster.move_slot(slot_of(&key), to).unwrap();
+                    moved.fetch_add(1, Ordering::Relaxed);
+                }
+                cluster.wait_until_agreed().unwrap();
             }
         }
     });
@@ -69,7 +74,7 @@ async fn a_listing_sees_all_keys_while_their_slots_move() {
         let store = store.clone();
         async move { list(&store, Duration::from_millis(3)).await }
     });
-    until("slots have moved in the meantime", async || moved.load(Ordering::Relaxed) > 40).await;
+    until("slots have moved in the meantime", async || moved.load(Ordering::Relaxed) > 3 * AT_ONCE).await;
     assert!(!listing.is_finished(), "it must not end while slots are on the move");
     ends.store(true, Ordering::Relaxed);
     let seen = listing.await.unwrap();
@@ -116,12 +121,12 @@ async fn a_slot_that_goes_and_comes_back_behind_a_listing_is_not_missed() {
             None if next.as_str().contains(second_id) => {
                 let is_missing = |key: &&StateKey| usize::from(slot_of(key) / SHARE) == *second && !seen.contains(*key);
                 let slot = keys.iter().find(is_missing).map(slot_of).unwrap();
-                cluster.move_slot(slot, *first).unwrap();
+                cluster.move_slots([slot], *first).unwrap();
                 away = Some(slot);
             }
             // And comes back when that one is done with as well: all is as it was in the beginning.
             Some(slot) if !is_back && next.as_str().contains(third_id) => {
-                cluster.move_slot(slot, *second).unwrap();
+                cluster.move_slots([slot], *second).unwrap();
                 is_back = true;
             }
             _ => {}

@@ -171,7 +171,7 @@ async fn nodes_are_found_by_whatever_they_call_themselves() {
         let key = key_of(0);
         assert_eq!(count(&store, &key).await, 1);
         let owner = cluster.owner_of(slot_of(&key)).unwrap();
-        cluster.move_slot(slot_of(&key), (owner + 1) % 3).unwrap();
+        cluster.move_slots([slot_of(&key)], (owner + 1) % 3).unwrap();
         assert_eq!(count(&store, &key).await, 2, "{settings:?}");
         assert_eq!(store.connection_stats().redirected_total, 1, "{settings:?}");
         store.close().await.unwrap();
@@ -186,8 +186,8 @@ async fn a_batch_over_many_slots_has_its_replies_in_their_places() {
     let puts: Vec<_> = keys.iter().map(|key| BatchOp::Put(key.clone(), Put::new(key.text().to_owned()))).collect();
     assert!(store.batch(&puts).await.unwrap().iter().all(Result::is_ok));
     let scripts_before: u64 = (0..3).map(|place| calls(&cluster.nodes[place], "get")).sum();
-    for (at, key) in keys.iter().enumerate().step_by(10) {
-        cluster.move_slot(slot_of(key), at / 10 % 3).unwrap();
+    for to in 0..3 {
+        cluster.move_slots(keys.iter().skip(to).step_by(10).map(slot_of), to).unwrap();
     }
     let gets: Vec<_> = keys.iter().map(|key| BatchOp::Get(key.clone(), Get::default())).collect();
     let replies = store.batch(&gets).await.unwrap();
