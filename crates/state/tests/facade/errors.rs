@@ -237,6 +237,15 @@ async fn memory_that_was_not_compiled_in_names_its_feature() {
     assert!(error.message().contains(expected), "{error}");
 }
 
+#[cfg(all(feature = "redis", not(feature = "memory")))]
+#[tokio::test]
+async fn a_local_store_that_was_not_compiled_in_names_its_feature() {
+    let lines = "backend = 'redis'\nurl = 'redis://127.0.0.1:1'\noptional = true\nlayers.degradation.limit = 'local'";
+    let error = refused(lines).await;
+    assert!(error.contains("app.toml:5: state.layers.degradation.limit: `local` needs the memory driver"), "{error}");
+    assert!(error.contains("--features memory"), "{error}");
+}
+
 #[cfg(not(feature = "redis"))]
 #[tokio::test]
 async fn redis_that_was_not_compiled_in_names_its_feature() {
@@ -315,7 +324,11 @@ async fn what_a_driver_refuses_by_itself_is_placed_too() {
 async fn settings_that_redis_cannot_use_are_refused() {
     for (lines, expected) in [
         ("url = 'http://h'", "app.toml:3: state.url: scheme \"http\" is not supported; there are redis, rediss, "),
-        ("url = 'redis+sentinel://:hunter2@h'", "app.toml:3: state.url: scheme \"redis+sentinel\" is not supported"),
+        ("url = 'redis+proxy://:hunter2@h'", "app.toml:3: state.url: scheme \"redis+proxy\" is not supported"),
+        (
+            "url = 'redis+sentinel://:hunter2@h'",
+            "app.toml:3: state.url: sentinel_master: which primary do the Sentinels watch?",
+        ),
         ("url = 'localhost'", "app.toml:3: state.url: it has no scheme; write redis://host:6379"),
         ("table_name = 't'", "app.toml:3: state.table_name: the backend \"redis\" has no table_name; remove it, or "),
         (
