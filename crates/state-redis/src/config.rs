@@ -231,6 +231,12 @@ impl RedisConfig {
                 self.lock_replicas_timeout, self.operation_timeout
             )));
         }
+        if self.port == Some(0) {
+            return Err(Error::config("port 0 is out of range: allowed are 1 to 65535"));
+        }
+        if self.host.as_deref() == Some("") {
+            return Err(Error::config("host is empty: give a name or an address, or leave it out for localhost"));
+        }
         if self.value_bytes_max == 0 {
             return Err(Error::config("value_bytes_max is 0: no value could be stored"));
         }
@@ -334,6 +340,8 @@ mod tests {
             (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),
+            (RedisConfig { port: Some(0), ..RedisConfig::default() }, "port 0"),
+            (RedisConfig { host: Some(String::new()), ..RedisConfig::default() }, "host is empty"),
         ] {
             let error = config.target().expect_err(field);
             assert!(error.kind() == ErrorKind::Config && error.message().contains(field), "{error}");

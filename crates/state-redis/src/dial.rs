@@ -81,8 +81,13 @@ impl Dialer {
     /// Reads the certificates that the options name.
     ///
     /// # Errors
-    /// `Config` for files that cannot be used.
+    /// `Config` for files, or a name in certificates, that cannot be used.
     pub(crate) fn new(config: &RedisConfig, login: Login, tls: Option<&TlsOptions>, db: u32) -> Result<Self> {
+        if let Some(TlsOptions { prefix, server_name: Some(name), .. }) = tls {
+            ServerName::try_from(name.as_str()).map_err(|error| {
+                Error::config(format!("{prefix}tls_server_name {name:?} is no host name")).with_source(error)
+            })?;
+        }
         Ok(Self {
             server_name: tls.and_then(|options| options.server_name.clone()),
             tls: tls.map(tls::connector).transpose()?,

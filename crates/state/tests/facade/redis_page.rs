@@ -119,6 +119,15 @@ async fn wrong_options_are_named_where_they_are_written() {
             "[state.redis]\nread_timeout = '0s'".to_owned(),
             "app.toml:4: state.redis.read_timeout: read_timeout 0ns is out of range: allowed are 1ms to",
         ),
+        (
+            "[state.redis]\nport = 0".to_owned(),
+            "app.toml:4: state.redis.port: port 0 is out of range: allowed are 1 to 65535",
+        ),
+        ("[state.redis]\nhost = ''".to_owned(), "app.toml:4: state.redis.host: host is empty"),
+        (
+            "[state.redis]\ntls = true\ntls_server_name = 'a b'".to_owned(),
+            "app.toml:5: state.redis.tls_server_name: tls_server_name \"a b\" is no host name",
+        ),
         ("[state.redis]\nread_timeout = 5".to_owned(), "app.toml:4: state.redis.read_timeout: "),
         (
             "[state.redis]\ncert_file = '/c'\ntls = true".to_owned(),
