@@ -128,6 +128,37 @@ async fn a_replica_that_is_frozen_costs_a_part_of_the_time_and_the_primary_answe
 }
 
 #[tokio::test]
+async fn after_a_failover_the_old_primary_answers_as_a_replica_and_the_new_one_is_left() {
+    let group = RedisSentinels::start(SentinelOptions::default()).unwrap();
+    let store = RedisStore::connect(RedisConfig::from_url(&group.url()).unwrap()).await.unwrap();
+    let key = key("failover");
+    let all_are_connected = async || {
+        // An error is fine while the primary changes.
+        let _ = store.get(&key, Get::stale_ok()).await;
+        store.connection_stats().connections == 3
+    };
+    until("both replicas are connected", all_are_connected).await;
+    group.ask_for_failover().unwrap();
+    let primary = group.wait_for_primary_other_than(0).unwrap();
+    group.wait_until_settled().unwrap();
+    let before = calls(&group.nodes[0], "get");
+    until("the old primary answers, as a replica", async || {
+        let _ = store.get(&key, Get::stale_ok()).await;
+        calls(&group.nodes[0], "get") > before
+    })
+    .await;
+    until("one connection to each server is left", all_are_connected).await;
+    // Not before: what the old primary took in its last moments is lost.
+    store.put(&key, &Put::new("1")).await.unwrap();
+    until("replicas have the value", async || store.get(&key, Get::stale_ok()).await.unwrap().is_some()).await;
+    let at_primary = calls(&group.nodes[primary], "get");
+    for _ in 0..20 {
+        store.get(&key, Get::stale_ok()).await.unwrap();
+    }
+    assert_eq!(calls(&group.nodes[primary], "get"), at_primary);
+}
+
+#[tokio::test]
 async fn a_server_alone_answers_itself() {
     let server = server();
     let store = connect(&server).await;
