@@ -95,6 +95,8 @@ struct Answer {
     others: Vec<Endpoint>,
     /// The replicas that are well.
     replicas: Vec<Endpoint>,
+    /// Which one it is, if it would say.
+    id: Option<String>,
 }
 
 impl Sentinels {
@@ -205,13 +207,17 @@ impl Sentinels {
         let asked = self.known.lock().clone();
         let mut until = until.min(Instant::now() + ANSWER_TIMEOUT);
         let mut asking: FuturesUnordered<_> = asked.iter().map(|sentinel| self.ask_one(sentinel, until)).collect();
-        let (mut answers, mut failure) = (Vec::new(), None);
+        let (mut answers, mut heard, mut failure): (Vec<Answer>, usize, _) = (Vec::new(), 0, None);
         while let Ok(Some(answer)) = tokio::time::timeout_at(until, asking.next()).await {
             match answer {
                 Ok(answer) => {
                     self.note_others(&answer.others);
-                    answers.push(answer);
-                    if answers.len() > asked.len() / 2 {
+                    heard += 1;
+                    // The same one may be known by its name and by its address, and has one vote.
+                    if answer.id.is_none() || answers.iter().all(|known| known.id != answer.id) {
+                        answers.push(answer);
+                    }
+                    if heard > asked.len() / 2 {
                         until = until.min(Instant::now() + LAST_ANSWERS_TIMEOUT);
                     }
                 }
@@ -224,10 +230,11 @@ impl Sentinels {
     async fn ask_one(&self, sentinel: &Sentinel, until: Instant) -> Result<Answer> {
         let answer = tokio::time::timeout_at(until, async {
             let mut connection = self.connection(sentinel, until).await?;
-            let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS.len());
+            let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS.len() + 1);
             for question in QUESTIONS {
                 pipeline.cmd("SENTINEL").arg(question).arg(&self.target.master);
             }
+            pipeline.cmd("SENTINEL").arg("MYID");
             let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
             let answers = sent.map_err(|error| unavailable("the connection broke").with_source(error))?;
             Answer::read(answers)
@@ -319,7 +326,7 @@ impl Sentinel {
 }
 
 impl Answer {
-    /// Reads the answers to [`QUESTIONS`].
+    /// Reads the answers to [`QUESTIONS`] and to SENTINEL MYID.
     fn read(answers: Vec<Value>) -> Result<Self> {
         let mut answers = answers.into_iter();
         let master = match reply::next(&mut answers)? {
@@ -341,7 +348,8 @@ impl Answer {
         let others = list().iter().filter_map(|other| endpoint(other)).collect();
         let replicas =
             list().iter().filter(|replica| is_well(replica)).filter_map(|replica| endpoint(replica)).collect();
-        Ok(Self { claim: Claim { primary, epoch }, others, replicas })
+        let id = answers.next().and_then(|id| reply::text(id).ok());
+        Ok(Self { claim: Claim { primary, epoch }, others, replicas, id })
     }
 }
 
@@ -434,6 +442,7 @@ mod tests {
             claim: claim(*port, *epoch),
             others: Vec::new(),
             replicas: Vec::new(),
+            id: None,
         };
         let refuted = refuted.map(|(port, epoch)| claim(port, epoch));
         choose(claims.iter().map(answer).collect(), refuted.as_ref()).map(|answer| answer.claim)

@@ -73,6 +73,7 @@ impl FakeSentinel {
 /// Answers one connection, until it ends.
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut says = shared.says.subscribe();
+    let port = stream.local_addr().unwrap().port();
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut subscribed = false;
@@ -88,7 +89,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
                         shared.questions.fetch_add(1, Ordering::Relaxed);
                     }
                     let says = *says.borrow_and_update();
-                    reply(&command, says)
+                    reply(&command, says, port)
                 }
                 None => return,
             },
@@ -117,7 +118,7 @@ async fn number(reader: &mut (impl AsyncBufReadExt + Unpin), sign: char) -> Opti
     line.trim_end().strip_prefix(sign)?.parse().ok()
 }
 
-fn reply(command: &str, says: Says) -> String {
+fn reply(command: &str, says: Says, port_of_sentinel: u16) -> String {
     let (port, epoch, in_master) = match says {
         Says::Nothing => return String::new(),
         Says::Error => return "-ERR this is no time for questions\r\n".to_owned(),
@@ -138,6 +139,7 @@ fn reply(command: &str, says: Says) -> String {
         (Some("sentinel"), Some("get-master-addr-by-name")) => {
             format!("*2\r\n{}{}", bulk("127.0.0.1"), bulk(&port.to_string()))
         }
+        (Some("sentinel"), Some("myid")) => bulk(&port_of_sentinel.to_string()),
         (Some("sentinel"), _) => "*0\r\n".to_owned(),
         _ => "+OK\r\n".to_owned(),
     }

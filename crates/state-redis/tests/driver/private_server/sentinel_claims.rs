@@ -84,6 +84,19 @@ async fn a_sentinel_that_names_a_replica_is_passed_over_whatever_epoch_it_claims
 }
 
 #[tokio::test]
+async fn a_sentinel_that_is_known_by_two_names_has_one_vote() {
+    let server = server();
+    let replica = replica_of(&server);
+    let liar = FakeSentinel::start(primary(&replica, 9)).await;
+    let (left, right) =
+        (FakeSentinel::start(primary(&server, 2)).await, FakeSentinel::start(primary(&server, 2)).await);
+    let hosts = [liar.port(), left.port(), right.port()].map(|port| format!("127.0.0.1:{port}"));
+    let url = format!("redis+sentinel://localhost:{},{}?sentinel_master=mymaster", liar.port(), hosts.join(","));
+    let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    assert_writes_to(&store, &server).await;
+}
+
+#[tokio::test]
 async fn a_replica_that_all_sentinels_name_is_refused_until_it_is_primary() {
     let server = server();
     let replica = replica_of(&server);
