@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use acteon_state_core::entry::ceil_ms;
+use acteon_state_core::fault_log::FaultLog;
 use acteon_state_core::{Effect, Error, ErrorKind, Result};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
@@ -75,6 +76,8 @@ pub(crate) struct Link {
     delay_max: Duration,
     on_facts: OnFacts,
     counters: Arc<Counters>,
+    /// Of all links to the server: they are lost and found together, and a server may drop them as often as they are opened.
+    news: Arc<FaultLog>,
 }
 
 /// A connection in use.
@@ -131,6 +134,7 @@ impl Links {
         counters: &Arc<Counters>,
         first: Option<Opened>,
     ) -> Self {
+        let news = Arc::new(FaultLog::new());
         let new_link = |places_max: u32| {
             let reason = format!("there is no connection to {} yet", connector.name());
             Arc::new(Link {
@@ -144,6 +148,7 @@ impl Links {
                 delay_max: config.reconnect_delay_max,
                 on_facts: on_facts.clone(),
                 counters: counters.clone(),
+                news: news.clone(),
             })
         };
         let in_flight_max = u32::try_from(config.in_flight_max).unwrap_or(u32::MAX);
@@ -419,7 +424,9 @@ impl Link {
         loop {
             match self.connector.open().await {
                 Ok(opened) => {
-                    tracing::info!(endpoint = %opened.live.endpoint, failures, "connected to Redis");
+                    if let Some(passed_over) = self.news.admit("connected") {
+                        tracing::info!(endpoint = %opened.live.endpoint, failures, passed_over, "connected to Redis");
+                    }
                     let since = Instant::now();
                     let held = self.up(opened);
                     self.hold(held).await;
@@ -443,8 +450,10 @@ impl Link {
 
     fn note_failure(&self, error: &Error, failures: u32) {
         // The first failure and then every doubling: an outage of hours does not fill a disk.
-        if failures.is_power_of_two() {
-            tracing::warn!(%error, failures, "no connection to Redis");
+        if failures.is_power_of_two()
+            && let Some(passed_over) = self.news.admit("no_connection")
+        {
+            tracing::warn!(%error, failures, passed_over, "no connection to Redis");
         }
         self.line.send_modify(|line| {
             if let Line::Down(outage) = line {
@@ -472,7 +481,10 @@ impl Link {
             }
         };
         self.counters.disconnected();
-        tracing::warn!(%endpoint, why, "lost a connection to Redis");
+        match self.news.admit("lost") {
+            Some(passed_over) => tracing::warn!(%endpoint, why, passed_over, "lost a connection to Redis"),
+            None => tracing::debug!(%endpoint, why, "lost a connection to Redis"),
+        }
         let reason = format!("the connection to {endpoint} was lost: {why}");
         self.line.send_replace(Line::Down(Outage::new(reason)));
     }
