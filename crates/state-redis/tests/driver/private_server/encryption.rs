@@ -122,6 +122,23 @@ async fn a_server_that_asks_for_a_certificate_gets_ours() {
     refused_saying(server.config_with(&not_its_key), "does not fit").await;
 }
 
+/// The two say it at different moments, and in different words.
+#[tokio::test]
+async fn both_versions_of_tls_are_spoken_and_say_that_a_certificate_is_missing() {
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let authority = Authority::new("data").unwrap();
+        let tls = authority.identity("server", &["localhost"]).unwrap().of_server(authority.ca_file());
+        let tls = Some(RedisTls { auth_clients: true, ..tls });
+        let settings = vec![format!("tls-protocols {version}")];
+        let server = Encrypted { server: start(RedisOptions { tls, settings, ..Default::default() }), authority };
+        works(server.config_with(&server.authority.identity("client", &[]).unwrap())).await;
+        let without = RedisConfig { ca_file: server.ca_file(), ..server.config("localhost") };
+        refused_saying(without, "set cert_file and key_file").await;
+        let other = Authority::new("other").unwrap();
+        refused_saying(server.config_with(&other.identity("client", &[]).unwrap()), "look at cert_file").await;
+    }
+}
+
 #[tokio::test]
 async fn verification_can_be_switched_off_by_name_and_that_is_loud() {
     let server = Encrypted::start();
