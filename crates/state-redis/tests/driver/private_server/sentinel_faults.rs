@@ -3,7 +3,7 @@
 //! What is checked after each fault is in [`workload`](super::workload): traffic resumes by itself, nothing is applied that was
 //! told not to be, nothing twice, and nothing is lost but what the driver's own words on its locks and durability allow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acteon_state_core::{StateStore, Survival};
 use acteon_state_redis::{RedisConfig, RedisStore};
@@ -15,6 +15,8 @@ use super::workload::{Options, Report, Workload};
 /// By when traffic must be back, in the worst case on a busy machine. Sentinels here take a server for dead after a second of
 /// silence; the usual time is measured in the documentation.
 const WINDOW_MAX: Duration = Duration::from_secs(20);
+
+const DEMOTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Servers, and two stores like those of two processes.
 async fn start() -> (RedisSentinels, Vec<RedisStore>) {
@@ -68,6 +70,15 @@ async fn scripts_run(server: &RedisServer) -> String {
     }
 }
 
+/// Waits until Sentinels have told a former primary that it is a replica, for which they take ten to twenty seconds.
+async fn until_replica(server: &RedisServer) {
+    let started = Instant::now();
+    while server.info("role").unwrap().as_deref() != Some("slave") {
+        assert!(started.elapsed() < DEMOTED_WITHIN, "the old primary does not follow the new one");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_resumes_after_kill9_of_the_primary() {
     let (mut group, stores) = start().await;
@@ -90,10 +101,7 @@ async fn a_primary_that_wakes_up_after_its_failover_gets_no_writes() {
     // It still takes itself for the primary, until the Sentinels tell it otherwise.
     group.nodes[0].resume().unwrap();
     let before = scripts_run(&group.nodes[0]).await;
-    until("the old primary follows the new one", async || {
-        group.nodes[0].info("role").unwrap().as_deref() == Some("slave")
-    })
-    .await;
+    until_replica(&group.nodes[0]).await;
     let report = load.finish("Sentinel, SIGSTOP and SIGCONT of the primary").await;
     assert_resumed(&report);
     assert_eq!(scripts_run(&group.nodes[0]).await, before, "somebody went on with the old primary");
@@ -107,10 +115,7 @@ async fn traffic_moves_to_the_new_primary_of_a_failover_that_was_asked_for() {
     load.fault();
     group.ask_for_failover().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
-    until("the old primary follows the new one", async || {
-        group.nodes[0].info("role").unwrap().as_deref() == Some("slave")
-    })
-    .await;
+    until_replica(&group.nodes[0]).await;
     load.resumed().await;
     assert_resumed(&load.finish("Sentinel, SENTINEL FAILOVER").await);
     assert_eq!(connections_to(&group.nodes[0]), 0, "somebody stays with the old primary");
@@ -123,7 +128,7 @@ async fn a_failover_during_a_pause_of_writes_loses_nothing() {
     let load = Workload::start(stores.clone(), Options { may_lose: Vec::new(), ..promises_of(&stores[0]) });
     load.warm_up().await;
     load.fault();
-    group.nodes[0].query(&["CLIENT", "PAUSE", "20000", "WRITE"]).unwrap();
+    group.nodes[0].query(&["CLIENT", "PAUSE", "60000", "WRITE"]).unwrap();
     until("the replicas have it all", async || {
         let written = group.nodes[0].info("master_repl_offset").unwrap();
         group.nodes[1..].iter().all(|replica| replica.info("slave_repl_offset").unwrap() == written)

@@ -135,17 +135,34 @@ async fn a_primary_that_dies_after_a_grant_leaves_no_second_holder() {
     println!("Sentinel, strict: {:.1} s from kill -9 to the first grant", (granted_at - killed_at).as_secs_f64());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_two_grants_overlap_across_a_failover_under_load() {
-    let mut group = group();
-    let stores = vec![connect(&group, 1).await, connect(&group, 1).await];
+async fn load_on(group: &RedisSentinels) -> Workload {
+    let stores = vec![connect(group, 1).await, connect(group, 1).await];
     let options = Options { lease: LEASE_MAX, ..promises_of(&stores[0]) };
     assert!(options.strict_locks);
     let load = Workload::start(stores, options);
     load.warm_up().await;
     load.fault();
+    load
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_grants_overlap_when_the_primary_is_killed_under_load() {
+    let mut group = group();
+    let load = load_on(&group).await;
     group.nodes[0].kill9().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
     load.resumed().await;
     load.finish("Sentinel, strict, kill -9 of the primary").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_grants_overlap_when_the_primary_sleeps_and_wakes_up_under_load() {
+    let group = group();
+    let load = load_on(&group).await;
+    group.nodes[0].pause().unwrap();
+    group.wait_for_primary_other_than(0).unwrap();
+    // Before anything is granted by the new one.
+    group.nodes[0].resume().unwrap();
+    load.resumed().await;
+    load.finish("Sentinel, strict, SIGSTOP and SIGCONT of the primary").await;
 }
