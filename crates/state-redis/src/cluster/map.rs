@@ -182,7 +182,7 @@ pub(super) fn at_host(host: String, port: u16, asked: &Endpoint) -> Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use acteon_state_core::{ErrorKind, Result};
     use redis::Value;
 
@@ -210,6 +210,12 @@ mod tests {
     fn read(slots: Value) -> Result<SlotMap> {
         let info = text("cluster_state:ok\r\ncluster_current_epoch:7\r\n");
         SlotMap::read(slots, info, &tcp("asked", 1))
+    }
+
+    /// A map in which the primaries at these ports own a slot each.
+    pub(in crate::cluster) fn map_of(ports: &[u16]) -> SlotMap {
+        let owns = |(slot, port): (i64, &u16)| entry(slot, slot, &[node(text("h"), (*port).into(), &port.to_string())]);
+        read(Value::Array((0..).zip(ports).map(owns).collect())).unwrap()
     }
 
     fn two_shards() -> SlotMap {

@@ -1,8 +1,8 @@
 //! A Cluster: the map of its slots, connections to its primaries, and the way of a request to the right one.
 //!
 //! # Guarantees
-//! A request is sent again only where a node refused it: `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`. One whose answer was lost is
-//! never repeated, so what is not idempotent is not applied twice.
+//! A request is sent again only where a node refused it, with `MOVED`, `ASK`, `TRYAGAIN` or `CLUSTERDOWN`, or where it never
+//! reached one. A write whose answer was lost is never repeated, so what is not idempotent is not applied twice.
 //!
 //! # Failure
 //! A slot without an owner, or on the move, is waited for until `connect_wait`; from then on calls to it fail at once, and those
@@ -121,7 +121,7 @@ impl Cluster {
             on_facts,
             counters,
             routes: ArcSwapOption::empty(),
-            nodes: Nodes::default(),
+            nodes: Nodes::new(),
             stale: Notify::new(),
             maps: watch::Sender::new(0),
         }

@@ -41,22 +41,25 @@ pub(super) struct Parcel<'a> {
 }
 
 /// See the module.
-#[derive(Default)]
-pub(super) struct Nodes {
+pub(super) struct Nodes<N = Node> {
     // Locked for look-ups only, never across an await.
-    known: Mutex<HashMap<Endpoint, Known>>,
+    known: Mutex<HashMap<Endpoint, Known<N>>>,
 }
 
-struct Known {
-    node: Arc<Node>,
+struct Known<N> {
+    node: Arc<N>,
     /// When somebody last asked for it by its address.
     asked_at: Instant,
     is_primary: bool,
 }
 
-impl Nodes {
+impl<N> Nodes<N> {
+    pub(super) fn new() -> Self {
+        Self { known: Mutex::default() }
+    }
+
     /// The node at this address, opened if there is none.
-    pub(super) fn at(&self, endpoint: &Endpoint, open: impl FnOnce() -> Node) -> Arc<Node> {
+    pub(super) fn at(&self, endpoint: &Endpoint, open: impl FnOnce() -> N) -> Arc<N> {
         let mut surplus = None;
         let mut known = self.known.lock();
         if let Some(found) = known.get_mut(endpoint) {
@@ -69,39 +72,51 @@ impl Nodes {
             surplus = oldest.and_then(|endpoint| known.remove(&endpoint));
         }
         let node = Arc::new(open());
-        let entry = Known { node: node.clone(), asked_at: Instant::now(), is_primary: false };
-        known.insert(endpoint.clone(), entry);
+        known.insert(endpoint.clone(), Known { node: node.clone(), asked_at: Instant::now(), is_primary: false });
         drop(known);
+        // Ends connections, for which nobody needs to wait.
         drop(surplus);
         node
     }
 
-    /// Takes in a node that was opened already.
-    pub(super) fn insert(&self, node: Arc<Node>) {
-        let entry = Known { node: node.clone(), asked_at: Instant::now(), is_primary: true };
-        self.known.lock().insert(node.endpoint.clone(), entry);
+    /// Takes in a primary that was opened already.
+    pub(super) fn insert(&self, endpoint: &Endpoint, node: Arc<N>) {
+        let entry = Known { node, asked_at: Instant::now(), is_primary: true };
+        self.known.lock().insert(endpoint.clone(), entry);
     }
 
-    /// The primaries of a map are those. Gives back the nodes that are not wanted any more.
-    pub(super) fn settle(&self, map: &SlotMap) -> Vec<Arc<Node>> {
+    /// The primaries of a map in their order, opened where there are none, and the nodes that are not wanted any more.
+    pub(super) fn settle(
+        &self,
+        map: &SlotMap,
+        open: impl Fn(&Endpoint) -> N,
+    ) -> (Arc<[Arc<N>]>, Vec<(Endpoint, Arc<N>)>) {
         let now = Instant::now();
-        let gone = |endpoint: &Endpoint, known: &mut Known| {
+        let mut known = self.known.lock();
+        let gone = known.extract_if(|endpoint, known| {
             let was_primary = known.is_primary;
             known.is_primary = map.shards().iter().any(|shard| shard.primary == *endpoint);
             !known.is_primary && (was_primary || now - known.asked_at > STRAY_KEPT)
-        };
-        let gone: Vec<_> = self.known.lock().extract_if(gone).collect();
-        gone.into_iter().map(|(_, known)| known.node).collect()
+        });
+        let gone = gone.map(|(endpoint, known)| (endpoint, known.node)).collect();
+        let mut primaries = Vec::with_capacity(map.shards().len());
+        for shard in map.shards() {
+            let entry = known.entry(shard.primary.clone()).or_insert_with(|| {
+                let node = Arc::new(open(&shard.primary));
+                Known { node, asked_at: now, is_primary: true }
+            });
+            primaries.push(entry.node.clone());
+        }
+        (primaries.into(), gone)
     }
 
-    /// The node at this address if a connection to it is open.
-    pub(super) fn up_at(&self, endpoint: &Endpoint) -> Option<Arc<Node>> {
-        let known = self.known.lock();
-        known.get(endpoint).map(|known| &known.node).filter(|node| node.links.first().is_up()).cloned()
+    /// The node at this address if there is one.
+    pub(super) fn get(&self, endpoint: &Endpoint) -> Option<Arc<N>> {
+        self.known.lock().get(endpoint).map(|known| known.node.clone())
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> Vec<Arc<Node>> {
+    pub(super) fn all(&self) -> Vec<Arc<N>> {
         self.known.lock().values().map(|known| known.node.clone()).collect()
     }
 }
@@ -153,4 +168,55 @@ fn after_asking(cmd: &Cmd) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(2);
     pipeline.cmd("ASKING").add_command(cmd.clone());
     pipeline
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Nodes, STRAY_KEPT, STRAYS_MAX};
+    use crate::cluster::map::tests::map_of;
+    use crate::topology::Endpoint;
+
+    fn tcp(port: u16) -> Endpoint {
+        Endpoint::Tcp { host: "h".to_owned(), port }
+    }
+
+    /// Takes the ports of a map's primaries for the nodes themselves.
+    fn settle(nodes: &Nodes<u16>, ports: &[u16]) -> (Vec<u16>, Vec<u16>) {
+        let open = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Tcp { port, .. } => *port,
+            Endpoint::Unix(_) => 0,
+        };
+        let (primaries, gone) = nodes.settle(&map_of(ports), open);
+        (primaries.iter().map(|node| **node).collect(), gone.iter().map(|(_, node)| **node).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_primaries_stay_and_strays_are_bounded() {
+        let nodes = Nodes::new();
+        let ports: Vec<u16> = (1..100).collect();
+        assert_eq!(settle(&nodes, &ports), (ports.clone(), vec![]));
+        for port in 1_000..2_000 {
+            assert_eq!(*nodes.at(&tcp(port), || port), port);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(nodes.all().len(), ports.len() + STRAYS_MAX);
+        assert!(ports.iter().all(|port| nodes.get(&tcp(*port)).is_some()));
+        assert!(nodes.get(&tcp(1_999)).is_some() && nodes.get(&tcp(1_000)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_primary_goes_at_once_and_who_may_become_one_stays_for_a_while() {
+        let nodes = Nodes::new();
+        settle(&nodes, &[1, 2]);
+        nodes.at(&tcp(3), || 3);
+        assert_eq!(settle(&nodes, &[2, 4]), (vec![2, 4], vec![1]));
+        tokio::time::advance(STRAY_KEPT).await;
+        nodes.at(&tcp(3), || 0);
+        tokio::time::advance(STRAY_KEPT).await;
+        assert_eq!(settle(&nodes, &[2, 4]), (vec![2, 4], vec![]));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(settle(&nodes, &[2, 4]), (vec![2, 4], vec![3]));
+    }
 }

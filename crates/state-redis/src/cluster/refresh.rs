@@ -23,6 +23,7 @@ use super::map::SlotMap;
 use super::node::Node;
 use super::{Cluster, Routes};
 use crate::config::Safety;
+use crate::connect::Purpose;
 use crate::error::{Access, BACKEND, unexpected};
 use crate::store::settled;
 use crate::topology::Endpoint;
@@ -58,7 +59,7 @@ impl Cluster {
             let opened = join_all(opening).await.into_iter().collect::<Result<Vec<_>>>();
             match opened {
                 Ok(nodes) => {
-                    nodes.into_iter().for_each(|node| self.nodes.insert(node));
+                    nodes.into_iter().for_each(|node| self.nodes.insert(&node.endpoint.clone(), node));
                     self.install(map);
                     return Ok(());
                 }
@@ -129,9 +130,8 @@ impl Cluster {
     /// Puts a map into use. Returns whether it is another one than before.
     fn install(&self, map: SlotMap) -> bool {
         let is_new = self.routes.load().as_deref().is_none_or(|routes| routes.map != map);
-        // Opens those that are new, before anybody needs them.
-        let nodes: Arc<[_]> = map.shards().iter().map(|shard| self.node(&shard.primary)).collect();
-        let left = self.nodes.settle(&map);
+        // Opens those that are new before anybody needs them.
+        let (nodes, left) = self.nodes.settle(&map, |endpoint| self.new_node(endpoint, None));
         if is_new {
             let owned: Vec<_> = map.shards().iter().map(|shard| shard.primary.to_string()).collect();
             tracing::info!(epoch = map.epoch, primaries = owned.join(" "), "a new slot map of the Cluster");
@@ -139,7 +139,7 @@ impl Cluster {
         self.routes.store(Some(Arc::new(Routes { map, nodes })));
         self.maps.send_modify(|maps| *maps += 1);
         // What is under way there goes on: the last of these calls ends the connection.
-        left.iter().for_each(|node| (self.on_facts)(&node.endpoint, None));
+        left.iter().for_each(|(endpoint, _)| (self.on_facts)(endpoint, None));
         is_new
     }
 
@@ -177,7 +177,7 @@ impl Cluster {
             None => Vec::new(),
         };
         known.shuffle(&mut rand::rng());
-        let is_down = |endpoint: &Endpoint| self.nodes.up_at(endpoint).is_none();
+        let is_down = |endpoint: &Endpoint| self.up_at(endpoint).is_none();
         known.sort_by_cached_key(is_down);
         let connected = known.iter().take_while(|endpoint| !is_down(endpoint)).take(ASKED).count();
         let seeds: Vec<_> = self.seeds.iter().filter(|seed| !known.contains(seed)).cloned().collect();
@@ -189,7 +189,7 @@ impl Cluster {
         let until = Instant::now() + self.common.connect_timeout;
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
-        let mut answers = match self.nodes.up_at(endpoint) {
+        let mut answers = match self.up_at(endpoint) {
             Some(node) => node.links.send_all(until, &pipeline, Access::Read).await?,
             None => self.common.ask(endpoint, &pipeline).await?,
         };
@@ -205,8 +205,13 @@ impl Cluster {
         }
     }
 
+    /// The node at this address if a connection to it is open.
+    fn up_at(&self, endpoint: &Endpoint) -> Option<Arc<Node>> {
+        self.nodes.get(endpoint).filter(|node| node.links.first().is_up())
+    }
+
     async fn open_node(&self, endpoint: &Endpoint) -> Result<Arc<Node>> {
-        let opened = self.connector(endpoint).open().await?;
+        let opened = self.connector(endpoint).open(Purpose::Calls).await?;
         Ok(Arc::new(self.new_node(endpoint, Some(opened))))
     }
 }

@@ -80,7 +80,8 @@ async fn a_request_about_two_keys_waits_until_both_are_on_one_node() {
         let (patient, queue) = (patient.clone(), queue.clone());
         async move { patient.claim_due(&queue, CLAIM).await }
     });
-    until("the request is refused", async || errors(&cluster.nodes[1], "TRYAGAIN") > refused).await;
+    // Far more often than redirections are followed at once.
+    until("the request is refused", async || errors(&cluster.nodes[1], "TRYAGAIN") > refused + 15).await;
     cluster.end_move(slot, 1, 0).unwrap();
     let claimed = waiting.await.unwrap().unwrap();
     // The attempts that were refused did not claim it.
@@ -233,19 +234,19 @@ async fn connections_to_nodes_that_are_primaries_no_more_are_closed() {
 
 #[tokio::test]
 async fn a_node_that_answers_nothing_holds_up_nobody_who_looks_for_the_map() {
-    let cluster = cluster();
+    let mut cluster = cluster_with(&["cluster-require-full-coverage no"]);
     let store = connect(&cluster).await;
     let key = key_of(1);
     assert_eq!(count(&store, &key).await, 1);
-    // One of the three that are asked; the others have the answer.
+    // Asked for the map as well, since its connection is open.
     cluster.nodes[0].pause().unwrap();
-    let begin = Instant::now();
+    // Cannot say any more who comes after it.
+    cluster.nodes[1].kill9().unwrap();
     cluster.nodes[4].query(&["CLUSTER", "FAILOVER", "TAKEOVER"]).unwrap();
-    until("the new owner serves", async || {
-        store.increment(&key, Increment::by(1)).await.is_ok() && errors(&cluster.nodes[1], "MOVED") <= 20
-    })
-    .await;
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let begin = Instant::now();
+    until("the new owner is found", async || store.increment(&key, Increment::by(1)).await.is_ok()).await;
+    let patience = RedisConfig::default().connect_timeout;
+    assert!(begin.elapsed() < patience / 2, "{:?}", begin.elapsed());
     cluster.nodes[0].resume().unwrap();
 }
 
