@@ -40,6 +40,14 @@ pub(crate) struct Common {
     pub(crate) strict: Option<Setup>,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Calls,
+    /// Grants of locks that replicas must have, and nothing else.
+    Grants,
+}
+
 /// Where to connect to.
 pub(crate) enum Finder {
     Fixed(Endpoint),
@@ -53,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) health: Health,
     pub(crate) endpoint: Arc<Endpoint>,
-    /// In strict safety: when the server may grant locks.
+    /// When the server may grant locks; always there in a connection for grants.
     pub(crate) grants_from: Option<Instant>,
 }
 
@@ -91,18 +99,18 @@ impl Connector {
     }
 
     /// Opens a connection, ready for use.
-    pub(crate) async fn open(&self) -> Result<Opened> {
+    pub(crate) async fn open(&self, purpose: Purpose) -> Result<Opened> {
         let until = Instant::now() + self.common.connect_timeout;
         let sentinels = match &self.finder {
-            Finder::Fixed(endpoint) => return self.open_at(endpoint, until).await,
+            Finder::Fixed(endpoint) => return self.open_at(endpoint, purpose, until).await,
             Finder::Sentinels(sentinels) => sentinels,
         };
         let claim = sentinels.find(until).await?;
-        match self.open_at(&claim.primary, until).await {
+        match self.open_at(&claim.primary, purpose, until).await {
             Err(error) if error.kind() == ErrorKind::Failover => {
                 sentinels.refute(claim.clone());
                 let other = sentinels.find(until).await?;
-                if other == claim { Err(error) } else { self.open_at(&other.primary, until).await }
+                if other == claim { Err(error) } else { self.open_at(&other.primary, purpose, until).await }
             }
             opened => opened,
         }
@@ -132,19 +140,23 @@ impl Connector {
         }
     }
 
-    async fn open_at(&self, endpoint: &Endpoint, until: Instant) -> Result<Opened> {
-        let opened = tokio::time::timeout_at(until, self.open_unbounded(endpoint)).await;
+    async fn open_at(&self, endpoint: &Endpoint, purpose: Purpose, until: Instant) -> Result<Opened> {
+        let opened = tokio::time::timeout_at(until, self.open_unbounded(endpoint, purpose)).await;
         opened.unwrap_or_else(|_| Err(failed(endpoint, ErrorKind::Unavailable, self.common.silence())))
     }
 
-    async fn open_unbounded(&self, endpoint: &Endpoint) -> Result<Opened> {
+    async fn open_unbounded(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Opened> {
         let Dialed { mut connection, health, driver } =
             self.common.dialer.dial(endpoint, self.common.on_push.clone()).await?;
         let facts = self.prepare(endpoint, &mut connection).await?;
         let grants_from = match (&self.common.quarantine, self.role) {
-            (Some(quarantine), Role::Primary(_)) => Some(quarantine.ask(&mut connection, endpoint, &facts).await?),
+            (Some(quarantine), Role::Primary(_)) => quarantine.ask(&mut connection, endpoint, &facts).await?,
             _ => None,
         };
+        if purpose == Purpose::Grants && grants_from.is_none() {
+            let what = "NOREPLICAS: too few replicas follow the primary, so it cannot grant locks";
+            return Err(failed(endpoint, ErrorKind::NotDurable, what));
+        }
         let live = Live { connection, health, endpoint: Arc::new(endpoint.clone()), grants_from };
         Ok(Opened { live, driver, facts })
     }

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{RedisConfig, Safety};
-use crate::connect::{Connector, Live, Opened};
+use crate::connect::{Connector, Live, Opened, Purpose};
 use crate::dial::Health;
 use crate::error::{Access, BACKEND, from_connection, timeout};
 use crate::server::Facts;
@@ -63,6 +63,7 @@ pub(crate) struct Links {
 /// One connection, or the next attempt at it.
 pub(crate) struct Link {
     connector: Arc<Connector>,
+    purpose: Purpose,
     line: watch::Sender<Line>,
     /// Free places for calls.
     places: Semaphore,
@@ -135,10 +136,11 @@ impl Links {
         first: Option<Opened>,
     ) -> Self {
         let news = Arc::new(FaultLog::new());
-        let new_link = |places_max: u32| {
+        let new_link = |purpose, places_max: u32| {
             let reason = format!("there is no connection to {} yet", connector.name());
             Arc::new(Link {
                 connector: connector.clone(),
+                purpose,
                 line: watch::Sender::new(Line::Down(Outage::new(reason))),
                 places: Semaphore::new(places_max as usize),
                 places_max,
@@ -152,9 +154,10 @@ impl Links {
             })
         };
         let in_flight_max = u32::try_from(config.in_flight_max).unwrap_or(u32::MAX);
-        let links: Box<[Arc<Link>]> = (0..config.connections).map(|_| new_link(in_flight_max)).collect();
+        let links: Box<[Arc<Link>]> =
+            (0..config.connections).map(|_| new_link(Purpose::Calls, in_flight_max)).collect();
         let grants = if config.safety == Safety::Strict { config.lock_connections } else { 0 };
-        let granting: Box<[Arc<Link>]> = (0..grants).map(|_| new_link(1)).collect();
+        let granting: Box<[Arc<Link>]> = (0..grants).map(|_| new_link(Purpose::Grants, 1)).collect();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut first = first;
         for link in links.iter().chain(&granting) {
@@ -422,7 +425,7 @@ impl Link {
         }
         let mut failures: u32 = 0;
         loop {
-            match self.connector.open().await {
+            match self.connector.open(self.purpose).await {
                 Ok(opened) => {
                     if let Some(passed_over) = self.news.admit("connected") {
                         tracing::info!(endpoint = %opened.live.endpoint, failures, passed_over, "connected to Redis");

@@ -14,8 +14,9 @@
 //! only begins the time anew. The first start of all waits as well.
 //!
 //! # Failure
-//! A primary that has too few replicas refuses the record like any other write. The connection is of use all the same, since reads
-//! go on: the time then begins with it.
+//! A primary that has too few replicas refuses the record like any other write. The time has not begun then: the replicas may be
+//! with a predecessor that was cut off together with them, and goes on extending leases until they leave it. So nothing is granted
+//! over such a connection; calls of other kinds may use it, since reads go on.
 
 use std::time::Duration;
 
@@ -52,28 +53,27 @@ impl Quarantine {
         Self { prefix: prefix.to_owned(), lease_max, is_replicated, records }
     }
 
-    /// From when on the server at the other end may grant locks.
+    /// From when on the server at the other end may grant locks; `None` while it has too few replicas to say so.
     pub(crate) async fn ask(
         &self,
         connection: &mut MultiplexedConnection,
         endpoint: &Endpoint,
         facts: &Facts,
-    ) -> Result<Instant> {
+    ) -> Result<Option<Instant>> {
         let Some(office) = &facts.office else {
             let message = "safety = \"strict\" needs the right to ask INFO, to tell one primary from the next";
             return Err(Error::config(message).on_backend(BACKEND));
         };
         let lag_max = if self.is_replicated { facts.replicas_lag_max } else { Duration::ZERO };
         let duration = self.lease_max + lag_max;
-        let from_now_on = Instant::now() + duration;
         if !self.records {
-            return Ok(from_now_on);
+            return Ok(Some(Instant::now() + duration));
         }
         let key = match facts.mode {
             Mode::Cluster => match self.key_in_own_slot(connection, endpoint).await? {
                 Some(key) => key,
                 // Without slots it grants nothing anyway.
-                None => return Ok(Instant::now()),
+                None => return Ok(Some(Instant::now())),
             },
             Mode::Standalone | Mode::Sentinel => format!("{}quarantine", self.prefix),
         };
@@ -93,7 +93,7 @@ impl Quarantine {
         if let Value::ServerError(error) = &answer {
             let error = from_server(error);
             if error.kind() == ErrorKind::NotDurable {
-                return Ok(from_now_on);
+                return Ok(None);
             }
             return Err(failed(endpoint, error.kind(), error.message()));
         }
@@ -101,7 +101,7 @@ impl Quarantine {
         if !left.is_zero() {
             tracing::warn!(%endpoint, ?left, "another server has become primary: it grants no locks for a while");
         }
-        Ok(Instant::now() + left)
+        Ok(Some(Instant::now() + left))
     }
 
     /// The record's name on a node of a Cluster, where each primary has one of its own.

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::Cluster;
 use crate::config::RedisConfig;
-use crate::connect::{Common, Connector, Finder, Opened};
+use crate::connect::{Common, Connector, Finder, Opened, Purpose};
 use crate::dial::Dialer;
 use crate::error::{Access, copy, is_no_script};
 use crate::link::{Granting, Link, Links, OnFacts, Replicas};
@@ -31,6 +31,8 @@ const REPLICA_SHARE: u32 = 3;
 /// All connections of a store.
 pub(crate) struct Router {
     servers: Servers,
+    /// Who names the primary, if somebody does.
+    sentinels: Option<Arc<Sentinels>>,
     /// Replicas, where there are any.
     readers: Option<Readers>,
     operation_timeout: Duration,
@@ -95,7 +97,7 @@ impl Plan {
     /// Why that is not possible.
     pub(crate) async fn open(&self) -> Result<Option<Opened>> {
         match &self.way {
-            Way::One { connector, .. } => connector.open().await.map(Some),
+            Way::One { connector, .. } => connector.open(Purpose::Calls).await.map(Some),
             Way::Cluster(cluster) => cluster.connect().await.map(|()| None),
         }
     }
@@ -106,19 +108,19 @@ impl Router {
     pub(crate) fn start(config: &RedisConfig, plan: Plan, first: Option<Opened>) -> Self {
         let Plan { way, readers, counters, on_facts } = plan;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let servers = match way {
+        let (servers, sentinels) = match way {
             Way::One { connector, sentinels } => {
-                if let Some(sentinels) = sentinels {
-                    tasks.spawn(stop.clone().run_until_cancelled_owned(sentinels.follow()));
+                if let Some(sentinels) = &sentinels {
+                    tasks.spawn(stop.clone().run_until_cancelled_owned(sentinels.clone().follow()));
                 }
-                Servers::One(Arc::new(Links::start(config, connector, on_facts, &counters, first)))
+                (Servers::One(Arc::new(Links::start(config, connector, on_facts, &counters, first))), sentinels)
             }
             Way::Cluster(cluster) => {
                 tasks.spawn(stop.clone().run_until_cancelled_owned(cluster.clone().keep_up()));
-                Servers::Cluster(cluster)
+                (Servers::Cluster(cluster), None)
             }
         };
-        Self { servers, readers, operation_timeout: config.operation_timeout, counters, tasks, stop }
+        Self { servers, sentinels, readers, operation_timeout: config.operation_timeout, counters, tasks, stop }
     }
 
     /// Sends a command. The reply may be an error of the server.
@@ -244,6 +246,9 @@ impl Router {
         }
         if let Some(readers) = &self.readers {
             readers.close().await;
+        }
+        if let Some(sentinels) = &self.sentinels {
+            sentinels.close().await;
         }
     }
 

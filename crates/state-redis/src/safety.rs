@@ -6,8 +6,9 @@ use crate::error::BACKEND;
 use crate::semantics::{Setup, SetupKind};
 use crate::server::{Durability, Facts};
 
-/// The danger that comes and goes with a server, while the others are in its configuration.
+/// The dangers that come and go with servers, while the others are in the configuration of one.
 const REPLICAS: &str = "replicas";
+const REPLICAS_SHARE: &str = "min-replicas-to-write, for so many replicas";
 
 /// A setting that endangers locks or state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +34,14 @@ pub(crate) fn refuse(found: &[Danger]) -> Result<()> {
 
 /// In strict safety: refuses to use a server that is configured dangerously, whenever it is connected to.
 ///
-/// One that has lost its replicas is not refused: what needs them fails by itself, and reads go on.
+/// One that has lost its replicas is not refused: what needs them fails by itself, and reads go on. Nor is one that got a replica
+/// more, since replicas are exchanged by adding one first.
 ///
 /// # Errors
 /// As [`refuse`].
 pub(crate) fn refuse_settings(facts: &Facts, setup: &Setup) -> Result<()> {
     let mut found = dangers(facts, setup);
-    found.retain(|danger| danger.setting != REPLICAS);
+    found.retain(|danger| ![REPLICAS, REPLICAS_SHARE].contains(&danger.setting));
     refuse(&found)
 }
 
@@ -82,6 +84,17 @@ pub(crate) fn dangers(facts: &Facts, setup: &Setup) -> Vec<Danger> {
             add(
                 "min-replicas-to-write",
                 "min-replicas-to-write is 0: a primary that was cut off goes on granting locks and taking writes that a failover loses; set it to 1 or more, with min-replicas-max-lag".to_owned(),
+            );
+        }
+        // More than half of all servers are then on the side of the one primary that can write. The primaries of a Cluster stop by
+        // themselves when they do not see most of the others.
+        let (replicas, min, needed) = (facts.replicas, facts.replicas_min, facts.replicas.div_ceil(2));
+        if setup.kind == SetupKind::Sentinel && min > 0 && min < needed {
+            add(
+                REPLICAS_SHARE,
+                format!(
+                    "min-replicas-to-write is {min} and there are {replicas} replicas: a primary that was cut off together with {min} of them goes on granting locks and taking writes beside its successor; set it to {needed}"
+                ),
             );
         }
     }

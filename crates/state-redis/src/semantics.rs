@@ -140,7 +140,7 @@ mod tests {
 
     use super::{Setup, SetupKind};
     use crate::config::Safety;
-    use crate::safety::dangers;
+    use crate::safety::{dangers, refuse, refuse_settings};
     use crate::server::{Durability, Facts};
 
     fn facts() -> Facts {
@@ -190,6 +190,23 @@ mod tests {
         let notes = sentinel.lock_semantics(&bad, &dangers(&bad, &sentinel)).notes;
         assert!(notes.iter().any(|note| note.contains("allkeys-lru")), "{notes:?}");
         assert_eq!(dangers(&Facts::unknown(), &alone).len(), 1);
+    }
+
+    #[test]
+    fn two_parts_of_a_divided_network_never_both_have_enough_replicas() {
+        let with = |replicas, replicas_min| Facts { replicas, replicas_min, ..facts() };
+        let dangers_of = |kind, facts: &Facts| dangers(facts, &setup(kind, Safety::Strict)).len();
+        for (replicas, min) in [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (2, 5)] {
+            assert_eq!(dangers_of(SetupKind::Sentinel, &with(replicas, min)), 0, "{min} of {replicas}");
+        }
+        for (replicas, min) in [(3, 1), (4, 1), (5, 2)] {
+            assert_eq!(dangers_of(SetupKind::Sentinel, &with(replicas, min)), 1, "{min} of {replicas}");
+            assert_eq!(dangers_of(SetupKind::Cluster, &with(replicas, min)), 0, "{min} of {replicas}");
+        }
+        let grown = with(3, 1);
+        let strict = setup(SetupKind::Sentinel, Safety::Strict);
+        assert!(refuse_settings(&grown, &strict).is_ok(), "a replica more does not take the store away");
+        assert!(refuse(&dangers(&grown, &strict)).is_err(), "but it does not start like that");
     }
 
     #[test]

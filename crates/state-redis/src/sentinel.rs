@@ -187,6 +187,14 @@ impl Sentinels {
         }
     }
 
+    /// Ends all connections. Expects that nobody asks or follows any more.
+    pub(crate) async fn close(&self) {
+        let known = self.known.lock().clone();
+        for sentinel in known {
+            sentinel.connection.lock().await.take();
+        }
+    }
+
     /// Keeps a subscription to one Sentinel.
     async fn listen(self: Arc<Self>, sentinel: Arc<Sentinel>) {
         loop {

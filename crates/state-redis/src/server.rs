@@ -113,8 +113,8 @@ impl Facts {
             Some("sentinel") => Mode::Sentinel,
             _ => Mode::Standalone,
         };
-        let history = field("master_replid").unwrap_or_default();
-        facts.office = field("run_id").map(|process| format!("{process}{history}"));
+        let (process, history) = (field("run_id"), field("master_replid"));
+        facts.office = process.zip(history).map(|(process, history)| format!("{process}{history}"));
         facts.replicas = field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0);
         facts.eviction = field("maxmemory_policy").map(str::to_owned);
         facts.memory_limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
@@ -130,8 +130,9 @@ impl Facts {
         if let Some(count) = answers.get(3).and_then(setting).and_then(|count| count.parse().ok()) {
             facts.replicas_min = count;
         }
-        if let Some(seconds) = answers.get(4).and_then(setting).and_then(|seconds| seconds.parse().ok()) {
-            facts.replicas_lag_max = Duration::from_secs(seconds);
+        // As far as Redis lets it be set, and short enough to be added to a time.
+        if let Some(seconds) = answers.get(4).and_then(setting).and_then(|seconds| seconds.parse::<u32>().ok()) {
+            facts.replicas_lag_max = Duration::from_secs(seconds.into());
             if seconds == 0 {
                 // Switches the demand for replicas off as well.
                 facts.replicas_min = 0;
@@ -232,10 +233,12 @@ fn setting(answer: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use acteon_state_core::ErrorKind;
     use redis::Value;
 
-    use super::{Durability, Facts, Mode, Role};
+    use super::{Durability, Facts, Mode, REPLICAS_LAG_DEFAULT, Role};
 
     const PRIMARY: Role = Role::Primary(Mode::Standalone);
 
@@ -278,6 +281,26 @@ mod tests {
         }
         let alone = Facts::read(&answers("redis_version:7.0.15\nredis_mode:standalone\nrole:master\n", "always"));
         assert!(alone.check(PRIMARY).is_ok());
+    }
+
+    #[test]
+    fn a_lag_beyond_what_redis_allows_is_not_taken_over() {
+        let lag = |seconds: &str| {
+            let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            let mut all = answers("redis_version:7.0.15\nrole:master\n", "always");
+            all.extend([Value::Nil, Value::Map(vec![(text("min-replicas-max-lag"), text(seconds))])]);
+            Facts::read(&all).replicas_lag_max
+        };
+        assert_eq!(lag("3"), Duration::from_secs(3));
+        // Added to anything else, it would overflow.
+        assert_eq!(lag("18446744073709551615"), REPLICAS_LAG_DEFAULT);
+    }
+
+    #[test]
+    fn an_office_needs_the_name_of_the_process_and_that_of_its_history() {
+        let office = |info: &str| Facts::read(&answers(info, "always")).office;
+        assert_eq!(office("run_id:a1\nmaster_replid:b2\n").as_deref(), Some("a1b2"));
+        assert_eq!((office("run_id:a1\n"), office("master_replid:b2\n")), (None, None));
     }
 
     #[test]

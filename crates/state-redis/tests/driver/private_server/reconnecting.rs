@@ -73,6 +73,7 @@ async fn a_store_that_is_dropped_leaves_no_task_to_any_server_of_its_topology() 
             if closed {
                 store.close().await.unwrap();
                 assert_eq!(store.connection_stats().connections, 0);
+                until("no task is left to a store that is closed", || async { tasks() == 0 }).await;
             }
             drop(store);
             until("no task is left", || async { tasks() == 0 }).await;
@@ -186,6 +187,36 @@ async fn grants_that_wait_for_a_replica_hold_up_neither_each_other_nor_anything_
     // One after the other they would have taken four times as long.
     assert!(started.elapsed() >= wait && started.elapsed() < 3 * wait, "{:?}", started.elapsed());
     replica.resume().unwrap();
+}
+
+/// A network was divided: the new primary was on one side, and the old one, with the replicas and the holder of a lock, on the
+/// other, for longer than a quarantine. Until the replicas came over, the old one extended leases that the new one knew nothing
+/// of; counted from the first connection, the quarantine was over in the moment when the new one could grant again.
+#[tokio::test]
+async fn a_new_primary_counts_its_quarantine_from_when_it_has_replicas() {
+    const LEASE_MAX: Duration = Duration::from_secs(2);
+    let settings = vec!["min-replicas-to-write 1".to_owned(), "repl-diskless-sync-delay 0".to_owned()];
+    let primary = start(RedisOptions { append_only: true, settings, ..RedisOptions::default() });
+    let store = RedisStore::connect(RedisConfig {
+        safety: Safety::Strict,
+        lock_lease_max: LEASE_MAX,
+        reconnect_delay_max: DELAY_MAX,
+        ..config(&primary)
+    })
+    .await
+    .unwrap();
+    let lock = key("of both sides");
+    let acquire = async || store.lock_acquire(&LockRequest::new(lock.clone(), LEASE_MAX)).await;
+    tokio::time::sleep(LEASE_MAX + LEASE_MAX / 4).await;
+    assert_eq!(acquire().await.unwrap_err().kind(), ErrorKind::NotDurable);
+    store.get(&lock, Get::default()).await.unwrap();
+
+    let replica = server();
+    replica.query(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    until("the primary takes writes", || async { primary.query(&["SET", "written", "1"]).is_ok() }).await;
+    let had_replicas_at = Instant::now();
+    until("a lock is granted", || async { matches!(acquire().await, Ok(LockOutcome::Granted(_))) }).await;
+    assert!(had_replicas_at.elapsed() > LEASE_MAX * 3 / 4, "after {:?}", had_replicas_at.elapsed());
 }
 
 #[tokio::test]
