@@ -166,6 +166,19 @@ async fn stale_reads_get_what_was_seen_last_and_stale_writes_fail() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_replica_said_late_does_not_undo_what_was_seen() {
+    let rig = plain();
+    let gone = key("stale", "gone");
+    write(&*rig.store, &gone, "a session").await;
+    assert!(rig.store.delete(&gone, Condition::Always).await.unwrap().is_deleted());
+    // As a replica would answer that has not heard of the deletion.
+    write(&rig.backend, &gone, "a session").await;
+    assert!(rig.store.get(&gone, Get::stale_ok()).await.unwrap().is_some());
+    rig.switch.down(true);
+    is_unavailable(rig.store.get(&gone, Get::default()).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_current_value_of_a_refused_write_is_seen_too() {
     let rig = plain();
     let taken = key("stale", "taken");

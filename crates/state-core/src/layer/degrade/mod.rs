@@ -338,7 +338,8 @@ impl StateStore for Degrade {
     async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
         match self.judge(self.inner.get(key, get).await) {
             Ok(result) => {
-                if let Ok(entry) = &result {
+                // What a replica had some moments ago may be older than what was seen already, and a deletion would be undone.
+                if let (Ok(entry), false) = (&result, get.stale_ok) {
                     self.see(key, |seen| seen.read(key, entry.as_ref()));
                 }
                 result
