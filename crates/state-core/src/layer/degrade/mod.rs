@@ -290,6 +290,7 @@ impl Degrade {
 
     fn saw_batch_op(&self, op: &BatchOp, reply: &BatchReply) {
         match (op, reply) {
+            (BatchOp::Get(_, get), BatchReply::Got(_)) if get.stale_ok => {}
             (BatchOp::Get(key, _), BatchReply::Got(entry)) => self.see(key, |seen| seen.read(key, entry.as_ref())),
             (BatchOp::Put(key, put), BatchReply::Put(outcome)) => self.saw_put(key, put, outcome),
             (BatchOp::Delete(key, _), BatchReply::Deleted(outcome)) => self.saw_delete(key, outcome),
