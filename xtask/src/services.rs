@@ -20,7 +20,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
-use self::container::Container;
+pub(crate) use self::container::{Container, docker_answers};
 pub(crate) use self::service::Service;
 use self::service::{Description, Started};
 pub(crate) use self::tool::{CLIENT_TOOLS, Tool};
@@ -120,7 +120,8 @@ impl Source {
         if is_missing().next().is_none() {
             return Ok(Self::Started((service.start)()?));
         }
-        if container::docker_answers() {
+        if docker_answers() {
+            eprintln!("the programs of {} are missing: running it in Docker", service.name);
             return Container::start(service.name, workspace, interrupt).map(Self::InDocker);
         }
         Err(Failure(service.how_to_get.to_owned()))

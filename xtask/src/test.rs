@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use acteon_test_support::{PRIVATE_SERVER_MODULE, SERVER_ENV, supervised_command};
+use acteon_test_support::{PRIVATE_SERVER_MODULE, REDIS_URL_ENV, SERVER_ENV, supervised_command};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ use self::suites::{Kind, Suite};
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::process::run_by_line;
-use crate::services::{Service, Services};
+use crate::services::{Container, Service, Services, docker_answers};
 use crate::workspace::{Workspace, cargo};
 
 #[derive(Args)]
@@ -98,6 +98,12 @@ const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const INTERLEAVINGS_MODULE: &str = "interleavings::";
 
 const NO_SERVICES: &str = "needs servers, and --no-services was given";
+const NO_DOCKER: &str = "needs Docker, of which no engine answers";
+
+/// The servers that the Redis driver is tested with where Docker is, as the helper that runs containers calls them.
+const REDIS_IN_DOCKER: [&str; 2] = ["valkey8", "redis8"];
+/// The program that runs the contract over one server.
+const CONFORMANCE: &str = "conformance-";
 
 impl Run<'_> {
     fn suite(&self, suite: &Suite, programs: &[TestProgram]) -> Result<Outcome, Failure> {
@@ -111,6 +117,7 @@ impl Run<'_> {
                 }
             }
             Kind::Interleavings => self.interleavings(&mut outcome)?,
+            Kind::RedisInDocker => self.redis_in_docker(suite, programs, &mut outcome)?,
             Kind::Docs => outcome.add(self.doc_tests()?),
         }
         outcome.seconds = begin.elapsed().as_secs_f64();
@@ -149,6 +156,32 @@ impl Run<'_> {
             } else if self.passed_on.is_empty() {
                 return Err(Failure(format!("{} has no tests in {INTERLEAVINGS_MODULE}", program.name())));
             }
+        }
+        Ok(())
+    }
+
+    /// The contract over servers that distributions do not bring along.
+    fn redis_in_docker(&self, suite: &Suite, programs: &[TestProgram], outcome: &mut Outcome) -> Result<(), Failure> {
+        let is_conformance = |program: &&TestProgram| {
+            suite.packages.contains(&program.package) && program.name().starts_with(CONFORMANCE)
+        };
+        let Some(program) = programs.iter().find(is_conformance) else {
+            return Err(Failure(format!("{} has no program {CONFORMANCE}…", suite.packages.join(", "))));
+        };
+        let missing = match self.services {
+            None => Some(NO_SERVICES),
+            Some(_) => (!docker_answers()).then_some(NO_DOCKER),
+        };
+        if let Some(reason) = missing {
+            outcome.ignore(REDIS_IN_DOCKER.len() * self.list(program)?.len(), reason);
+            return Ok(());
+        }
+        for server in REDIS_IN_DOCKER {
+            println!("-- {server}");
+            let container = Container::start(server, self.workspace, self.interrupt)?;
+            let mut command = self.command(program);
+            command.env(REDIS_URL_ENV, container.url()).args(self.passed_on);
+            outcome.add(self.counted(server, &mut command)?);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 //! What is not finished in time is cut off and logged: a deduplication claim or a lock then ends with its lease, and a scheduled
 //! action is delivered again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use acteon_dispatch::providers::Registry as Providers;
 use acteon_dispatch::rules::effect::Effect;
 use acteon_dispatch::rules::{LoadError, RuleSet, Rules};
 use acteon_dispatch::{DispatchMetrics, Dispatcher};
+use acteon_state::config::Connect;
+use acteon_state::core::fault_log::FaultLog;
 use acteon_state::core::layer::metrics::StoreMetrics;
 use acteon_state::core::{Capabilities, LockSemantics};
 use acteon_state::{OpenOptions, State};
@@ -62,6 +65,9 @@ struct Parts {
     metrics: ServerMetrics,
     draining: AtomicBool,
     started: Instant,
+    faults: FaultLog,
+    /// What is done without an answer of the backend, by kind.
+    degradation: BTreeMap<&'static str, &'static str>,
     /// What the engine is published from, if it is.
     #[cfg(feature = "memory")]
     engine: Option<EngineSource>,
@@ -137,6 +143,8 @@ impl App {
             metrics,
             draining: AtomicBool::new(false),
             started: Instant::now(),
+            faults: FaultLog::new(),
+            degradation: config.degradation(),
             #[cfg(feature = "memory")]
             engine,
         })))
@@ -170,6 +178,18 @@ impl App {
     #[must_use]
     pub fn optional(&self) -> Optional {
         self.0.optional
+    }
+
+    /// What is done without an answer of the backend, by kind of key.
+    #[must_use]
+    pub fn degradation(&self) -> &BTreeMap<&'static str, &'static str> {
+        &self.0.degradation
+    }
+
+    /// Keeps an outage from filling the log.
+    #[must_use]
+    pub fn faults(&self) -> &FaultLog {
+        &self.0.faults
     }
 
     /// What requests may cost.
@@ -442,6 +462,10 @@ fn start_background(app: &App, config: &Config, closing: &CancellationToken) -> 
 
 fn announce(app: &App, config: &Config, address: SocketAddr) {
     let locks = app.state().lock_semantics();
+    let is_lazy = [Some(&config.state), config.state.lock.as_deref()]
+        .into_iter()
+        .flatten()
+        .any(|it| it.connect() == Connect::Lazy);
     info!(
         %address,
         backend = app.state().store().backend(),
@@ -449,7 +473,8 @@ fn announce(app: &App, config: &Config, address: SocketAddr) {
         providers = config.providers.len(),
         locks = %locks.topology,
         locks_fit_for = %locks.fit_for,
-        "acteon is ready"
+        "{}",
+        if is_lazy { "acteon is listening, and connects to its backend in the background" } else { "acteon is ready" },
     );
     if config.server.is_exposed() {
         warn!(

@@ -33,6 +33,7 @@ pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -
     print(out, &describe_store("Backend", state.store().as_ref()))?;
     if state.has_own_lock_store() {
         print(out, &describe_store("Locks on", state.lock_store().as_ref()))?;
+        print(out, &describe_data(&state.store().lock_semantics()))?;
     }
     print(out, &describe_locks(&state.lock_semantics()))?;
     print(out, &describe_schemas(config).await?)?;
@@ -133,6 +134,12 @@ fn describe_store(title: &str, store: &dyn StateStore) -> String {
         names(has),
         names(lacks),
     )
+}
+
+/// How the data is kept; where locks are kept in the same place, the notes on them say it.
+fn describe_data(setup: &LockSemantics) -> String {
+    let notes: String = setup.notes.iter().map(|note| format!("  note: {note}\n")).collect();
+    format!("Data: {}\n{notes}\n", setup.topology)
 }
 
 fn describe_locks(locks: &LockSemantics) -> String {

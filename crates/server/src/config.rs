@@ -11,6 +11,7 @@
 //!
 //! Relative paths are relative to the working directory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -300,17 +301,37 @@ impl Config {
         LoadOptions { default: self.rules.default }
     }
 
+    /// What is done without an answer of the backend, for each kind that the dispatcher can do without.
+    #[must_use]
+    pub fn degradation(&self) -> BTreeMap<&'static str, &'static str> {
+        let policy = self.state.degradation();
+        DEGRADABLE.into_iter().map(|kind| (kind, policy.for_kind(kind).as_str())).collect()
+    }
+
     fn on_state_error(&self, kind: &str) -> OnStateError {
         match self.state.degradation().for_kind(kind) {
-            Degradation::Closed => OnStateError::Closed,
+            // What stands in answers in place of the store. When even that fails, nothing is left.
+            Degradation::Closed | Degradation::Local => OnStateError::Closed,
             Degradation::Open => OnStateError::Open,
+            Degradation::Stale => OnStateError::Stale,
         }
+    }
+
+    fn check_degradation(&self) -> Result<(), ConfigError> {
+        let policy = self.state.degradation();
+        if policy.for_kind(THROTTLE) != Degradation::Stale {
+            return Ok(());
+        }
+        let message =
+            "a limit is counted, not read, so `throttle` cannot be `stale`; choose `closed`, `open` or `local` for it";
+        Err(self.state.error(&format!("layers.degradation.{}", policy.place_of(THROTTLE)), message))
     }
 
     /// Checks what types cannot.
     fn check(&self, document: &Document) -> Result<(), ConfigError> {
         self.state.check()?;
         self.state.check_degradation_kinds(&DEGRADABLE)?;
+        self.check_degradation()?;
         let refuse = |key: &str, message: String| Err(document.error(key, message));
         for (key, duration, min) in self.durations() {
             if duration < min || duration > DURATION_MAX && key != "dispatch.worker.dead_ttl" {
@@ -488,6 +509,11 @@ mod tests {
             ("[[providers]]\nname = \"x\"\nkind = \"fax\"", ["a.toml:3", "providers[0].kind", "webhook"]),
             ("[[providers]]\nname = \"x\"\nkind = \"log\"\ntimeuot = \"1s\"", ["a.toml:4", "timeuot", "timeout"]),
             ("[state.layers.degradation]\nthrotle = \"open\"", ["a.toml:2", "throtle", "did you mean `throttle`"]),
+            (
+                "[state.layers.degradation]\nthrottle = \"stale\"",
+                ["a.toml:2", "degradation.throttle", "counted, not read"],
+            ),
+            ("[state.layers.degradation]\ndefault = \"stale\"", ["a.toml:2", "degradation.default", "`throttle`"]),
             ("[rules]\ndefault = \"alow\"", ["a.toml:2", "rules.default", "allow"]),
         ] {
             let error = load(toml, &[]).expect_err(toml);
@@ -501,10 +527,13 @@ mod tests {
 
     #[test]
     fn what_happens_without_the_store_is_configured_with_the_store() {
-        let config = load("[state.layers.degradation]\ndedup = \"open\"", &[]).expect("valid");
-        let options = config.dispatch_options();
-        assert_eq!(options.on_state_error_dedup, OnStateError::Open);
-        assert_eq!(options.on_state_error_throttle, OnStateError::Closed);
+        let options = |toml: &str| load(toml, &[]).expect("valid").dispatch_options();
+        let open = options("[state.layers.degradation]\ndedup = \"open\"");
+        assert_eq!(open.on_state_error_dedup, OnStateError::Open);
+        assert_eq!(open.on_state_error_throttle, OnStateError::Closed);
+        let mixed = options("[state.layers.degradation]\ndefault = \"stale\"\nthrottle = \"local\"");
+        assert_eq!(mixed.on_state_error_dedup, OnStateError::Stale);
+        assert_eq!(mixed.on_state_error_throttle, OnStateError::Closed, "the stand-in counts");
     }
 
     #[test]

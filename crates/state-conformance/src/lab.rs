@@ -101,7 +101,7 @@ impl Lab {
 
     /// Reads through the second handle with the time to live.
     pub(crate) async fn read_ttl(&self, key: &StateKey) -> Result<Option<Entry>> {
-        self.b.get(key, Get { with_ttl: true }).await
+        self.b.get(key, Get::with_ttl()).await
     }
 
     /// Writes unconditionally through the first handle.

@@ -185,7 +185,7 @@ impl<'a> Replay<'a> {
 
     fn request(&mut self, single: &Single) -> BatchOp {
         match *single {
-            Single::Get { key, with_ttl } => BatchOp::Get(self.key(key), Get { with_ttl }),
+            Single::Get { key, with_ttl } => BatchOp::Get(self.key(key), Get { with_ttl, ..Get::default() }),
             Single::Put { key, condition, ttl } => {
                 let put = Put::new(format!("value {}", self.turn));
                 let put = put.when(self.condition(key, condition)).ttl(self.ttl(ttl));

@@ -111,6 +111,28 @@ pub fn ceil_ms(duration: Duration) -> u64 {
 pub struct Get {
     /// Also return the remaining time to live, in the same round trip.
     pub with_ttl: bool,
+    /// Whether a replica may answer, with what it had some moments ago: an entry that was deleted since, or none that was written
+    /// since. Two such reads in a row may be answered by two replicas, the second one with something older. For reads that many
+    /// make and whose age does not matter; never for a read that decides about a write.
+    ///
+    /// A permission, not a demand, and therefore no capability: when no replica answers, the primary does. Only the Redis driver
+    /// reads from replicas, behind Sentinels and in a Cluster; others read as always, and so does every driver in a batch. Locks
+    /// are never read like this.
+    pub stale_ok: bool,
+}
+
+impl Get {
+    /// The value and its remaining time to live.
+    #[must_use]
+    pub const fn with_ttl() -> Self {
+        Self { with_ttl: true, stale_ok: false }
+    }
+
+    /// The value, as some replica has it.
+    #[must_use]
+    pub const fn stale_ok() -> Self {
+        Self { with_ttl: false, stale_ok: true }
+    }
 }
 
 /// What is stored under a key.

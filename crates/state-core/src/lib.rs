@@ -21,6 +21,7 @@
 //! | what a backend can do | [`capabilities`] |
 //! | bytes of stored records | [`record`], [`lock::record`] |
 //! | layers around a store | [`layer`], [`operation`] |
+//! | faults in the log, once and not for each call | [`fault_log`] |
 //! | clocks | [`clock`] |
 //!
 //! # Rules that are easy to get wrong
@@ -34,6 +35,7 @@ pub mod counter;
 pub mod due;
 pub mod entry;
 pub mod error;
+pub mod fault_log;
 mod id;
 pub mod key;
 pub mod layer;

@@ -121,7 +121,15 @@ impl State {
     /// # Errors
     /// As there.
     pub async fn get_with_ttl(&self, key: &StateKey) -> Result<Option<Entry>> {
-        self.store.get(key, Get { with_ttl: true }).await
+        self.store.get(key, Get::with_ttl()).await
+    }
+
+    /// [`get`](Self::get) of what some replica has, see [`Get::stale_ok`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_stale_ok(&self, key: &StateKey) -> Result<Option<Entry>> {
+        self.store.get(key, Get::stale_ok()).await
     }
 
     /// Reads a typed value.

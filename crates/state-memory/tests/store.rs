@@ -50,7 +50,7 @@ async fn transaction_that_does_not_fit_leaves_everything_as_it_was() {
         TransactOp::Put(key("too large"), Put::new(vec![0; 8_192])),
     ];
     assert_eq!(store.transact(&ops).await.unwrap_err().kind(), ErrorKind::OutOfMemory);
-    let grown = store.get(&key("grown"), Get { with_ttl: true }).await.unwrap().unwrap();
+    let grown = store.get(&key("grown"), Get::with_ttl()).await.unwrap().unwrap();
     assert_eq!(grown.value, "short");
     assert!(grown.ttl.is_some(), "its time to live is back as well");
     assert_eq!(store.get(&key("deleted"), Get::default()).await.unwrap().unwrap().value, "still here");

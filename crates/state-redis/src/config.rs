@@ -24,15 +24,22 @@ pub struct RedisConfig {
     /// Where the server is. Fields below may stand in for its parts.
     ///
     /// ```text
-    /// redis://[[username]:password@]host[:port][/db]      also valkey://
-    /// rediss://[[username]:password@]host[:port][/db]     TLS; also valkeys://
-    /// unix:///path/to/redis.sock[?db=N]                   also redis+unix://
+    /// redis://[[username]:password@]host[:port][/db]                         also valkey://
+    /// rediss://[[username]:password@]host[:port][/db]                        TLS; also valkeys://
+    /// unix:///path/to/redis.sock[?db=N]                                      also redis+unix://
+    /// redis+sentinel://[[username]:password@]host[:port][,host[:port]]…[/db]?sentinel_master=NAME
+    /// redis+cluster://[[username]:password@]host[:port][,host[:port]]…       or several hosts after redis://
     /// ```
-    /// Username and password are percent-encoded; an IPv6 address is written in brackets.
+    /// Username and password are percent-encoded and those of data nodes; those of Sentinels are `sentinel_username=` and
+    /// `sentinel_password=` in the query. An IPv6 address is written in brackets. `rediss+sentinel` and `rediss+cluster` use TLS.
     pub url: Option<Secret>,
+    /// How the servers belong together, where the URL does not say so.
+    pub topology: Option<TopologyName>,
     /// Host name or address, instead of a URL.
     pub host: Option<String>,
-    /// TCP port; 6379 unless given.
+    /// Several of them, each `host` or `host:port`: Sentinels, or nodes of a Cluster.
+    pub hosts: Vec<String>,
+    /// TCP port of `host`; 6379 unless given, 26379 for a Sentinel.
     pub port: Option<u16>,
     /// Path of a unix socket, instead of host and port.
     pub socket: Option<PathBuf>,
@@ -53,11 +60,52 @@ pub struct RedisConfig {
     pub tls_server_name: Option<String>,
     /// PEM file with the certificates to trust, instead of those of the system.
     pub ca_file: Option<PathBuf>,
+    /// PEM file with our own certificate, and those between it and its root, for a server that asks for one.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+
+    /// The name under which the Sentinels watch the primary.
+    pub sentinel_master: Option<String>,
+    /// ACL user at the Sentinels; the default user unless given. Credentials of data nodes are never shown to Sentinels.
+    pub sentinel_username: Option<String>,
+    /// Password at the Sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// Whether to use TLS to Sentinels; as for data nodes unless given.
+    pub sentinel_tls: Option<bool>,
+    /// As `tls_verify`, for Sentinels. While no field of TLS to Sentinels is given, they are trusted as data nodes are.
+    pub sentinel_tls_verify: bool,
+    /// As `tls_server_name`, for Sentinels.
+    pub sentinel_tls_server_name: Option<String>,
+    /// As `ca_file`, for Sentinels.
+    pub sentinel_ca_file: Option<PathBuf>,
+    /// As `cert_file`, for Sentinels.
+    pub sentinel_cert_file: Option<PathBuf>,
+    /// As `key_file`, for Sentinels.
+    pub sentinel_key_file: Option<PathBuf>,
+
+    /// Which version of the protocol to speak.
+    pub protocol: Protocol,
+    /// What to do about settings of the server that endanger locks or state.
+    pub safety: Safety,
+    /// With `safety = "strict"`: how many replicas must have a grant before it counts: 1 to 32.
+    pub lock_replicas: usize,
+    /// With `safety = "strict"`: how long replicas may take to have a grant. Shorter than `operation_timeout`.
+    pub lock_replicas_timeout: Duration,
+    /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary, to
+    /// which `min-replicas-max-lag` of the server is added where there are replicas.
+    pub lock_lease_max: Duration,
+    /// With `safety = "strict"`: how many connections to keep for grants, which hold theirs until replicas have them: 1 to 64.
+    pub lock_connections: usize,
 
     /// How long opening a connection may take: resolving, TCP, TLS, authentication, and the first questions together.
     pub connect_timeout: Duration,
     /// How long one call may take, from the moment it is made. The wait for a lock is apart from it.
     pub operation_timeout: Duration,
+    /// How long a server may be silent while an answer is awaited, before its connection is replaced.
+    pub read_timeout: Duration,
+    /// How long nothing may be taken from us by a server before its connection is replaced.
+    pub write_timeout: Duration,
     /// For how long after a connection was lost calls wait for the next one. From then on they fail at once as unavailable.
     ///
     /// Long enough to hide a reconnect after an idle connection was cut or a server was restarted; short, since a caller of
@@ -72,6 +120,9 @@ pub struct RedisConfig {
     pub connections: usize,
     /// How many calls may be under way on one connection: 1 to 65,536. Further ones wait, within their timeout.
     pub in_flight_max: usize,
+    /// How many calls may wait for one connection, be it for a place on it or for the next one after a loss: 1 to 1,048,576.
+    /// Further ones fail at once and are not applied: as `Throttled`, or as `Unavailable` while there is no connection.
+    pub queue_max: usize,
     /// Idle time after which TCP asks whether the other side is still there.
     pub keepalive: Duration,
 
@@ -86,7 +137,9 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: None,
+            topology: None,
             host: None,
+            hosts: Vec::new(),
             port: None,
             socket: None,
             username: None,
@@ -97,12 +150,32 @@ impl Default for RedisConfig {
             tls_verify: true,
             tls_server_name: None,
             ca_file: None,
+            cert_file: None,
+            key_file: None,
+            sentinel_master: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_tls: None,
+            sentinel_tls_verify: true,
+            sentinel_tls_server_name: None,
+            sentinel_ca_file: None,
+            sentinel_cert_file: None,
+            sentinel_key_file: None,
+            protocol: Protocol::Auto,
+            safety: Safety::Warn,
+            lock_replicas: 1,
+            lock_replicas_timeout: Duration::from_millis(500),
+            lock_lease_max: Duration::from_secs(60),
+            lock_connections: 4,
             connect_timeout: Duration::from_secs(5),
             operation_timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(5),
             connect_wait: Duration::from_millis(200),
             reconnect_delay_max: Duration::from_secs(2),
             connections: 1,
             in_flight_max: 4_096,
+            queue_max: 16_384,
             keepalive: Duration::from_secs(30),
             lock_retention: RETENTION_DEFAULT,
             value_bytes_max: 64 << 20,
@@ -120,53 +193,16 @@ impl RedisConfig {
         Ok(Self { url: Some(url.into()), ..Self::default() })
     }
 
-    /// Checks all options and says where the server is.
-    pub(crate) fn target(&self) -> Result<Target> {
-        self.check_bounds()?;
-        let url = self.url.as_ref().map(|url| parse_url(url.expose())).transpose()?.unwrap_or_default();
-        let host = agreed("host", url.host, self.host.clone())?;
-        let port = agreed("port", url.port, self.port)?;
-        let socket = agreed("socket", url.socket, self.socket.clone())?;
-        let tls = agreed("tls", url.tls, self.tls)?.unwrap_or(false);
-        let username = agreed("username", url.username, self.username.clone())?;
-        let password = agreed("password", url.password, self.password.clone())?;
-        let endpoint = match (socket, host) {
-            (Some(_), Some(_)) => return Err(Error::config("host and socket are both given; remove one")),
-            (Some(_), None) if port.is_some() => return Err(Error::config("port has no meaning with a unix socket")),
-            (Some(_), None) if tls => return Err(Error::config("tls has no meaning with a unix socket")),
-            (Some(path), None) => Endpoint::Unix(path),
-            (None, host) => {
-                Endpoint::Tcp { host: host.unwrap_or_else(|| "localhost".to_owned()), port: port.unwrap_or(6379) }
-            }
-        };
-        if username.is_some() && password.is_none() {
-            return Err(Error::config("username is given without password"));
-        }
-        let tls_options = self.tls_options(tls)?;
-        Ok(Target { endpoint, tls: tls_options, username, password, db: agreed("db", url.db, self.db)?.unwrap_or(0) })
-    }
-
-    fn tls_options(&self, tls: bool) -> Result<Option<TlsOptions>> {
-        if !tls && (self.ca_file.is_some() || self.tls_server_name.is_some() || !self.tls_verify) {
-            return Err(Error::config(
-                "ca_file, tls_server_name and tls_verify have no meaning without TLS; use rediss:// or tls = true",
-            ));
-        }
-        if !self.tls_verify && self.ca_file.is_some() {
-            return Err(Error::config("ca_file has no meaning with tls_verify = false; remove one"));
-        }
-        Ok(tls.then(|| TlsOptions {
-            verify: self.tls_verify,
-            ca_file: self.ca_file.clone(),
-            server_name: self.tls_server_name.clone(),
-        }))
-    }
-
-    fn check_bounds(&self) -> Result<()> {
+    /// Checks what does not depend on where the servers are.
+    pub(crate) fn check_bounds(&self) -> Result<()> {
         Keyspace::new(&self.prefix)?;
         let positive = [
             ("connect_timeout", self.connect_timeout),
             ("operation_timeout", self.operation_timeout),
+            ("read_timeout", self.read_timeout),
+            ("write_timeout", self.write_timeout),
+            ("lock_replicas_timeout", self.lock_replicas_timeout),
+            ("lock_lease_max", self.lock_lease_max),
             ("reconnect_delay_max", self.reconnect_delay_max),
             ("keepalive", self.keepalive),
             ("lock_retention", self.lock_retention),
@@ -178,12 +214,28 @@ impl RedisConfig {
                 )));
             }
         }
-        for (name, number, max) in
-            [("connections", self.connections, 64), ("in_flight_max", self.in_flight_max, 1 << 16)]
-        {
+        for (name, number, max) in [
+            ("connections", self.connections, 64),
+            ("in_flight_max", self.in_flight_max, 1 << 16),
+            ("queue_max", self.queue_max, 1 << 20),
+            ("lock_connections", self.lock_connections, 64),
+            ("lock_replicas", self.lock_replicas, 32),
+        ] {
             if number == 0 || number > max {
                 return Err(Error::config(format!("{name} {number} is out of range: allowed are 1 to {max}")));
             }
+        }
+        if self.safety == Safety::Strict && self.lock_replicas_timeout >= self.operation_timeout {
+            return Err(Error::config(format!(
+                "lock_replicas_timeout {:?} must be shorter than operation_timeout {:?}: a grant would be given up while replicas may still get it",
+                self.lock_replicas_timeout, self.operation_timeout
+            )));
+        }
+        if self.port == Some(0) {
+            return Err(Error::config("port 0 is out of range: allowed are 1 to 65535"));
+        }
+        if self.host.as_deref() == Some("") {
+            return Err(Error::config("host is empty: give a name or an address, or leave it out for localhost"));
         }
         if self.value_bytes_max == 0 {
             return Err(Error::config("value_bytes_max is 0: no value could be stored"));
@@ -192,47 +244,50 @@ impl RedisConfig {
     }
 }
 
-/// Where a server is and how to get in.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Target {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) tls: Option<TlsOptions>,
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<Secret>,
-    pub(crate) db: u32,
+/// How servers belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopologyName {
+    /// One server.
+    Standalone,
+    /// A primary with replicas, watched by Sentinels.
+    Sentinel,
+    /// Several primaries that share the keys.
+    Cluster,
 }
 
-/// An address; shown in errors, so it never holds credentials.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Endpoint {
-    Tcp { host: String, port: u16 },
-    Unix(PathBuf),
+/// Which version of the protocol to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RESP3 where the server has it, else RESP2.
+    #[default]
+    Auto,
+    /// RESP2: for proxies. Waiters for locks do without notifications and look once a second.
+    Resp2,
+    /// RESP3 or nothing.
+    Resp3,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TlsOptions {
-    pub(crate) verify: bool,
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(crate) server_name: Option<String>,
+/// What to do about settings of the server that endanger locks or state: eviction, no persistence, no replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Safety {
+    /// They are logged, and shown by `check`.
+    #[default]
+    Warn,
+    /// They are errors. Besides, a lock counts as granted only once replicas have it, and nothing is granted for a while after
+    /// another server has become primary.
+    Strict,
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for TopologyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-/// One fact that a URL and a field may both state.
-fn agreed<T: PartialEq>(name: &str, url: Option<T>, field: Option<T>) -> Result<Option<T>> {
-    match (url, field) {
-        (Some(url), Some(field)) if url != field => {
-            Err(Error::config(format!("{name}: the url and the field say different things; remove one")))
-        }
-        (url, field) => Ok(url.or(field)),
+        f.write_str(match self {
+            Self::Standalone => "standalone",
+            Self::Sentinel => "sentinel",
+            Self::Cluster => "cluster",
+        })
     }
 }
 
@@ -242,7 +297,8 @@ mod tests {
 
     use acteon_state_core::ErrorKind;
 
-    use super::{Endpoint, RedisConfig};
+    use super::{RedisConfig, Safety};
+    use crate::topology::{Endpoint, Topology};
 
     fn tcp(host: &str, port: u16) -> Endpoint {
         Endpoint::Tcp { host: host.to_owned(), port }
@@ -259,7 +315,7 @@ mod tests {
     fn fields_complete_a_url_and_must_not_contradict_it() {
         let url = || RedisConfig::from_url("redis://h:1/2").unwrap();
         let with_password = RedisConfig { password: Some("p".into()), ..url() };
-        assert!(with_password.target().unwrap().password.is_some());
+        assert!(with_password.target().unwrap().login.password.is_some());
         let same = RedisConfig { host: Some("h".into()), port: Some(1), db: Some(2), tls: Some(false), ..url() };
         assert!(same.target().is_ok());
         for (config, field) in [
@@ -274,8 +330,18 @@ mod tests {
             (RedisConfig { prefix: "a:b".into(), ..url() }, "prefix"),
             (RedisConfig { connections: 0, ..url() }, "connections"),
             (RedisConfig { in_flight_max: 0, ..url() }, "in_flight_max"),
+            (RedisConfig { queue_max: 0, ..url() }, "queue_max"),
+            (RedisConfig { lock_connections: 65, ..url() }, "lock_connections"),
+            (RedisConfig { lock_replicas: 0, ..url() }, "lock_replicas"),
+            (
+                RedisConfig { safety: Safety::Strict, lock_replicas_timeout: Duration::from_secs(2), ..url() },
+                "operation_timeout",
+            ),
+            (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),
+            (RedisConfig { port: Some(0), ..RedisConfig::default() }, "port 0"),
+            (RedisConfig { host: Some(String::new()), ..RedisConfig::default() }, "host is empty"),
         ] {
             let error = config.target().expect_err(field);
             assert!(error.kind() == ErrorKind::Config && error.message().contains(field), "{error}");
@@ -284,7 +350,8 @@ mod tests {
 
     #[test]
     fn the_default_is_the_local_server() {
-        assert_eq!(RedisConfig::default().target().unwrap().endpoint, tcp("localhost", 6379));
+        let topology = RedisConfig::default().target().unwrap().topology;
+        assert_eq!(topology, Topology::Standalone(tcp("localhost", 6379)));
     }
 
     #[test]

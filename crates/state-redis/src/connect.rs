@@ -1,49 +1,58 @@
-//! Opens one connection: resolve, TCP or unix socket, TLS, authenticate, ask the server what it is, load the scripts.
+//! Opens one connection for use: find the server, dial it, ask it what it is, load the scripts.
 //!
 //! # Failure
 //! Each step has its own message, without credentials. All of them together are bounded by `connect_timeout`.
-//!
-//! # How it works
-//! We open the stream ourselves and hand it to the redis crate's multiplexer, instead of letting the crate do both: that way
-//! Nagle is off, a failure tells at which step it happened, and we see the moment when the multiplexer ends.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use acteon_state_core::{Error, ErrorKind, Result};
+use acteon_state_core::{ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerError, Value,
-};
-use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use redis::{Pipeline, Value};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{Endpoint, RedisConfig, Target};
-use crate::error::{BACKEND, from_server};
-use crate::gather::Gather;
+use crate::dial::{Dialed, Dialer, Health, OnPush, failed, refused_login};
+use crate::error::from_server;
+use crate::quarantine::Quarantine;
+use crate::safety::refuse_settings;
 use crate::script;
-use crate::server::{Facts, QUESTIONS, questions};
-use crate::tls;
+use crate::semantics::Setup;
+use crate::sentinel::Sentinels;
+use crate::server::{Facts, QUESTIONS, Role, questions};
+use crate::topology::Endpoint;
 
-/// Requests that wait to be written together. The library's own 50 would cut what many tasks send at once into pieces.
-const REQUESTS_QUEUED: usize = 512;
-
-/// Receives what the server sends without being asked. Must not block.
-pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
-
-/// Opens connections to one server.
+/// Opens connections to one server, or to whichever server has its part.
 pub(crate) struct Connector {
-    target: Target,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    connect_timeout: Duration,
-    keepalive: Duration,
-    on_push: OnPush,
+    finder: Finder,
+    role: Role,
+    common: Arc<Common>,
+}
+
+/// What the connectors of all data nodes share.
+pub(crate) struct Common {
+    pub(crate) dialer: Dialer,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) on_push: OnPush,
+    /// In strict safety: when a server may grant locks.
+    pub(crate) quarantine: Option<Quarantine>,
+    /// In strict safety: by what to judge the settings of primaries.
+    pub(crate) strict: Option<Setup>,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Calls,
+    /// Grants of locks that replicas must have, and nothing else.
+    Grants,
+}
+
+/// Where to connect to.
+pub(crate) enum Finder {
+    Fixed(Endpoint),
+    /// To the server that Sentinels name.
+    Sentinels(Arc<Sentinels>),
 }
 
 /// A connection as callers share it.
@@ -51,23 +60,9 @@ pub(crate) struct Connector {
 pub(crate) struct Live {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) health: Health,
-}
-
-/// Whether a connection has failed somebody. Known to callers at once, before anyone gets to replace it: what is sent into
-/// a connection that is known to be broken would count as of unknown effect.
-#[derive(Clone, Default)]
-pub(crate) struct Health {
-    broken: Arc<AtomicBool>,
-}
-
-impl Health {
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_broken(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// When the server may grant locks; always there in a connection for grants.
+    pub(crate) grants_from: Option<Instant>,
 }
 
 /// An open connection.
@@ -78,169 +73,128 @@ pub(crate) struct Opened {
     pub(crate) facts: Facts,
 }
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-impl Connector {
-    /// Checks the configuration, and reads the certificates that it names.
-    pub(crate) fn new(config: &RedisConfig, on_push: OnPush) -> Result<Self> {
-        let target = config.target()?;
-        let tls = match (&target.tls, &target.endpoint) {
-            (Some(options), Endpoint::Tcp { host, .. }) => {
-                let name = options.server_name.clone().unwrap_or_else(|| host.clone());
-                let name = ServerName::try_from(name)
-                    .map_err(|error| Error::config("tls: the host is no valid server name").with_source(error))?;
-                Some((tls::connector(options)?, name))
-            }
-            _ => None,
-        };
-        let (connect_timeout, keepalive) = (config.connect_timeout, config.keepalive);
-        Ok(Self { target, tls, connect_timeout, keepalive, on_push })
-    }
-
-    /// Opens a connection, ready for use.
-    pub(crate) async fn open(&self) -> Result<Opened> {
-        let opened = tokio::time::timeout(self.connect_timeout, self.open_unbounded()).await;
-        opened.unwrap_or_else(|_| {
-            Err(self.failed(ErrorKind::Unavailable, format!("there was no answer within {:?}", self.connect_timeout)))
+impl Common {
+    /// Asks a server once, over a connection of its own.
+    pub(crate) async fn ask(&self, endpoint: &Endpoint, pipeline: &Pipeline) -> Result<Vec<Value>> {
+        let asked = tokio::time::timeout(self.connect_timeout, async {
+            let mut dialed = self.dialer.dial(endpoint, Arc::new(|_| {})).await?;
+            let sent = dialed.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
+            sent.map_err(|error| refused_login(endpoint, error))
+        });
+        asked.await.unwrap_or_else(|_| {
+            let what = self.silence();
+            Err(failed(endpoint, ErrorKind::Unavailable, what))
         })
     }
 
-    /// The address, for messages.
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.target.endpoint
+    /// What is wrong with a server that says nothing.
+    fn silence(&self) -> String {
+        format!("there was no answer within {:?}{}", self.connect_timeout, self.dialer.hint_on_silence())
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(finder: Finder, role: Role, common: Arc<Common>) -> Self {
+        Self { finder, role, common }
     }
 
-    async fn open_unbounded(&self) -> Result<Opened> {
-        let stream = Gather::new(self.stream().await?);
-        let on_push = self.on_push.clone();
-        let health = Health::default();
-        let ending = health.clone();
-        let config = AsyncConnectionConfig::new()
-            // Each call has its own deadline, which also covers the wait for a free place.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(REQUESTS_QUEUED)
-            .set_push_sender(move |push: PushInfo| {
-                // The multiplexer's own word for the end of the connection, before it fails what is in flight.
-                if push.kind == PushKind::Disconnection {
-                    ending.set_broken();
-                }
-                on_push(push);
-                Ok::<(), ()>(())
-            });
-        let (mut connection, driver) = MultiplexedConnection::new_with_config(&self.login(), stream, config)
-            .await
-            .map_err(|error| self.refused_login(error))?;
-        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        let facts = self.prepare(&mut connection).await?;
-        Ok(Opened { live: Live { connection, health }, driver, facts })
-    }
-
-    fn login(&self) -> RedisConnectionInfo {
-        let mut info = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_db(i64::from(self.target.db))
-            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &self.target.username {
-            info = info.set_username(username);
-        }
-        if let Some(password) = &self.target.password {
-            info = info.set_password(password.expose());
-        }
-        info
-    }
-
-    async fn stream(&self) -> Result<Box<dyn Stream>> {
-        let (host, port) = match &self.target.endpoint {
-            Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                return Ok(Box::new(stream.map_err(|error| self.unreachable(error))?));
+    /// Opens a connection, ready for use.
+    pub(crate) async fn open(&self, purpose: Purpose) -> Result<Opened> {
+        let until = Instant::now() + self.common.connect_timeout;
+        let sentinels = match &self.finder {
+            Finder::Fixed(endpoint) => return self.open_at(endpoint, purpose, until).await,
+            Finder::Sentinels(sentinels) => sentinels,
+        };
+        let claim = sentinels.find(until).await?;
+        match self.open_at(&claim.primary, purpose, until).await {
+            Err(error) if error.kind() == ErrorKind::Failover => {
+                sentinels.refute(claim.clone());
+                let other = sentinels.find(until).await?;
+                if other == claim { Err(error) } else { self.open_at(&other.primary, purpose, until).await }
             }
-            Endpoint::Tcp { host, port } => (host.as_str(), *port),
+            opened => opened,
+        }
+    }
+
+    /// Waits until there is another server to connect to than this one.
+    pub(crate) async fn left(&self, endpoint: &Endpoint) {
+        match &self.finder {
+            Finder::Fixed(_) => std::future::pending().await,
+            Finder::Sentinels(sentinels) => sentinels.left(endpoint).await,
+        }
+    }
+
+    /// Waits until there may be a server at another address than before.
+    pub(crate) async fn moved(&self) {
+        match &self.finder {
+            Finder::Fixed(_) => std::future::pending().await,
+            Finder::Sentinels(sentinels) => sentinels.moved().await,
+        }
+    }
+
+    /// What it connects to, for messages.
+    pub(crate) fn name(&self) -> String {
+        match &self.finder {
+            Finder::Fixed(endpoint) => endpoint.to_string(),
+            Finder::Sentinels(sentinels) => sentinels.to_string(),
+        }
+    }
+
+    async fn open_at(&self, endpoint: &Endpoint, purpose: Purpose, until: Instant) -> Result<Opened> {
+        let opened = tokio::time::timeout_at(until, self.open_unbounded(endpoint, purpose)).await;
+        opened.unwrap_or_else(|_| Err(failed(endpoint, ErrorKind::Unavailable, self.common.silence())))
+    }
+
+    async fn open_unbounded(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Opened> {
+        let Dialed { mut connection, health, driver } =
+            self.common.dialer.dial(endpoint, self.common.on_push.clone()).await?;
+        let facts = self.prepare(endpoint, &mut connection).await?;
+        let grants_from = match (&self.common.quarantine, self.role) {
+            (Some(quarantine), Role::Primary(_)) => quarantine.ask(&mut connection, endpoint, &facts).await?,
+            _ => None,
         };
-        let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
-            Ok(addresses) => addresses.collect(),
-            Err(error) => {
-                let message = "the host name cannot be resolved".to_owned();
-                return Err(self.failed(ErrorKind::Unavailable, message).with_source(error));
-            }
-        };
-        let stream = TcpStream::connect(&*addresses).await.map_err(|error| self.unreachable(error))?;
-        stream.set_nodelay(true).map_err(|error| self.unreachable(error))?;
-        let keepalive = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(|error| self.unreachable(error))?;
-        let Some((tls, name)) = &self.tls else {
-            return Ok(Box::new(stream));
-        };
-        let stream = tls.connect(name.clone(), stream).await.map_err(|error| self.refused_tls(error))?;
-        Ok(Box::new(stream))
+        if purpose == Purpose::Grants && grants_from.is_none() {
+            let what = "NOREPLICAS: too few replicas follow the primary, so it cannot grant locks";
+            return Err(failed(endpoint, ErrorKind::NotDurable, what));
+        }
+        let live = Live { connection, health, endpoint: Arc::new(endpoint.clone()), grants_from };
+        Ok(Opened { live, driver, facts })
     }
 
     /// One round trip: the server's facts and all scripts.
-    async fn prepare(&self, connection: &mut MultiplexedConnection) -> Result<Facts> {
-        let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS + script::ALL.len());
-        for cmd in questions().into_iter().chain(script::ALL.iter().map(|script| script.load_command())) {
+    async fn prepare(&self, endpoint: &Endpoint, connection: &mut MultiplexedConnection) -> Result<Facts> {
+        let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS + 1 + script::ALL.len());
+        for cmd in questions() {
             pipeline.add_command(cmd);
         }
+        match self.role {
+            Role::Primary(_) => {
+                script::ALL.iter().for_each(|script| {
+                    pipeline.add_command(script.load_command());
+                });
+            }
+            // A replica of a cluster sends readers away until they say that they know what it is.
+            Role::Replica(_) => {
+                pipeline.cmd("READONLY");
+            }
+        }
         let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        let answers = sent.map_err(|error| self.refused_login(error))?;
+        let answers = sent.map_err(|error| refused_login(endpoint, error))?;
         let facts = Facts::read(&answers);
-        facts.check()?;
-        for answer in answers.iter().skip(QUESTIONS) {
-            if let Value::ServerError(error) = answer {
-                refused_script(error)?;
+        facts.check(self.role).map_err(|error| failed(endpoint, error.kind(), error.message()))?;
+        if matches!(self.role, Role::Primary(_)) {
+            if let Some(setup) = &self.common.strict {
+                refuse_settings(&facts, setup)?;
+            }
+            for answer in answers.iter().skip(QUESTIONS) {
+                if let Value::ServerError(error) = answer
+                    // A user without the right to load scripts may still run them by source; anything else is final.
+                    && error.code() != "NOPERM"
+                {
+                    return Err(from_server(error));
+                }
             }
         }
         Ok(facts)
     }
-
-    fn unreachable(&self, error: io::Error) -> Error {
-        let message = match error.kind() {
-            io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens there".to_owned(),
-            io::ErrorKind::NotFound => "there is no such socket".to_owned(),
-            io::ErrorKind::PermissionDenied => "this process has no right to connect".to_owned(),
-            kind => format!("it cannot be reached: {kind}"),
-        };
-        self.failed(ErrorKind::Unavailable, message).with_source(error)
-    }
-
-    fn refused_tls(&self, error: io::Error) -> Error {
-        // rustls reports what is wrong with a certificate as InvalidData; trying again would not help.
-        let (kind, what) = match error.kind() {
-            io::ErrorKind::InvalidData => (ErrorKind::Config, format!("TLS failed: {error}")),
-            io::ErrorKind::UnexpectedEof => {
-                (ErrorKind::Unavailable, "TLS failed: the server hung up; does it speak TLS there?".to_owned())
-            }
-            _ => (ErrorKind::Unavailable, "TLS failed".to_owned()),
-        };
-        self.failed(kind, what).with_source(error)
-    }
-
-    fn refused_login(&self, error: RedisError) -> Error {
-        if let Ok(server) = ServerError::try_from(error.clone()) {
-            let error = from_server(&server);
-            return self.failed(error.kind(), error.message().to_owned());
-        }
-        let (kind, what) = match error.kind() {
-            redis::ErrorKind::AuthenticationFailed => (ErrorKind::Denied, "authentication failed".to_owned()),
-            redis::ErrorKind::RESP3NotSupported => {
-                (ErrorKind::Config, "the server is older than Redis 6; needed is 7.0 or newer, or Valkey".to_owned())
-            }
-            // The crate wraps a refused SELECT like this.
-            redis::ErrorKind::Server(_) => {
-                (ErrorKind::Config, format!("the server refused: {}", error.detail().unwrap_or("no reason given")))
-            }
-            _ => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
-        };
-        self.failed(kind, what).with_source(error)
-    }
-
-    fn failed(&self, kind: ErrorKind, what: String) -> Error {
-        Error::new(kind, format!("cannot connect to {}: {what}", self.target.endpoint)).on_backend(BACKEND)
-    }
-}
-
-/// A user without the right to load scripts may still run them by source; anything else is final.
-fn refused_script(error: &ServerError) -> Result<()> {
-    if error.code() == "NOPERM" { Ok(()) } else { Err(from_server(error)) }
 }

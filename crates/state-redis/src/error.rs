@@ -100,6 +100,11 @@ pub(crate) fn from_connection(error: RedisError, access: Access) -> Error {
         .with_source(error)
 }
 
+/// The same error once more, for each of those whom it concerns.
+pub(crate) fn copy(error: &Error) -> Error {
+    Error::new(error.kind(), error.message().to_owned()).with_effect(error.effect()).on_backend(BACKEND)
+}
+
 /// No answer within the operation timeout.
 pub(crate) fn timeout(after: Duration, effect: Effect) -> Error {
     Error::new(ErrorKind::Timeout, format!("no answer within {after:?}")).with_effect(effect).on_backend(BACKEND)

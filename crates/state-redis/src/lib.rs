@@ -1,4 +1,5 @@
-//! [`StateStore`](acteon_state_core::StateStore) over Redis 7.0 or newer, or Valkey; standalone servers.
+//! [`StateStore`](acteon_state_core::StateStore) over Redis 7.0 or newer, or Valkey: one server, a primary
+//! that Sentinels watch, or a Cluster.
 //!
 //! ```no_run
 //! use acteon_state_core::{State, StateKey};
@@ -49,27 +50,44 @@
 //! | what | where |
 //! |---|---|
 //! | options and URLs | [`config`], `url` |
-//! | opening a connection; TLS; what the server says of itself | `connect`, `tls`, `server` |
-//! | connections that heal; the way of a request | `link` |
+//! | where servers are and how to get in, as URL and options say it together | `topology` |
+//! | opening a connection; TLS; silence; what the server says of itself | `connect`, `dial`, `tls`, `silence`, `server` |
+//! | connections that heal; the way of a request; its figures | `link`, `router`, `stats` |
+//! | Sentinels; a Cluster's slots; reads from replicas | `sentinel`, `cluster`, `readers` |
+//! | what is known of the servers: capabilities, guarantees, dangers | `known`, `semantics`, `safety` |
+//! | locks that a failover keeps | `lock`, `quarantine` |
 //! | operations by family | `store`, `due`, `lock` |
 //! | waking lock waiters | `wakeup` |
 //! | scripts and their loader | `scripts/*.lua`, `script` |
 //! | from replies and failures to results | `reply`, `error` |
 
+mod cluster;
 pub mod config;
 mod connect;
+mod dial;
 mod due;
 mod error;
 mod gather;
+mod known;
 mod link;
 mod lock;
+mod quarantine;
+mod readers;
 mod reply;
+mod router;
+mod safety;
 mod script;
+mod semantics;
+mod sentinel;
 mod server;
+mod silence;
+mod stats;
 mod store;
 mod tls;
+mod topology;
 mod url;
 mod wakeup;
 
-pub use config::{RedisConfig, Secret};
+pub use config::{Protocol, RedisConfig, Safety, Secret, TopologyName};
+pub use stats::{ConnectionStats, ConnectionWatch};
 pub use store::RedisStore;

@@ -21,16 +21,17 @@ use acteon_state_core::key::Companion;
 use acteon_state_core::lock::line::{Attempt, Place, Woken};
 use acteon_state_core::lock::record::{LockRecord, mode_fields};
 use acteon_state_core::{
-    Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, LockState,
-    OwnerId, ReleaseOutcome, Result, StateKey,
+    Effect, Error, ErrorKind, ExtendOutcome, FencingToken, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest,
+    LockState, OwnerId, ReleaseOutcome, Result, StateKey,
 };
 use parking_lot::Mutex;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Access, closed, unexpected};
+use crate::link::{Granting, Replicas};
 use crate::reply;
 use crate::script::{self, By, Script};
 use crate::store::{Inner, corrupt_lock, settled};
@@ -43,6 +44,7 @@ const JITTER_MIN: Duration = Duration::from_millis(2);
 impl Inner {
     pub(crate) async fn lock_acquire(self: &Arc<Self>, request: &LockRequest) -> Result<LockOutcome> {
         let lease_ms = request.check(self.capabilities())?;
+        self.check_lease(request.lease)?;
         let until = Instant::now() + request.wait;
         let text = self.keyspace.companion(&request.key, Companion::Lock);
         let mut busy = None;
@@ -63,6 +65,7 @@ impl Inner {
 
     pub(crate) async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
         let lease_ms = duration_ms("lease", lease)?;
+        self.check_lease(lease)?;
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_EXTEND, &text, by);
@@ -105,14 +108,9 @@ impl Inner {
     }
 
     pub(crate) async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("GET").arg(self.keyspace.companion(key, Companion::Lock)).cmd("TIME");
-        let mut replies = self.links.send_all(&pipeline, Access::Read).await?.into_iter();
-        let record = reply::bytes_or_nil(settled(reply::next(&mut replies)?)?)?;
-        let now_us = reply::time_us(settled(reply::next(&mut replies)?)?)?;
-        let Some(bytes) = record else { return Ok(None) };
-        let record = LockRecord::parse(&bytes).ok_or_else(|| corrupt_lock(key))?;
-        Ok(record.state(key, now_us))
+        let text = self.keyspace.companion(key, Companion::Lock);
+        let reply = self.run(Access::Read, |by| lock_command(&script::LOCK_READ, &text, by)).await?;
+        Ok(read_lock(key, reply)?.and_then(|(record, now_us)| record.state(key, now_us)))
     }
 
     pub(crate) async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
@@ -184,9 +182,21 @@ impl Inner {
         // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
         let deadline = BootInstant::now() + request.lease;
         let under_way = UnderWay { inner: self, request, answered: false };
-        let reply = self.run(Access::Write, command).await;
+        let reply = match &self.replicas {
+            None => self.run(Access::Write, command).await.map(Reply::Final),
+            Some(replicas) => self.ask_strictly(replicas, command).await,
+        };
         under_way.answered();
-        let mut fields = reply::array(reply?)?;
+        let reply = match reply? {
+            Reply::Final(reply) => reply,
+            Reply::NotYet(left) => return Ok(Attempt::Busy(LockBusy { token: None, retry_after: left })),
+            Reply::TooFew(acknowledged) => {
+                // The caller is not told of it, so it must not stay.
+                let withdrawn = self.lock_withdraw(&request.key, request.owner).await;
+                return Err(too_few(acknowledged, self.replicas.as_ref(), withdrawn.is_ok()));
+            }
+        };
+        let mut fields = reply::array(reply)?;
         match reply::int(reply::next(&mut fields)?)? {
             1 => {
                 let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?)?;
@@ -203,6 +213,67 @@ impl Inner {
             status => Err(refused(&request.key, &Value::Int(status))),
         }
     }
+}
+
+/// What became of one attempt.
+enum Reply {
+    /// The script's reply. A grant in it is in the replicas that it needs.
+    Final(Value),
+    /// A grant that only so many replicas have.
+    TooFew(i64),
+    /// The server may not grant anything for so long.
+    NotYet(Duration),
+}
+
+impl Inner {
+    /// Asks once, and counts the replicas that have what the script wrote.
+    async fn ask_strictly(&self, replicas: &Replicas, command: impl Fn(By) -> Cmd) -> Result<Reply> {
+        let (reply, acknowledged) = match self.router.grant(replicas, command).await? {
+            Granting::NotYet(left) => return Ok(Reply::NotYet(left)),
+            Granting::Answered { reply, acknowledged } => (settled(reply)?, acknowledged),
+        };
+        let is_grant = matches!(&reply, Value::Array(fields) if fields.first() == Some(&Value::Int(1)));
+        if !is_grant {
+            return Ok(Reply::Final(reply));
+        }
+        let acknowledged = match acknowledged {
+            Value::Int(count) => count,
+            // Nobody counted, so nobody has it.
+            _ => 0,
+        };
+        let is_enough = usize::try_from(acknowledged).is_ok_and(|count| count >= replicas.count);
+        Ok(if is_enough { Reply::Final(reply) } else { Reply::TooFew(acknowledged) })
+    }
+
+    /// Refuses a lease that outlasts the time for which a new primary grants nothing.
+    fn check_lease(&self, lease: Duration) -> Result<()> {
+        match self.lock_lease_max {
+            Some(max) if lease > max => Err(Error::invalid(format!(
+                "lease {lease:?} is longer than lock_lease_max, {max:?}, with safety = \"strict\""
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn too_few(acknowledged: i64, replicas: Option<&Replicas>, is_withdrawn: bool) -> Error {
+    let needed = replicas.map_or(0, |replicas| replicas.count);
+    let (end, effect) = match is_withdrawn {
+        true => ("it was withdrawn", Effect::NotApplied),
+        false => ("it could not be withdrawn, and ends with its lease", Effect::Unknown),
+    };
+    let message = format!("{acknowledged} replicas have the grant, {needed} are needed (lock_replicas): {end}");
+    Error::new(ErrorKind::NotDurable, message).with_effect(effect)
+}
+
+/// The record and the server's time, out of the reply of lock_read.lua; `None` when there is no record.
+pub(crate) fn read_lock(key: &StateKey, reply: Value) -> Result<Option<(LockRecord, u64)>> {
+    let mut fields = reply::array(reply)?;
+    let record = reply::bytes_or_nil(reply::next(&mut fields)?)?;
+    let now_us = reply::time_us(reply::next(&mut fields)?)?;
+    let Some(bytes) = record else { return Ok(None) };
+    let record = LockRecord::parse(&bytes).ok_or_else(|| corrupt_lock(key))?;
+    Ok(Some((record, now_us)))
 }
 
 /// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted.

@@ -73,8 +73,11 @@ pub(crate) static LOCK_WITHDRAW: Script = Script::new(FREES, &[TIME, LOCK], incl
 pub(crate) static LOCK_FORCE_RELEASE: Script =
     Script::new(FREES, &[TIME, LOCK], include_str!("scripts/lock_force_release.lua"));
 
+pub(crate) static LOCK_READ: Script = Script::new(READS, &[], include_str!("scripts/lock_read.lua"));
+pub(crate) static QUARANTINE: Script = Script::new(WRITES, &[TIME], include_str!("scripts/quarantine.lua"));
+
 /// Every script: what is loaded when a connection opens.
-pub(crate) static ALL: [&Script; 20] = [
+pub(crate) static ALL: [&Script; 22] = [
     &GET_TTL,
     &PUT,
     &DELETE,
@@ -95,6 +98,8 @@ pub(crate) static ALL: [&Script; 20] = [
     &LOCK_RELEASE,
     &LOCK_WITHDRAW,
     &LOCK_FORCE_RELEASE,
+    &LOCK_READ,
+    &QUARANTINE,
 ];
 
 impl Script {

@@ -3,11 +3,9 @@
 //! Asked once per connection, in the same round trip that loads the scripts. A server may deny each question; what is not
 //! known is then assumed to be the weaker case, except for the version, without which we try our luck.
 
-use acteon_state_core::key::Companion;
-use acteon_state_core::record::RECORD_OVERHEAD_BYTES_MAX;
-use acteon_state_core::{
-    Capabilities, Error, ErrorKind, LockClock, LockSemantics, Result, Survival, TransactLimits, TransactScope, Waiting,
-};
+use std::time::Duration;
+
+use acteon_state_core::{Error, ErrorKind, Result};
 use redis::{Cmd, Value};
 
 use crate::error::BACKEND;
@@ -16,13 +14,15 @@ use crate::error::BACKEND;
 const VERSION_MIN: (u32, u32) = (7, 0);
 /// Redis' default for the longest string.
 const BULK_BYTES_DEFAULT: u64 = 512 << 20;
+/// Redis' default for `min-replicas-max-lag`.
+const REPLICAS_LAG_DEFAULT: Duration = Duration::from_secs(10);
 /// Commands in [`questions`].
-pub(crate) const QUESTIONS: usize = 3;
-/// The most operations of one transaction: it is one script, which holds up everyone else for as long as it runs.
-const TRANSACT_OPS_MAX: usize = 1_000;
+pub(crate) const QUESTIONS: usize = 5;
 
 /// How much of what was acknowledged survives a crash of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The order is that of the variants: the greater, the less survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Durability {
     /// The append-only file is synced before each answer.
     Always,
@@ -34,7 +34,7 @@ pub(crate) enum Durability {
 
 impl Durability {
     /// How the documentation calls it.
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Always => "AOF `always`",
             Self::EverySecond => "AOF `everysec`",
@@ -43,14 +43,36 @@ impl Durability {
     }
 }
 
+/// How a server was set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Standalone,
+    Cluster,
+    Sentinel,
+}
+
+/// What a server must be for us to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Primary(Mode),
+    Replica(Mode),
+}
+
 /// What a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Such as `7.0.15`; `None` when it would not say.
     pub(crate) version: Option<String>,
     pub(crate) is_replica: bool,
-    /// What it is instead of standalone: `cluster` or `sentinel`.
-    pub(crate) other_mode: Option<String>,
+    pub(crate) mode: Mode,
+    /// Names the process and the history that it writes: another one after each start and each promotion.
+    pub(crate) office: Option<String>,
+    /// Replicas that are connected.
+    pub(crate) replicas: u64,
+    /// How many of them must be well for writes to be taken; 0 when that is not asked for.
+    pub(crate) replicas_min: u64,
+    /// For how long one of them may say nothing and still count as well.
+    pub(crate) replicas_lag_max: Duration,
     /// `maxmemory-policy`, when it is known.
     pub(crate) eviction: Option<String>,
     /// Whether memory is limited at all; without a limit nothing is evicted.
@@ -65,7 +87,11 @@ impl Facts {
         Self {
             version: None,
             is_replica: false,
-            other_mode: None,
+            mode: Mode::Standalone,
+            office: None,
+            replicas: 0,
+            replicas_min: 0,
+            replicas_lag_max: REPLICAS_LAG_DEFAULT,
             eviction: None,
             memory_limited: false,
             durability: Durability::None,
@@ -82,7 +108,14 @@ impl Facts {
         facts.is_replica = field("role") == Some("slave");
         // Valkey may call it by its own name.
         let mode = field("redis_mode").or_else(|| field("server_mode"));
-        facts.other_mode = mode.filter(|mode| *mode != "standalone").map(str::to_owned);
+        facts.mode = match mode {
+            Some("cluster") => Mode::Cluster,
+            Some("sentinel") => Mode::Sentinel,
+            _ => Mode::Standalone,
+        };
+        let (process, history) = (field("run_id"), field("master_replid"));
+        facts.office = process.zip(history).map(|(process, history)| format!("{process}{history}"));
+        facts.replicas = field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0);
         facts.eviction = field("maxmemory_policy").map(str::to_owned);
         facts.memory_limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
         let fsync = answers.get(1).and_then(setting);
@@ -94,26 +127,46 @@ impl Facts {
         if let Some(bytes) = answers.get(2).and_then(setting).and_then(|bytes| bytes.parse().ok()) {
             facts.bulk_bytes_max = bytes;
         }
+        if let Some(count) = answers.get(3).and_then(setting).and_then(|count| count.parse().ok()) {
+            facts.replicas_min = count;
+        }
+        // As far as Redis lets it be set, and short enough to be added to a time.
+        if let Some(seconds) = answers.get(4).and_then(setting).and_then(|seconds| seconds.parse::<u32>().ok()) {
+            facts.replicas_lag_max = Duration::from_secs(seconds.into());
+            if seconds == 0 {
+                // Switches the demand for replicas off as well.
+                facts.replicas_min = 0;
+            }
+        }
         facts
     }
 
     /// Refuses a server that cannot do what we need.
     ///
     /// # Errors
-    /// `Config` for a version below 7.0, a node of a cluster or a sentinel; `Failover` for a replica.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// `Config` for a version below 7.0 or a server of another topology; `Failover` for a replica where a primary is needed.
+    pub(crate) fn check(&self, role: Role) -> Result<()> {
         if let Some(version) = &self.version
             && parse_version(version).is_some_and(|version| version < VERSION_MIN)
         {
             return Err(Error::config(format!("the server is Redis {version}; needed is 7.0 or newer, or Valkey"))
                 .on_backend(BACKEND));
         }
-        if let Some(mode) = &self.other_mode {
-            let message = format!("the server runs in {mode} mode; connect to a standalone server");
+        let wrong = match (role, self.mode) {
+            (_, Mode::Sentinel) => Some("the server is a Sentinel: use redis+sentinel:// with ?sentinel_master=NAME"),
+            (Role::Primary(Mode::Standalone) | Role::Replica(Mode::Standalone), Mode::Cluster) => {
+                Some("the server is a node of a Cluster: use redis+cluster://")
+            }
+            (Role::Primary(Mode::Cluster) | Role::Replica(Mode::Cluster), Mode::Standalone) => {
+                Some("the server is no node of a Cluster: use redis://")
+            }
+            _ => None,
+        };
+        if let Some(message) = wrong {
             return Err(Error::config(message).on_backend(BACKEND));
         }
-        if self.is_replica {
-            let message = "the server is a replica, which cannot be written to; connect to the primary";
+        if self.is_replica && matches!(role, Role::Primary(_)) {
+            let message = "the server is a replica, which cannot be written to";
             return Err(Error::new(ErrorKind::Failover, message).on_backend(BACKEND));
         }
         Ok(())
@@ -124,90 +177,36 @@ impl Facts {
         self.memory_limited && self.eviction.as_deref().is_some_and(|policy| policy != "noeviction")
     }
 
-    /// What can be done on this server.
-    pub(crate) fn capabilities(&self, value_bytes_max: u64) -> Capabilities {
-        let server_bytes_max = self.bulk_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES_MAX as u64);
-        Capabilities {
-            cas: true,
-            fencing: true,
-            counters: true,
-            rate_limits: true,
-            transact: Some(TransactLimits { scope: TransactScope::AnyKeys, ops_max: TRANSACT_OPS_MAX }),
-            scan: true,
-            ordered_scan: false,
-            due: true,
-            locks: true,
-            shared_locks: true,
-            semaphores: true,
-            server_clock: true,
-            durable: self.durability == Durability::Always && !self.evicts(),
-            shared: true,
-            value_bytes_max: value_bytes_max.min(server_bytes_max),
+    /// The weaker of two servers in everything.
+    pub(crate) fn weaker(self, other: Self) -> Self {
+        let evicting = if other.evicts() { &other } else { &self };
+        Self {
+            // A server that would not say counts as the one that knows least.
+            version: self.version.clone().zip(other.version.clone()).map(|(one, two)| one.min(two)),
+            is_replica: self.is_replica || other.is_replica,
+            mode: self.mode,
+            office: None,
+            replicas: self.replicas.min(other.replicas),
+            replicas_min: self.replicas_min.min(other.replicas_min),
+            replicas_lag_max: self.replicas_lag_max.max(other.replicas_lag_max),
+            eviction: evicting.eviction.clone(),
+            memory_limited: evicting.memory_limited,
+            durability: self.durability.max(other.durability),
+            bulk_bytes_max: self.bulk_bytes_max.min(other.bulk_bytes_max),
         }
-    }
-
-    /// What locks guarantee on this server.
-    pub(crate) fn lock_semantics(&self) -> LockSemantics {
-        let (survives_server_crash, fit_for) = match self.durability {
-            Durability::Always => (Survival::Yes, "efficiency; correctness with fenced writes"),
-            Durability::EverySecond => {
-                (Survival::MayBeLost { bound: "the last 2 s" }, "efficiency; with fenced writes correctness")
-            }
-            Durability::None => (Survival::No, "efficiency; with fenced writes correctness"),
-        };
-        LockSemantics {
-            topology: format!("redis standalone, {}", self.durability.as_str()),
-            clock: LockClock::ServerWall,
-            tokens_rise_across: "restart".to_owned(),
-            survives_server_crash,
-            survives_failover: Survival::NotApplicable,
-            waiting: Waiting::NotifyAndSleep,
-            fit_for: fit_for.to_owned(),
-            notes: self.notes(),
-        }
-    }
-
-    fn notes(&self) -> Vec<String> {
-        let suffix = Companion::Lock.suffix();
-        let mut notes = vec![
-            "A lease does not stop a paused holder: fence the writes that it protects.".to_owned(),
-            format!(
-                "A record (keys that end in `{suffix}`) that was lost leaves only the server's time to make tokens rise: the clock must not be set back across a restart."
-            ),
-        ];
-        if self.evicts() {
-            let policy = self.eviction.as_deref().unwrap_or_default();
-            notes.push(format!(
-                "maxmemory-policy is {policy}: under memory pressure the server may remove locks that are held; set noeviction."
-            ));
-        }
-        match self.durability {
-            Durability::Always => {}
-            Durability::EverySecond => {
-                notes.push("appendfsync is everysec: a crash may lose grants; set appendfsync always.".to_owned());
-            }
-            Durability::None => {
-                notes.push(
-                    "The server keeps no synced append-only file that we know of: a restart loses grants.".to_owned(),
-                );
-            }
-        }
-        if self.version.is_none() {
-            notes.push("The server did not say what it is (INFO was denied, or it was not reached yet).".to_owned());
-        }
-        notes
     }
 }
 
 /// What is asked; the answers go to [`Facts::read`].
 pub(crate) fn questions() -> [Cmd; QUESTIONS] {
-    let mut settings = ["appendfsync", "proto-max-bulk-len"].map(|name| {
-        let mut cmd = redis::cmd("CONFIG");
-        cmd.arg("GET").arg(name);
-        cmd
-    });
-    let [fsync, bulk] = &mut settings;
-    [redis::cmd("INFO"), fsync.take(), bulk.take()]
+    let mut settings =
+        ["appendfsync", "proto-max-bulk-len", "min-replicas-to-write", "min-replicas-max-lag"].map(|name| {
+            let mut cmd = redis::cmd("CONFIG");
+            cmd.arg("GET").arg(name);
+            cmd
+        });
+    let [fsync, bulk, replicas, lag] = &mut settings;
+    [redis::cmd("INFO"), fsync.take(), bulk.take(), replicas.take(), lag.take()]
 }
 
 fn parse_version(version: &str) -> Option<(u32, u32)> {
@@ -234,10 +233,14 @@ fn setting(answer: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use acteon_state_core::{ErrorKind, Survival};
+    use std::time::Duration;
+
+    use acteon_state_core::ErrorKind;
     use redis::Value;
 
-    use super::{Durability, Facts};
+    use super::{Durability, Facts, Mode, REPLICAS_LAG_DEFAULT, Role};
+
+    const PRIMARY: Role = Role::Primary(Mode::Standalone);
 
     fn answers(info: &str, fsync: &str) -> Vec<Value> {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
@@ -254,19 +257,16 @@ mod tests {
             "# Server\nredis_version:7.0.15\nrole:master\nmaxmemory:0\nmaxmemory_policy:noeviction\naof_enabled:1\n";
         let facts = Facts::read(&answers(info, "always"));
         assert_eq!(facts.version.as_deref(), Some("7.0.15"));
-        assert_eq!(facts.durability, Durability::Always);
-        assert!(facts.check().is_ok() && !facts.evicts());
-        let capabilities = facts.capabilities(64 << 20);
-        assert!(capabilities.durable && capabilities.value_bytes_max < 1 << 20);
-        assert_eq!(facts.lock_semantics().survives_server_crash, Survival::Yes);
+        assert_eq!((facts.durability, facts.bulk_bytes_max), (Durability::Always, 1 << 20));
+        assert!(facts.check(PRIMARY).is_ok() && !facts.evicts());
     }
 
     #[test]
     fn an_old_server_and_a_replica_are_refused() {
         let old = Facts::read(&answers("redis_version:6.2.7\nrole:master\n", "always"));
-        assert_eq!(old.check().unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(old.check(PRIMARY).unwrap_err().kind(), ErrorKind::Config);
         let replica = Facts::read(&answers("redis_version:7.2.4\nrole:slave\n", "always"));
-        assert_eq!(replica.check().unwrap_err().kind(), ErrorKind::Failover);
+        assert_eq!(replica.check(PRIMARY).unwrap_err().kind(), ErrorKind::Failover);
     }
 
     #[test]
@@ -276,19 +276,31 @@ mod tests {
             "redis_version:7.2.4\nserver_mode:cluster\nrole:master\n",
             "redis_version:7.0.15\nredis_mode:sentinel\n",
         ] {
-            let error = Facts::read(&answers(info, "always")).check().unwrap_err();
+            let error = Facts::read(&answers(info, "always")).check(PRIMARY).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         }
         let alone = Facts::read(&answers("redis_version:7.0.15\nredis_mode:standalone\nrole:master\n", "always"));
-        assert!(alone.check().is_ok());
+        assert!(alone.check(PRIMARY).is_ok());
     }
 
     #[test]
-    fn eviction_shows_in_the_notes_and_takes_durability_away() {
-        let info = "redis_version:8.1.0\nrole:master\nmaxmemory:1000\nmaxmemory_policy:allkeys-lru\naof_enabled:1\n";
-        let facts = Facts::read(&answers(info, "always"));
-        assert!(facts.evicts() && !facts.capabilities(1).durable);
-        assert!(facts.lock_semantics().notes.iter().any(|note| note.contains("allkeys-lru")));
+    fn a_lag_beyond_what_redis_allows_is_not_taken_over() {
+        let lag = |seconds: &str| {
+            let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+            let mut all = answers("redis_version:7.0.15\nrole:master\n", "always");
+            all.extend([Value::Nil, Value::Map(vec![(text("min-replicas-max-lag"), text(seconds))])]);
+            Facts::read(&all).replicas_lag_max
+        };
+        assert_eq!(lag("3"), Duration::from_secs(3));
+        // Added to anything else, it would overflow.
+        assert_eq!(lag("18446744073709551615"), REPLICAS_LAG_DEFAULT);
+    }
+
+    #[test]
+    fn an_office_needs_the_name_of_the_process_and_that_of_its_history() {
+        let office = |info: &str| Facts::read(&answers(info, "always")).office;
+        assert_eq!(office("run_id:a1\nmaster_replid:b2\n").as_deref(), Some("a1b2"));
+        assert_eq!((office("run_id:a1\n"), office("master_replid:b2\n")), (None, None));
     }
 
     #[test]
@@ -296,7 +308,6 @@ mod tests {
         let denied: Vec<Value> = vec![Value::Nil, Value::Nil, Value::Nil];
         let facts = Facts::read(&denied);
         assert_eq!(facts, Facts::unknown());
-        assert!(facts.check().is_ok());
-        assert_eq!(facts.lock_semantics().survives_server_crash, Survival::No);
+        assert!(facts.check(PRIMARY).is_ok());
     }
 }

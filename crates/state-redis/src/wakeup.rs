@@ -60,12 +60,12 @@ impl Wakeups {
     }
 
     /// Keeps the subscriptions in step with the waiters, on one connection after the other.
-    pub(crate) async fn subscribe(self: Arc<Self>, link: Arc<Link>) {
-        let mut line = link.watch();
+    pub(crate) async fn subscribe<F: Future<Output = Arc<Link>>>(self: Arc<Self>, any_link: impl Fn() -> F) {
         loop {
+            let mut line = any_link().await.watch();
             let up = match line.wait_for(|line| matches!(line, Line::Up(_))).await {
                 Ok(line) => line.clone(),
-                Err(_) => return,
+                Err(_) => continue,
             };
             if let Line::Up(live) = up {
                 tokio::select! {

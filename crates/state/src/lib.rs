@@ -30,7 +30,7 @@
 //!
 //! # Failure
 //! [`open()`] fails with `Config` when the settings are wrong, and with the backend's own kind of error when it does not
-//! answer, unless `optional = true`. `docs/configuration.md` lists every key, `docs/embedding.md` shows how to use the crate in
+//! answer, unless `optional = true` or `connect = "lazy"`. `docs/configuration.md` lists every key, `docs/embedding.md` shows how to use the crate in
 //! a server.
 
 pub mod config;

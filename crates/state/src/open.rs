@@ -2,16 +2,26 @@
 //!
 //! # How it works
 //! For the data, and for the locks where they are elsewhere: the driver is found by name, opens its store, and is wrapped in
-//! layers; then the required capabilities are checked. With `optional = true` the driver does not wait for its backend: the
-//! application starts, its calls fail with `Unavailable`, and succeed once the backend is up. What cannot get better by
-//! waiting (wrong settings, a missing capability) is an error in any case.
+//! layers; then the required capabilities are checked. What cannot get better by waiting (wrong settings, wrong credentials, a
+//! missing capability) is an error in any case; a backend that does not answer is one by these rules:
+//!
+//! | `connect` | required | `optional = true` |
+//! |---|---|---|
+//! | `eager` | the start waits for the backend, and fails without | the start waits, and goes on without (default of `optional` is lazy) |
+//! | `lazy` | the start does not wait; calls fail until the backend is up | the same, and the application counts as ready meanwhile |
+//!
+//! A driver that does not wait has not asked its backend anything: wrong credentials then show as failing calls, and it
+//! declares only what every server of its kind can do.
 
 use std::sync::Arc;
 
+use acteon_state_core::layer::degrade::MakeStandIn;
 use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::{Error, ErrorKind, Result, State, StateStore};
+#[cfg(feature = "memory")]
+use acteon_state_memory::{MemoryConfig, MemoryStore};
 
-use crate::config::StateConfig;
+use crate::config::{Connect, Degradation, StateConfig};
 use crate::registry::{DriverConfig, Registry};
 
 /// Capabilities of locks, which the store of the locks must have.
@@ -78,19 +88,53 @@ impl StateConfig {
 }
 
 async fn open_store(config: &StateConfig, options: &OpenOptions) -> Result<Arc<dyn StateStore>> {
-    let factory = options.registry.find(config)?;
-    let driver = factory(DriverConfig::new(config).inspecting(options.inspect).counting(options.metrics.clone()))
-        .await
-        .map_err(|error| {
-            let hint = if error.kind().is_transient() && !config.optional {
-                format!("; to start without it, set {}.optional = true", config.places.path)
-            } else {
-                String::new()
-            };
-            explain(config, error, &hint)
-        })?;
-    let layers = config.layers.layers(driver.capabilities().shared, options.metrics.clone());
+    let driver = match open_driver(config, options, config.connect() == Connect::Lazy).await {
+        Err(error) if config.optional && error.kind().is_transient() => {
+            let backend = &config.backend;
+            tracing::warn!(backend, %error, "the backend does not answer; starting without it, since it is optional");
+            open_driver(config, options, true).await
+        }
+        opened => opened,
+    };
+    let driver = driver.map_err(|error| {
+        let hint = if error.kind().is_transient() {
+            format!("; to start without it, set {}.optional = true", config.places.path)
+        } else {
+            String::new()
+        };
+        explain(config, error, &hint)
+    })?;
+    let mut layers = config.layers.layers(driver.capabilities().shared, options.metrics.clone());
+    if let (Some(degrade), Some(kind)) = (&mut layers.degrade, config.degradation().first_with(Degradation::Local)) {
+        degrade.stand_in = Some(stand_in(config, kind, driver.capabilities().value_bytes_max)?);
+    }
     Ok(layers.wrap(driver))
+}
+
+async fn open_driver(config: &StateConfig, options: &OpenOptions, lazy: bool) -> Result<Arc<dyn StateStore>> {
+    let driver = DriverConfig::new(config).lazily(lazy);
+    options.registry.find(config)?(driver.inspecting(options.inspect).counting(options.metrics.clone())).await
+}
+
+/// What stands in for `local` kinds: the memory driver, with the bound that is configured.
+#[cfg(feature = "memory")]
+fn stand_in(config: &StateConfig, _kind: &str, value_bytes_max: u64) -> Result<MakeStandIn> {
+    let default = MemoryConfig::default();
+    let memory = MemoryConfig {
+        memory_bytes_max: Some(config.layers.fallback.local_bytes_max.0),
+        value_bytes_max: value_bytes_max.min(default.value_bytes_max),
+        ..default
+    };
+    let make = move || Ok(Arc::new(MemoryStore::open(&memory)?) as Arc<dyn StateStore>);
+    // Once now, so that settings which it cannot use stop the start.
+    make()?;
+    Ok(MakeStandIn::new(make))
+}
+
+#[cfg(not(feature = "memory"))]
+fn stand_in(config: &StateConfig, kind: &str, _value_bytes_max: u64) -> Result<MakeStandIn> {
+    let reason = "`local` needs the memory driver, which was not compiled in: build with `--features memory`";
+    Err(config.error(&format!("layers.degradation.{kind}"), reason).into())
 }
 
 /// Says what was being opened, and what to do about it.
@@ -137,8 +181,9 @@ fn require(config: &StateConfig, state: &State) -> Result<()> {
         if let Some(error) = missing {
             let reason = error.message().trim_start_matches("require: ");
             // A driver that has not connected yet declares only what every server of its kind has.
-            let hint = if backend.optional {
-                "; if that depends on the server, it is not known while that is down, which optional = true allows"
+            let hint = if backend.optional || backend.connect() == Connect::Lazy {
+                "; if that depends on the server, it is not known while that is down, which optional = true and connect = \
+                 \"lazy\" allow"
             } else {
                 ""
             };

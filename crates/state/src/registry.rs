@@ -42,7 +42,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::node::{Node, join};
 use crate::config::suggest::{closest, listed};
-use crate::config::{ConfigError, ConnectionUrl, KEYS, Places, StateConfig, read};
+use crate::config::{ConfigError, Connect, ConnectionUrl, KEYS, Places, StateConfig, read};
 use crate::drivers;
 use crate::migrate::{Migrate, SchemaVersions};
 
@@ -74,8 +74,8 @@ pub struct DriverConfig {
     pub region: Option<String>,
     /// The table.
     pub table_name: Option<String>,
-    /// Open without waiting for the backend, and connect when it comes up: it may be down now.
-    pub optional: bool,
+    /// Open without waiting for the backend, and connect in the background, without end: it may be down now.
+    pub lazy: bool,
     /// Change nothing by opening, and nothing in the background: somebody only wants to know what the backend can do.
     pub inspect: bool,
     /// Where a driver counts what its backend bills, if metrics are wanted.
@@ -179,7 +179,7 @@ impl DriverConfig {
             prefix: config.prefix.clone(),
             region: config.region.clone(),
             table_name: config.table_name.clone(),
-            optional: config.optional,
+            lazy: config.connect() == Connect::Lazy,
             inspect: false,
             metrics: None,
             section: config.sections.get(&config.backend).cloned().unwrap_or_default(),
@@ -189,6 +189,10 @@ impl DriverConfig {
 
     pub(crate) fn inspecting(self, inspect: bool) -> Self {
         Self { inspect, ..self }
+    }
+
+    pub(crate) fn lazily(self, lazy: bool) -> Self {
+        Self { lazy, ..self }
     }
 
     pub(crate) fn counting(self, metrics: Option<Arc<StoreMetrics>>) -> Self {
@@ -243,7 +247,7 @@ impl fmt::Debug for DriverConfig {
             .field("prefix", &self.prefix)
             .field("region", &self.region)
             .field("table_name", &self.table_name)
-            .field("optional", &self.optional)
+            .field("lazy", &self.lazy)
             .field("inspect", &self.inspect)
             .field("section", &crate::config::redacted_table(&self.section))
             .finish()

@@ -3,7 +3,9 @@
 //! # What it promises
 //! A [`RedisServer`] or a [`PostgresServer`] is a real server of the test's own: on a free port of 127.0.0.1, in a folder of its own,
 //! and gone when the value is dropped, when the test panics, and (on Linux) when the test process is killed. A test may kill it
-//! without warning, freeze it and bring it back on the same port. A PostgreSQL can have standbys, which can be promoted, and a
+//! without warning, freeze it and bring it back on the same port. [`RedisSentinels`] are a primary, its replicas and
+//! the Sentinels that watch them; a [`RedisCluster`] is three primaries with a replica each. An `Authority` (feature `certificates`) makes
+//! certificates for them. A PostgreSQL can have standbys, which can be promoted, and a
 //! [`PgBouncer`] in front. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back, swallows or cuts the
 //! traffic.
 //!
@@ -29,6 +31,8 @@
 //! Starting a server fails with [`StartError`], which shows the end of the server's log.
 
 mod account;
+#[cfg(feature = "certificates")]
+mod certificates;
 #[cfg(feature = "dynamodb")]
 mod dynamo_proxy;
 #[cfg(feature = "dynamodb")]
@@ -39,10 +43,14 @@ mod postgres_server;
 mod process;
 #[cfg(feature = "proxy")]
 mod proxy;
+mod redis_cluster;
+mod redis_sentinels;
 mod redis_server;
 mod resp;
 mod server_process;
 
+#[cfg(feature = "certificates")]
+pub use certificates::{Authority, Identity};
 #[cfg(feature = "dynamodb")]
 pub use dynamo_proxy::{DynamoError, DynamoFault, DynamoProxy};
 #[cfg(feature = "dynamodb")]
@@ -57,5 +65,7 @@ pub use postgres_server::{PostgresOptions, PostgresServer, PostgresTemplate, Pos
 pub use process::{supervised, supervised_command};
 #[cfg(feature = "proxy")]
 pub use proxy::{Fault, FaultProxy};
-pub use redis_server::{RedisOptions, RedisServer};
+pub use redis_cluster::RedisCluster;
+pub use redis_sentinels::{RedisSentinels, SentinelOptions, SentinelTls};
+pub use redis_server::{RedisOptions, RedisServer, RedisTls};
 pub use server_process::StartError;

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::environment::{REDIS_SERVER_ENV, redis_server_program};
 use crate::process::supervised_command;
 use crate::resp;
-use crate::server_process::{Launch, ServerProcess, StartError, launch_again, launch_on_free_port};
+use crate::server_process::{Launch, ServerProcess, StartError, free_port, launch_again, launch_on_free_port};
 
 /// How a [`RedisServer`] is set up. The default has no password, no persistence and no unix socket.
 #[derive(Clone, Debug, Default)]
@@ -32,14 +32,34 @@ pub struct RedisOptions {
     pub append_only: bool,
     /// Whether the server also listens on a unix socket; see [`RedisServer::socket_path`].
     pub unix_socket: bool,
+    /// Whether it is a Sentinel instead of a server for data.
+    pub sentinel: bool,
+    /// Certificates, with which it also listens for TLS; see [`RedisServer::tls_port`].
+    pub tls: Option<RedisTls>,
     /// Further lines of `redis.conf`, such as `maxmemory 10mb`. They come last and therefore win.
     pub settings: Vec<String>,
+}
+
+/// PEM files of a server that also listens for TLS. The port without TLS stays, for [`RedisServer::query`].
+#[derive(Clone, Debug)]
+pub struct RedisTls {
+    /// Its certificate, which it also shows as a client of other servers.
+    pub cert_file: PathBuf,
+    /// The key of that certificate.
+    pub key_file: PathBuf,
+    /// The authorities that it trusts, as a server and as a client.
+    pub ca_file: PathBuf,
+    /// Whether clients must show a certificate.
+    pub auth_clients: bool,
+    /// Whether it reaches other servers by TLS: replicas their primary, Sentinels everybody, nodes each other.
+    pub between_servers: bool,
 }
 
 /// A running `redis-server`, killed and removed when dropped.
 #[derive(Debug)]
 pub struct RedisServer {
     options: RedisOptions,
+    tls_port: Option<u16>,
     process: ServerProcess,
 }
 
@@ -58,7 +78,8 @@ impl RedisServer {
     /// [`StartError`]: there is no program, it cannot be run, or the server does not come up within 30 seconds.
     pub fn start(options: RedisOptions) -> Result<Self, StartError> {
         let program = redis_server_program().ok_or(NO_PROGRAM)?;
-        let mut server = Self { options, process: ServerProcess::new(program, "acteon-redis-", None)? };
+        let tls_port = options.tls.as_ref().map(|_| free_port()).transpose()?;
+        let mut server = Self { options, tls_port, process: ServerProcess::new(program, "acteon-redis-", None)? };
         launch_on_free_port(&mut server)?;
         Ok(server)
     }
@@ -79,6 +100,11 @@ impl RedisServer {
     /// The port on 127.0.0.1; the same after [`restart`](Self::restart).
     pub fn port(&self) -> u16 {
         self.process.port()
+    }
+
+    /// The port for TLS, if [`RedisOptions::tls`] asked for one; the same after [`restart`](Self::restart).
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls_port
     }
 
     /// The unix socket, if [`RedisOptions::unix_socket`] asked for one.
@@ -134,18 +160,34 @@ impl RedisServer {
         resp::query(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
     }
 
+    /// The same for a command that answers with a list of texts.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query), or another answer.
+    pub fn query_list(&self, arguments: &[&str]) -> io::Result<Vec<String>> {
+        resp::query_list(self.address(), self.options.password.as_deref(), QUERY_TIMEOUT, arguments)
+    }
+
+    /// A field of INFO, such as `role`.
+    ///
+    /// # Errors
+    /// As for [`query`](Self::query).
+    pub fn info(&self, field: &str) -> io::Result<Option<String>> {
+        let info = self.query(&["INFO", "everything"])?.unwrap_or_default();
+        let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value.map(str::to_owned))
+    }
+
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         self.process.log_tail()
     }
 
     fn config(&self) -> String {
-        let mut lines = vec![
-            format!("port {}", self.port()),
-            "bind 127.0.0.1".to_owned(),
-            "daemonize no".to_owned(),
-            "save \"\"".to_owned(),
-        ];
+        let mut lines = vec![format!("port {}", self.port()), "bind 127.0.0.1".to_owned(), "daemonize no".to_owned()];
+        if !self.options.sentinel {
+            lines.push("save \"\"".to_owned());
+        }
         if let Some(password) = &self.options.password {
             lines.push(format!("requirepass \"{password}\""));
         }
@@ -155,6 +197,9 @@ impl RedisServer {
         if self.options.unix_socket {
             // Relative, since a socket path has at most 108 bytes and temporary folders can be deep.
             lines.push(format!("unixsocket {SOCKET_FILE}"));
+        }
+        if let (Some(tls), Some(port)) = (&self.options.tls, self.tls_port) {
+            lines.extend(tls.settings(port, self.options.sentinel));
         }
         lines.extend(self.options.settings.iter().cloned());
         lines.join("\n") + "\n"
@@ -174,6 +219,24 @@ impl RedisServer {
     }
 }
 
+impl RedisTls {
+    fn settings(&self, port: u16, is_sentinel: bool) -> Vec<String> {
+        let yes_or_no = |yes| if yes { "yes" } else { "no" };
+        let mut lines = vec![
+            format!("tls-port {port}"),
+            format!("tls-cert-file {}", self.cert_file.display()),
+            format!("tls-key-file {}", self.key_file.display()),
+            format!("tls-ca-cert-file {}", self.ca_file.display()),
+            format!("tls-auth-clients {}", yes_or_no(self.auth_clients)),
+            format!("tls-replication {}", yes_or_no(self.between_servers)),
+        ];
+        if !is_sentinel {
+            lines.push(format!("tls-cluster {}", yes_or_no(self.between_servers)));
+        }
+        lines
+    }
+}
+
 impl Launch for RedisServer {
     fn process(&mut self) -> &mut ServerProcess {
         &mut self.process
@@ -184,6 +247,9 @@ impl Launch for RedisServer {
         fs::write(&config, self.config())?;
         let mut command = supervised_command(self.process.program());
         command.arg(&config);
+        if self.options.sentinel {
+            command.arg("--sentinel");
+        }
         let password = self.options.password.as_deref();
         self.process.launch(command, |process| Self::answers_as_itself(process, password))
     }

@@ -19,6 +19,29 @@ pub(crate) fn query(
     timeout: Duration,
     arguments: &[&str],
 ) -> io::Result<Option<String>> {
+    read_reply(&mut ask(address, password, timeout, arguments)?)
+}
+
+/// The same for a command that answers with a list of texts.
+///
+/// # Errors
+/// As for [`query`], or another answer.
+pub(crate) fn query_list(
+    address: SocketAddr,
+    password: Option<&str>,
+    timeout: Duration,
+    arguments: &[&str],
+) -> io::Result<Vec<String>> {
+    read_list(&mut ask(address, password, timeout, arguments)?)
+}
+
+/// Sends one command, after AUTH if there is a password. The reply to it comes next.
+fn ask(
+    address: SocketAddr,
+    password: Option<&str>,
+    timeout: Duration,
+    arguments: &[&str],
+) -> io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
@@ -29,7 +52,7 @@ pub(crate) fn query(
         read_reply(&mut replies)?;
     }
     replies.get_mut().write_all(&encode(arguments))?;
-    read_reply(&mut replies)
+    Ok(replies)
 }
 
 fn encode(arguments: &[&str]) -> Vec<u8> {
@@ -40,10 +63,24 @@ fn encode(arguments: &[&str]) -> Vec<u8> {
     frame
 }
 
-fn read_reply(replies: &mut impl BufRead) -> io::Result<Option<String>> {
+fn read_line(replies: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     replies.by_ref().take(LINE_BYTES_MAX).read_line(&mut line)?;
-    let text = line.trim_end_matches(['\r', '\n']);
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read_list(replies: &mut impl BufRead) -> io::Result<Vec<String>> {
+    let line = read_line(replies)?;
+    let count: usize = match line.split_at_checked(1) {
+        Some(("*", count)) => count.parse().map_err(|_| invalid(format!("a list of length {count:?}")))?,
+        Some(("-", message)) => return Err(io::Error::other(message.to_owned())),
+        _ => return Err(invalid(format!("no list: {line:?}"))),
+    };
+    (0..count).map(|_| read_reply(replies)?.ok_or_else(|| invalid("nil in a list".to_owned()))).collect()
+}
+
+fn read_reply(replies: &mut impl BufRead) -> io::Result<Option<String>> {
+    let text = &*read_line(replies)?;
     match text.split_at_checked(1) {
         Some(("+" | ":", value)) => Ok(Some(value.to_owned())),
         Some(("$", "-1")) => Ok(None),
@@ -72,7 +109,7 @@ fn invalid(message: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{encode, read_reply};
+    use super::{encode, read_list, read_reply};
 
     #[test]
     fn arguments_with_spaces_stay_one_argument() {
@@ -90,6 +127,15 @@ mod tests {
         for (bytes, expected) in cases {
             let reply = read_reply(&mut bytes.as_bytes()).unwrap();
             assert_eq!(reply.as_deref(), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_texts_are_read() {
+        assert_eq!(read_list(&mut "*2\r\n$1\r\na\r\n$2\r\nbc\r\n".as_bytes()).unwrap(), ["a", "bc"]);
+        assert!(read_list(&mut "*0\r\n".as_bytes()).unwrap().is_empty());
+        for bytes in ["+a\r\n", "-ERR no\r\n", "*1\r\n$-1\r\n", "*1\r\n", "*x\r\n", ""] {
+            assert!(read_list(&mut bytes.as_bytes()).is_err(), "{bytes:?}");
         }
     }
 

@@ -49,7 +49,6 @@ fn docker_info() -> bool {
 impl Container {
     /// Runs the server of this name, which the helper knows.
     pub(crate) fn start(server: &str, workspace: &Workspace, interrupt: &Interrupt) -> Result<Self, Failure> {
-        eprintln!("the programs of {server} are missing: running it in Docker");
         let mut build = cargo();
         build.arg("build").args(KEEPER).current_dir(&workspace.root);
         if !run(&mut build, interrupt)?.success() {

@@ -44,8 +44,7 @@ pub(super) struct Program {
 
 /// A server that was started here; it ends when dropped.
 pub(super) enum Started {
-    Redis(RedisServer),
-    // Boxed, being several times as large.
+    Redis(Box<RedisServer>),
     Postgres(Box<(PostgresServer, PostgresTemplate)>),
 }
 
@@ -56,7 +55,7 @@ const REDIS: Description = Description {
     schemes: &["redis://", "rediss://"],
     default_port: 6379,
     programs: &[Program { find: redis_server_program, variable: REDIS_SERVER_ENV, package: "redis-server" }],
-    start: || RedisServer::start(RedisOptions::default()).map(Started::Redis),
+    start: || RedisServer::start(RedisOptions::default()).map(|server| Started::Redis(Box::new(server))),
     no_programs: "needs a redis-server program of its own, and only a URL is there",
     how_to_get: "\
 no Redis to test with: there is no redis-server on the PATH, apt cannot install one here, and no Docker engine answers. Do one of:

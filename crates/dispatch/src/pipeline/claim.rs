@@ -18,6 +18,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use acteon_state_core::fault_log::FaultLog;
 use acteon_state_core::{Condition, DeleteOutcome, Entry, Put, PutOutcome, Result, State, StateKey, Ttl, Version};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub(super) struct Held {
     pub(super) lease: Duration,
     /// The version that was last seen of our record. Never held across an await.
     pub(super) version: Mutex<Version>,
+    /// In an outage, there may be as many of these as actions.
+    pub(super) faults: Arc<FaultLog>,
 }
 
 /// What becomes of a claim.
@@ -97,8 +100,10 @@ pub(super) fn settle_in_background(held: Arc<Held>, settlement: Settlement, ttl:
                 tokio::time::sleep(SETTLE_PAUSE).await;
             }
         };
-        if tokio::time::timeout(SETTLE_PATIENCE, settling).await.is_err() {
-            tracing::warn!(key = %held.key, "a deduplication claim was not settled; it ends with its lease");
+        if tokio::time::timeout(SETTLE_PATIENCE, settling).await.is_err()
+            && let Some(passed_over) = held.faults.admit("not_settled")
+        {
+            tracing::warn!(key = %held.key, passed_over, "a deduplication claim was not settled; it ends with its lease");
         }
     });
 }
@@ -118,7 +123,12 @@ impl Held {
                 true
             }
             Err(error) => {
-                tracing::warn!(%key, %error, "a deduplication claim is not settled yet");
+                match self.faults.admit("settle") {
+                    Some(passed_over) => {
+                        tracing::warn!(%key, %error, passed_over, "a deduplication claim is not settled yet");
+                    }
+                    None => tracing::debug!(%key, %error, "a deduplication claim is not settled yet"),
+                }
                 !error.kind().is_transient()
             }
         }

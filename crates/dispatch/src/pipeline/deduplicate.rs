@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_state_core::{Condition, Effect, Entry, Put, PutOutcome, State, StateKey, Ttl};
+use acteon_state_core::{Condition, Effect, Entry, Error, Put, PutOutcome, State, StateKey, Ttl, Version};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -60,28 +60,46 @@ impl Dispatcher {
             return Ok(Deduplicated::First(None));
         };
         match self.claim(verdict, dedup).await {
-            Err(DispatchError::State { source, .. })
-                if source.kind().is_transient() && self.0.options.on_state_error_dedup == OnStateError::Open =>
-            {
-                tracing::warn!(rule = %dedup.rule, error = %source, "deduplication fails open");
-                self.0.metrics.failed_open("deduplicate");
-                Ok(Deduplicated::First(None))
+            Err(DispatchError::State { stage, source }) if source.kind().is_transient() => {
+                match self.without_store(verdict, dedup, &source).await {
+                    Some(found) => Ok(found),
+                    None => Err(DispatchError::State { stage, source }),
+                }
             }
             result => result,
         }
     }
 
+    /// What to make of an action of which the store does not say whether it is a duplicate; `None`: it is refused.
+    async fn without_store(&self, verdict: &Verdict, dedup: &Dedup, error: &Error) -> Option<Deduplicated> {
+        match self.0.options.on_state_error_dedup {
+            OnStateError::Closed => None,
+            OnStateError::Open => {
+                if let Some(passed_over) = self.0.faults.admit("deduplicate") {
+                    tracing::warn!(rule = %dedup.rule, %error, passed_over, "deduplication fails open");
+                }
+                self.0.metrics.failed_open("deduplicate");
+                Some(Deduplicated::First(None))
+            }
+            OnStateError::Stale => {
+                let key = keys::dedup(&verdict.action, dedup).ok()?;
+                let entry = self.0.state.get(&key).await.ok()??;
+                // That somebody is at it may have been over long ago. An outcome stays what it is.
+                let DedupRecord::Done { outcome } = serde_json::from_slice(&entry.value).ok()? else { return None };
+                Some(Deduplicated::Duplicate(duplicate(verdict, dedup, Some(outcome))))
+            }
+        }
+    }
+
     async fn claim(&self, verdict: &Verdict, dedup: &Dedup) -> Result<Deduplicated, DispatchError> {
         let failed = DispatchError::state("deduplicate");
-        let action_id = verdict.action.id.clone();
         let key = keys::dedup(&verdict.action, dedup).map_err(&failed)?;
-        let in_flight = in_flight_record(&action_id);
+        let in_flight = in_flight_record(&verdict.action.id);
         let lease = self.0.options.claim_lease;
         let put = Put::new(in_flight.clone()).if_absent().expires_after(lease);
         match self.0.state.put(&key, &put).await {
             Ok(PutOutcome::Applied(version)) => {
-                let held = Held { state: self.0.state.clone(), key, in_flight, lease, version: Mutex::new(version) };
-                Ok(Deduplicated::First(Some(Claim::new(held, dedup.ttl))))
+                Ok(Deduplicated::First(Some(Claim::new(self.held(key, in_flight, version), dedup.ttl))))
             }
             Ok(PutOutcome::NotMet(current)) => {
                 let value = current.map(|entry| entry.value).unwrap_or_default();
@@ -91,20 +109,24 @@ impl Dispatcher {
                 })?;
                 let original = match record {
                     DedupRecord::InFlight { .. } => None,
-                    DedupRecord::Done { outcome } => Some(Box::new(outcome)),
+                    DedupRecord::Done { outcome } => Some(outcome),
                 };
-                Ok(Deduplicated::Duplicate(Outcome::Deduplicated { action_id, rule: dedup.rule.to_string(), original }))
+                Ok(Deduplicated::Duplicate(duplicate(verdict, dedup, original)))
             }
             Err(error) => {
                 if error.effect() == Effect::Unknown {
                     // Otherwise a claim that was made all the same would stop the caller's retry for a whole lease.
-                    let version = Mutex::new(put.version);
-                    let held = Held { state: self.0.state.clone(), key, in_flight, lease, version };
+                    let held = self.held(key, in_flight, put.version);
                     claim::settle_in_background(Arc::new(held), Settlement::GiveBack, dedup.ttl, &self.0.tasks);
                 }
                 Err(failed(error))
             }
         }
+    }
+
+    fn held(&self, key: StateKey, in_flight: Bytes, version: Version) -> Held {
+        let (state, faults) = (self.0.state.clone(), self.0.faults.clone());
+        Held { state, key, in_flight, lease: self.0.options.claim_lease, version: Mutex::new(version), faults }
     }
 
     /// Settles a claim, if there is one: stores the outcome for duplicates to come, or gives the claim back when a retry
@@ -148,6 +170,11 @@ pub(crate) async fn resolve(
         }
     }
     Ok(())
+}
+
+fn duplicate(verdict: &Verdict, dedup: &Dedup, original: Option<Outcome>) -> Outcome {
+    let (action_id, rule) = (verdict.action.id.clone(), dedup.rule.to_string());
+    Outcome::Deduplicated { action_id, rule, original: original.map(Box::new) }
 }
 
 /// `DedupRecord::Done` without owning the outcome.

@@ -17,7 +17,7 @@
 //!
 //! # Failure
 //! A provider that fails is an [`Outcome`]. A store that does not answer is a [`DispatchError`], unless the options say that
-//! deduplication or throttling fail open; the lock always fails closed.
+//! deduplication or throttling fail open, or that duplicates get what is remembered; the lock always fails closed.
 
 mod claim;
 pub mod deduplicate;
@@ -32,6 +32,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use acteon_state_core::fault_log::FaultLog;
 use acteon_state_core::{LockGuard, State};
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -64,6 +65,8 @@ struct Parts {
     tasks: TaskTracker,
     /// Wakes the worker when something was scheduled here.
     scheduled: Notify,
+    /// Keeps an outage of the store from filling the log.
+    faults: Arc<FaultLog>,
 }
 
 impl Dispatcher {
@@ -76,8 +79,8 @@ impl Dispatcher {
         options: DispatchOptions,
         metrics: Arc<DispatchMetrics>,
     ) -> Self {
-        let (tasks, scheduled) = (TaskTracker::new(), Notify::new());
-        Self(Arc::new(Parts { state, rules, providers, options, metrics, tasks, scheduled }))
+        let (tasks, scheduled, faults) = (TaskTracker::new(), Notify::new(), Arc::default());
+        Self(Arc::new(Parts { state, rules, providers, options, metrics, tasks, scheduled, faults }))
     }
 
     /// The rules in force.

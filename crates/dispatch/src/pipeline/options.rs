@@ -15,7 +15,7 @@ pub struct DispatchOptions {
     pub execute_timeout: Duration,
     /// What to do when the store cannot tell whether an action is a duplicate.
     pub on_state_error_dedup: OnStateError,
-    /// What to do when the store cannot tell whether a limit is used up.
+    /// What to do when the store cannot tell whether a limit is used up. `Stale` is `Closed` here: a limit is counted, not read.
     pub on_state_error_throttle: OnStateError,
     /// How many actions of one batch are under way at once.
     pub batch_concurrency: usize,
@@ -31,6 +31,9 @@ pub enum OnStateError {
     Closed,
     /// The action goes on as if the stage had let it through. It may be executed twice, or too often.
     Open,
+    /// A duplicate is answered with the outcome that is remembered of the first action, if the store still serves it
+    /// ([`degrade`](acteon_state_core::layer::degrade)); any other action is refused with an error.
+    Stale,
 }
 
 /// How scheduled actions are delivered.

@@ -19,7 +19,9 @@ impl Dispatcher {
                 Err(DispatchError::State { source, .. })
                     if source.kind().is_transient() && self.0.options.on_state_error_throttle == OnStateError::Open =>
                 {
-                    tracing::warn!(rule = %throttle.rule, error = %source, "throttling fails open");
+                    if let Some(passed_over) = self.0.faults.admit("throttle") {
+                        tracing::warn!(rule = %throttle.rule, error = %source, passed_over, "throttling fails open");
+                    }
                     self.0.metrics.failed_open("throttle");
                 }
                 refused => return refused,

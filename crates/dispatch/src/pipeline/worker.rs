@@ -62,7 +62,9 @@ impl Dispatcher {
             let sleep = match self.deliver_due(permits).await {
                 Ok(next_due_in) => next_due_in.unwrap_or(options.poll).min(options.poll),
                 Err(error) => {
-                    tracing::warn!(%error, "the queue of scheduled actions did not answer; trying again");
+                    if let Some(passed_over) = self.0.faults.admit("queue") {
+                        tracing::warn!(%error, passed_over, "the queue of scheduled actions did not answer; trying again");
+                    }
                     options.poll.mul_f64(rand::random_range(0.5..=1.5))
                 }
             };
@@ -107,7 +109,9 @@ impl Dispatcher {
     /// Settles as soon as the store answers: what was executed must not come back because the store was away for a moment.
     async fn settle_patiently(&self, queue: &StateKey, item: &DueItem, verdict: &Verdict) {
         while let Err(error) = self.settle(queue, item, verdict).await {
-            tracing::warn!(item = item.id, %error, "a delivered action is not settled yet");
+            if let Some(passed_over) = self.0.faults.admit("delivery") {
+                tracing::warn!(item = item.id, %error, passed_over, "a delivered action is not settled yet");
+            }
             if !error.is_retryable() {
                 return;
             }
@@ -146,7 +150,9 @@ impl Dispatcher {
                     return Ok(outcome);
                 }
                 Err(error) if error.is_retryable() => {
-                    tracing::warn!(item = item.id, %error, "a scheduled action waits");
+                    if let Some(passed_over) = self.0.faults.admit("waits") {
+                        tracing::warn!(item = item.id, %error, passed_over, "a scheduled action waits");
+                    }
                     tokio::time::sleep(self.pause_after(1)).await;
                 }
                 Err(error) => return Err(error),

@@ -11,7 +11,8 @@ use acteon_dispatch::rules::{LoadOptions, Rules, load_text};
 use acteon_dispatch::{
     Action, DispatchError, DispatchMetrics, DispatchOptions, Dispatcher, Effect, OnStateError, Outcome, WorkerOptions,
 };
-use acteon_state_core::layer::{Around, Layered};
+use acteon_state_core::layer::degrade::{self, Bounds, Degradation, Policies};
+use acteon_state_core::layer::{Around, Layered, Layers};
 use acteon_state_core::operation::{Call, Reply};
 use acteon_state_core::{Error, ErrorKind, Scan, Scope, State, StateStore};
 use acteon_state_memory::MemoryStore;
@@ -96,11 +97,15 @@ impl Provider for Probe {
 
 /// One server on a store.
 fn server(store: Arc<dyn StateStore>, probe: &Arc<Probe>, rules: &str, options: DispatchOptions) -> Dispatcher {
+    server_on(State::new(store), probe, rules, options)
+}
+
+fn server_on(state: State, probe: &Arc<Probe>, rules: &str, options: DispatchOptions) -> Dispatcher {
     let mut registry = Registry::default();
     registry.insert(probe.clone(), &ProviderConfig::log("probe")).unwrap();
     let rules = load_text(vec![("rules.yaml".into(), format!("rules: [{rules}]"))], LoadOptions::default()).unwrap();
     let metrics = DispatchMetrics::register(&mut prometheus_client::registry::Registry::default());
-    Dispatcher::new(State::new(store), Arc::new(Rules::fixed(rules)), Arc::new(registry), options, metrics)
+    Dispatcher::new(state, Arc::new(Rules::fixed(rules)), Arc::new(registry), options, metrics)
 }
 
 fn memory() -> Arc<dyn StateStore> {
@@ -349,6 +354,29 @@ async fn without_a_store_nothing_is_executed_unless_told_to_fail_open_and_the_lo
     assert_eq!(probe.total(), 0);
     outage.store(false, Ordering::SeqCst);
     assert_eq!(closed.dispatch(action("k")).await.unwrap().status(), "executed");
+}
+
+/// Locks are elsewhere, so that the outage is one of the data.
+#[tokio::test]
+async fn without_a_store_known_duplicates_get_their_outcome_when_stale_reads_are_served() {
+    let (probe, outage) = (Arc::new(Probe::new()), Arc::new(AtomicBool::new(false)));
+    let policies = Policies::new(Degradation::Closed, [("dedup", Degradation::Stale)]);
+    let degrade = degrade::Options { policies, last_seen: Bounds::default(), stand_in: None };
+    let layers = Layers { degrade: Some(degrade), ..Layers::default() };
+    let state = State::with_locks(layers.wrap(Layered::wrap(memory(), Outage(outage.clone()))), memory());
+    let options = DispatchOptions { on_state_error_dedup: OnStateError::Stale, ..DispatchOptions::default() };
+    let server = server_on(state, &probe, ONCE, options);
+    let first = action("known");
+    assert_eq!(server.dispatch(first.clone()).await.unwrap().status(), "executed");
+
+    outage.store(true, Ordering::SeqCst);
+    let Outcome::Deduplicated { original: Some(original), .. } = server.dispatch(action("known")).await.unwrap() else {
+        panic!("its outcome is known")
+    };
+    assert_eq!((original.status(), original.action_id()), ("executed", first.id.as_str()));
+    let error = server.dispatch(action("new")).await.unwrap_err();
+    assert!(matches!(error, DispatchError::State { stage: "deduplicate", .. }), "{error}");
+    assert_eq!(probe.total(), 1);
 }
 
 #[tokio::test]

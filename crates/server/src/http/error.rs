@@ -10,12 +10,13 @@
 use acteon_dispatch::rules::{LoadError, Problem};
 use acteon_dispatch::{ActionError, DispatchError};
 use acteon_state::Effect;
+use acteon_state::core::fault_log::FaultLog;
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Every error code with its status and meaning, in the order of the statuses.
 pub const CODES: [(u16, &str, &str); 18] = [
@@ -52,6 +53,9 @@ const RETRY_AFTER_DEFAULT_S: u64 = 1;
 
 /// All that a caller needs to know of a fault of ours.
 const INTERNAL: &str = "the server made a mistake; its log has the details under the request id";
+
+/// One for the process, since its log is one as well.
+static OUTAGES: FaultLog = FaultLog::new();
 
 /// An error on its way to the caller.
 #[derive(Debug, Clone)]
@@ -147,8 +151,7 @@ impl From<DispatchError> for ApiError {
         if let DispatchError::Invalid(error) = error {
             return error.into();
         }
-        // The store's own text names its address and a key; that is for the log.
-        warn!(%error, "no outcome");
+        log(&error);
         let message = match &error {
             DispatchError::State { stage, source } => {
                 format!("the state store failed ({}) in stage `{stage}`", source.kind().as_str())
@@ -171,6 +174,18 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+/// The store's own text names its address and a key; that is for the log. When the store is down, each request fails for the same
+/// reason.
+fn log(error: &DispatchError) {
+    let is_outage = matches!(error, DispatchError::State { source, .. } if source.kind().is_transient());
+    let admitted = if is_outage { OUTAGES.admit(error.code()) } else { Some(0) };
+    match admitted {
+        Some(0) => warn!(%error, "no outcome"),
+        Some(passed_over) => warn!(%error, passed_over, "no outcome"),
+        None => debug!(%error, "no outcome"),
     }
 }
 

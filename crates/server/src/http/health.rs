@@ -10,10 +10,12 @@
 //! # Failure
 //! Shown as the kind of the store's error and a sentence about it. The store's own text names addresses; it is in the log, not here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use acteon_dispatch::providers::breaker::Phase;
+use acteon_state::core::fault_log::FaultLog;
 use acteon_state::{ErrorKind, LockSemantics, StateStore};
 use axum::Json;
 use axum::extract::State;
@@ -43,6 +45,8 @@ pub struct Health {
 pub struct Ready {
     status: Readiness,
     state: Dependency,
+    /// What is done, by kind, while the backend of the data does not answer.
+    degradation: BTreeMap<&'static str, &'static str>,
     locks: Locks,
     rules: Rules,
     providers: Vec<Provider>,
@@ -140,9 +144,9 @@ pub async fn examine(app: &App) -> Ready {
     let state = app.state();
     let own_lock_store = state.has_own_lock_store().then(|| state.lock_store());
     let optional = app.optional();
-    let (data, own_backend) = tokio::join!(probe(state.store(), optional.data), async {
+    let (data, own_backend) = tokio::join!(probe(state.store(), optional.data, app.faults()), async {
         match own_lock_store {
-            Some(store) => Some(probe(store, optional.locks).await),
+            Some(store) => Some(probe(store, optional.locks, app.faults()).await),
             None => None,
         }
     });
@@ -150,6 +154,7 @@ pub async fn examine(app: &App) -> Ready {
     Ready {
         status: judge(app.is_draining(), backends.into_iter().flatten().map(|backend| (backend.up, backend.optional))),
         state: data,
+        degradation: app.degradation().clone(),
         locks: locks(own_backend, &state.lock_semantics()),
         rules: rules(app),
         providers: providers(app),
@@ -169,12 +174,14 @@ fn judge(draining: bool, backends: impl Iterator<Item = (bool, bool)>) -> Readin
     }
 }
 
-async fn probe(store: &Arc<dyn StateStore>, optional: bool) -> Dependency {
+async fn probe(store: &Arc<dyn StateStore>, optional: bool, faults: &FaultLog) -> Dependency {
     let started = Instant::now();
     let error = match timeout(PROBE_TIMEOUT, store.ping()).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
-            warn!(%error, backend = store.backend(), "a probe failed");
+            if let Some(passed_over) = faults.admit("probe") {
+                warn!(%error, backend = store.backend(), passed_over, "a probe failed");
+            }
             Some(probe_error(error.kind()))
         }
         Err(_) => Some(probe_error(ErrorKind::Timeout)),

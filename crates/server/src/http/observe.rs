@@ -3,7 +3,8 @@
 //! # What it promises
 //! The id is the caller's `x-request-id` when that is 1 to [`REQUEST_ID_BYTES_MAX`] visible ASCII characters, otherwise a random UUID. It is
 //! in the span, and thereby in every log line of the request, and in the answer. An answer of 500 and above is logged as a
-//! warning; the others at the level debug, since a busy server would otherwise write more log than anything else.
+//! warning; the others at the level debug, since a busy server would otherwise write more log than anything else. So are most answers
+//! of 503: while the backend is down, one in five seconds stands for all of them, with their number.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -45,6 +46,10 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
 
     let status = response.status().as_u16();
     span.in_scope(|| match status {
+        503 => match app.faults().admit("answered_503") {
+            Some(passed_over) => warn!(status, elapsed_ms = elapsed.as_millis(), passed_over, "answered"),
+            None => debug!(status, elapsed_ms = elapsed.as_millis(), "answered"),
+        },
         500.. => warn!(status, elapsed_ms = elapsed.as_millis(), "answered"),
         _ => debug!(status, elapsed_ms = elapsed.as_millis(), "answered"),
     });

@@ -413,6 +413,8 @@ pub struct Ready {
     status: String,
     /// The backend of the data.
     state: Dependency,
+    /// What is done for `dedup` and `throttle` while that backend does not answer: `closed`, `open`, `stale` or `local`.
+    degradation: BTreeMap<String, String>,
     /// What the locks guarantee.
     locks: Locks,
     /// The rules in force.

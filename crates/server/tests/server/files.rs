@@ -8,6 +8,8 @@ use acteon_server::Config;
 use acteon_server::app::App;
 use acteon_server::config::{ServerConfig, Sources};
 use acteon_server::http::error::CODES;
+#[cfg(feature = "redis")]
+use acteon_test_support::{Authority, Identity};
 use serde_json::Value;
 
 use crate::support::TestServer;
@@ -103,8 +105,12 @@ fn every_option_with(backend: &str) -> String {
 /// Opens the store with every option of this backend, without waiting for a server.
 async fn open_every_option_of(backend: &str) {
     // These stand in the place of others that are shown, or name files that would have to be there.
-    let excluded =
-        ["socket = ", "ca_file = ", "client_cert_file = ", "client_key_file = ", "profile = ", "role_arn = "];
+    let mut excluded =
+        vec!["socket = ", "ca_file = ", "client_cert_file = ", "client_key_file = ", "profile = ", "role_arn = "];
+    if backend == "redis" {
+        // One server by its host: lists and Sentinels are for other topologies.
+        excluded.extend(["hosts = ", "sentinel_", "cert_file = ", "key_file = "]);
+    }
     let mut text = every_option_with(backend).replace("optional = false", "optional = true");
     if backend == "dynamodb" {
         // Without one it would be AWS itself.
@@ -197,6 +203,11 @@ async fn the_options_of_the_dynamodb_backend_are_accepted() {
 }
 
 #[test]
+fn acteon_toml_shows_every_option_of_redis() {
+    assert_shows_every_option_of("redis", 40);
+}
+
+#[test]
 fn acteon_toml_shows_every_option_of_postgres() {
     assert_shows_every_option_of("postgres", 20);
 }
@@ -236,6 +247,7 @@ fn the_examples_of_the_databases_are_as_short_as_promised() {
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn every_example_is_a_configuration_that_opens() {
+    let certificates = Certificates::new();
     let mut seen = 0;
     for entry in fs::read_dir(root().join("examples")).expect("listable") {
         let path = entry.expect("entry").path();
@@ -256,11 +268,42 @@ async fn every_example_is_a_configuration_that_opens() {
         }
         // What a server can do is known once it is connected.
         config.state.require.clear();
+        for section in config.state.sections.values_mut() {
+            certificates.stand_in(section);
+        }
         config.rules.directory = root().join("rules");
         App::open(&config).await.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         seen += 1;
     }
-    assert!(seen >= 5, "only {seen} examples were found");
+    assert!(seen >= 9, "only {seen} examples were found");
+}
+
+/// Files that are there, for those that examples name.
+#[cfg(feature = "redis")]
+struct Certificates {
+    authority: Authority,
+    client: Identity,
+}
+
+#[cfg(feature = "redis")]
+impl Certificates {
+    fn new() -> Self {
+        let authority = Authority::new("examples").expect("writable");
+        let client = authority.identity("client", &[]).expect("writable");
+        Self { authority, client }
+    }
+
+    fn stand_in(&self, section: &mut toml::Table) {
+        for (key, file) in [
+            ("ca_file", self.authority.ca_file()),
+            ("cert_file", self.client.cert_file.clone()),
+            ("key_file", self.client.key_file.clone()),
+        ] {
+            if let Some(value) = section.get_mut(key) {
+                *value = file.display().to_string().into();
+            }
+        }
+    }
 }
 
 #[test]

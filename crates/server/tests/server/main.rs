@@ -12,7 +12,9 @@ mod engine_locks;
 mod files;
 mod http;
 mod operations;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "redis")]
+mod outage;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod private_server;
 mod start_up;
 mod support;

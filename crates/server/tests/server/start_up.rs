@@ -111,6 +111,16 @@ fn an_unreachable_redis_is_reported_with_the_way_to_start_without_it() {
     assert_refused(&finished, &["127.0.0.1:1", "refused", "optional = true"]);
 }
 
+/// A server that takes connections and says nothing.
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_that_does_not_answer_is_given_up_after_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("free");
+    let url = format!("redis://{}", silent.local_addr().expect("bound"));
+    let toml = format!("[state]\nbackend = \"redis\"\nurl = \"{url}\"\n[state.redis]\nconnect_timeout = \"300ms\"\n");
+    assert_refused(&run(&toml, &[]), &[&url, "no answer within 300ms", "optional = true"]);
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn check_fails_when_an_optional_backend_is_down() {
@@ -125,7 +135,7 @@ fn check_fails_when_an_optional_backend_is_down() {
 fn an_optional_redis_that_is_down_does_not_stop_the_start() {
     let toml = "[server]\nport = 0\n[state]\nbackend = \"redis\"\nurl = \"redis://127.0.0.1:1\"\noptional = true\n";
     let mut server = crate::support::Process::start(toml, &[]);
-    server.wait_for_log("acteon is ready");
+    server.wait_for_log("acteon is listening, and connects to its backend in the background");
     server.signal(rustix::process::Signal::TERM);
     assert!(server.wait().success(), "{}", server.log());
 }

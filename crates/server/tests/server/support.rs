@@ -119,7 +119,8 @@ impl Process {
 
     /// Waits until the server is ready, and returns its URL.
     pub(crate) fn url(&mut self) -> String {
-        let line = self.wait_for_log("acteon is ready");
+        // Also of a server that does not wait for its backend.
+        let line = self.wait_for_log("locks_fit_for=");
         let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
         format!("http://{address}")
     }

@@ -56,7 +56,7 @@ async fn m1_items_mean_what_single_calls_mean(lab: Lab) -> Verdict {
             BatchOp::Put(taken.clone(), Put::new("2").if_absent()),
             BatchOp::Put(free.clone(), Put::new("2").when(Condition::Present)),
             BatchOp::Get(expired.clone(), Get::default()),
-            BatchOp::Get(timed.clone(), Get { with_ttl: true }),
+            BatchOp::Get(timed.clone(), Get::with_ttl()),
         ])
         .await?;
     let replies = replies.into_iter().collect::<Result<Vec<_>, _>>()?;

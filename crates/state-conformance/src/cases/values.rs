@@ -1,12 +1,12 @@
 //! V: values are bytes, versions never repeat, time to live is exact to the millisecond.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use acteon_state_core::{Condition, DeleteOutcome, Entry, ErrorKind, Get, Put, PutOutcome, TTL_MAX, Ttl};
+use acteon_state_core::{Condition, DeleteOutcome, Entry, ErrorKind, Get, Put, PutOutcome, State, TTL_MAX, Ttl};
 
 use crate::case::{Case, Need, case};
-use crate::lab::{CLOCK_GRAIN, LONG, Lab, PAST_SHORT, SHORT};
+use crate::lab::{CLOCK_GRAIN, LONG, Lab, PAST_SHORT, PATIENCE, SHORT};
 use crate::verdict::{Verdict, absent, applied, equal, holds, present, refused};
 
 /// How much of a long time to live a case may take: beyond it, something else is wrong.
@@ -181,7 +181,7 @@ async fn v4_expired_is_absent_to_every_operation(lab: Lab) -> Verdict {
         lab.a.put(key, &put).await?;
     }
     lab.advance(PAST_SHORT).await;
-    absent(&keys[0], "get after expiry", lab.b.get(&keys[0], Get { with_ttl: true }).await?)?;
+    absent(&keys[0], "get after expiry", lab.b.get(&keys[0], Get::with_ttl()).await?)?;
     applied(&keys[1], "put-if-absent after expiry", lab.b.put(&keys[1], &Put::new("y").if_absent()).await?)?;
     let update = lab.b.put(&keys[2], &Put::new("y").when(Condition::Present)).await?;
     equal(&keys[2], "put-if-present after expiry", &update, &PutOutcome::NotMet(None))?;
@@ -238,6 +238,37 @@ async fn v5_get_returns_the_remaining_ttl_when_asked(lab: Lab) -> Verdict {
     holds(&key, "the ttl falls with time", second + SHORT <= first + CLOCK_GRAIN, (first, second))
 }
 
+/// A read that may be stale gives an entry that does not change, once it is everywhere, and nothing else before.
+async fn v5_a_read_that_may_be_stale_gives_what_does_not_change(lab: Lab) -> Verdict {
+    const IN_A_ROW: usize = 20;
+    let key = lab.key("stale");
+    let put = Put::new("unchanging").expires_after(LONG);
+    let expected = Entry { value: put.value.clone(), version: Some(put.version), fence: None, ttl: None };
+    lab.a.put(&key, &put).await?;
+    let state = State::new(lab.b.clone());
+    let started = Instant::now();
+    let mut in_a_row = 0;
+    while in_a_row < IN_A_ROW {
+        match state.get_stale_ok(&key).await? {
+            Some(entry) => {
+                equal(&key, "entry by a read that may be stale", &entry, &expected)?;
+                in_a_row += 1;
+            }
+            // From before the write.
+            None => {
+                in_a_row = 0;
+                let waited = started.elapsed();
+                holds(&key, "a read that may be stale gives the entry in the end", waited < PATIENCE, waited)?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    let entry = present(&key, "entry", lab.b.get(&key, Get { with_ttl: true, stale_ok: true }).await?)?;
+    let ttl = present(&key, "ttl by a read that may be stale", entry.ttl)?;
+    holds(&key, "that ttl is about what was set", ttl <= LONG && ttl >= LONG - CASE_SPAN, ttl)?;
+    equal(&key, "entry by a read that may not", &lab.read(&key).await?, &Some(expected))
+}
+
 pub(crate) const CASES: &[Case] = &[
     case!("V1", v1_values_are_any_bytes),
     case!("V1", v1_empty_is_not_absent),
@@ -254,4 +285,5 @@ pub(crate) const CASES: &[Case] = &[
     case!("V4", v4_expired_is_absent_to_compare_and_swap, [Need::Has("cas")]),
     case!("V4", v4_entries_never_vanish_early),
     case!("V5", v5_get_returns_the_remaining_ttl_when_asked),
+    case!("V5", v5_a_read_that_may_be_stale_gives_what_does_not_change),
 ];

@@ -4,7 +4,8 @@
 //! fail at once with `Unavailable`, `NotApplied`, for `open_for`. Half open: one call at a time goes through; the first success
 //! closes the breaker, a failure opens it again. `ping` and `close` always go through, so that readiness tells the truth.
 //! Errors of the caller (invalid, wrong type, …) prove that the backend answers. A call that the deadline layer's bound cuts off
-//! is a failure; one that its caller drops earlier says nothing.
+//! is a failure; one that its caller drops earlier says nothing. The log says when it opens and when it closes, and not how often a
+//! single call tried in vain in between.
 //!
 //! Right order: outside of retry, which counts as one failure however often it tried. Inside of retry, the attempts of one
 //! unlucky call could open it for everyone.
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::entry::TTL_MAX;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault_log::FaultLog;
 use crate::layer::{Around, deadline};
 use crate::operation::{Call, Operation, Reply};
 
@@ -38,6 +40,7 @@ pub struct CircuitBreaker {
     thresholds: Thresholds,
     /// A plain mutex: held for a few instructions on each call, never across an await.
     state: Mutex<BreakerState>,
+    faults: FaultLog,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ impl CircuitBreaker {
     #[must_use]
     pub fn new(thresholds: Thresholds) -> Self {
         let thresholds = Thresholds { open_for: thresholds.open_for.min(OPEN_FOR_MAX), ..thresholds };
-        Self { thresholds, state: Mutex::new(BreakerState::Closed { failures: 0 }) }
+        Self { thresholds, state: Mutex::new(BreakerState::Closed { failures: 0 }), faults: FaultLog::new() }
     }
 
     fn admit(&self) -> Result<()> {
@@ -82,22 +85,42 @@ impl CircuitBreaker {
 
     fn settle(&self, answered: bool) {
         let mut state = self.state.lock();
-        let failures = match *state {
-            _ if answered => {
-                *state = BreakerState::Closed { failures: 0 };
-                return;
-            }
-            BreakerState::Closed { failures } => failures.saturating_add(1),
-            BreakerState::HalfOpen { .. } => self.thresholds.failures,
+        let before = *state;
+        *state = match before {
+            _ if answered => BreakerState::Closed { failures: 0 },
             // A call that began before the breaker opened: it is open already.
-            BreakerState::Open { .. } => return,
+            BreakerState::Open { .. } => before,
+            BreakerState::Closed { failures } if failures.saturating_add(1) < self.thresholds.failures => {
+                BreakerState::Closed { failures: failures + 1 }
+            }
+            BreakerState::Closed { .. } | BreakerState::HalfOpen { .. } => {
+                BreakerState::Open { until: Instant::now() + self.thresholds.open_for }
+            }
         };
-        *state = if failures >= self.thresholds.failures {
-            ::tracing::warn!(failures, open_for = ?self.thresholds.open_for, "the state backend does not answer: circuit opened");
-            BreakerState::Open { until: Instant::now() + self.thresholds.open_for }
-        } else {
-            BreakerState::Closed { failures }
-        };
+        let after = *state;
+        drop(state);
+        self.log(before, after);
+    }
+
+    fn log(&self, before: BreakerState, after: BreakerState) {
+        let Thresholds { failures, open_for } = self.thresholds;
+        match (before, after) {
+            (BreakerState::Closed { .. }, BreakerState::Open { .. }) => match self.faults.admit("opened") {
+                Some(passed_over) => {
+                    ::tracing::warn!(
+                        failures,
+                        ?open_for,
+                        passed_over,
+                        "the state backend does not answer: circuit opened"
+                    );
+                }
+                None => ::tracing::debug!(failures, ?open_for, "the state backend does not answer: circuit opened"),
+            },
+            (BreakerState::Open { .. } | BreakerState::HalfOpen { .. }, BreakerState::Closed { .. }) => {
+                ::tracing::debug!("the state backend answers again: circuit closed");
+            }
+            _ => {}
+        }
     }
 }
 

@@ -45,6 +45,11 @@ pub(super) fn gives_up_at() -> Option<Instant> {
     GIVES_UP_AT.try_with(|at| *at).ok()
 }
 
+/// Whether the deadline that the caller set has passed: a call under it may have failed for that alone.
+pub(super) fn has_passed() -> bool {
+    DEADLINE.try_with(|deadline| Instant::now() >= *deadline).unwrap_or(false)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Deadline {

@@ -1,9 +1,9 @@
 //! Layers: each wraps a store and changes one thing.
 //!
-//! A layer implements [`Around`] once, for all methods; [`Layered`] is the only place that forwards them. The order that
-//! [`Layers::wrap`] builds, outer to inner, is
+//! A layer implements [`Around`] once, for all methods; [`Layered`] is the only place that forwards them. Only [`degrade`] is a
+//! store by itself, since it must know what each method asks for. The order that [`Layers::wrap`] builds, outer to inner, is
 //!
-//! tracing, metrics, deadline, guard, concurrency limit, circuit breaker, retry, attempt timeout, driver.
+//! tracing, metrics, degradation, deadline, guard, concurrency limit, circuit breaker, retry, attempt timeout, driver.
 //!
 //! The order matters. The deadline is outside of retry, so that attempts share it. With the breaker inside of retry, one
 //! bad call could open it by its own attempts; with the attempt timeout outside of retry, the first attempt would eat the
@@ -13,6 +13,7 @@ pub mod attempt_timeout;
 pub mod circuit_breaker;
 pub mod concurrency_limit;
 pub mod deadline;
+pub mod degrade;
 pub mod guard;
 pub mod metrics;
 pub mod retry;
@@ -93,6 +94,8 @@ pub struct Layers {
     pub metrics: Option<Arc<metrics::StoreMetrics>>,
     /// Whether each call is a span.
     pub tracing: bool,
+    /// What to do without an answer.
+    pub degrade: Option<degrade::Options>,
     /// The time that a whole call may take, repetitions included.
     pub deadline: Option<Duration>,
     /// Refuses keys outside of a namespace or tenant.
@@ -129,6 +132,9 @@ impl Layers {
         }
         if let Some(deadline) = self.deadline {
             store = Layered::wrap(store, deadline::Deadline::new(deadline));
+        }
+        if let Some(options) = self.degrade {
+            store = Arc::new(degrade::Degrade::new(store, options, self.metrics.clone()));
         }
         if let Some(metrics) = self.metrics {
             store = Layered::wrap(store.clone(), metrics::Metrics::new(metrics, store.backend()));

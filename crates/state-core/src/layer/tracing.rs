@@ -1,46 +1,35 @@
 //! Makes each call a span, and each failure an event in it.
 //!
-//! In an outage thousands of calls fail for one reason. At most one warning per second is written, with the number of those
-//! that were passed over since the one before; each failure is still an event at debug level.
+//! In an outage thousands of calls fail for one reason. At most one warning per kind of error and five seconds is written, with
+//! the number of those that were passed over since the one before (see [`FaultLog`]); each failure is still an event at debug
+//! level.
 //!
 //! Spans are at debug level and carry operation, backend and outcome, never the value. The key is recorded too: traces are
 //! looked at one by one, unlike metrics, whose labels must stay few. Right order: outermost. Inside of retry, each
 //! attempt would be a span of its own, and the call that the application made would be none.
 
 use std::future::Future;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
-use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::error::{Error, Result};
+use crate::fault_log::FaultLog;
 use crate::layer::Around;
 use crate::operation::{Call, Keys, Reply};
-
-/// The shortest time between two warnings.
-const WARNING_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Tracing {
     backend: String,
-    warnings: Warnings,
+    faults: FaultLog,
 }
-
-/// Lets one warning per pause through and counts the others.
-#[derive(Debug, Default)]
-struct Warnings(
-    /// When the last one was written, and how many were passed over since. Taken only when a call has failed, for an instant.
-    Mutex<(Option<Instant>, u64)>,
-);
 
 impl Tracing {
     /// Names the backend in each span.
     #[must_use]
     pub fn new(backend: &str) -> Self {
-        Self { backend: backend.to_owned(), warnings: Warnings::default() }
+        Self { backend: backend.to_owned(), faults: FaultLog::new() }
     }
 }
 
@@ -86,38 +75,10 @@ impl Tracing {
             tracing::debug!(%error, "state call refused");
             return;
         }
-        match self.warnings.admit() {
+        match self.faults.admit(error.kind().as_str()) {
             Some(0) => tracing::warn!(%error, "state call failed"),
             Some(passed_over) => tracing::warn!(%error, passed_over, "state calls fail"),
             None => tracing::debug!(%error, "state call failed"),
         }
-    }
-}
-
-impl Warnings {
-    /// How many were passed over since the last warning, if another one may be written now.
-    fn admit(&self) -> Option<u64> {
-        let mut state = self.0.lock();
-        let now = Instant::now();
-        if state.0.is_some_and(|last| now.duration_since(last) < WARNING_PAUSE) {
-            state.1 += 1;
-            return None;
-        }
-        let passed_over = state.1;
-        *state = (Some(now), 0);
-        Some(passed_over)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{WARNING_PAUSE, Warnings};
-
-    #[tokio::test(start_paused = true)]
-    async fn one_warning_per_pause_counts_those_that_were_passed_over() {
-        let warnings = Warnings::default();
-        assert_eq!([warnings.admit(), warnings.admit(), warnings.admit()], [Some(0), None, None]);
-        tokio::time::advance(WARNING_PAUSE).await;
-        assert_eq!([warnings.admit(), warnings.admit()], [Some(2), None]);
     }
 }

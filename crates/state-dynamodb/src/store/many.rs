@@ -329,7 +329,7 @@ fn address_of(item: &Item) -> Option<Address> {
 /// The reply to each read of one key.
 fn read_replies(ops: &[BatchOp], places: Places, item: Option<&Item>, now_ms: u64) -> Placed {
     let reply = |place: usize| {
-        let with_ttl = matches!(ops[place], BatchOp::Get(_, Get { with_ttl: true }));
+        let with_ttl = matches!(ops[place], BatchOp::Get(_, Get { with_ttl: true, .. }));
         Ok(BatchReply::Got(match Stored::read(ops[place].key(), item, now_ms)? {
             Stored::Absent => None,
             Stored::Live(live) => Some(if with_ttl { live.entry_with_ttl(now_ms) } else { live.entry }),

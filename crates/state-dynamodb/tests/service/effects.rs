@@ -181,7 +181,7 @@ impl Case {
     /// Whether it was carried out, once. May change the state.
     async fn is_applied(&self, bed: &Bed) -> bool {
         let (key, direct) = (&self.key, &bed.direct);
-        let entry = || async { direct.get(key, Get { with_ttl: true }).await.unwrap() };
+        let entry = || async { direct.get(key, Get::with_ttl()).await.unwrap() };
         match self.write {
             Write::Put | Write::PutIfAbsent | Write::PutIfVersion | Write::PutFenced | Write::BatchPut => {
                 entry().await.is_some_and(|entry| entry.value == "new")

@@ -4,8 +4,8 @@
 //! all of its conditions before it writes anything; Redis runs the script as a whole, so nobody sees it half done.
 
 use acteon_state_core::many::{check_batch, check_transact};
-use acteon_state_core::{BatchOp, BatchReply, Error, Operation, Result, TransactOp, TransactOutcome};
-use redis::{Cmd, Pipeline, Value};
+use acteon_state_core::{BatchOp, BatchReply, Operation, Result, TransactOp, TransactOutcome};
+use redis::{Cmd, Value};
 
 use super::counter::{bound_field, increment_command, increment_reply, window_fields};
 use super::value::{
@@ -13,7 +13,7 @@ use super::value::{
     refusal, take_command, take_reply, ttl_field,
 };
 use super::{Inner, settled};
-use crate::error::{Access, BACKEND, is_no_script, unexpected};
+use crate::error::{Access, BACKEND, unexpected};
 use crate::reply;
 use crate::script::{self, By};
 
@@ -68,38 +68,9 @@ impl Inner {
 
     /// One answer per operation. An error of the whole means that none of them was answered.
     async fn send_ops(&self, ops: &[&BatchOp]) -> Result<Vec<Result<Value>>> {
-        if ops.is_empty() {
-            return Ok(Vec::new());
-        }
         let reads = ops.iter().all(|op| matches!(op, BatchOp::Get(..)));
         let access = if reads { Access::Read } else { Access::Write };
-        let deadline = self.links.deadline();
-        let pipeline = self.pipeline(ops.iter().copied(), By::Sha);
-        let replies = self.links.send_all_until(deadline, &pipeline, access).await?;
-        let forgotten: Vec<usize> = (0..ops.len())
-            .filter(|index| matches!(&replies[*index], Value::ServerError(error) if is_no_script(error)))
-            .collect();
-        let mut replies: Vec<Result<Value>> = replies.into_iter().map(Ok).collect();
-        if forgotten.is_empty() {
-            return Ok(replies);
-        }
-        let pipeline = self.pipeline(forgotten.iter().map(|index| ops[*index]), By::Source);
-        match self.links.send_all_until(deadline, &pipeline, access).await {
-            Ok(answers) => forgotten.into_iter().zip(answers).for_each(|(index, answer)| replies[index] = Ok(answer)),
-            // The others have their answers, and must not be repeated because of these.
-            Err(error) => forgotten.into_iter().for_each(|index| {
-                replies[index] = Err(Error::new(error.kind(), error.message().to_owned()).with_effect(error.effect()));
-            }),
-        }
-        Ok(replies)
-    }
-
-    fn pipeline<'a>(&self, ops: impl Iterator<Item = &'a BatchOp>, by: By) -> Pipeline {
-        let mut pipeline = Pipeline::new();
-        for op in ops {
-            pipeline.add_command(self.op_command(op, by));
-        }
-        pipeline
+        self.router.run_each(ops.len(), access, |index, by| self.op_command(ops[index], by)).await
     }
 
     fn op_command(&self, op: &BatchOp, by: By) -> Cmd {

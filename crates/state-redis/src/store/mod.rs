@@ -8,7 +8,7 @@ mod value;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::entry::ceil_ms;
@@ -20,17 +20,21 @@ use acteon_state_core::{
     StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
-use parking_lot::RwLock;
 use redis::{Cmd, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::RedisConfig;
-use crate::connect::{Connector, OnPush, Opened};
+use crate::config::{RedisConfig, Safety};
+use crate::connect::{Common, Opened};
+use crate::dial::{Dialer, OnPush};
 use crate::error::{Access, BACKEND, closed, from_server};
-use crate::link::Links;
+use crate::known::Known;
+use crate::link::{OnFacts, Replicas};
 use crate::lock::Withdrawals;
+use crate::quarantine::Quarantine;
+use crate::router::{Plan, Router};
 use crate::script::By;
-use crate::server::Facts;
+use crate::stats::{ConnectionStats, ConnectionWatch};
+use crate::topology::Topology;
 use crate::wakeup::Wakeups;
 
 pub(crate) use scan::corrupt_lock;
@@ -46,24 +50,16 @@ pub struct RedisStore {
 /// What all clones share.
 pub(crate) struct Inner {
     pub(crate) keyspace: Keyspace,
-    pub(crate) links: Links,
+    pub(crate) router: Router,
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) lock_retention_ms: u64,
+    /// In strict safety: who must have a grant.
+    pub(crate) replicas: Option<Replicas>,
+    /// In strict safety: the longest lease.
+    pub(crate) lock_lease_max: Option<Duration>,
     pub(crate) withdrawals: Withdrawals,
     pub(crate) closed: CancellationToken,
     known: Arc<Known>,
-}
-
-/// What is known of the server.
-struct Known {
-    value_bytes_max: u64,
-    /// What is declared before the server was reached.
-    declared: Capabilities,
-    /// What it said first. Later connections refine only the notes on locks: capabilities that change under a running
-    /// application would help nobody.
-    probed: OnceLock<Capabilities>,
-    // Written once per connection, read on request; never held across an await.
-    facts: RwLock<Facts>,
 }
 
 impl RedisStore {
@@ -73,9 +69,18 @@ impl RedisStore {
     /// `Config` for the options, a TLS certificate that is not trusted, or a server before 7.0; `Unavailable` when the server
     /// cannot be reached; `Denied` for wrong credentials; `Failover` for a replica or a server that is still loading.
     pub async fn connect(config: RedisConfig) -> Result<Self> {
-        let parts = Parts::new(&config)?;
-        let first = parts.connector.open().await?;
-        Ok(Self::start(&config, parts, Some(first)))
+        let parts = Parts::new(&config, Purpose::Use)?;
+        Self::connect_parts(&config, parts).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does, only to see what can be done: in strict safety it leaves no record of which
+    /// server is primary, and so no locks are granted.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn inspect(config: RedisConfig) -> Result<Self> {
+        let parts = Parts::new(&config, Purpose::Inspect)?;
+        Self::connect_parts(&config, parts).await
     }
 
     /// Starts without a connection and connects in the background, without end. Until then, calls fail as `Unavailable`,
@@ -87,21 +92,48 @@ impl RedisStore {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn connect_lazy(config: RedisConfig) -> Result<Self> {
-        let parts = Parts::new(&config)?;
+        let parts = Parts::new(&config, Purpose::Use)?;
         Ok(Self::start(&config, parts, None))
     }
 
+    /// Figures of the connections.
+    #[must_use]
+    pub fn connection_stats(&self) -> ConnectionStats {
+        self.inner.router.counters().read()
+    }
+
+    /// The same figures for somebody who reads them now and then, and must not keep the store open.
+    #[must_use]
+    pub fn watch_connections(&self) -> ConnectionWatch {
+        ConnectionWatch(Arc::downgrade(self.inner.router.counters()))
+    }
+
+    async fn connect_parts(config: &RedisConfig, parts: Parts) -> Result<Self> {
+        let first = parts.plan.open().await?;
+        if let Some(opened) = &first {
+            parts.known.learn(&opened.live.endpoint, opened.facts.clone());
+        }
+        parts.known.refuse_dangers()?;
+        Ok(Self::start(config, parts, first))
+    }
+
     fn start(config: &RedisConfig, parts: Parts, first: Option<Opened>) -> Self {
-        let Parts { keyspace, connector, wakeups } = parts;
-        let known = Arc::new(Known::new(config.value_bytes_max));
-        let learner = known.clone();
-        let links = Links::start(config, connector, Arc::new(move |facts| learner.learn(facts)), first);
-        links.spawn(wakeups.clone().subscribe(links.first().clone()));
+        let Parts { keyspace, plan, wakeups, known } = parts;
+        let router = Router::start(config, plan, first);
+        let servers = router.servers().clone();
+        router.spawn(wakeups.clone().subscribe(move || {
+            let servers = servers.clone();
+            async move { servers.any_link().await }
+        }));
+        let is_strict = config.safety == Safety::Strict;
         let inner = Inner {
             keyspace,
-            links,
+            router,
             wakeups,
             lock_retention_ms: ceil_ms(config.lock_retention),
+            replicas: is_strict
+                .then_some(Replicas { count: config.lock_replicas, timeout: config.lock_replicas_timeout }),
+            lock_lease_max: is_strict.then_some(config.lock_lease_max),
             withdrawals: Withdrawals::default(),
             closed: CancellationToken::new(),
             known,
@@ -136,44 +168,44 @@ impl RedisStore {
 /// What is checked before anything is opened.
 struct Parts {
     keyspace: Keyspace,
-    connector: Arc<Connector>,
+    plan: Plan,
     wakeups: Arc<Wakeups>,
+    known: Arc<Known>,
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Use,
+    Inspect,
 }
 
 impl Parts {
-    fn new(config: &RedisConfig) -> Result<Self> {
+    fn new(config: &RedisConfig, purpose: Purpose) -> Result<Self> {
+        let target = config.target()?;
         let keyspace = Keyspace::new(&config.prefix)?;
         let wakeups = Arc::new(Wakeups::default());
         let receiver = wakeups.clone();
         let on_push: OnPush = Arc::new(move |push| receiver.on_push(&push));
-        let connector = Arc::new(Connector::new(config, on_push)?);
-        Ok(Self { keyspace, connector, wakeups })
-    }
-}
-
-impl Known {
-    fn new(value_bytes_max: u64) -> Self {
-        let facts = Facts::unknown();
-        let declared = facts.capabilities(value_bytes_max);
-        Self { value_bytes_max, declared, probed: OnceLock::new(), facts: RwLock::new(facts) }
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        self.probed.get().unwrap_or(&self.declared)
-    }
-
-    fn learn(&self, facts: Facts) {
-        if *self.facts.read() == facts {
-            return;
-        }
-        if facts.evicts() {
-            tracing::warn!(
-                policy = facts.eviction.as_deref().unwrap_or_default(),
-                "maxmemory-policy lets Redis remove locks and other state under memory pressure; set noeviction"
-            );
-        }
-        self.probed.get_or_init(|| facts.capabilities(self.value_bytes_max));
-        *self.facts.write() = facts;
+        let known = Arc::new(Known::new(config, &target));
+        let learner = known.clone();
+        let is_strict = config.safety == Safety::Strict;
+        let common = Common {
+            dialer: Dialer::new(config, target.login.clone(), target.tls.as_ref(), target.db)?,
+            connect_timeout: config.connect_timeout,
+            on_push,
+            quarantine: is_strict.then(|| {
+                let is_replicated = !matches!(target.topology, Topology::Standalone(_));
+                Quarantine::new(keyspace.prefix(), config.lock_lease_max, is_replicated, purpose == Purpose::Use)
+            }),
+            strict: is_strict.then(|| known.setup()),
+        };
+        let on_facts: OnFacts = Arc::new(move |endpoint, facts| match facts {
+            Some(facts) => learner.learn(endpoint, facts),
+            None => learner.forget(endpoint),
+        });
+        let plan = Plan::new(config, target, common, on_facts)?;
+        Ok(Self { keyspace, plan, wakeups, known })
     }
 }
 
@@ -184,16 +216,21 @@ impl Inner {
 
     /// Sends a native command.
     pub(crate) async fn send(&self, cmd: &Cmd, access: Access) -> Result<Value> {
-        settled(self.links.send(cmd, access).await?)
+        settled(self.router.send(cmd, access).await?)
     }
 
     /// Calls a script.
     pub(crate) async fn run(&self, access: Access, command: impl Fn(By) -> Cmd) -> Result<Value> {
-        settled(self.links.run(access, command).await?)
+        settled(self.router.run(access, command).await?)
+    }
+
+    /// Sends a command that only reads to where it is answered soonest, see [`Router::read_somewhere`].
+    pub(crate) async fn read_somewhere(&self, command: impl Fn(By) -> Cmd) -> Result<Value> {
+        settled(self.router.read_somewhere(command).await?)
     }
 
     async fn ping(&self) -> Result<()> {
-        self.send(&redis::cmd("PING"), Access::Read).await.map(|_| ())
+        self.router.ping().await
     }
 
     async fn close(&self) {
@@ -203,7 +240,7 @@ impl Inner {
         // Waiters for locks end by this, and may leave withdrawals behind.
         self.closed.cancel();
         self.withdrawals.tasks.close();
-        self.links.close(self.withdrawals.tasks.wait()).await;
+        self.router.close(self.withdrawals.tasks.wait()).await;
     }
 }
 
@@ -218,7 +255,7 @@ pub(crate) fn settled(reply: Value) -> Result<Value> {
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("endpoint", &format_args!("{}", self.inner.links.first().endpoint()))
+            .field("endpoint", &format_args!("{}", self.inner.router))
             .field("prefix", &self.inner.keyspace.prefix())
             .finish_non_exhaustive()
     }
@@ -235,7 +272,7 @@ impl StateStore for RedisStore {
     }
 
     fn lock_semantics(&self) -> LockSemantics {
-        self.inner.known.facts.read().lock_semantics()
+        self.inner.known.lock_semantics()
     }
 
     async fn ping(&self) -> Result<()> {

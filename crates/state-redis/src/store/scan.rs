@@ -3,15 +3,27 @@
 //! SCAN walks the whole database and filters, so a page costs one round trip for each thousand keys that it visits, up to a
 //! bound; with entries, or for locks, one more. A page may therefore be empty and still have a successor. It may also be
 //! longer than asked for, by what one step of SCAN returns.
+//!
+//! # On a Cluster
+//! The primaries are walked one after the other. A key that moves from one that was not visited yet to one that was would be
+//! missed. So the cursor carries a digest of who had which slots when the walk began; when it is another one at the end, or
+//! slots are on the move, the primaries are walked once more. Keys may then be listed twice, which listings may do.
+
+use std::fmt;
 
 use acteon_state_core::key::Companion;
-use acteon_state_core::lock::record::LockRecord;
 use acteon_state_core::{Cursor, Error, LockState, Page, Result, Scan, ScanItem, StateKey};
-use redis::{Pipeline, Value};
+use redis::Value;
+use tokio::time::Instant;
 
 use super::{Inner, settled};
+use crate::cluster::Cluster;
 use crate::error::Access;
+use crate::link::Links;
+use crate::lock::read_lock;
 use crate::reply;
+use crate::router::Servers;
+use crate::script::{self, By};
 
 /// The most keys that one step of SCAN visits: about a millisecond of the server's time, which everyone else waits for.
 const STEP_KEYS_MAX: u32 = 1_000;
@@ -38,13 +50,16 @@ impl Inner {
         let (texts, next) = self.walk(scan, &pattern).await?;
         let keys: Vec<StateKey> =
             texts.iter().filter_map(|text| self.keyspace.parse_companion(text, Companion::Lock)).collect();
-        let texts = keys.iter().map(|key| self.keyspace.companion(key, Companion::Lock));
-        let (records, now_us) = self.read_all(texts).await?;
+        let command = |index: usize, by| {
+            let mut cmd = script::LOCK_READ.command(by, 1);
+            cmd.arg(self.keyspace.companion(&keys[index], Companion::Lock));
+            cmd
+        };
+        let answers = self.router.run_each(keys.len(), Access::Read, command).await?;
         let mut items = Vec::with_capacity(keys.len());
-        for (key, record) in keys.iter().zip(records) {
+        for (key, answer) in keys.iter().zip(answers) {
             // Gone in the meantime: not a lock any more.
-            let Some(bytes) = record else { continue };
-            let record = LockRecord::parse(&bytes).ok_or_else(|| corrupt_lock(key))?;
+            let Some((record, now_us)) = read_lock(key, settled(answer?)?)? else { continue };
             items.extend(record.state(key, now_us));
         }
         Ok(Page { items, next })
@@ -52,55 +67,137 @@ impl Inner {
 
     /// Steps of SCAN until the page is full, the end is reached, or enough was visited.
     async fn walk(&self, scan: &Scan, pattern: &str) -> Result<(Vec<String>, Option<Cursor>)> {
-        let mut cursor = scan.cursor.as_ref().map_or(Ok(0), parse_cursor)?;
-        let mut texts = Vec::new();
-        let mut count = scan.page_size.min(STEP_KEYS_MAX);
-        for _ in 0..STEPS_MAX {
+        let steps = Steps { pattern, page_size: scan.page_size as usize, texts: Vec::new(), left: STEPS_MAX };
+        match self.router.servers() {
+            Servers::One(links) => {
+                let from = scan.cursor.as_ref().map_or(Ok(0), parse_cursor)?;
+                let deadline = self.router.deadline();
+                let mut steps = steps;
+                let at = steps.walk(from, links, deadline).await?;
+                let next = if at == 0 { None } else { Some(Cursor::new(at.to_string())?) };
+                Ok((steps.texts, next))
+            }
+            Servers::Cluster(cluster) => self.walk_cluster(cluster, scan.cursor.as_ref(), steps).await,
+        }
+    }
+
+    async fn walk_cluster(
+        &self,
+        cluster: &Cluster,
+        cursor: Option<&Cursor>,
+        mut steps: Steps<'_>,
+    ) -> Result<(Vec<String>, Option<Cursor>)> {
+        let deadline = self.router.deadline();
+        let mut place = match cursor {
+            Some(cursor) => Place::parse(cursor)?,
+            None => Place { layout: cluster.layout(deadline).await?, shard: String::new(), cursor: 0 },
+        };
+        let shards = cluster.shards(deadline).await?;
+        while !steps.is_over() {
+            // The one that the cursor names, or that has come into its place.
+            let Some(shard) = shards.iter().find(|shard| shard.id >= place.shard) else {
+                let now = cluster.layout(deadline).await?;
+                if now.is_some() && now == place.layout {
+                    return Ok((steps.texts, None));
+                }
+                place = Place { layout: now, shard: String::new(), cursor: 0 };
+                break;
+            };
+            let from = if shard.id == place.shard { place.cursor } else { 0 };
+            let node = cluster.node(&shard.primary);
+            let at = steps.walk(from, &node.links, deadline).await?;
+            place.cursor = at;
+            // Behind this one: no id has this character.
+            place.shard = if at == 0 { format!("{}~", shard.id) } else { shard.id.clone() };
+        }
+        Ok((steps.texts, Some(Cursor::new(place.to_string())?)))
+    }
+
+    async fn with_entries(&self, keys: Vec<StateKey>) -> Result<Vec<ScanItem>> {
+        let command = |index: usize, _: By| {
+            let mut cmd = redis::cmd("GET");
+            cmd.arg(self.keyspace.text(&keys[index]));
+            cmd
+        };
+        let answers = self.router.run_each(keys.len(), Access::Read, command).await?;
+        let mut items = Vec::with_capacity(keys.len());
+        for (key, answer) in keys.iter().zip(answers) {
+            if let Some(entry) = reply::entry_or_nil(key, settled(answer?)?)? {
+                items.push(ScanItem { key: key.clone(), entry: Some(entry) });
+            }
+        }
+        Ok(items)
+    }
+}
+
+/// The steps of one page, over one server or several.
+struct Steps<'a> {
+    pattern: &'a str,
+    page_size: usize,
+    texts: Vec<String>,
+    left: u32,
+}
+
+impl Steps<'_> {
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.texts.len() >= self.page_size
+    }
+
+    /// Walks one server from this place of it on; returns the place reached, 0 at the end.
+    async fn walk(&mut self, from: u64, links: &Links, deadline: Instant) -> Result<u64> {
+        let mut cursor = from;
+        let mut count = STEP_KEYS_MAX.min(u32::try_from(self.page_size).unwrap_or(STEP_KEYS_MAX));
+        while !self.is_over() {
             let mut cmd = redis::cmd("SCAN");
-            cmd.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(count).arg("TYPE").arg("string");
-            let mut fields = reply::array(self.send(&cmd, Access::Read).await?)?;
+            cmd.arg(cursor).arg("MATCH").arg(self.pattern).arg("COUNT").arg(count).arg("TYPE").arg("string");
+            let mut fields = reply::array(settled(links.send(deadline, &cmd, Access::Read).await?)?)?;
             let next = reply::text(reply::next(&mut fields)?)?;
             cursor = next.parse().map_err(|_| crate::error::unexpected(&Value::SimpleString(next)))?;
             for text in reply::array(reply::next(&mut fields)?)? {
                 // A name that is not UTF-8 is none of ours.
-                texts.extend(reply::bytes_or_nil(text)?.and_then(|bytes| String::from_utf8(bytes).ok()));
+                self.texts.extend(reply::bytes_or_nil(text)?.and_then(|bytes| String::from_utf8(bytes).ok()));
             }
-            if cursor == 0 || texts.len() >= scan.page_size as usize {
+            self.left -= 1;
+            if cursor == 0 {
                 break;
             }
             // Ours are rare among all keys: larger steps.
             count = (count * 4).min(STEP_KEYS_MAX);
         }
-        let next = if cursor == 0 { None } else { Some(Cursor::new(cursor.to_string())?) };
-        Ok((texts, next))
+        Ok(cursor)
     }
+}
 
-    async fn with_entries(&self, keys: Vec<StateKey>) -> Result<Vec<ScanItem>> {
-        let (records, _) = self.read_all(keys.iter().map(|key| self.keyspace.text(key))).await?;
-        let mut items = Vec::with_capacity(keys.len());
-        for (key, record) in keys.into_iter().zip(records) {
-            if let Some(bytes) = record {
-                let entry = reply::entry(&key, bytes, None)?;
-                items.push(ScanItem { key, entry: Some(entry) });
-            }
-        }
-        Ok(items)
+/// Where a walk over a Cluster has got to: `<layout>.<shard>.<cursor>`.
+#[derive(Debug, PartialEq)]
+struct Place {
+    /// Who had which slots when the walk began; `None` when that was not settled.
+    layout: Option<u64>,
+    /// The id of the primary, or something behind it; those before it were walked.
+    shard: String,
+    /// The place in it.
+    cursor: u64,
+}
+
+impl Place {
+    fn parse(cursor: &Cursor) -> Result<Self> {
+        let place = || {
+            let (layout, rest) = cursor.as_str().split_once('.')?;
+            let (shard, cursor) = rest.rsplit_once('.')?;
+            let layout = if layout == "-" { None } else { Some(u64::from_str_radix(layout, 16).ok()?) };
+            Some(Self { layout, shard: shard.to_owned(), cursor: cursor.parse().ok()? })
+        };
+        place().ok_or_else(foreign_cursor)
     }
+}
 
-    /// Many strings and the server's time, in one round trip.
-    async fn read_all(&self, texts: impl ExactSizeIterator<Item = String>) -> Result<(Vec<Option<Vec<u8>>>, u64)> {
-        if texts.len() == 0 {
-            return Ok((Vec::new(), 0));
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.layout {
+            Some(layout) => write!(f, "{layout:x}")?,
+            None => f.write_str("-")?,
         }
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("TIME").cmd("MGET");
-        for text in texts {
-            pipeline.arg(text);
-        }
-        let mut replies = self.links.send_all(&pipeline, Access::Read).await?.into_iter();
-        let now_us = reply::time_us(settled(reply::next(&mut replies)?)?)?;
-        let records = reply::array(settled(reply::next(&mut replies)?)?)?;
-        Ok((records.map(reply::bytes_or_nil).collect::<Result<_>>()?, now_us))
+        write!(f, ".{}.{}", self.shard, self.cursor)
     }
 }
 
@@ -112,17 +209,30 @@ pub(crate) fn corrupt_lock(key: &StateKey) -> Error {
 fn parse_cursor(cursor: &Cursor) -> Result<u64> {
     let text = cursor.as_str();
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or_else(|| Error::invalid("the cursor is not one of this backend: start again without a cursor"))
+    text.parse().ok().filter(|_| digits).ok_or_else(foreign_cursor)
+}
+
+fn foreign_cursor() -> Error {
+    Error::invalid("the cursor is not one of this backend: start again without a cursor")
 }
 
 #[cfg(test)]
 mod tests {
     use acteon_state_core::Cursor;
 
-    use super::parse_cursor;
+    use super::{Place, parse_cursor};
+
+    #[test]
+    fn a_place_in_a_cluster_survives_its_text() {
+        for place in [
+            Place { layout: None, shard: String::new(), cursor: 0 },
+            Place { layout: Some(u64::MAX), shard: "07c37dfeb235213a872192d90877d0cd55635b91~".to_owned(), cursor: 7 },
+            Place { layout: Some(1), shard: "10.0.0.1:6379".to_owned(), cursor: u64::MAX },
+        ] {
+            assert_eq!(Place::parse(&Cursor::new(place.to_string()).unwrap()).unwrap(), place);
+        }
+        assert!(Place::parse(&Cursor::new("12").unwrap()).is_err());
+    }
 
     #[test]
     fn cursors_are_numbers() {

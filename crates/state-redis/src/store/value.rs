@@ -15,7 +15,9 @@ use crate::script::{self, By};
 
 impl Inner {
     pub(super) async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
-        let reply = self.run(Access::Read, |by| get_command(&self.keyspace, key, get, by)).await?;
+        let command = |by| get_command(&self.keyspace, key, get, by);
+        let reply =
+            if get.stale_ok { self.read_somewhere(command).await? } else { self.run(Access::Read, command).await? };
         get_reply(key, get, reply)
     }
 

@@ -13,6 +13,7 @@
 //! | `circuit_breaker` | 10 failures in a row, 1 s | an outage costs each caller microseconds instead of seconds |
 //! | `concurrency` | 1,024 under way, 16,384 queueing | one connection is saturated long before; memory stays bounded |
 //! | `tracing` | on | spans at debug level cost nothing where that level is off |
+//! | `degradation` | closed | only the operator knows which kinds may be served with less than the backend knows |
 //!
 //! Each can be switched off by `"off"`.
 
@@ -23,13 +24,14 @@ use std::time::Duration;
 
 use acteon_state_core::layer::circuit_breaker::Thresholds;
 use acteon_state_core::layer::concurrency_limit::Limits;
+use acteon_state_core::layer::degrade;
 use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::layer::{Layers, retry};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::config::degradation::DegradationPolicy;
+use crate::config::degradation::{DegradationPolicy, FallbackConfig};
 use crate::config::units::HumanDuration;
 
 /// Time that a whole call may take on a store behind a network.
@@ -59,9 +61,12 @@ pub struct LayersConfig {
     /// Whether each call is a span.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<bool>,
-    /// What the application does without an answer, by kind of key.
+    /// What is done without an answer, by kind of key.
     #[serde(skip_serializing_if = "DegradationPolicy::is_default")]
     pub degradation: DegradationPolicy,
+    /// The bounds of what `stale` and `local` serve from.
+    #[serde(skip_serializing_if = "FallbackConfig::is_default")]
+    pub fallback: FallbackConfig,
 }
 
 /// How often and how fast to repeat; see [`retry`].
@@ -158,7 +163,8 @@ impl Default for ConcurrencyConfig {
 }
 
 impl LayersConfig {
-    /// The layers for a store that is shared by several processes, or is inside of this one.
+    /// The layers for a store that is shared by several processes, or is inside of this one; without what stands in for `local`
+    /// kinds, which is a driver.
     #[must_use]
     pub fn layers(&self, shared: bool, metrics: Option<Arc<StoreMetrics>>) -> Layers {
         let retry = self.retry.or(shared.then(RetryConfig::default));
@@ -166,6 +172,7 @@ impl LayersConfig {
         let concurrency = self.concurrency.or(shared.then(ConcurrencyConfig::default));
         Layers {
             metrics,
+            degrade: (shared || !self.degradation.is_default()).then(|| self.degrade()),
             tracing: self.tracing.unwrap_or(shared),
             deadline: self.timeout.or(shared.then_some(HumanDuration(TIMEOUT_DEFAULT))).map(|timeout| timeout.0),
             guard: None,
@@ -179,6 +186,11 @@ impl LayersConfig {
             }),
             attempt_timeout: self.attempt_timeout.or(None).map(|timeout| timeout.0),
         }
+    }
+
+    fn degrade(&self) -> degrade::Options {
+        let (policies, last_seen) = (self.degradation.policies(), self.fallback.bounds());
+        degrade::Options { policies, last_seen, stand_in: None }
     }
 
     /// What types cannot check: the key below `layers`, and what is wrong with it.
@@ -196,7 +208,7 @@ impl LayersConfig {
             let message = format!("{attempt} is longer than the timeout of the whole call, {timeout}");
             return Some(("attempt_timeout", message));
         }
-        self.retry.on().and_then(RetryConfig::fault).or_else(|| {
+        self.retry.on().and_then(RetryConfig::fault).or_else(|| self.fallback.fault()).or_else(|| {
             let breaker = self.circuit_breaker.on().filter(|breaker| breaker.failures == 0);
             let concurrency = self.concurrency.on().filter(|limits| limits.in_flight == 0);
             let off = "must be at least 1; write circuit_breaker = \"off\" to do without it".to_owned();
@@ -277,7 +289,7 @@ mod tests {
     fn a_store_in_process_has_no_layers_unless_asked_for() {
         let layers = LayersConfig::default().layers(false, None);
         assert!(layers.deadline.is_none() && layers.retry.is_none() && layers.breaker.is_none());
-        assert!(layers.concurrency.is_none() && !layers.tracing);
+        assert!(layers.concurrency.is_none() && !layers.tracing && layers.degrade.is_none());
         let asked = parse("timeout = \"1s\"\nretry.attempts = 2").layers(false, None);
         assert_eq!(asked.deadline, Some(Duration::from_secs(1)));
         assert_eq!(asked.retry.map(|policy| policy.attempts_max), Some(2));
@@ -288,6 +300,7 @@ mod tests {
         let layers = LayersConfig::default().layers(true, None);
         assert_eq!(layers.deadline, Some(TIMEOUT_DEFAULT));
         assert!(layers.retry.is_some() && layers.breaker.is_some() && layers.concurrency.is_some() && layers.tracing);
+        assert!(layers.degrade.is_some(), "an outage is logged and counted, whatever is done about it");
         let off = "timeout = 'off'\nretry = 'off'\ncircuit_breaker = 'off'\nconcurrency = 'off'\ntracing = false";
         let off = parse(off).layers(true, None);
         assert!(off.deadline.is_none() && off.retry.is_none() && off.breaker.is_none());

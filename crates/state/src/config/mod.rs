@@ -25,13 +25,13 @@ mod state;
 pub(crate) mod suggest;
 pub mod units;
 
-pub use degradation::{Degradation, DegradationPolicy};
+pub use degradation::{Degradation, DegradationPolicy, FallbackConfig};
 pub use document::Document;
 pub use env::ENV_PREFIX;
 pub use error::{ConfigError, Origin};
 pub use layers::{CircuitBreakerConfig, ConcurrencyConfig, LayersConfig, RetryConfig, Setting};
 pub use secret::{ConnectionUrl, Secret, is_secret_key};
-pub use state::{BACKEND_DEFAULT, Places, StateConfig};
+pub use state::{BACKEND_DEFAULT, Connect, Places, StateConfig};
 pub use suggest::closest;
 pub use units::{ByteSize, HumanDuration, UnitError};
 

@@ -18,8 +18,18 @@ use crate::config::suggest::{closest, listed};
 pub const BACKEND_DEFAULT: &str = "memory";
 
 /// The keys of `[state]` apart from the section of the backend. No backend can have one of these names.
-pub(crate) const KEYS: [&str; 9] =
-    ["backend", "url", "prefix", "region", "table_name", "require", "optional", "lock", "layers"];
+pub(crate) const KEYS: [&str; 10] =
+    ["backend", "url", "prefix", "region", "table_name", "require", "optional", "connect", "lock", "layers"];
+
+/// When to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connect {
+    /// At the start, which waits for it: for the driver's connect timeout at most.
+    Eager,
+    /// In the background, without end. The start does not wait.
+    Lazy,
+}
 
 /// The section `[state]`.
 ///
@@ -45,8 +55,10 @@ pub struct StateConfig {
     pub table_name: Option<String>,
     /// Capabilities without which the application does not start.
     pub require: Vec<String>,
-    /// Whether to start while the backend is down.
+    /// Whether to start, and count as ready, while the backend is down.
     pub optional: bool,
+    /// When to connect, if not as [`StateConfig::connect`] says.
+    pub connect: Option<Connect>,
     /// Time limits, retries and degradation.
     pub layers: LayersConfig,
     /// Where locks are kept, if not where the data is. Has no `lock`, `require` or degradation of its own.
@@ -94,6 +106,7 @@ impl StateConfig {
             table_name: None,
             require: Vec::new(),
             optional: false,
+            connect: None,
             layers: LayersConfig::default(),
             lock: None,
             sections: BTreeMap::new(),
@@ -101,7 +114,13 @@ impl StateConfig {
         }
     }
 
-    /// What to do without an answer, by kind of key. Applied by the application, which knows what it means.
+    /// When to connect: eagerly, unless the backend is optional.
+    #[must_use]
+    pub fn connect(&self) -> Connect {
+        self.connect.unwrap_or(if self.optional { Connect::Lazy } else { Connect::Eager })
+    }
+
+    /// What to do without an answer, by kind of key. What `open` means, the application knows.
     #[must_use]
     pub const fn degradation(&self) -> &DegradationPolicy {
         &self.layers.degradation
@@ -152,6 +171,8 @@ impl StateConfig {
             ("require", "list what is required of locks in the section around this one")
         } else if !self.layers.degradation.is_default() {
             ("layers.degradation", "locks only fail closed; remove this table")
+        } else if !self.layers.fallback.is_default() {
+            ("layers.fallback", "locks only fail closed; remove this table")
         } else {
             return self.check();
         };
@@ -185,6 +206,7 @@ impl fmt::Debug for StateConfig {
             .field("table_name", &self.table_name)
             .field("require", &self.require)
             .field("optional", &self.optional)
+            .field("connect", &self.connect())
             .field("layers", &self.layers)
             .field("lock", &self.lock)
             .field("sections", &self.sections.values().map(redacted_table).collect::<Vec<_>>())
@@ -209,6 +231,7 @@ impl Serialize for StateConfig {
             map.serialize_entry("require", &self.require)?;
         }
         map.serialize_entry("optional", &self.optional)?;
+        map.serialize_entry("connect", &self.connect())?;
         for (backend, section) in &self.sections {
             map.serialize_entry(backend, &redacted_table(section))?;
         }
@@ -261,6 +284,7 @@ impl<'de> Visitor<'de> for StateVisitor {
                 "table_name" => config.table_name = map.next_value()?,
                 "require" => config.require = map.next_value()?,
                 "optional" => config.optional = map.next_value()?,
+                "connect" => config.connect = map.next_value()?,
                 "lock" => config.lock = map.next_value()?,
                 "layers" => config.layers = map.next_value()?,
                 name => {

@@ -48,7 +48,7 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
         config.migrate = MigrateMode::Ignore;
     }
     let store =
-        if driver.optional { DynamoStore::connect_lazy(config).await? } else { DynamoStore::connect(config).await? };
+        if driver.lazy { DynamoStore::connect_lazy(config).await? } else { DynamoStore::connect(config).await? };
     if let Some(metrics) = &driver.metrics {
         store.export_to(metrics);
     }

@@ -56,7 +56,7 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
             config.migrate = MigrateMode::Ignore;
         }
     }
-    Ok(if driver.optional {
+    Ok(if driver.lazy {
         Arc::new(PostgresStore::connect_lazy(config)?)
     } else {
         Arc::new(PostgresStore::connect(config).await?)

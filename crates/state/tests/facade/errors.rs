@@ -8,16 +8,17 @@ use acteon_state::{Migrate, migrate};
 use crate::{document, fault, state};
 
 /// What is written below `[state]`, and the error that follows.
-const WRONG: [(&str, &str); 33] = [
+const WRONG: [(&str, &str); 37] = [
     ("bakend = 'memory'", "app.toml:2: state.bakend: unknown key `bakend`; did you mean `backend`?"),
     ("\n\nulr = 'redis://h'", "app.toml:4: state.ulr: unknown key `ulr`; did you mean `url`?"),
     (
         "colour = 'red'",
         "app.toml:2: state.colour: unknown key `colour`; there are backend, url, prefix, region, table_name, require, \
-         optional, lock, layers",
+         optional, connect, lock, layers",
     ),
     ("backend = 3", "app.toml:2: state.backend: expected a string, found integer `3`"),
     ("optional = 'yes'", "app.toml:2: state.optional: expected true or false, found string \"yes\""),
+    ("connect = 'lasy'", "app.toml:2: state.connect: unknown value `lasy`; did you mean `lazy`?"),
     ("require = 'cas'", "app.toml:2: state.require: expected a list, found string \"cas\""),
     ("require = ['cas',\n 7]", "app.toml:3: state.require[1]: expected a string, found integer `7`"),
     (
@@ -88,8 +89,21 @@ const WRONG: [(&str, &str); 33] = [
         "app.toml:3: state.layers.degradation.dedup: unknown value `opne`; did you mean `open`?",
     ),
     (
-        "[state.layers.degradation]\ndedup = 'stale'",
-        "app.toml:3: state.layers.degradation.dedup: `stale` is not supported by this version; choose `closed` or `open`",
+        "[state.layers.degradation]\ndedup = 'sideways'",
+        "app.toml:3: state.layers.degradation.dedup: unknown value `sideways`; there are closed, open, stale, local",
+    ),
+    (
+        "[state.layers.degradation]\nlocks = 'local'",
+        "app.toml:3: state.layers.degradation.locks: locks only fail closed; remove this key",
+    ),
+    (
+        "[state.layers.fallback]\nstale_age_max = '0s'",
+        "app.toml:3: state.layers.fallback.stale_age_max: must be above zero; to serve nothing, write \"closed\" in place \
+         of \"stale\"",
+    ),
+    (
+        "[state.lock.layers.fallback]\nlocal_bytes_max = '1MiB'",
+        "app.toml:2: state.lock.layers.fallback: locks only fail closed; remove this table",
     ),
     (
         "[state.layers.degradation]\nlock = 'open'",
@@ -223,6 +237,15 @@ async fn memory_that_was_not_compiled_in_names_its_feature() {
     assert!(error.message().contains(expected), "{error}");
 }
 
+#[cfg(all(feature = "redis", not(feature = "memory")))]
+#[tokio::test]
+async fn a_local_store_that_was_not_compiled_in_names_its_feature() {
+    let lines = "backend = 'redis'\nurl = 'redis://127.0.0.1:1'\noptional = true\nlayers.degradation.limit = 'local'";
+    let error = refused(lines).await;
+    assert!(error.contains("app.toml:5: state.layers.degradation.limit: `local` needs the memory driver"), "{error}");
+    assert!(error.contains("--features memory"), "{error}");
+}
+
 #[cfg(not(feature = "redis"))]
 #[tokio::test]
 async fn redis_that_was_not_compiled_in_names_its_feature() {
@@ -301,7 +324,11 @@ async fn what_a_driver_refuses_by_itself_is_placed_too() {
 async fn settings_that_redis_cannot_use_are_refused() {
     for (lines, expected) in [
         ("url = 'http://h'", "app.toml:3: state.url: scheme \"http\" is not supported; there are redis, rediss, "),
-        ("url = 'redis+sentinel://:hunter2@h'", "app.toml:3: state.url: scheme \"redis+sentinel\" is not supported"),
+        ("url = 'redis+proxy://:hunter2@h'", "app.toml:3: state.url: scheme \"redis+proxy\" is not supported"),
+        (
+            "url = 'redis+sentinel://:hunter2@h'",
+            "app.toml:3: state.url: sentinel_master: which primary do the Sentinels watch?",
+        ),
         ("url = 'localhost'", "app.toml:3: state.url: it has no scheme; write redis://host:6379"),
         ("table_name = 't'", "app.toml:3: state.table_name: the backend \"redis\" has no table_name; remove it, or "),
         (

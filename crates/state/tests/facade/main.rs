@@ -8,10 +8,12 @@ mod environment;
 mod errors;
 mod migrating;
 mod open;
-#[cfg(any(feature = "dynamodb", feature = "postgres"))]
+#[cfg(any(feature = "dynamodb", feature = "postgres", feature = "redis"))]
 mod options_table;
 #[cfg(feature = "postgres")]
 mod postgres_page;
+#[cfg(feature = "redis")]
+mod redis_page;
 mod reference;
 mod secrets;
 

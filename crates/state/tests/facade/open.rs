@@ -1,6 +1,8 @@
 //! From settings to open states: the short forms, drivers of one's own, locks elsewhere, and backends that are down.
 
 use std::sync::Arc;
+#[cfg(feature = "memory")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use acteon_state::{ErrorKind, OpenOptions, Registry, Result, StateConfig, StateStore, open_with};
@@ -10,6 +12,12 @@ use crate::state;
 /// What a driver that is down says.
 fn down() -> acteon_state::Error {
     acteon_state::Error::new(ErrorKind::Unavailable, "connection refused")
+}
+
+/// A store that some driver opened.
+#[cfg(feature = "memory")]
+fn driven() -> Arc<dyn StateStore> {
+    Arc::new(acteon_state::memory::MemoryStore::default())
 }
 
 fn options(registry: Registry) -> OpenOptions {
@@ -34,7 +42,7 @@ fn the_short_forms_say_what_they_say() {
 #[tokio::test]
 async fn a_backend_that_is_down_stops_the_start_and_says_how_to_start_without_it() {
     let registry = Registry::new().with("mydb", |driver| async move {
-        assert!(!driver.optional);
+        assert!(!driver.lazy);
         Err(down())
     });
     let config = state("backend = 'mydb'\nurl = 'mydb://u:hunter2@h'");
@@ -52,12 +60,46 @@ async fn a_driver_sees_its_part_of_the_settings() {
     let registry = Registry::new().with("mydb", |driver| async move {
         assert_eq!(driver.backend, "mydb");
         assert_eq!((driver.prefix.as_deref(), driver.region.as_deref()), (Some("p"), Some("r")));
-        assert!(driver.optional);
+        assert!(driver.lazy);
         assert_eq!(driver.section["shards"].as_integer(), Some(3));
         Err(down())
     });
     let config = state("backend = 'mydb'\nprefix = 'p'\nregion = 'r'\noptional = true\n[state.mydb]\nshards = 3");
     assert_eq!(open_with(&config, options(registry)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// For each way to start: how often the driver was asked, lazily or not, and whether the start went well without the backend.
+#[cfg(feature = "memory")]
+#[tokio::test]
+async fn eager_or_lazy_and_required_or_optional_are_independent() {
+    for (lines, asked, starts) in [
+        ("", &[false][..], false),
+        ("connect = 'eager'", &[false], false),
+        ("connect = 'lazy'", &[true], true),
+        ("optional = true", &[true], true),
+        ("optional = true\nconnect = 'lazy'", &[true], true),
+        ("optional = true\nconnect = 'eager'", &[false, true], true),
+    ] {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let noted = calls.clone();
+        let registry = Registry::new().with("mydb", move |driver| {
+            noted.lock().unwrap().push(driver.lazy);
+            async move { if driver.lazy { Ok(driven()) } else { Err(down()) } }
+        });
+        let opened = open_with(&state(&format!("backend = 'mydb'\n{lines}")), options(registry)).await;
+        assert_eq!((&**calls.lock().unwrap(), opened.is_ok()), (asked, starts), "{lines}");
+    }
+}
+
+/// A password that is wrong is wrong for ever, however optional the backend is.
+#[tokio::test]
+async fn an_eager_start_does_not_go_on_with_what_waiting_does_not_mend() {
+    let registry = Registry::new().with("mydb", |driver| async move {
+        assert!(!driver.lazy);
+        Err(acteon_state::Error::new(ErrorKind::Denied, "wrong password"))
+    });
+    let config = state("backend = 'mydb'\noptional = true\nconnect = 'eager'");
+    assert_eq!(open_with(&config, options(registry)).await.unwrap_err().kind(), ErrorKind::Denied);
 }
 
 #[tokio::test]
@@ -225,6 +267,16 @@ mod with_memory {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let line = "acteon_state_operations_total{backend=\"memory\",operation=\"get\",outcome=\"absent\"} 1";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[tokio::test]
+    async fn degradation_is_in_force_within_its_bounds() {
+        let text = "[state.layers.degradation]\nsession = 'stale'\nlimit = 'local'\n[state.layers.fallback]\n\
+                    stale_age_max = '7s'\nstale_entries_max = 11\nstale_bytes_max = '3KiB'\nlocal_bytes_max = '5MiB'";
+        let shown = format!("{:?}", open(&state(text)).await.unwrap().store());
+        for part in ["Degrade", "\"session\": Stale", "age_max: 7s", "entries_max: 11", "bytes_max: 3072", "StandIn"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
     }
 
     #[tokio::test]

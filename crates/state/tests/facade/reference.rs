@@ -45,7 +45,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
     assert_eq!(documented("state").difference(&sections).cloned().collect::<BTreeSet<_>>(), known("state"));
     let layers = known("state.layers");
     assert_eq!(documented("state.layers"), layers);
-    for table in ["retry", "circuit_breaker", "concurrency"] {
+    for table in ["retry", "circuit_breaker", "concurrency", "fallback"] {
         assert!(layers.contains(table));
         let table = format!("state.layers.{table}");
         assert_eq!(documented(&table), known(&table));
@@ -55,9 +55,7 @@ fn every_key_is_documented_and_every_documented_key_exists() {
 #[test]
 fn every_documented_example_is_accepted() {
     for Row { key, example, .. } in rows() {
-        let backend = key.strip_prefix("state.").and_then(|rest| rest.split('.').next());
-        let backend = backend.filter(|name| ["memory", "redis"].contains(name)).unwrap_or("memory");
-        let choice = if key == "state.backend" { String::new() } else { format!("state.backend = '{backend}'\n") };
+        let choice = if key == "state.backend" { "" } else { "state.backend = 'memory'\n" };
         let text = format!("{choice}{key} = {example}");
         assert_eq!(fault(&document(&text)).map(|error| error.to_string()), None, "{text}");
     }
@@ -70,6 +68,7 @@ fn documented_defaults_of_layers_are_those_of_the_code() {
     let retry = layers.retry.unwrap();
     let breaker = layers.breaker.unwrap();
     let limits = layers.concurrency.unwrap();
+    let fallback = config.layers.fallback;
     let time = |time| format!("\"{}\"", acteon_state::config::HumanDuration(time));
     for (key, default) in [
         ("backend", format!("\"{}\"", config.backend)),
@@ -84,6 +83,10 @@ fn documented_defaults_of_layers_are_those_of_the_code() {
         ("layers.concurrency.in_flight", limits.in_flight_max.to_string()),
         ("layers.concurrency.queue", limits.queue_max.to_string()),
         ("layers.tracing", layers.tracing.to_string()),
+        ("layers.fallback.stale_age_max", time(fallback.stale_age_max.0)),
+        ("layers.fallback.stale_entries_max", fallback.stale_entries_max.to_string()),
+        ("layers.fallback.stale_bytes_max", format!("\"{}\"", fallback.stale_bytes_max)),
+        ("layers.fallback.local_bytes_max", format!("\"{}\"", fallback.local_bytes_max)),
     ] {
         let rows = rows();
         let row = rows.iter().find(|row| row.key == format!("state.{key}")).expect(key);
@@ -137,35 +140,6 @@ async fn documented_examples_of_memory_open() {
         }
     }
     acteon_state::open(&crate::state(&lines)).await.unwrap();
-}
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn every_key_of_redis_is_documented() {
-    assert_eq!(documented("state.redis"), known_to_driver("redis").await);
-}
-
-#[cfg(feature = "redis")]
-#[test]
-fn documented_defaults_of_redis_are_those_of_the_driver() {
-    let default = acteon_state::redis::RedisConfig::default();
-    let time = |time| format!("\"{}\"", acteon_state::config::HumanDuration(time));
-    for (key, expected) in [
-        ("tls_verify", default.tls_verify.to_string()),
-        ("connect_timeout", time(default.connect_timeout)),
-        ("operation_timeout", time(default.operation_timeout)),
-        ("connect_wait", time(default.connect_wait)),
-        ("reconnect_delay_max", time(default.reconnect_delay_max)),
-        ("connections", default.connections.to_string()),
-        ("in_flight_max", default.in_flight_max.to_string()),
-        ("keepalive", time(default.keepalive)),
-        ("lock_retention", time(default.lock_retention)),
-        ("value_bytes_max", format!("\"{}\"", acteon_state::config::ByteSize(default.value_bytes_max))),
-    ] {
-        let rows = rows();
-        let row = rows.iter().find(|row| row.key == format!("state.redis.{key}")).expect(key);
-        assert_eq!(row.default, expected, "{key}");
-    }
 }
 
 #[cfg(feature = "memory")]

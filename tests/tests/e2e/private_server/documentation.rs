@@ -7,8 +7,11 @@ use acteon_state_core::{LockSemantics, StateStore};
 use acteon_state_dynamodb::lock_semantics_on_aws;
 use acteon_state_memory::MemoryStore;
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
-use acteon_state_redis::{RedisConfig, RedisStore};
-use acteon_test_support::{PgBouncer, PoolMode, PostgresOptions, PostgresServer, RedisOptions, RedisServer};
+use acteon_state_redis::{RedisConfig, RedisStore, Safety};
+use acteon_test_support::{
+    PgBouncer, PoolMode, PostgresOptions, PostgresServer, RedisCluster, RedisOptions, RedisSentinels, RedisServer,
+    SentinelOptions,
+};
 
 const BEGIN: &str = "<!-- generated: lock semantics -->\n";
 const END: &str = "<!-- end -->";
@@ -37,16 +40,41 @@ async fn postgres_rows() -> String {
     rows + &postgres_row(&primary.url()).await
 }
 
+async fn redis_row(config: RedisConfig) -> String {
+    let store = RedisStore::connect(config).await.unwrap();
+    // A Cluster's nodes are all connected to by this.
+    store.ping().await.unwrap();
+    let row = store.lock_semantics().row();
+    store.close().await.unwrap();
+    row
+}
+
+/// One server in each way to persist; then with all that strict safety asks for: Sentinels and a Cluster, each with and without it.
+async fn redis_rows() -> String {
+    let url = |url: String| RedisConfig::from_url(&url).unwrap();
+    let strict = |config| RedisConfig { safety: Safety::Strict, ..config };
+    let mut rows = String::new();
+    for (append_only, fsync) in [(true, "always"), (true, "everysec"), (false, "no")] {
+        let settings = vec![format!("appendfsync {fsync}")];
+        let server = RedisServer::start(RedisOptions { append_only, settings, ..RedisOptions::default() }).unwrap();
+        rows += &redis_row(url(server.url())).await;
+    }
+    let settings = ["appendonly yes", "appendfsync always", "min-replicas-to-write 1"];
+    let options = SentinelOptions { settings: settings.map(str::to_owned).to_vec(), ..SentinelOptions::default() };
+    let sentinels = RedisSentinels::start(options).unwrap();
+    let cluster = RedisCluster::start(None, &settings).unwrap();
+    for config in [url(sentinels.url()), url(cluster.url())] {
+        rows += &redis_row(config.clone()).await;
+        rows += &redis_row(strict(config)).await;
+    }
+    rows
+}
+
 #[tokio::test]
 async fn the_table_of_lock_guarantees_says_what_the_drivers_report() {
     let mut table = LockSemantics::TABLE_HEAD.to_owned();
     table.push_str(&MemoryStore::default().lock_semantics().row());
-    for (append_only, fsync) in [(true, "always"), (true, "everysec"), (false, "no")] {
-        let settings = vec![format!("appendfsync {fsync}")];
-        let server = RedisServer::start(RedisOptions { append_only, settings, ..RedisOptions::default() }).unwrap();
-        let store = RedisStore::connect(RedisConfig::from_url(&server.url()).unwrap()).await.unwrap();
-        table.push_str(&store.lock_semantics().row());
-    }
+    table.push_str(&redis_rows().await);
     table.push_str(&postgres_rows().await);
     // An emulator keeps nothing and has one region: what the driver reports of AWS is asked without a table.
     table.extend(lock_semantics_on_aws().iter().map(LockSemantics::row));

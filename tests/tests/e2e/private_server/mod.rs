@@ -7,4 +7,5 @@ mod once;
 mod outage;
 mod postgres;
 mod schedule;
+mod sentinel;
 mod throttle;

@@ -66,6 +66,58 @@ fn a_script_that_meets_another_key_before_it_writes_begins_again_and_holds_all()
 }
 
 #[test]
+fn a_script_that_begins_again_is_shown_once_with_all_that_it_calls() {
+    let instance = instance();
+    let (mut client, mut monitor) = (connect(&instance), connect(&instance));
+    let script = "redis.call('GET', KEYS[1]) for _, key in ipairs(ARGV) do redis.call('GET', key) end return 1";
+    send(&mut client, &["EVAL", script, "1", "k"]);
+    assert_eq!(send(&mut monitor, &["MONITOR"]), "+OK\r\n");
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", script, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    for run in ["begun again", "holding all from the beginning"] {
+        send(&mut client, &args);
+        let mut lines = Vec::new();
+        monitor.receive(&mut lines);
+        let lines = String::from_utf8(lines).expect("text");
+        let names: Vec<&str> = lines.lines().filter_map(|line| line.split('"').nth(1)).collect();
+        assert_eq!((names[0], names.len()), ("EVAL", 52), "{run}");
+        assert!(lines.lines().skip(2).zip(&others).all(|(line, key)| line.ends_with(&format!("\"{key}\""))), "{run}");
+    }
+    assert!(!holds_its_key_only(&instance, script));
+}
+
+/// The longest list of texts that a script can pass on to a command.
+fn passed_on_max(client: &mut Client) -> usize {
+    let script =
+        "local texts = {} for i = 1, ARGV[1] do texts[i] = 'k' .. i end return redis.call('DEL', unpack(texts))";
+    let passes =
+        |client: &mut Client, count: usize| send(client, &["EVAL", script, "0", &count.to_string()]) == ":0\r\n";
+    let (mut low, mut high) = (1, 8_000);
+    while high - low > 1 {
+        let middle = usize::midpoint(low, high);
+        if passes(client, middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+#[test]
+fn a_script_can_pass_on_as_much_whatever_ran_before_it() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let when_new = passed_on_max(&mut client);
+    // What the documentation promises.
+    assert!(when_new >= 7_960, "{when_new}");
+    for number in 0..1_100 {
+        assert_eq!(send(&mut client, &["EVAL", &format!("return {number}"), "0"]), format!(":{number}\r\n"));
+        if number % 350 == 0 {
+            assert_eq!(passed_on_max(&mut client), when_new, "after {number} others");
+        }
+    }
+    assert_eq!(send(&mut client, &["EVAL", "return 5", "0"]), ":5\r\n", "it was forgotten and is compiled anew");
+}
+
+#[test]
 fn a_script_that_catches_all_errors_begins_again_nevertheless() {
     let instance = instance();
     let mut client = connect(&instance);

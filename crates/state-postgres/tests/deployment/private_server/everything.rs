@@ -41,7 +41,7 @@ async fn values(store: &PostgresStore, name: &str) {
     let put = Put::new(all_bytes.clone()).if_absent().expires_after(MINUTE);
     assert!(store.put(&key, &put).await.unwrap().is_applied());
     assert!(!store.put(&key, &Put::new("other").if_absent()).await.unwrap().is_applied());
-    let entry = store.get(&key, Get { with_ttl: true }).await.unwrap().unwrap();
+    let entry = store.get(&key, Get::with_ttl()).await.unwrap().unwrap();
     assert_eq!((&entry.value[..], entry.version), (&all_bytes[..], Some(put.version)));
     assert!(entry.ttl.is_some_and(|ttl| ttl > MINUTE / 2 && ttl <= MINUTE), "{:?}", entry.ttl);
     assert!(store.put(&key, &Put::new("swapped").if_version(put.version)).await.unwrap().is_applied());

@@ -51,7 +51,7 @@ async fn values_of_any_bytes_come_back() {
             let key = key("bytes");
             let put = Put::new(value.clone()).when(condition).ttl(Ttl::After(Duration::from_secs(60)));
             assert!(store.put(&key, &put).await.unwrap().is_applied());
-            let entry = store.get(&key, Get { with_ttl: true }).await.unwrap().unwrap();
+            let entry = store.get(&key, Get::with_ttl()).await.unwrap().unwrap();
             assert_eq!((&entry.value[..], entry.version), (&value[..], Some(put.version)));
             assert!(entry.ttl.is_some_and(|ttl| ttl > Duration::from_secs(30)));
         }
@@ -83,7 +83,7 @@ async fn foreign_data_is_corrupt_and_can_be_deleted() {
         let put = Put::new("mine");
         let errors = [
             store.get(&key, Get::default()).await.unwrap_err(),
-            store.get(&key, Get { with_ttl: true }).await.unwrap_err(),
+            store.get(&key, Get::with_ttl()).await.unwrap_err(),
             store.put(&key, &put.clone().if_absent()).await.unwrap_err(),
             store.put(&key, &put.clone().if_version(put.version)).await.unwrap_err(),
             store.increment(&key, Increment::by(1)).await.unwrap_err(),
@@ -211,7 +211,7 @@ async fn a_refused_transaction_takes_its_increments_back() {
     assert_eq!(refused, TransactOutcome::Refused { index: 3, current: None });
     assert_eq!(store.get(&fresh, Get::default()).await.unwrap(), None);
     assert_eq!(store.get(&missing, Get::default()).await.unwrap(), None);
-    let entry = store.get(&old, Get { with_ttl: true }).await.unwrap().unwrap();
+    let entry = store.get(&old, Get::with_ttl()).await.unwrap().unwrap();
     assert!(entry.value == "5" && entry.ttl.is_some());
     // Committed once, though it is sent twice.
     for _ in 0..2 {
@@ -231,7 +231,7 @@ async fn one_bad_operation_of_a_batch_does_not_stop_the_others() {
             BatchOp::Put(value.clone(), Put::new("2").expires_after(Duration::ZERO)),
             BatchOp::Increment(value.clone(), Increment::by(1)),
             BatchOp::Increment(counter.clone(), Increment::by(1)),
-            BatchOp::Get(value.clone(), Get { with_ttl: true }),
+            BatchOp::Get(value.clone(), Get::with_ttl()),
             BatchOp::Take(value),
         ])
         .await

@@ -93,7 +93,7 @@ async fn exercise(store: &RedisStore) {
     use acteon_state_core::{Increment, LockOutcome, LockRequest, ReleaseOutcome, Scan, Scope};
     let key = key("exercise");
     assert!(store.put(&key, &Put::new("v")).await.unwrap().is_applied());
-    assert!(store.get(&key, Get { with_ttl: true }).await.unwrap().is_some());
+    assert!(store.get(&key, Get::with_ttl()).await.unwrap().is_some());
     assert!(store.take(&key).await.unwrap().is_some());
     store.increment(&key, Increment::by(1)).await.unwrap();
     let request = LockRequest::new(key.clone(), Duration::from_secs(5));

@@ -1,12 +1,22 @@
 //! Tests that start, freeze and kill a server.
 
 mod bytes;
+mod cluster;
 mod connections;
 mod counters;
+mod deadlines;
 mod encryption;
+mod fake_sentinel;
 mod faults;
 mod locks;
+mod options;
+mod reconnecting;
+mod replica_reads;
 mod round_trips;
+mod sentinel_claims;
+mod sentinel_faults;
+mod sentinel_strict;
+mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

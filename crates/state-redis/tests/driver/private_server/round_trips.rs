@@ -54,7 +54,7 @@ async fn every_operation_takes_one_round_trip() {
     let mut calls = vec![
         call("ping", store.ping()),
         call("get", store.get(&k[0], Get::default())),
-        call("get with ttl", store.get(&k[0], Get { with_ttl: true })),
+        call("get with ttl", store.get(&k[0], Get::with_ttl())),
         call("delete", store.delete(&k[6], Condition::Always)),
         call("delete by version", store.delete(&k[7], Condition::Version(Version::draw()))),
         call("take", store.take(&k[8])),

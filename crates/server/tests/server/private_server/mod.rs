@@ -1,0 +1,6 @@
+//! The server on databases of the tests' own.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;

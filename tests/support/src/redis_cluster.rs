@@ -1,0 +1,184 @@
+//! A Cluster of three primaries with a replica each, all real and all of one test.
+//!
+//! # Guarantees
+//! [`RedisCluster::start`] returns once all slots have an owner, every node knows that, and each primary has its replica: from
+//! then on a failover works.
+//!
+//! # Blocking
+//! All methods block the thread; starting takes a few seconds.
+
+mod moves;
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::redis_server::{RedisOptions, RedisServer, RedisTls};
+use crate::server_process::{StartError, free_port};
+
+const PRIMARIES: usize = 3;
+const SLOTS: usize = 16_384;
+/// For how long a node must be silent before the others take it for dead.
+const NODE_TIMEOUT_MS: u32 = 2_000;
+
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The running nodes, killed and removed when dropped.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The first three begin as primaries, the others as their replicas, in this order.
+    pub nodes: Vec<RedisServer>,
+    password: Option<String>,
+    settings: Vec<String>,
+    tls: Option<RedisTls>,
+}
+
+impl RedisCluster {
+    /// Starts the nodes and waits until a failover would work. `settings` are further lines of each node's `redis.conf`.
+    ///
+    /// # Errors
+    /// [`StartError`]: one of them did not start, or they do not find each other.
+    pub fn start(password: Option<&str>, settings: &[&str]) -> Result<Self, StartError> {
+        Self::start_nodes(password, settings, None)
+    }
+
+    /// The same with TLS, which the [`url`](Self::url) asks for.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_encrypted(password: Option<&str>, tls: &RedisTls) -> Result<Self, StartError> {
+        Self::start_nodes(password, &[], Some(tls))
+    }
+
+    fn start_nodes(password: Option<&str>, settings: &[&str], tls: Option<&RedisTls>) -> Result<Self, StartError> {
+        let mut buses = Vec::new();
+        let mut nodes = Vec::new();
+        for _ in 0..2 * PRIMARIES {
+            let bus = free_port()?;
+            nodes.push(RedisServer::start(RedisOptions { tls: tls.cloned(), ..node(password, bus, settings) })?);
+            buses.push(bus);
+        }
+        let settings = settings.iter().map(|line| (*line).to_owned()).collect();
+        let cluster = Self { nodes, password: password.map(str::to_owned), settings, tls: tls.cloned() };
+        cluster.join(&buses)?;
+        Ok(cluster)
+    }
+
+    /// The URL, with three of the nodes.
+    pub fn url(&self) -> String {
+        let port = |node: &RedisServer| node.tls_port().unwrap_or(node.port());
+        let hosts: Vec<_> = self.nodes.iter().take(3).map(|node| format!("127.0.0.1:{}", port(node))).collect();
+        let scheme = if self.nodes.iter().any(|node| node.tls_port().is_some()) { "rediss" } else { "redis" };
+        let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        format!("{scheme}+cluster://{password}{}", hosts.join(","))
+    }
+
+    /// The places of the nodes that are primaries with slots, by what this node says.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub fn primaries_as_seen_by(&self, node: usize) -> io::Result<Vec<usize>> {
+        let nodes = self.nodes[node].query(&["CLUSTER", "NODES"])?.unwrap_or_default();
+        let mut places = Vec::new();
+        for line in nodes.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let is_primary = fields.get(2).is_some_and(|flags| flags.contains("master") && !flags.contains("fail"));
+            let port = fields
+                .get(1)
+                .and_then(|address| address.split(['@', ',']).next()?.rsplit_once(':')?.1.parse::<u16>().ok());
+            if is_primary && fields.len() > 8 {
+                places.extend(self.nodes.iter().position(|node| Some(node.port()) == port));
+            }
+        }
+        Ok(places)
+    }
+
+    /// Waits until the nodes other than `without` agree that all slots have owners, none of which is among `without`.
+    ///
+    /// # Errors
+    /// That does not come true within a minute.
+    pub fn wait_until_whole(&self, without: &[usize]) -> io::Result<()> {
+        let begin = Instant::now();
+        let is_whole = |place: usize| -> io::Result<bool> {
+            let info = self.nodes[place].query(&["CLUSTER", "INFO"])?.unwrap_or_default();
+            let has = |line: &str| info.lines().any(|known| known == line);
+            let primaries = self.primaries_as_seen_by(place)?;
+            Ok(has("cluster_state:ok")
+                && has("cluster_slots_ok:16384")
+                && primaries.len() == PRIMARIES
+                && primaries.iter().all(|primary| !without.contains(primary)))
+        };
+        loop {
+            let all = (0..self.nodes.len()).filter(|place| !without.contains(place));
+            if all.map(is_whole).all(|whole| whole.unwrap_or(false)) {
+                return Ok(());
+            }
+            if begin.elapsed() > SETTLE_TIMEOUT {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the Cluster does not settle"));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn join(&self, buses: &[u16]) -> io::Result<()> {
+        let share = SLOTS.div_ceil(PRIMARIES);
+        for (place, node) in self.nodes.iter().enumerate() {
+            // Apart from the beginning, so that nobody has to settle it.
+            node.query(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()])?;
+            if place < PRIMARIES {
+                let (first, last) = (place * share, ((place + 1) * share).min(SLOTS) - 1);
+                node.query(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()])?;
+            }
+            let (port, bus) = (self.nodes[0].port().to_string(), buses[0].to_string());
+            if place > 0 {
+                node.query(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
+            }
+        }
+        self.wait_until_whole(&[])?;
+        for place in PRIMARIES..2 * PRIMARIES {
+            let id = self.nodes[place - PRIMARIES].query(&["CLUSTER", "MYID"])?.unwrap_or_default();
+            self.until("a node does not know its primary", || {
+                Ok(self.nodes[place].query(&["CLUSTER", "REPLICATE", &id]).is_ok())
+            })?;
+        }
+        self.until("replicas do not follow", || {
+            let mut follow = true;
+            for (place, node) in self.nodes.iter().enumerate() {
+                let (field, expected) =
+                    if place < PRIMARIES { ("connected_slaves", "1") } else { ("master_link_status", "up") };
+                follow &= node.info(field)?.as_deref() == Some(expected);
+                // Everybody must have heard of it, or a primary would have no successor.
+                let nodes = node.query(&["CLUSTER", "NODES"])?.unwrap_or_default();
+                follow &= nodes.matches("slave").count() == PRIMARIES;
+            }
+            Ok(follow)
+        })
+    }
+
+    fn until(&self, otherwise: &str, mut condition: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+        let begin = Instant::now();
+        while !condition()? {
+            if begin.elapsed() > SETTLE_TIMEOUT {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, otherwise.to_owned()));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}
+
+fn node(password: Option<&str>, bus: u16, settings: &[&str]) -> RedisOptions {
+    let mut lines = vec![
+        "cluster-enabled yes".to_owned(),
+        "cluster-config-file nodes.conf".to_owned(),
+        format!("cluster-node-timeout {NODE_TIMEOUT_MS}"),
+        // Not 10,000 above the other port, which may lie too high for that.
+        format!("cluster-port {bus}"),
+        "repl-diskless-sync-delay 0".to_owned(),
+        "appendonly no".to_owned(),
+    ];
+    lines.extend(password.map(|password| format!("masterauth {password}")));
+    lines.extend(settings.iter().map(|line| (*line).to_owned()));
+    RedisOptions { password: password.map(str::to_owned), settings: lines, ..RedisOptions::default() }
+}
