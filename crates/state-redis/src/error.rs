@@ -66,8 +66,12 @@ const PHRASES: [(&str, ErrorKind); 8] = [
     ("unknown command", ErrorKind::Unsupported),
 ];
 
-/// The longest text of a server that is repeated in an error: some replies echo arguments.
+/// The longest text of a server that is repeated in an error.
 const TEXT_CHARS_MAX: usize = 200;
+
+/// What stands before the arguments of a command that the server does not know. Those of HELLO, by which RESP3 logs in, hold the
+/// password; those of others keys and values.
+const ARGUMENTS_REPEATED: &str = ", with args beginning with";
 
 /// The kind of an error reply.
 pub(crate) fn classify(code: &str, text: &str) -> ErrorKind {
@@ -85,7 +89,9 @@ pub(crate) fn is_no_script(error: &ServerError) -> bool {
 pub(crate) fn from_server(error: &ServerError) -> Error {
     let text = error.details().unwrap_or_default();
     let kind = classify(error.code(), text);
-    let shown: String = text.lines().next().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect();
+    let shown = text.lines().next().unwrap_or_default();
+    let shown = shown.split_once(ARGUMENTS_REPEATED).map_or(shown, |(shown, _)| shown);
+    let shown: String = shown.chars().take(TEXT_CHARS_MAX).collect();
     Error::new(kind, format!("the server answered {} {shown}", error.code())).on_backend(BACKEND)
 }
 
@@ -153,6 +159,10 @@ mod tests {
         let error = from_server(&ServerError::try_from(reply).unwrap());
         assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
         assert!(error.message().len() < 300);
+        let text = "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2'";
+        let reply = make_extension_error("ERR".to_owned(), Some(text.to_owned()));
+        let error = from_server(&ServerError::try_from(reply).unwrap());
+        assert!(error.message().ends_with("ERR unknown command 'HELLO'"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acteon_state_core::{Effect, ErrorKind, Get, Put, StateStore, Survival};
-use acteon_state_redis::{RedisConfig, RedisStore};
+use acteon_state_redis::{Protocol, RedisConfig, RedisStore};
 use acteon_test_support::{RedisOptions, RedisServer};
 
 use super::{config, connect, key, refused, server, start, text, until};
@@ -34,6 +34,24 @@ async fn a_password_is_needed_and_never_shown() {
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Denied, Effect::NotApplied), "{error}");
         assert!(!format!("{error} {error:?}").contains("hunter"), "{error:?}");
     }
+}
+
+/// A server that does not know a command repeats what came with it: with HELLO, which is how RESP3 logs in, that is the password.
+#[tokio::test]
+async fn a_password_that_a_server_repeats_is_not_shown() {
+    let settings = vec!["rename-command HELLO \"\"".to_owned()];
+    let server = start(RedisOptions { password: Some("hunter2".to_owned()), settings, ..RedisOptions::default() });
+    connect(&server).await.ping().await.unwrap();
+    let error = refused(RedisConfig { protocol: Protocol::Resp3, ..config(&server) }).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.message().contains("unknown command 'HELLO'"), "{error}");
+    let mut shown = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        shown.push_str(&format!("{error} {error:?}"));
+        source = error.source();
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[tokio::test]
