@@ -70,7 +70,7 @@ async fn a_failover_that_was_asked_for_loses_nothing() {
     let cluster = cluster();
     let load = load_on(two_stores(&cluster).await, &[]).await;
     load.fault();
-    cluster.nodes[3].query(&["CLUSTER", "FAILOVER"]).unwrap();
+    cluster.fail_over_to(3).unwrap();
     until_replica(&cluster, 0).await;
     cluster.wait_until_whole(&[]).unwrap();
     load.resumed().await;

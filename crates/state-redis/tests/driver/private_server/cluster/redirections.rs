@@ -239,8 +239,8 @@ async fn connections_to_nodes_that_are_primaries_no_more_are_closed() {
     assert_eq!(store.connection_stats().connections, 3);
     let key = key_of(0);
     assert_eq!(count(&store, &key).await, 1);
-    cluster.nodes[3].query(&["CLUSTER", "FAILOVER"]).unwrap();
-    until("the replica has taken over", async || cluster.owner_of(slot_of(&key)).is_ok_and(|owner| owner == 3)).await;
+    cluster.fail_over_to(3).unwrap();
+    cluster.wait_until_whole(&[]).unwrap();
     assert_eq!(count(&store, &key).await, 2);
     until("the old primary is left", async || clients(&cluster.nodes[0]) == 0).await;
     assert_eq!(store.connection_stats().connections, 3);
