@@ -340,10 +340,7 @@ mod tests {
                 RedisConfig { safety: Safety::Strict, lock_replicas_timeout: Duration::from_secs(2), ..url() },
                 "operation_timeout",
             ),
-            (
-                RedisConfig { safety: Safety::Strict, read_timeout: Duration::from_millis(500), ..url() },
-                "read_timeout",
-            ),
+            (RedisConfig { safety: Safety::Strict, read_timeout: Duration::from_millis(500), ..url() }, "read_timeout"),
             (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),
