@@ -47,7 +47,7 @@ async fn traffic_resumes_after_kill9_of_a_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_wakes_up_after_its_failover_gets_no_writes() {
+async fn a_primary_that_wakes_up_after_its_failover_is_left_by_all() {
     let cluster = cluster();
     let stores = two_stores(&cluster).await;
     let load = load_on(stores.clone(), &[0]).await;
