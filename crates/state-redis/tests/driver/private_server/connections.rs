@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use acteon_state_core::{Effect, ErrorKind, Get, Put, StateStore, Survival};
+use acteon_state_core::{Counting, Effect, ErrorKind, Get, Increment, Put, StateStore, Survival};
 use acteon_state_redis::{Protocol, RedisConfig, RedisStore};
 use acteon_test_support::{RedisOptions, RedisServer};
 
@@ -81,6 +81,20 @@ async fn a_user_that_may_not_ask_or_load_scripts_still_works() {
     let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
     exercise(&store).await;
     assert!(store.lock_semantics().notes.iter().any(|note| note.contains("INFO")));
+}
+
+/// The script adds first and sets the time to live then.
+#[tokio::test]
+async fn a_script_that_stops_halfway_for_a_missing_right_is_not_said_to_have_changed_nothing() {
+    let server = server();
+    server.query(&["ACL", "SETUSER", "ada", "on", ">pw", "+@all", "-pexpire", "~*", "&*"]).unwrap();
+    let url = format!("redis://ada:pw@127.0.0.1:{}", server.port());
+    let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    let key = key("halfway");
+    let add = Increment::by(1).window(Counting::OnCreate(Duration::from_secs(60)));
+    let error = store.increment(&key, add).await.unwrap_err();
+    assert_eq!(server.query(&["GET", &text(&key)]).unwrap().as_deref(), Some("1"));
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
 }
 
 /// A waiter subscribes, and is woken by the release.
