@@ -353,7 +353,7 @@ impl Simulation {
             _ => Ttl::After(self.random.span(5)),
         };
         match self.random.below(8) {
-            0..3 => BatchOp::Get(key, Get { with_ttl: true }),
+            0..3 => BatchOp::Get(key, Get::with_ttl()),
             3..5 => {
                 let condition = self.condition();
                 let version = Version::from_u128(self.identifier());

@@ -5,6 +5,7 @@ use acteon_state_conformance::objects::{
     CounterOperation, CounterReply, LockOperation, LockReply, RegisterOperation, RegisterReply,
 };
 use acteon_state_core::StateKey;
+use serde::{Deserialize, Serialize};
 
 /// A whole history, in the order of the beginnings.
 pub type History = Vec<Call<Asked, Told>>;
@@ -24,7 +25,7 @@ pub struct Asked {
 }
 
 /// A question to an object. Its kind is that of the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// To a register.
     Register(RegisterOperation),
@@ -37,7 +38,7 @@ pub enum Question {
 }
 
 /// What an object answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
     /// By a register.
     Register(RegisterReply),
@@ -50,7 +51,7 @@ pub enum Told {
 }
 
 /// A question to a due queue. Items and claims are named by their ids and tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DueQuestion {
     /// Schedule an item.
     Schedule {
@@ -90,7 +91,7 @@ pub enum DueQuestion {
 }
 
 /// What a due queue answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DueAnswer {
     /// To `Schedule`: whether the item is new.
     Scheduled(bool),
@@ -105,7 +106,7 @@ pub enum DueAnswer {
 }
 
 /// One item of a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedOut {
     /// The item.
     pub id: String,

@@ -179,8 +179,9 @@ pub(crate) struct Case<'a, J: Judge + ?Sized> {
     pub(crate) all: &'a [CallOf<J>],
 }
 
-/// What is known of these calls at a moment.
-pub(crate) fn known_until<O: Clone, R: Clone>(calls: &[Call<O, R>], until: u64) -> Vec<Call<O, R>> {
+/// What is known of these calls at a moment: those that had begun, and what had been answered by then.
+#[must_use]
+pub fn known_until<O: Clone, R: Clone>(calls: &[Call<O, R>], until: u64) -> Vec<Call<O, R>> {
     let begun = calls.iter().filter(|call| call.began <= until);
     begun.map(|call| Call { reply: call.reply.clone().filter(|_| call.ended <= until), ..call.clone() }).collect()
 }

@@ -41,22 +41,29 @@
 //! | `workload.rs`, `random.rs`, `ask.rs` | who asks what; seeds; how a state is asked |
 //! | `history.rs` | what is recorded |
 //! | `judge.rs`, `judge/*.rs` | taking a history apart; what is known of each kind of object |
+//! | `log.rs`, `job.rs`, `bin/worker.rs` | clients as processes: what they do, and what they leave when they are killed |
+//! | `bin/engine.rs` | the native engine as a server that can be killed |
+//! | `safety.rs` | updates of a register under a lock, and how many are lost |
 //! | `anomaly.rs` | the names of what is wrong |
 //! | `shrink.rs`, `drawing.rs` | reducing to what contradicts; timelines |
+//! | `tests/matrix` | every backend under faults |
 //! | `tests/planted` | that each judge finds what it is for, in stores that are broken on purpose |
 
 mod anomaly;
 mod ask;
 pub mod drawing;
 pub mod history;
+pub mod job;
 mod judge;
+pub mod log;
 mod random;
+pub mod safety;
 mod shrink;
 mod workload;
 
 pub use anomaly::Anomaly;
 pub use ask::{Terms, ask};
 pub use history::{Asked, History, HistoryRecorder, Question, Told};
-pub use judge::{Finding, Report, Rules, judge, whole};
+pub use judge::{Finding, Report, Rules, judge, known_until, whole};
 pub use random::{Random, SEED_VARIABLE, seed, seed_or};
-pub use workload::{Kind, Workload};
+pub use workload::{Kind, Records, Workload};

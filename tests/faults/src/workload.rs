@@ -7,17 +7,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use acteon_state_conformance::objects::{
     CounterOperation, If, LockOperation, LockReply, Mode, RegisterOperation, RegisterReply, Write, WriteTtl,
 };
 use acteon_state_core::{Effect, Error, ErrorKind, Result, Scope, State, StateKey};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::ask::{Terms, ask};
 use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, HistoryRecorder, Question, Told};
+use crate::log::Log;
 use crate::random::Random;
 
 /// Values, operations and owners of one task are apart from those of the next by this.
@@ -33,8 +35,14 @@ pub struct Workload {
     pub seed: u64,
     /// How many tasks; each stands for a process.
     pub tasks: u32,
-    /// How many calls each makes.
+    /// The number of the first of them. Tasks of several workloads on the same objects have numbers of their own.
+    pub first_process: u32,
+    /// How many calls each makes, unless it is stopped before.
     pub calls: u32,
+    /// Once this is set, tasks end after the call that they are making.
+    pub stop: Arc<AtomicBool>,
+    /// The token above which those of fenced writes rise.
+    pub first_token: u64,
     /// Which kinds of objects, each as often as it is named.
     pub kinds: Vec<Kind>,
     /// Objects of each kind: few, so that tasks meet.
@@ -52,7 +60,7 @@ pub struct Workload {
 }
 
 /// A kind of object, and how it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A register that is read, written, swapped, deleted and taken.
     Register,
@@ -91,7 +99,10 @@ impl Workload {
         Self {
             seed,
             tasks: 6,
+            first_process: 0,
             calls: 200,
+            stop: Arc::default(),
+            first_token: 1,
             kinds: Kind::ALL.to_vec(),
             objects: 2,
             scope,
@@ -106,10 +117,10 @@ impl Workload {
     ///
     /// # Errors
     /// The first error that no fault explains, such as a value that does not parse.
-    pub async fn run(&self, states: &[State], recorder: &HistoryRecorder) -> Result<BTreeMap<&'static str, u64>> {
-        let (mut seeds, token) = (Random::new(self.seed), Arc::new(AtomicU64::new(1)));
+    pub async fn run<R: Records>(&self, states: &[State], recorder: &R) -> Result<BTreeMap<&'static str, u64>> {
+        let (mut seeds, token) = (Random::new(self.seed), Arc::new(AtomicU64::new(self.first_token)));
         let mut tasks = JoinSet::new();
-        for (process, state) in (0..self.tasks).zip(states.iter().cycle()) {
+        for (process, state) in (self.first_process..self.first_process + self.tasks).zip(states.iter().cycle()) {
             let worker = Worker {
                 process,
                 state: state.clone(),
@@ -137,12 +148,37 @@ impl Workload {
     }
 }
 
+/// Where calls are recorded: in memory, or in a file that survives its process.
+pub trait Records: Clone + Send + 'static {
+    /// Makes a call and records it, as [`Recorder::attempt`](acteon_state_conformance::history::Recorder::attempt) does.
+    ///
+    /// # Errors
+    /// Those of the call.
+    fn attempt(
+        &self,
+        asked: Asked,
+        call: impl Future<Output = Result<Told>> + Send,
+    ) -> impl Future<Output = Result<Told>> + Send;
+}
+
+impl Records for HistoryRecorder {
+    async fn attempt(&self, asked: Asked, call: impl Future<Output = Result<Told>> + Send) -> Result<Told> {
+        HistoryRecorder::attempt(self, asked, call).await
+    }
+}
+
+impl Records for Log {
+    async fn attempt(&self, asked: Asked, call: impl Future<Output = Result<Told>> + Send) -> Result<Told> {
+        Log::attempt(self, asked, call).await
+    }
+}
+
 /// One task.
-struct Worker {
+struct Worker<R> {
     process: u32,
     state: State,
     workload: Workload,
-    recorder: HistoryRecorder,
+    recorder: R,
     random: Random,
     /// The newest token of fenced writes, of all tasks.
     token: Arc<AtomicU64>,
@@ -157,9 +193,12 @@ struct Worker {
     failures: BTreeMap<&'static str, u64>,
 }
 
-impl Worker {
+impl<R: Records> Worker<R> {
     async fn work(mut self) -> Result<BTreeMap<&'static str, u64>> {
         for _ in 0..self.workload.calls {
+            if self.workload.stop.load(Ordering::Relaxed) {
+                break;
+            }
             let kind = *self.random.pick(&self.workload.kinds);
             let id = format!("{}-{}", kind.name(), self.random.below(self.workload.objects));
             let object = self.workload.scope.key(&id)?;

@@ -44,6 +44,9 @@ pub enum Fault {
         /// How many bytes of replies still pass.
         after_bytes: u64,
     },
+    /// Requests pass; a connection with something to reply is closed in that direction instead, and in that one only: its client reads the end,
+    /// and may go on sending.
+    HalfClose,
     /// New connections are closed as soon as they are accepted. Open ones work.
     Refuse,
 }
@@ -170,8 +173,20 @@ async fn copy(
         let Some(passing) = admit(length, direction, &mut state).await else {
             return;
         };
-        if target.write_all(&piece[..passing.bytes]).await.is_err() || passing.then_close {
+        if target.write_all(&piece[..passing.bytes]).await.is_err() {
             return;
+        }
+        match passing.then {
+            Then::GoOn => {}
+            Then::Close => return,
+            Then::HalfClose => {
+                // What the server says from now on is read and thrown away, so that it never waits for us.
+                if target.shutdown().await.is_err() {
+                    return;
+                }
+                while let Ok(1..) = source.read(&mut piece).await {}
+                return;
+            }
         }
     }
 }
@@ -179,7 +194,15 @@ async fn copy(
 /// How much of a piece passes.
 struct Passing {
     bytes: usize,
-    then_close: bool,
+    then: Then,
+}
+
+/// What becomes of the connection afterwards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoOn,
+    Close,
+    HalfClose,
 }
 
 /// Applies the fault in force to a piece of `length` bytes, waiting as long as it says. `None` when the proxy is gone.
@@ -190,18 +213,19 @@ async fn admit(length: usize, direction: Direction, state: &mut watch::Receiver<
             (Fault::Blackhole, _) => state.changed().await.ok()?,
             (Fault::Delay(delay), _) => {
                 sleep(delay).await;
-                return Some(Passing { bytes: length, then_close: false });
+                return Some(Passing { bytes: length, then: Then::GoOn });
             }
             (Fault::LoseReplies { after_bytes }, Direction::Replies) => {
                 let bytes = current.take_reply_bytes(length, after_bytes);
-                return Some(Passing { bytes, then_close: false });
+                return Some(Passing { bytes, then: Then::GoOn });
             }
             (Fault::CutReplies { after_bytes }, Direction::Replies) => {
                 let bytes = current.take_reply_bytes(length, after_bytes);
-                return Some(Passing { bytes, then_close: bytes < length });
+                return Some(Passing { bytes, then: if bytes < length { Then::Close } else { Then::GoOn } });
             }
+            (Fault::HalfClose, Direction::Replies) => return Some(Passing { bytes: 0, then: Then::HalfClose }),
             _ => {
-                return Some(Passing { bytes: length, then_close: false });
+                return Some(Passing { bytes: length, then: Then::GoOn });
             }
         }
     }

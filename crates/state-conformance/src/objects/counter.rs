@@ -1,5 +1,7 @@
 //! A counter with bounds and a window.
 
+use serde::{Deserialize, Serialize};
+
 use crate::history::Call;
 use crate::linearizability::Specification;
 use crate::objects::lifetime::{Lifetime, Uncertainty};
@@ -22,7 +24,7 @@ pub struct BoundedCounter {
 }
 
 /// What a counter can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CounterOperation {
     /// Read.
     Get,
@@ -36,7 +38,7 @@ pub enum CounterOperation {
 }
 
 /// What a counter answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CounterReply {
     /// To `Get`: the counter.
     Found(Option<i64>),

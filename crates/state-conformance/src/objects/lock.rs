@@ -1,5 +1,7 @@
 //! A lock with leases, tokens and modes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::history::Call;
 use crate::linearizability::Specification;
 use crate::objects::lifetime::{Lifetime, Uncertainty};
@@ -26,7 +28,7 @@ pub struct Loss {
 }
 
 /// What a lock can be asked; owners are numbers, each used for one acquisition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockOperation {
     /// Grant it.
     Acquire {
@@ -49,7 +51,7 @@ pub enum LockOperation {
 }
 
 /// How a lock is shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// One holder.
     Exclusive,
@@ -60,7 +62,7 @@ pub enum Mode {
 }
 
 /// What a lock answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LockReply {
     /// Granted, with this token.
     Granted(u64),

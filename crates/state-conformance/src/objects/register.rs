@@ -1,5 +1,7 @@
 //! A value with conditional writes, time to live and a fence.
 
+use serde::{Deserialize, Serialize};
+
 use crate::history::Call;
 use crate::linearizability::Specification;
 use crate::objects::lifetime::{Lifetime, Uncertainty};
@@ -12,7 +14,7 @@ pub struct Register {
 }
 
 /// What a register can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterOperation {
     /// Read.
     Get,
@@ -25,7 +27,7 @@ pub enum RegisterOperation {
 }
 
 /// What to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// The value. The same number again is the same write, repeated.
     pub value: u32,
@@ -36,7 +38,7 @@ pub struct Write {
 }
 
 /// The condition of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum If {
     /// None.
     Always,
@@ -51,7 +53,7 @@ pub enum If {
 }
 
 /// The time to live of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WriteTtl {
     /// None.
     Clear,
@@ -88,7 +90,7 @@ impl RegisterOperation {
 }
 
 /// What a register answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterReply {
     /// To `Get` and `Take`: what was there.
     Found(Option<u32>),

@@ -1,0 +1,134 @@
+//! The clients of a history: processes that can be killed and frozen, and the logs that they leave.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use acteon_faults::Kind;
+use acteon_faults::job::Job;
+use acteon_faults::log::{Logged, read};
+use acteon_test_support::{supervised, supervised_command};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The program that clients run.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_acteon-faults-worker");
+/// How many there are: the lock of one that was killed is taken over by another.
+pub(crate) const CLIENTS: u32 = 3;
+/// Tasks of each that ask objects of all kinds.
+const TASKS: u32 = 2;
+/// How long they may take to connect and to make their first calls, on a machine that does other things.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long they may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Running clients, killed when dropped.
+pub(crate) struct Clients {
+    job: Job,
+    folder: TempDir,
+    running: Vec<Child>,
+    logs: Vec<PathBuf>,
+}
+
+/// What the clients of a backend do in all histories.
+pub(crate) fn job(config: String, scope: String, seed: u64, lease_ms: u64) -> Job {
+    Job {
+        config,
+        seed,
+        scope,
+        tasks: TASKS,
+        first_process: 0,
+        kinds: Kind::ALL.to_vec(),
+        lifetime_ms: 100,
+        pause_max_ms: 12,
+        patience_ms: 700,
+        updaters: 1,
+        lease_ms,
+    }
+}
+
+impl Clients {
+    /// Starts them, and returns once each has been answered something.
+    pub(crate) async fn start(job: Job) -> io::Result<Self> {
+        let mut clients = Self { job, folder: TempDir::new()?, running: Vec::new(), logs: Vec::new() };
+        for _ in 0..CLIENTS {
+            clients.start_one()?;
+        }
+        let begin = Instant::now();
+        while !clients.logs.iter().all(|log| std::fs::read_to_string(log).is_ok_and(|text| text.contains("told"))) {
+            if begin.elapsed() > START_TIMEOUT {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answers: {}", clients.complaints())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(clients)
+    }
+
+    /// Kills one of them, and starts another in its place.
+    pub(crate) async fn kill_one(&mut self, which: usize, replaced_after: Duration) -> io::Result<()> {
+        let mut client = self.running.remove(which % self.running.len());
+        client.kill()?;
+        client.wait()?;
+        tokio::time::sleep(replaced_after).await;
+        self.start_one()
+    }
+
+    /// Freezes one of them for a while.
+    pub(crate) async fn freeze_one(&mut self, which: usize, lasting: Duration) -> io::Result<()> {
+        let id = self.running[which % self.running.len()].id();
+        let pid = i32::try_from(id).ok().and_then(Pid::from_raw).ok_or_else(|| io::Error::other("no process id"))?;
+        kill_process(pid, Signal::STOP)?;
+        tokio::time::sleep(lasting).await;
+        Ok(kill_process(pid, Signal::CONT)?)
+    }
+
+    /// Lets them end, and returns what they logged.
+    pub(crate) async fn finish(mut self) -> io::Result<Logged> {
+        // Their input ends.
+        self.running.iter_mut().for_each(|client| drop(client.stdin.take()));
+        let begin = Instant::now();
+        for client in &mut self.running {
+            while client.try_wait()?.is_none() {
+                if begin.elapsed() > END_TIMEOUT {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "a client does not end"));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        read(&self.logs)
+    }
+
+    fn start_one(&mut self) -> io::Result<()> {
+        let number = self.logs.len();
+        let place = u32::try_from(number).unwrap_or(u32::MAX);
+        let seed = self.job.seed.wrapping_add(u64::from(place));
+        let job = Job { first_process: place * TASKS, seed, ..self.job.clone() };
+        let log = self.folder.path().join(format!("client-{number}.jsonl"));
+        let mut command = supervised_command(PROGRAM);
+        command.arg(serde_json::to_string(&job).map_err(io::Error::other)?).arg(&log);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        command.stderr(File::create(self.folder.path().join(format!("client-{number}.err")))?);
+        self.running.push(supervised(command)?);
+        self.logs.push(log);
+        Ok(())
+    }
+
+    /// What they wrote to their standard error.
+    fn complaints(&self) -> String {
+        let text = |number| std::fs::read_to_string(self.folder.path().join(format!("client-{number}.err")));
+        (0..self.logs.len()).filter_map(|number| text(number).ok()).collect()
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        for client in &mut self.running {
+            // Those that have ended are of no interest; there is nobody to report the others to.
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One fault: clients at work, something goes wrong, it is repaired, and what they saw is judged.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use acteon_faults::Random;
+use acteon_faults::job::Job;
+use acteon_faults::log::{Logged, now_ns};
+use acteon_faults::safety::{Updates, Writing};
+use acteon_state::{Scope, State};
+use acteon_state_conformance::objects::Loss;
+
+use crate::bench::{Bench, Outcome};
+use crate::clients::{Clients, job};
+use crate::row::{Backend, Fault, Harm, Losses};
+
+/// How long clients work before a fault, and after it was repaired.
+const CALM: Duration = Duration::from_millis(400);
+/// How long a fault lasts: within a patience, or beyond it.
+const FAULT_MS: (u64, u64) = (200, 900);
+/// After a failover some clients are connected to the server that was deposed, until they notice.
+const NOTICE: Duration = Duration::from_secs(2);
+/// How long the backend may take to answer again, once a fault was repaired.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// What is to happen.
+pub(crate) struct Terms {
+    pub(crate) seed: u64,
+    pub(crate) number: u32,
+    pub(crate) fault: Fault,
+    pub(crate) losses: Losses,
+    /// Where drawings go.
+    pub(crate) folder: PathBuf,
+}
+
+/// A fault that is under way.
+pub(crate) struct Episode<'a> {
+    backend: &'a mut dyn Backend,
+    state: &'a State,
+    terms: &'a Terms,
+}
+
+impl Episode<'_> {
+    /// Lets it happen.
+    pub(crate) async fn run(
+        backend: &mut dyn Backend,
+        state: &State,
+        terms: &Terms,
+        random: &mut Random,
+    ) -> Result<Outcome, String> {
+        let mut episode = Episode { backend, state, terms };
+        let scope = episode.scope("under");
+        let work = episode.job(&scope, terms.seed);
+        let (logged, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
+        let mut outcome = episode.bench().judge(logged, span);
+        episode.check_register(&scope, &mut outcome).await;
+        if terms.losses.writes {
+            episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
+        }
+        Ok(outcome)
+    }
+
+    fn bench(&self) -> Bench<'_> {
+        let (uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
+        Bench { uncertainty, traits, losses: self.terms.losses, seed: self.terms.seed, folder: &self.terms.folder }
+    }
+
+    /// A scope of its own: what an earlier fault has lost is of no concern to this history.
+    fn scope(&self, part: &str) -> Scope {
+        let kind = format!("{part}-{}-{}", self.terms.number, self.terms.seed);
+        Scope::new("faults", "matrix", &kind).expect("the names are short")
+    }
+
+    fn job(&self, scope: &Scope, seed: u64) -> Job {
+        let key = scope.key("scope").expect("the name is short");
+        job(self.backend.config(), key.text().to_owned(), seed, self.backend.traits().lease_ms)
+    }
+
+    /// The history, and when the fault was.
+    async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Loss)> {
+        let lease_ms = work.lease_ms;
+        let mut clients = Clients::start(work).await?;
+        tokio::time::sleep(CALM).await;
+        let lasting = Duration::from_millis(FAULT_MS.0 + random.below(FAULT_MS.1 - FAULT_MS.0));
+        let (from, which) = (now_ns(), random.number() as usize);
+        match self.terms.fault.harm {
+            Harm::ClientKilled => clients.kill_one(which, lasting / 4).await?,
+            Harm::ClientFrozen => clients.freeze_one(which, lasting + Duration::from_millis(lease_ms)).await?,
+            _ => self.backend.strike(&self.terms.fault, lasting).await?,
+        }
+        self.wait_for_answers().await?;
+        if self.terms.losses.grants {
+            tokio::time::sleep(NOTICE).await;
+        }
+        let until = now_ns();
+        tokio::time::sleep(CALM).await;
+        Ok((clients.finish().await?, Loss { from, until }))
+    }
+
+    /// Returns once the backend answers, as it must when the fault was repaired.
+    async fn wait_for_answers(&self) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            match tokio::time::timeout(RECOVERY, self.state.ping()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if begin.elapsed() > RECOVERY => {
+                    return Err(io::Error::other(format!("no answer after the fault was repaired: {error}")));
+                }
+                Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer after the fault was repaired")),
+            }
+        }
+    }
+
+    /// The register that was written on the version that was read has counted every update that was acknowledged.
+    async fn check_register(&self, scope: &Scope, outcome: &mut Outcome) {
+        if self.terms.losses.writes {
+            return;
+        }
+        let register = scope.key(Writing::Compared.name()).expect("the name is short");
+        let found = match self.state.get(&register).await {
+            Ok(found) => found.map(|entry| String::from_utf8_lossy(&entry.value).parse::<u64>()),
+            Err(error) => {
+                outcome.wrong.push(format!("the register cannot be read: {error}"));
+                return;
+            }
+        };
+        let updates = outcome.updates.iter().find(|(writing, _)| *writing == Writing::Compared);
+        let Updates { acknowledged, unknown, .. } = updates.map(|(_, updates)| *updates).unwrap_or_default();
+        match found {
+            None if acknowledged == 0 => {}
+            // Whoever was killed may have written once without a line about it.
+            Some(Ok(number)) if (acknowledged..=acknowledged + unknown + 1).contains(&number) => {}
+            found => outcome.wrong.push(format!(
+                "the register holds {found:?} after {acknowledged} updates and {unknown} of which nobody knows"
+            )),
+        }
+    }
+
+    /// What was lost is lost; on new objects everything is right again.
+    async fn check_aftermath(&self, outcome: &mut Outcome, seed: u64) -> io::Result<()> {
+        let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }).await?;
+        tokio::time::sleep(CALM).await;
+        let logged = clients.finish().await?;
+        outcome.calls += logged.history.len() + logged.refused;
+        outcome.wrong.extend(logged.broken);
+        self.bench().judge_history(logged.history, None, outcome);
+        Ok(())
+    }
+}

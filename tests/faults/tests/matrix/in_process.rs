@@ -1,0 +1,4 @@
+//! Backends without a server of their own: the memory driver, and an emulator of DynamoDB.
+
+mod dynamodb;
+mod memory;

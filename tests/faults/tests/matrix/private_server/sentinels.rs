@@ -1,0 +1,108 @@
+//! Redis behind Sentinels: a primary and two replicas. Without strict safety a failover may lose what the new primary had not received;
+//! with it, no grant of a lock is lost.
+
+use std::io;
+use std::time::Duration;
+
+use acteon_state::{LockAttempt, LockOptions, StateKey};
+use acteon_test_support::{RedisSentinels, SentinelOptions};
+use async_trait::async_trait;
+
+use crate::row::{self, Backend, Fault, Harm, Traits, open};
+
+const KILLED: Fault = Fault::new("kill -9 of the primary", Harm::Failover);
+const FROZEN: Fault = Fault::new("a primary frozen until another took over", Harm::Failover);
+const ASKED: Fault = Fault::new("a failover that was asked for", Harm::Failover);
+
+/// The longest lease in strict safety. For so long, and for the lag on top, a new primary grants nothing.
+const LEASE_MAX: Duration = Duration::from_secs(1);
+const LAG_MAX: Duration = Duration::from_secs(1);
+/// How long the first grant of all may take then.
+const FIRST_GRANT: Duration = Duration::from_secs(20);
+
+struct Sentinels {
+    group: RedisSentinels,
+    is_strict: bool,
+}
+
+impl Sentinels {
+    fn start(is_strict: bool) -> Self {
+        let settings = if is_strict {
+            vec!["min-replicas-to-write 1".to_owned(), format!("min-replicas-max-lag {}", LAG_MAX.as_secs())]
+        } else {
+            Vec::new()
+        };
+        let options = SentinelOptions { append_only: true, settings, ..SentinelOptions::default() };
+        let group = RedisSentinels::start(options).unwrap_or_else(|error| panic!("{error}"));
+        Self { group, is_strict }
+    }
+}
+
+#[async_trait]
+impl Backend for Sentinels {
+    fn name(&self) -> &'static str {
+        if self.is_strict { "redis behind Sentinels, strict" } else { "redis behind Sentinels" }
+    }
+
+    fn config(&self) -> String {
+        let config = format!("[state]\nbackend = \"redis\"\nurl = \"{}\"\n", self.group.url());
+        if !self.is_strict {
+            return config;
+        }
+        format!("{config}[state.redis]\nsafety = \"strict\"\nlock_lease_max = \"{}s\"\n", LEASE_MAX.as_secs())
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        vec![KILLED, FROZEN, ASKED]
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { refuses_free_locks: self.is_strict, ..Traits::default() }
+    }
+
+    /// In strict safety, until grants are given again.
+    async fn prepare(&mut self) -> io::Result<()> {
+        self.group.wait_until_settled()?;
+        if !self.is_strict {
+            return Ok(());
+        }
+        let state = open(&self.config()).await.map_err(io::Error::other)?;
+        let lock = StateKey::new("faults", "matrix", "probe", "lock").map_err(io::Error::other)?;
+        let granted = state.lock(&lock, &LockOptions::new(LEASE_MAX).wait(FIRST_GRANT)).await;
+        match granted.map_err(io::Error::other)? {
+            LockAttempt::Acquired(guard) => guard.release().await.map(drop).map_err(io::Error::other),
+            LockAttempt::Busy(_) => Err(io::Error::other("nothing is granted any more")),
+        }
+    }
+
+    async fn strike(&mut self, fault: &Fault, _: Duration) -> io::Result<()> {
+        let old = self.group.primary().ok_or_else(|| io::Error::other("there is no primary"))?;
+        match *fault {
+            KILLED => {
+                self.group.nodes[old].kill9()?;
+                self.group.wait_for_primary_other_than(old)?;
+                self.group.nodes[old].restart().map_err(io::Error::other)?;
+            }
+            FROZEN => {
+                self.group.nodes[old].pause()?;
+                self.group.wait_for_primary_other_than(old)?;
+                self.group.nodes[old].resume()?;
+            }
+            _ => {
+                self.group.ask_for_failover()?;
+                self.group.wait_for_primary_other_than(old)?;
+            }
+        }
+        self.group.wait_until_settled()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn redis_behind_sentinels_keeps_what_it_declares() {
+    row::run(&mut Sentinels::start(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn redis_behind_sentinels_in_strict_safety_keeps_what_it_declares() {
+    row::run(&mut Sentinels::start(true)).await;
+}
