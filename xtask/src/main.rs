@@ -1,9 +1,11 @@
 //! Project tasks, run as `cargo xtask <task>`. `cargo xtask help` lists them.
 //!
 //! `test` sets up the servers that the suites need and runs everything; `.ci/run` calls exactly that. `services` only starts the
-//! servers. `tidy` checks the rules that the compiler does not know. `bench` runs the benchmarks.
+//! servers. `tidy` checks the rules that the compiler does not know. `bench` runs the benchmarks, `faults` every backend under
+//! faults.
 
 mod bench;
+mod faults;
 mod interrupt;
 mod process;
 mod services;
@@ -37,6 +39,8 @@ enum Task {
     Tidy,
     /// Runs benchmarks: all of them, or the one that is named
     Bench(bench::BenchArguments),
+    /// Runs every backend under faults for long, and prints a table of what came of it
+    Faults(faults::FaultsArguments),
 }
 
 /// Why a task failed, in words for the person who ran it.
@@ -69,5 +73,6 @@ fn run(task: Task) -> Result<bool, Failure> {
         Task::Services => services::run(&workspace, &interrupt).map(|()| true),
         Task::Tidy => tidy::run(&workspace),
         Task::Bench(arguments) => bench::run(&arguments, &workspace, &interrupt),
+        Task::Faults(arguments) => faults::run(&arguments, &workspace, &interrupt),
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<J>
     let origins: Vec<usize> = (0..calls.len()).filter(|at| roles[*at] != Role::Out).collect();
     let calls = shrinking.history(&roles);
     let later = shrinking.later;
-    match check_within(later.as_ref().unwrap_or(judge), &calls, Budget::UNLIMITED) {
+    match check_within(later.as_ref().unwrap_or(judge), &calls, CUT_BUDGET) {
         Judgement::NotLinearizable(failure) => {
             Some(Core { judge: later, left_out: cut - calls.len(), calls, origins, last, failure })
         }

@@ -46,6 +46,7 @@ const SUITES_APART: &[(&str, Kind, &[&str])] = &[
 const NEEDS: &[(&str, &[Service])] = &[
     ("e2e", &[Service::Redis, Service::Postgres]),
     ("engine-tests", &[Service::Redis]),
+    ("faults", &[Service::Redis, Service::Postgres]),
     ("server", &[Service::Postgres]),
     ("state-postgres", &[Service::Postgres]),
     ("state-redis", &[Service::Redis]),

@@ -123,8 +123,8 @@ fn last_steps(calls: &[CounterCall]) -> Vec<usize> {
     (0..calls.len()).rev().filter(|at| id(&calls[*at]).is_some()).take(FAULTS_TRIED_MAX).collect()
 }
 
-/// The most values that a counter is tried to begin with.
-const STARTS_MAX: i64 = 10_000;
+/// The most values that a counter is tried to begin with: every one of them is part of every state of a search.
+const STARTS_MAX: i64 = 200;
 
 /// How many steps are tried to be the one that went wrong: those that were under way when it showed, and a few more.
 const FAULTS_TRIED_MAX: usize = 64;

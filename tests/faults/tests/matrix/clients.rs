@@ -90,15 +90,24 @@ impl Clients {
         // Their input ends.
         self.running.iter_mut().for_each(|client| drop(client.stdin.take()));
         let begin = Instant::now();
+        let mut has_failed = false;
         for client in &mut self.running {
-            while client.try_wait()?.is_none() {
+            loop {
+                if let Some(status) = client.try_wait()? {
+                    has_failed |= !status.success();
+                    break;
+                }
                 if begin.elapsed() > END_TIMEOUT {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "a client does not end"));
                 }
                 tokio::time::sleep(POLL).await;
             }
         }
-        read(&self.logs)
+        let mut logged = read(&self.logs)?;
+        if has_failed {
+            logged.broken.push(format!("a client failed: {}", self.complaints()));
+        }
+        Ok(logged)
     }
 
     fn start_one(&mut self) -> io::Result<()> {

@@ -24,6 +24,9 @@ const NOTICE: Duration = Duration::from_secs(2);
 /// How long the backend may take to answer again, once a fault was repaired.
 const RECOVERY: Duration = Duration::from_secs(20);
 
+/// How much later than by its lease a lock may become free, on a busy machine.
+const LEASE_SLACK: Duration = Duration::from_millis(100);
+
 /// What is to happen.
 pub(crate) struct Terms {
     pub(crate) seed: u64,
@@ -52,9 +55,11 @@ impl Episode<'_> {
         let mut episode = Episode { backend, state, terms };
         let scope = episode.scope("under");
         let work = episode.job(&scope, terms.seed);
+        let lease = Duration::from_millis(work.lease_ms);
         let (logged, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
         let mut outcome = episode.bench().judge(logged, span);
         episode.check_register(&scope, &mut outcome).await;
+        episode.check_locks(&scope, lease, &mut outcome).await;
         if terms.losses.writes {
             episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
         }
@@ -135,6 +140,19 @@ impl Episode<'_> {
             found => outcome.wrong.push(format!(
                 "the register holds {found:?} after {acknowledged} updates and {unknown} of which nobody knows"
             )),
+        }
+    }
+
+    /// Nobody holds a lock any more, nor gets one: neither those who were killed, nor those who went away while they waited.
+    async fn check_locks(&self, scope: &Scope, lease: Duration, outcome: &mut Outcome) {
+        tokio::time::sleep(lease + LEASE_SLACK).await;
+        for writing in Writing::ALL {
+            let lock = scope.key(&format!("{}-lock", writing.name())).expect("the name is short");
+            match self.state.inspect_lock(&lock).await {
+                Ok(seen) if seen.as_ref().is_none_or(|seen| seen.holders.is_empty()) => {}
+                Ok(seen) => outcome.wrong.push(format!("a lock is held though everybody has gone: {seen:?}")),
+                Err(error) => outcome.wrong.push(format!("a lock cannot be looked at: {error}")),
+            }
         }
     }
 

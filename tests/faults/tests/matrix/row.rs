@@ -133,14 +133,14 @@ impl Losses {
 /// Runs a row with all faults, and panics with all that was wrong.
 pub(crate) async fn run(backend: &mut dyn Backend) {
     let faults: Vec<Fault> = backend.faults().into_iter().chain(CLIENT_FAULTS).collect();
-    run_faults(backend, &faults).await;
+    run_faults(backend, &faults, 1.0).await;
 }
 
-/// The same with these faults.
-pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault]) {
+/// The same with these faults, for a share of the time of a row.
+pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], share: f64) {
     let (seed, mut account) = (seed(), Account::new(backend.name()));
     println!("{}: {SEED_VARIABLE}={seed} repeats the schedule", backend.name());
-    let mut schedule = Schedule::new(seed, faults.to_vec());
+    let mut schedule = Schedule::new(seed, faults.to_vec(), share);
     while let Some((number, fault, mut random)) = schedule.next() {
         let begin = Instant::now();
         let outcome = one(backend, &mut account, number, fault, &mut random).await;
@@ -191,11 +191,11 @@ struct Schedule {
 }
 
 impl Schedule {
-    fn new(seed: u64, faults: Vec<Fault>) -> Self {
+    fn new(seed: u64, faults: Vec<Fault>, share: f64) -> Self {
         let minutes = std::env::var(MINUTES_VARIABLE).ok().map(|text| {
             text.parse::<f64>().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number"))
         });
-        let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
+        let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * share * 60.0));
         Self { random: Random::new(seed), left: faults.clone(), faults, until, count: 0 }
     }
 }
