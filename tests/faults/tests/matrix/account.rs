@@ -75,8 +75,10 @@ impl Account {
     pub(crate) fn finish(&self, seed: u64) {
         let line = self.line();
         println!("{line}");
-        println!("{}: {} calls may have happened; lost() fired in time {} times, {} times in a process that stood still",
-            self.name, self.unknown, self.lost_in_time, self.stalled);
+        println!(
+            "{}: {} calls may have happened; lost() fired in time {} times, {} times in a process that stood still",
+            self.name, self.unknown, self.lost_in_time, self.stalled
+        );
         if let Some(path) = std::env::var_os(SUMMARY_VARIABLE) {
             let file = OpenOptions::new().append(true).create(true).open(&path);
             file.and_then(|mut file| writeln!(file, "{line}")).expect("the summary can be written");
@@ -89,7 +91,13 @@ impl Account {
     fn line(&self) -> String {
         let mut line = format!(
             "| {} | {} | {} | {} | {} | {} | {} |",
-            self.name, self.topology, self.calls, self.faults, self.histories, self.objects, self.wrong.len()
+            self.name,
+            self.topology,
+            self.calls,
+            self.faults,
+            self.histories,
+            self.objects,
+            self.wrong.len()
         );
         for writing in Writing::ALL {
             let (kept, losing) = (self.kept[writing as usize], self.losing[writing as usize]);

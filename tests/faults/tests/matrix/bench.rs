@@ -84,10 +84,9 @@ impl Bench<'_> {
         outcome.stalled = count(|event| matches!(event, Event::LostLate { was_stalled: true }));
         let late = count(|event| matches!(event, Event::LostLate { was_stalled: false }));
         let outlived = count(|event| *event == Event::HeldAfterRelease);
-        for (number, what) in [
-            (late, "lost() fired after the guard's deadline"),
-            (outlived, "a renewal outlived the release"),
-        ] {
+        for (number, what) in
+            [(late, "lost() fired after the guard's deadline"), (outlived, "a renewal outlived the release")]
+        {
             if number > 0 {
                 outcome.wrong.push(format!("{what}, {number} times"));
             }

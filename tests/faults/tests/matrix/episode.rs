@@ -113,7 +113,9 @@ impl Episode<'_> {
                     return Err(io::Error::other(format!("no answer after the fault was repaired: {error}")));
                 }
                 Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
-                Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer after the fault was repaired")),
+                Err(_) => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer after the fault was repaired"));
+                }
             }
         }
     }

@@ -192,9 +192,9 @@ struct Schedule {
 
 impl Schedule {
     fn new(seed: u64, faults: Vec<Fault>, share: f64) -> Self {
-        let minutes = std::env::var(MINUTES_VARIABLE).ok().map(|text| {
-            text.parse::<f64>().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number"))
-        });
+        let minutes = std::env::var(MINUTES_VARIABLE)
+            .ok()
+            .map(|text| text.parse::<f64>().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number")));
         let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * share * 60.0));
         Self { random: Random::new(seed), left: faults.clone(), faults, until, count: 0 }
     }

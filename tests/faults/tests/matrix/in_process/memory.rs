@@ -50,7 +50,13 @@ async fn record(store: &MemoryStore, seed: u64) -> acteon_faults::log::Logged {
     let (mut logs, mut clients) = (Vec::new(), Vec::new());
     for number in 0..2 * CLIENTS {
         let job = job(String::new(), "faults:matrix:object:scope".to_owned(), seed + u64::from(number), 60);
-        let job = Job { first_process: number * job.tasks, patience_ms: PATIENCE_MS, lifetime_ms: 20, pause_max_ms: 2, ..job };
+        let job = Job {
+            first_process: number * job.tasks,
+            patience_ms: PATIENCE_MS,
+            lifetime_ms: 20,
+            pause_max_ms: 2,
+            ..job
+        };
         let log = folder.path().join(number.to_string());
         let (writing, state) = (Log::create(&log).unwrap(), State::new(Arc::new(store.handle())));
         logs.push(log);

@@ -17,8 +17,7 @@ const FAULTS: [Fault; 4] = [KILLED, STOPPED, FROZEN, TERMINATED];
 
 /// How often sessions are terminated while the fault lasts.
 const TERMINATIONS: u32 = 4;
-const TERMINATE: &str =
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+const TERMINATE: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
 
 struct Postgres {
     server: PostgresServer,
