@@ -145,6 +145,10 @@ const POOLER_REFUSALS: [(&str, &str); 5] = [
 /// The longest text of a server that is repeated in an error.
 const TEXT_CHARS_MAX: usize = 200;
 
+/// What the client library says when a connection is closed while it waits for the answer to its question for TLS: it takes the end for a zero.
+/// That is a server, or a way to it, that went away, and no wrong address.
+const CLOSED_BEFORE_TLS: &str = "unexpected response from SSLRequest: 0x00";
+
 fn meaning(code: &str) -> &'static Meaning {
     let exact = SQLSTATES.iter().find(|row| row.code == code);
     let class = || SQLSTATES.iter().find(|row| row.code.len() == 2 && code.starts_with(row.code));
@@ -168,7 +172,7 @@ pub(crate) fn classify(error: sqlx::Error, sent: Sent) -> Error {
             Error::new(ErrorKind::Unavailable, format!("{what}: {source}")).with_source(source)
         }
         sqlx::Error::Tls(source) => Error::new(ErrorKind::Unavailable, "the TLS connection broke").with_source(source),
-        sqlx::Error::Protocol(what) if sent == Sent::No => Error::config(format!(
+        sqlx::Error::Protocol(what) if sent == Sent::No && !what.contains(CLOSED_BEFORE_TLS) => Error::config(format!(
             "this is not a PostgreSQL server, or it asks for something that is not supported: {}",
             cut(&what)
         )),
@@ -281,6 +285,15 @@ mod tests {
         let error = from_response("42501", &"x".repeat(10_000), Sent::Write);
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Denied, Effect::NotApplied));
         assert!(error.message().len() < TEXT_CHARS_MAX + 400 && error.message().contains("GRANT"));
+    }
+
+    /// Found under faults: a connection that was cut while it was opened was reported as a wrong address, which nobody tries again.
+    #[test]
+    fn a_connection_that_is_cut_before_tls_is_agreed_on_may_be_tried_again() {
+        let kind = |what: &str| classify(sqlx::Error::Protocol(what.to_owned()), Sent::No).kind();
+        let cut = "unexpected response from SSLRequest: 0x00 (sqlx_postgres::connection::tls:95)";
+        assert_eq!(kind(cut), ErrorKind::Unavailable);
+        assert_eq!(kind("unexpected response from SSLRequest: 0x48"), ErrorKind::Config);
     }
 
     #[test]

@@ -215,6 +215,10 @@ impl Updater {
         let deadline = BootInstant::now() + guard.valid_for();
         guard.lost().await;
         let ahead = deadline.remaining();
+        if ahead.is_zero() {
+            // Of two timers of a process that stood still, either may be first: by then the other has seen it, too.
+            tokio::time::sleep(2 * (TICK + STALL)).await;
+        }
         let was_stalled = self.stalled_at_ns.load(Ordering::Relaxed) >= since_ns;
         self.log.event(if ahead.is_zero() {
             Event::LostLate { was_stalled }

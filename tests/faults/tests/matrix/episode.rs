@@ -4,16 +4,16 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use acteon_faults::Random;
 use acteon_faults::job::Job;
 use acteon_faults::log::{Logged, now_ns};
 use acteon_faults::safety::{Updates, Writing};
+use acteon_faults::{Kind, Random};
 use acteon_state::{Scope, State};
 use acteon_state_conformance::objects::Loss;
 
 use crate::bench::{Bench, Outcome};
 use crate::clients::{Clients, job};
-use crate::row::{Backend, Fault, Harm, Losses};
+use crate::row::{Backend, Fault, Harm, Losses, Traits};
 
 /// How long clients work before a fault, and after it was repaired.
 const CALM: Duration = Duration::from_millis(400);
@@ -79,7 +79,10 @@ impl Episode<'_> {
 
     fn job(&self, scope: &Scope, seed: u64) -> Job {
         let key = scope.key("scope").expect("the name is short");
-        job(self.backend.config(), key.text().to_owned(), seed, self.backend.traits().lease_ms)
+        let Traits { has_queues, lease_ms, .. } = self.backend.traits();
+        let mut job = job(self.backend.config(), key.text().to_owned(), seed, lease_ms);
+        job.kinds.retain(|kind| has_queues || *kind != Kind::Queue);
+        job
     }
 
     /// The history, and when the fault was.

@@ -54,15 +54,19 @@ pub(crate) trait Backend: Send {
 pub(crate) struct Traits {
     /// Whether acknowledged writes of all kinds survive a failover, and not only grants: no capability says so.
     pub(crate) failover_keeps_writes: bool,
-    /// Whether a lock may be refused though nobody holds it: while a new primary waits for old leases to end.
+    /// Whether a lock may be refused though nobody holds it: while a new primary waits for old leases to end, and
+    /// where others must have watched it for a whole lease before they take it over.
     pub(crate) refuses_free_locks: bool,
+    /// Whether due queues are asked: not where one of the keys that they consist of may be evicted. That is reported as `Corrupt`, item by item,
+    /// and an operator's matter.
+    pub(crate) has_queues: bool,
     /// The lease of locks under which registers are updated.
     pub(crate) lease_ms: u64,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { failover_keeps_writes: false, refuses_free_locks: false, lease_ms: 400 }
+        Self { failover_keeps_writes: false, refuses_free_locks: false, has_queues: true, lease_ms: 400 }
     }
 }
 

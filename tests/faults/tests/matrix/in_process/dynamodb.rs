@@ -61,7 +61,7 @@ impl Backend for Dynamo {
     }
 
     fn traits(&self) -> Traits {
-        Traits { lease_ms: 1_000, ..Traits::default() }
+        Traits { refuses_free_locks: true, lease_ms: 1_000, ..Traits::default() }
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {

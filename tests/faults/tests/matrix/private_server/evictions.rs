@@ -7,7 +7,7 @@ use std::time::Duration;
 use acteon_test_support::{RedisOptions, RedisServer};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, Fault, Harm, open};
+use crate::row::{self, Backend, Fault, Harm, Traits, open};
 
 /// Each with the name of its row.
 const POLICIES: [(&str, &str); 8] = [
@@ -46,6 +46,10 @@ impl Backend for Evicting {
 
     fn faults(&self) -> Vec<Fault> {
         vec![FULL]
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { has_queues: !self.evicts, ..Traits::default() }
     }
 
     async fn strike(&mut self, _: &Fault, lasting: Duration) -> io::Result<()> {
