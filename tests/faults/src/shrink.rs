@@ -12,7 +12,8 @@
 //!
 //! # Cost
 //! Halves, quarters and so on are forgotten at once where that still fails, so the number of checks grows with the size of what is
-//! left, and little with that of the whole. It is bounded by [`CHECKS_MAX`]; a check that is undecided counts as passed.
+//! left, and little with that of the whole. It is bounded by [`CHECKS_MAX`]; a check that is undecided counts as passed, and after
+//! [`UNDECIDED_MAX`] of them what is left stays as it is.
 
 use acteon_state_conformance::history::Call;
 use acteon_state_conformance::linearizability::{Budget, Judgement, NotLinearizable, check_within};
@@ -24,6 +25,9 @@ const CHECKS_MAX: usize = 1_000;
 
 /// The budget of each of them. Most are decided far below; those that are not would be slow in such a number.
 const BUDGET: Budget = Budget { configurations: 10_000 };
+
+/// The most checks that are undecided: each takes some 20 ms, and where there are many the others are hardly decided either.
+const UNDECIDED_MAX: usize = 50;
 
 /// The budget of each check that looks for the end of the history: there are only as many as the logarithm of its length.
 const CUT_BUDGET: Budget = Budget { configurations: 200_000 };
@@ -54,7 +58,7 @@ enum Role {
 
 /// Shrinks a history that fails. `None` if that is not seen within the budget of one check.
 pub(crate) fn shrink<J: Judge>(judge: &J, calls: &[CallOf<J>]) -> Option<Core<J>> {
-    let mut shrinking = Shrinking { judge, later: None, calls, checks: 0 };
+    let mut shrinking = Shrinking { judge, later: None, calls, checks: 0, undecided: 0 };
     let (mut roles, last) = shrinking.cut()?;
     shrinking.begin_later(&mut roles, last);
     shrinking.forget(&mut roles, last);
@@ -77,6 +81,7 @@ struct Shrinking<'a, J: Judge> {
     later: Option<J>,
     calls: &'a [CallOf<J>],
     checks: usize,
+    undecided: usize,
 }
 
 impl<J: Judge> Shrinking<'_, J> {
@@ -156,7 +161,7 @@ impl<J: Judge> Shrinking<'_, J> {
                     has_shrunk = true;
                 }
             }
-            if size == 1 && !has_shrunk || self.checks >= CHECKS_MAX {
+            if size == 1 && !has_shrunk || self.is_over() {
                 return;
             }
             size = (size / 2).max(1);
@@ -181,11 +186,16 @@ impl<J: Judge> Shrinking<'_, J> {
 
     fn fails(&mut self, roles: &[Role]) -> bool {
         self.checks += 1;
-        self.checks <= CHECKS_MAX
-            && matches!(
-                check_within(self.later.as_ref().unwrap_or(self.judge), &self.history(roles), BUDGET),
-                Judgement::NotLinearizable(_)
-            )
+        if self.is_over() {
+            return false;
+        }
+        let judgement = check_within(self.later.as_ref().unwrap_or(self.judge), &self.history(roles), BUDGET);
+        self.undecided += usize::from(judgement == Judgement::Undecided);
+        matches!(judgement, Judgement::NotLinearizable(_))
+    }
+
+    fn is_over(&self) -> bool {
+        self.checks > CHECKS_MAX || self.undecided >= UNDECIDED_MAX
     }
 
     fn history(&self, roles: &[Role]) -> Vec<CallOf<J>> {
