@@ -69,9 +69,10 @@ impl Clients {
 
     /// Kills one of them, and starts another in its place.
     pub(crate) async fn kill_one(&mut self, which: usize, replaced_after: Duration) -> io::Result<()> {
-        let mut client = self.running.remove(which % self.running.len());
-        client.kill()?;
-        client.wait()?;
+        let which = which % self.running.len();
+        self.running[which].kill()?;
+        self.running[which].wait()?;
+        self.running.remove(which);
         tokio::time::sleep(replaced_after).await;
         self.start_one()
     }

@@ -144,8 +144,7 @@ pub(crate) async fn run(backend: &mut dyn Backend) {
 pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], share: f64) {
     let (seed, mut account) = (seed(), Account::new(backend.name()));
     println!("{}: {SEED_VARIABLE}={seed} repeats the schedule", backend.name());
-    let mut schedule = Schedule::new(seed, faults.to_vec(), share);
-    while let Some((number, fault, mut random)) = schedule.next() {
+    for (number, fault, mut random) in Schedule::new(seed, faults.to_vec(), share) {
         let begin = Instant::now();
         let outcome = one(backend, &mut account, number, fault, &mut random).await;
         account.add(&fault, outcome);

@@ -46,7 +46,7 @@ async fn the_memory_driver_keeps_what_it_declares() {
 
 /// What clients over handles of one store were told, of which one after the other was dropped.
 async fn record(store: &MemoryStore, seed: u64) -> acteon_faults::log::Logged {
-    let (folder, stop) = (TempDir::new().unwrap(), Arc::new(AtomicBool::new(false)));
+    let (folder, stop) = (TempDir::new().expect("a folder"), Arc::new(AtomicBool::new(false)));
     let (mut logs, mut clients) = (Vec::new(), Vec::new());
     for number in 0..2 * CLIENTS {
         let job = job(String::new(), "faults:matrix:object:scope".to_owned(), seed + u64::from(number), 60);
@@ -58,7 +58,7 @@ async fn record(store: &MemoryStore, seed: u64) -> acteon_faults::log::Logged {
             ..job
         };
         let log = folder.path().join(number.to_string());
-        let (writing, state) = (Log::create(&log).unwrap(), State::new(Arc::new(store.handle())));
+        let (writing, state) = (Log::create(&log).expect("a file"), State::new(Arc::new(store.handle())));
         logs.push(log);
         let stop = stop.clone();
         clients.push(tokio::spawn(async move { job.run_over(&state, &writing, stop).await }));
@@ -71,7 +71,7 @@ async fn record(store: &MemoryStore, seed: u64) -> acteon_faults::log::Logged {
     tokio::time::sleep(RUN / 2).await;
     stop.store(true, Ordering::Relaxed);
     for client in clients {
-        client.await.unwrap().unwrap();
+        client.await.expect("no panic").expect("no failure but those of faults");
     }
-    read(&logs).unwrap()
+    read(&logs).expect("the logs that were written")
 }
