@@ -71,8 +71,7 @@ impl Clients {
     pub(crate) async fn kill_one(&mut self, which: usize, replaced_after: Duration) -> io::Result<()> {
         let which = which % self.running.len();
         self.running[which].kill()?;
-        self.running[which].wait()?;
-        self.running.remove(which);
+        self.running.remove(which).wait()?;
         tokio::time::sleep(replaced_after).await;
         self.start_one()
     }

@@ -80,8 +80,13 @@ impl Backend for Sentinels {
         match *fault {
             KILLED => {
                 self.group.nodes[old].kill9()?;
-                self.group.wait_for_primary_other_than(old)?;
+                let new = self.group.wait_for_primary_other_than(old)?;
                 self.group.nodes[old].restart().map_err(io::Error::other)?;
+                if old > 0 {
+                    // Its file is written anew and names the first primary of all. In a file that stays, it would find what Sentinels wrote.
+                    let port = self.group.nodes[new].port().to_string();
+                    self.group.nodes[old].query(&["REPLICAOF", "127.0.0.1", &port])?;
+                }
             }
             FROZEN => {
                 self.group.nodes[old].pause()?;
