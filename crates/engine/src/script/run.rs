@@ -13,6 +13,7 @@
 //! places while it holds the rest (`Locked::escalate`).
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -132,8 +133,8 @@ struct Run<'r, 'c, 'e> {
     script: &'r Script,
     /// The database in which the run began, which it may hold as a whole.
     database: usize,
-    /// The places of the declared keys, as long as it is not known whether the script keeps to them.
-    declared: Option<Places>,
+    /// The declared keys, as long as it is not known whether the script keeps to them.
+    declared: Option<HashSet<&'r [u8]>>,
     is_read_only: bool,
     /// It has used a key that it has not declared.
     strayed: bool,
@@ -156,10 +157,9 @@ enum Refusal {
 
 impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     fn new(call: &'r mut Call<'c, 'e>, request: &Request<'r>, interpreter: &'r Interpreter) -> Self {
-        let (database, instance) = (call.session.database, call.instance);
-        let script = request.script;
-        let declared = matches!(script.habit(), Habit::Unknown | Habit::KeepsToKeysReading)
-            .then(|| request.keys.iter().map(|key| instance.databases.place(database, key)).collect());
+        let (database, script) = (call.session.database, request.script);
+        let is_open = matches!(script.habit(), Habit::Unknown | Habit::KeepsToKeysReading);
+        let declared = is_open.then(|| request.keys.iter().copied().collect());
         Self {
             call,
             interpreter,
@@ -269,7 +269,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     fn hold(&mut self, command: &Command, args: &[&[u8]]) -> Result<(), Refusal> {
         let need = Need::within(self.call.instance, self.call.session, command, args);
         if let Some(declared) = &self.declared {
-            self.strayed |= !is_covered(&need, declared);
+            self.strayed |= self.call.session.database != self.database || !is_covered(&need, declared, command, args);
         }
         if is_held(&need, self.call.keys.locked) {
             return Ok(());
@@ -316,9 +316,13 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
 /// What makes a run unrepeatable, and is refused where a script may only read.
 const CHANGES: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
 
-fn is_covered(need: &Need, places: &Places) -> bool {
+/// Whether a command needs nothing but declared keys. Their places would not do: an undeclared key may be next to a declared one by
+/// chance, and elsewhere in the next run.
+fn is_covered(need: &Need, declared: &HashSet<&[u8]>, command: &Command, args: &[&[u8]]) -> bool {
     match need {
-        Need::Places(needed) => needed.iter().all(|place| places.contains(place)),
+        Need::Places(_) => {
+            command.row.keys.positions(args).iter().filter_map(|at| args.get(*at)).all(|key| declared.contains(*key))
+        }
         Need::Databases(numbers) => numbers.is_empty(),
         Need::Everything => false,
     }
