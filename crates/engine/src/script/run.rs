@@ -8,9 +8,10 @@
 //! Two scripts that have both written and want undeclared keys of each other cannot both go on: the command of one of them fails.
 //!
 //! # How it works
-//! A run holds either its declared keys or its whole database (see `Scripts::need` below). A command that needs more gets it: a run that
-//! holds its declared keys only and has not written gives up and begins again with its database; any other one takes the missing
-//! places while it holds the rest (`Locked::escalate`).
+//! A run holds either its declared keys or its whole database (see `Instance::need_of_script` below): its keys once a run has shown that it
+//! uses no other. A command that needs more gets it: a run that holds its declared keys only and has not written gives up and begins
+//! again with its database; any other one takes the missing places while it holds the rest (`Locked::escalate`). A run without writes
+//! shows little of what one with writes does, so a script begins again with its database before the first write it is seen to make.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
