@@ -32,7 +32,7 @@ pub struct NetworkSettings {
     pub idle_timeout_s: u64,
     /// `tcp-keepalive`: seconds of silence after which the kernel asks whether the other side is still there; 0: it never asks.
     pub tcp_keepalive_s: u64,
-    /// `proto-max-bulk-len`: bytes of one argument, and of a string that grows. More than [`BULK_BYTES_MAX`] counts as that.
+    /// `proto-max-bulk-len`: bytes of one argument, and of a string that grows. More than 512 MiB counts as 512 MiB.
     pub bulk_bytes_max: u64,
     /// `client-query-buffer-limit`: bytes of requests that wait on one connection.
     pub query_buffer_bytes_max: u64,

@@ -10,7 +10,11 @@ use crate::script::sha_of;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
 
 fn instance() -> Arc<Instance> {
-    Instance::new(Engine::new(EngineConfig { segments: 16, ..EngineConfig::default() }), InstanceConfig::default())
+    instance_of(16)
+}
+
+fn instance_of(segments: usize) -> Arc<Instance> {
+    Instance::new(Engine::new(EngineConfig { segments, ..EngineConfig::default() }), InstanceConfig::default())
 }
 
 fn connect(instance: &Arc<Instance>) -> Client {
@@ -50,6 +54,30 @@ fn a_script_that_keeps_to_its_keys_holds_only_these_from_its_second_run_on() {
     let mut client = connect(&instance);
     assert_eq!(send(&mut client, &["EVAL", BEFORE, "1", "k"]), ":1\r\n");
     assert!(holds_its_key_only(&instance, BEFORE));
+}
+
+#[test]
+fn an_undeclared_key_beside_a_declared_one_counts_as_undeclared() {
+    // With one segment all keys are in the same one.
+    let instance = instance_of(1);
+    let mut client = connect(&instance);
+    assert_eq!(send(&mut client, &["EVAL", AFTER, "1", "k", "beside"]), ":1\r\n");
+    assert!(!holds_its_key_only(&instance, AFTER));
+}
+
+#[test]
+fn a_script_that_has_only_read_holds_all_when_it_writes_for_the_first_time() {
+    const MAYBE: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end redis.call('INCR', KEYS[1]) return redis.call('DBSIZE')";
+    let instance = instance();
+    let mut client = connect(&instance);
+    assert_eq!(send(&mut client, &["EVAL", MAYBE, "1", "k"]), ":0\r\n");
+    assert!(holds_its_key_only(&instance, MAYBE));
+    send(&mut client, &["SET", "k", "1"]);
+    let attempts = |instance: &Arc<Instance>| send(&mut connect(instance), &["INFO", "commandstats"]);
+    assert!(attempts(&instance).contains("cmdstat_exists:calls=1,"));
+    assert_eq!(send(&mut client, &["EVAL", MAYBE, "1", "k"]), ":1\r\n");
+    assert!(attempts(&instance).contains("cmdstat_exists:calls=3,"), "it looked, began again, and looked once more");
+    assert!(!holds_its_key_only(&instance, MAYBE));
 }
 
 #[test]
