@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Sources;
+use crate::locks::LocksCommand;
 
 // Lines of at most 80 columns, so that no terminal breaks them.
 const EXAMPLES: &str = "\
@@ -16,6 +17,10 @@ Examples:
       is it valid, does the backend answer, what do its locks guarantee?
   acteon-server -c acteon.toml migrate
       create or update the tables of a backend that has some, and exit
+  acteon-server -c acteon.toml locks list demo:acme:action --held
+      who holds the locks of tenant acme's actions, since when?
+  acteon-server -c acteon.toml locks release KEY --reason 'node 3 is gone'
+      take a lock from whoever holds it
   acteon-server engine --listen 127.0.0.1:6380
       run the engine alone, for any Redis client
   ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
@@ -29,8 +34,9 @@ Signals:
   SIGTERM, SIGINT  finish what is under way and stop; a second one stops at once
   SIGHUP           read the rules again; if they are bad, the old ones stay
 
-Exit codes: 0 after a clean stop, a successful check or migration; 1 when it
-cannot start, or something is wrong or missing; 2 for wrong arguments.";
+Exit codes: 0 after a clean stop, a successful check or migration, a lock that
+was found; 1 when it cannot start, or something is wrong or missing; 2 for
+wrong arguments.";
 
 /// Dispatches actions: decides by rules whether they may be executed, are duplicates, come too often or go elsewhere,
 /// and has them executed by providers, once.
@@ -74,6 +80,15 @@ pub enum Command {
         /// Change nothing; only say what there is to do. The exit code is 1 when there is something
         #[arg(long)]
         check: bool,
+    },
+    /// Show who holds which lock, and release locks by force
+    ///
+    /// Asks the backend of the configuration, so it works beside running servers and without any. With backend = "memory" the locks
+    /// are in the server's process: ask it over HTTP.
+    Locks {
+        /// What to do with them
+        #[command(subcommand)]
+        command: LocksCommand,
     },
     /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
     ///
@@ -167,6 +182,21 @@ mod tests {
             assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
             assert!(refused.to_string().contains("use --listen HOST:PORT"), "{refused}");
             assert!(Cli::parse_from(["acteon-server", option]).checked().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_lock_is_released_by_force_only_with_a_reason() {
+        let release = |more: &[&str]| {
+            let arguments = ["acteon-server", "locks", "release", "shop:acme:till:1"].iter().chain(more);
+            Cli::try_parse_from(arguments).map(|cli| cli.command()).map_err(|error| error.kind())
+        };
+        assert_eq!(release(&[]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(release(&["--reason", " "]), Err(ErrorKind::ValueValidation));
+        assert!(matches!(release(&["--reason", "stuck"]), Ok(Command::Locks { .. })));
+        for prefix in ["shop", "shop:acme:till:*"] {
+            let refused = Cli::try_parse_from(["acteon-server", "locks", "list", prefix]).expect_err(prefix);
+            assert_eq!(refused.kind(), ErrorKind::ValueValidation);
         }
     }
 
