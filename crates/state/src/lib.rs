@@ -72,3 +72,7 @@ pub use acteon_state_redis as redis;
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct EmbeddingPage;
+
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../../../docs/locks.md")]
+struct LocksPage;

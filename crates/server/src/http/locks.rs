@@ -80,8 +80,7 @@ pub async fn list(
         return Err(invalid(format!("`limit` is {limit}; allowed: 1 to {LIMIT_MAX}")));
     }
     let cursor = query.cursor.map(Cursor::new).transpose().map_err(state_error)?;
-    let (state, scan) = (app.state().clone(), prefix.scan(limit, cursor));
-    let page = app.limits().run(async move { state.locks_page(&scan).await }).await?.map_err(state_error)?;
+    let page = app.state().locks_page(&prefix.scan(limit, cursor)).await.map_err(state_error)?;
     Ok(Json(LockPage::new(page, query.held)))
 }
 
@@ -105,8 +104,7 @@ pub async fn inspect(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<LockView>, ApiError> {
     let key = key_of(path)?;
-    let (state, asked) = (app.state().clone(), key.clone());
-    let found = app.limits().run(async move { state.inspect_lock(&asked).await }).await?.map_err(state_error)?;
+    let found = app.state().inspect_lock(&key).await.map_err(state_error)?;
     found.map(|lock| Json(LockView::new(&lock))).ok_or_else(|| unknown(&key))
 }
 
