@@ -130,10 +130,16 @@ impl Cli {
 impl Cli {
     /// Refuses what would be ignored.
     fn checked(self) -> Result<Self, clap::Error> {
-        let is_engine = matches!(self.command, Some(Command::Engine { .. }));
-        if is_engine && (self.host.is_some() || self.port.is_some()) {
-            let message =
-                "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT";
+        let message = match &self.command {
+            Some(Command::Engine { .. }) => {
+                "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT"
+            }
+            Some(Command::Locks { .. }) => {
+                "--host and --port are those of the HTTP server, which is not asked; the backend in the configuration is"
+            }
+            _ => return Ok(self),
+        };
+        if self.host.is_some() || self.port.is_some() {
             return Err(<Self as CommandFactory>::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(self)
@@ -181,6 +187,8 @@ mod tests {
             let refused = Cli::parse_from(["acteon-server", "engine", option]).checked().expect_err(option);
             assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
             assert!(refused.to_string().contains("use --listen HOST:PORT"), "{refused}");
+            let locks = Cli::parse_from(["acteon-server", "locks", "list", "shop:acme:till", option]);
+            assert!(locks.checked().expect_err(option).to_string().contains("which is not asked"));
             assert!(Cli::parse_from(["acteon-server", option]).checked().is_ok());
         }
     }

@@ -58,7 +58,7 @@ pub struct Reason {
         ("prefix" = String, Query, description = "`namespace:tenant:kind`, or `namespace:tenant:kind:` and the beginning of an id",
             example = "demo:acme:action"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1,000; 100 unless given"),
+        ("limit" = Option<u32>, Query, description = "At most so many, 1 to 1,000; 100 unless given. On Redis, which lists in no order, a hint"),
         ("held" = Option<bool>, Query, description = "Without those that nobody holds"),
     ),
     responses(

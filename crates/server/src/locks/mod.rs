@@ -45,7 +45,7 @@ pub enum LocksCommand {
         /// What their names begin with: namespace:tenant:kind, or namespace:tenant:kind:ID-PREFIX
         #[arg(value_name = "PREFIX", value_parser = parse_prefix)]
         prefix: Prefix,
-        /// At most so many
+        /// Stop when so many were found; the last page is shown as a whole
         #[arg(long, value_name = "NUMBER", default_value_t = LIMIT_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
         limit: u32,
         /// Go on where a listing ended
@@ -157,6 +157,7 @@ pub async fn release_by_force(state: &State, key: &StateKey, reason: &str) -> ac
     Ok(Some(Released::new(LockView::new(&before), reason, released)))
 }
 
+/// Page after page, until enough was found: a backend that keeps no order may answer many empty ones before the first lock.
 async fn list(
     state: &State,
     prefix: &Prefix,
@@ -167,13 +168,23 @@ async fn list(
 ) -> Result<String, StartError> {
     let refused = |error: Error| failed("the locks cannot be listed", &error);
     let cursor = cursor.map(Cursor::new).transpose().map_err(refused)?;
-    let page = state.locks_page(&prefix.scan(limit, cursor)).await.map_err(refused)?;
-    let page = LockPage::new(page, held);
-    if json {
-        return to_json(&page);
+    let mut scan = prefix.scan(limit, cursor);
+    let mut found = LockPage { locks: Vec::new(), next_cursor: None };
+    loop {
+        let page = state.locks_page(&scan).await.map_err(refused)?;
+        scan = scan.from_cursor(page.next.clone());
+        let page = LockPage::new(page, held);
+        found.locks.extend(page.locks);
+        found.next_cursor = page.next_cursor;
+        if found.next_cursor.is_none() || found.locks.len() >= limit as usize {
+            break;
+        }
     }
-    let more = page.next_cursor.as_ref().map(|cursor| format!("There may be more: --cursor '{cursor}'\n"));
-    let table = if page.locks.is_empty() { "No locks here.\n".to_owned() } else { page.table() };
+    if json {
+        return to_json(&found);
+    }
+    let more = found.next_cursor.as_ref().map(|cursor| format!("There may be more: --cursor '{cursor}'\n"));
+    let table = if found.locks.is_empty() { "No locks here.\n".to_owned() } else { found.table() };
     Ok(table + &more.unwrap_or_default())
 }
 

@@ -375,6 +375,29 @@ mod on_redis {
         assert_failed(&never, 1, &["there is no lock shop:acme:till:3"]);
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lock_is_found_among_a_great_many_other_keys() {
+        let redis = redis();
+        let state = settings(&redis).open().await.expect("reachable");
+        let mut guards = Vec::new();
+        for id in ["1", "2", "3"] {
+            guards.push(held(&state, id, &LockOptions::new(FOR_LONG)).await);
+        }
+        // More than one page visits.
+        let junk = "for i = 1, 60000 do redis.call('SET', 'junk:' .. i, 'x') end";
+        redis.query(&["EVAL", junk, "0"]).expect("answered");
+        let locks = |more: &[&str]| run(&toml(&redis), &[&["locks", "list", "shop:acme:till"], more].concat()).stdout;
+        assert_eq!(locks(&[]).lines().count(), 4, "a head and three locks");
+        let first = locks(&["--limit", "1"]);
+        let more = first.lines().last().and_then(|line| line.strip_prefix("There may be more: --cursor '"));
+        // Where all happen to be in the last page, there is no more.
+        let rest = more.map(|rest| locks(&["--cursor", rest.trim_end_matches('\'')])).unwrap_or_default();
+        for id in ["1", "2", "3"] {
+            let name = format!("shop:acme:till:{id} ");
+            assert!(first.contains(&name) || rest.contains(&name), "{first}{rest}");
+        }
+    }
+
     #[test]
     fn locks_are_looked_for_where_they_are_kept() {
         let redis = redis();
