@@ -10,7 +10,7 @@ use std::time::Duration;
 const CLIENTS_MAX_DEFAULT: usize = 10_000;
 /// Silence on an idle TCP connection before the kernel asks whether the other side is still there, as Redis has.
 const TCP_KEEPALIVE_DEFAULT: Duration = Duration::from_secs(300);
-/// Bytes of one argument, as Redis has.
+/// Bytes of one argument, and of a string that grows, as Redis has.
 const BULK_BYTES_MAX_DEFAULT: usize = 512 << 20;
 /// Bytes of requests that wait on one connection, as Redis has: two of the largest arguments.
 const QUERY_BUFFER_BYTES_MAX_DEFAULT: usize = 1 << 30;
@@ -65,7 +65,7 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// Silence after which the kernel asks whether the other side is still there. `None`: it never asks. Default 5 minutes.
     pub tcp_keepalive: Option<Duration>,
-    /// Bytes of one argument. Default 512 MiB.
+    /// Bytes of one argument, and of a string that grows. Default 512 MiB, which is the most: a larger number counts as that.
     pub bulk_bytes_max: usize,
     /// Bytes of requests that wait on one connection: a longer request ends it, and beyond that no more is read for now.
     /// Default 1 GiB.

@@ -11,6 +11,7 @@ use acteon_engine::{Host, HostFacts, Traffic, Usage};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::counters::Counters;
 use crate::usage;
@@ -66,6 +67,10 @@ impl Host for ServerHost {
     fn shut_down(&self) -> bool {
         self.stopping.cancel();
         true
+    }
+
+    fn warn(&self, text: &str) {
+        warn!("{text}");
     }
 }
 

@@ -18,6 +18,9 @@
 //! most 16 visits however large the segment is, and keys that expire together cost one visit each: a million keys of
 //! one second are a million visits, and the lock is never held for more than a step.
 //!
+//! On its way a cycle looks at the deadlines of some keys, a block in one segment and a block in the next, for the average that INFO shows:
+//! commands have nothing to do with it.
+//!
 //! Removing a key or extending its deadline leaves a bound that is too low, which costs one visit of the block later. When the table moves
 //! its entries (it grew, shrank or was tidied), every bound becomes the segment's soonest deadline: too low, never too high.
 
@@ -133,6 +136,81 @@ impl Segment {
         }
         self.deadlines.blocks[block] = bound_ms;
         visited
+    }
+}
+
+/// Keys whose time is added up in one cycle, about: as Redis has.
+const SAMPLED_KEYS: u64 = 20;
+
+/// Blocks that are looked at for them: where few keys have a deadline, bounds that are too low lead to blocks without one.
+const SAMPLED_BLOCKS_MAX: u32 = 16;
+
+/// The time that some keys have left, as one cycle finds it.
+pub(crate) struct TtlSample {
+    now_ms: u64,
+    /// Chooses the block where a segment is looked at first.
+    turn: usize,
+    blocks_left: u32,
+    keys: u64,
+    sum_ms: u128,
+    /// Keys with a deadline in all segments that were met.
+    pub(crate) keys_with_ttl: u64,
+}
+
+impl TtlSample {
+    pub(crate) fn new(now_ms: u64, turn: usize) -> Self {
+        Self { now_ms, turn, blocks_left: SAMPLED_BLOCKS_MAX, keys: 0, sum_ms: 0, keys_with_ttl: 0 }
+    }
+
+    /// Nothing more is wanted.
+    fn is_complete(&self) -> bool {
+        self.keys >= SAMPLED_KEYS || self.blocks_left == 0
+    }
+
+    /// Adds the keys of one block of a segment, the next one that has any. Returns whether it found some.
+    pub(crate) fn add(&mut self, segment: &Segment) -> bool {
+        self.keys_with_ttl += segment.keys_with_ttl;
+        let bounds_ms = &segment.deadlines.blocks;
+        if segment.keys_with_ttl == 0 || bounds_ms.is_empty() {
+            return false;
+        }
+        let keys_before = self.keys;
+        for step in 0..bounds_ms.len() {
+            let block = self.turn.wrapping_add(step) % bounds_ms.len();
+            if self.is_complete() || self.keys > keys_before {
+                break;
+            }
+            if bounds_ms[block] != NEVER_MS {
+                self.add_block(segment, block);
+            }
+        }
+        self.keys > keys_before
+    }
+
+    fn add_block(&mut self, segment: &Segment, block: usize) {
+        self.blocks_left -= 1;
+        for bucket in block * BLOCK_BUCKETS..(block + 1) * BLOCK_BUCKETS {
+            let expires_at_ms = segment.get(bucket).and_then(Entry::expires_at_ms);
+            if let Some(left_ms) = expires_at_ms.and_then(|at_ms| at_ms.checked_sub(self.now_ms)) {
+                self.keys += 1;
+                self.sum_ms += u128::from(left_ms);
+            }
+        }
+    }
+
+    /// The average after this sample, given the one before it; 0: unknown. A sample counts for a fiftieth, as in Redis.
+    pub(crate) fn average_ms(&self, before_ms: u64) -> u64 {
+        const WEIGHT: u128 = 50;
+        if self.keys == 0 {
+            return before_ms;
+        }
+        let sample_ms = self.sum_ms / u128::from(self.keys);
+        let average_ms = match before_ms {
+            0 => sample_ms,
+            before_ms => (u128::from(before_ms) * (WEIGHT - 1) + sample_ms) / WEIGHT,
+        };
+        // Fits: both are averages of numbers that do.
+        average_ms as u64
     }
 }
 

@@ -304,6 +304,11 @@ impl Instance {
         self.ask(|host| host.shut_down()).unwrap_or(false)
     }
 
+    /// Tells whoever looks after the process.
+    pub(crate) fn warn(&self, text: &str) {
+        self.ask(|host| host.warn(text));
+    }
+
     /// Begins the counts anew. `expired_total` keys have expired until now.
     pub(crate) fn reset_stats(&self, expired_total: u64) {
         self.stats.reset(expired_total);

@@ -21,12 +21,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::config::EngineConfig;
 use crate::entry::{Ref, is_expired};
-use crate::expire::{BLOCK_BUCKETS, ExpireReport};
+use crate::expire::{BLOCK_BUCKETS, ExpireReport, TtlSample};
 use crate::index::OrderedIndex;
 use crate::memory::Memory;
 use crate::segment::{Context, Segment};
@@ -57,6 +57,10 @@ pub(crate) struct Keyspace {
     index_build: Mutex<()>,
     /// The segment at which the next cycle begins; held for the time of a cycle, because two would do the same work.
     expire_cursor: Mutex<usize>,
+    /// How long keys with a deadline have left, on average, as cycles have found it; 0: unknown.
+    ttl_average_ms: AtomicU64,
+    /// Cycles that there were.
+    turns: AtomicUsize,
 }
 
 /// Two lines of 64 bytes: processors fetch lines in pairs.
@@ -193,48 +197,26 @@ impl Engine {
         !keys.is_drained()
     }
 
-    /// Removes expired keys and gives their memory back. Visits at most `budget` keys (16 if it is less), a few hundred under one lock.
+    /// Removes expired keys and gives their memory back, and samples how long others have left. Visits at most `budget` keys (16 if it is less), a few hundred under one lock.
     /// Segments in which nothing can have expired are skipped at once, and those that somebody holds are left to the next cycle, which
     /// goes on where this one ended.
     pub fn expire_cycle(&self, now_ms: u64, budget: u32) -> ExpireReport {
         let keyspace = &*self.0;
-        let block = BLOCK_BUCKETS as u32;
-        let mut budget = budget.max(block);
-        let mut report = ExpireReport::default();
-        let mut removed = Vec::new();
         let mut cursor = keyspace.expire_cursor.lock();
-        for _ in 0..keyspace.segments.len() {
-            loop {
-                if budget < block {
-                    report.ran_out = true;
-                    return report;
-                }
-                // Somebody may hold it for long: the thread of this cycle has other things to do.
-                let Some(mut segment) = keyspace.segments[*cursor].0.try_lock() else { break };
-                if !segment.deadlines.is_due(now_ms) {
-                    break;
-                }
-                let visits_max = budget.min(STEP_VISITS_MAX);
-                let step = segment.expire_step(&keyspace.context, now_ms, visits_max, &mut removed);
-                drop(segment);
-                budget -= step.visited;
-                report.visited += u64::from(step.visited);
-                report.expired += removed.len() as u64;
-                // Only now: freeing large collections takes its time, and nobody should wait for it.
-                removed.clear();
-                if step.is_done {
-                    break;
-                }
-            }
-            *cursor = (*cursor + 1) % keyspace.segments.len();
-        }
+        let mut sample = TtlSample::new(now_ms, keyspace.turns.fetch_add(1, Ordering::Relaxed));
+        let report = keyspace.expire(now_ms, budget, &mut cursor, &mut sample);
+        let average_ms = match keyspace.ttl_average_ms() {
+            _ if sample.keys_with_ttl == 0 && !report.ran_out => 0,
+            before_ms => sample.average_ms(before_ms),
+        };
+        keyspace.set_ttl_average_ms(average_ms);
         report
     }
 
     /// Numbers about this engine; locks one segment after the other.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { bytes_max: self.0.context.memory.bytes_max(), ..Stats::default() };
+        let mut stats = self.0.stats();
         for number in 0..self.0.segments.len() {
             self.0.lock(number).add_to(&mut stats);
         }
@@ -269,6 +251,7 @@ impl Engine {
         let mut guards = keyspace.lock_all(&numbers);
         let tables: Vec<_> = guards.iter_mut().map(|segment| segment.take_all(&keyspace.context)).collect();
         keyspace.context.index.clear();
+        keyspace.set_ttl_average_ms(0);
         drop(guards);
         drop(tables);
     }
@@ -315,7 +298,68 @@ impl Keyspace {
             is_indexed: AtomicBool::new(false),
             index_build: Mutex::new(()),
             expire_cursor: Mutex::new(0),
+            ttl_average_ms: AtomicU64::new(0),
+            turns: AtomicUsize::new(0),
         }
+    }
+
+    /// A cycle that begins at the segment `cursor`, and leaves it where the next one should begin.
+    fn expire(&self, now_ms: u64, budget: u32, cursor: &mut usize, sample: &mut TtlSample) -> ExpireReport {
+        let block = BLOCK_BUCKETS as u32;
+        let mut budget = budget.max(block);
+        let mut report = ExpireReport::default();
+        let mut removed = Vec::new();
+        let mut sampled = None;
+        for _ in 0..self.segments.len() {
+            loop {
+                if budget < block {
+                    report.ran_out = true;
+                    return report;
+                }
+                // Somebody may hold it for long: the thread of this cycle has other things to do.
+                let Some(mut segment) = self.segments[*cursor].0.try_lock() else { break };
+                let mut is_done = !segment.deadlines.is_due(now_ms);
+                if !is_done {
+                    let visits_max = budget.min(STEP_VISITS_MAX);
+                    let step = segment.expire_step(&self.context, now_ms, visits_max, &mut removed);
+                    budget -= step.visited;
+                    report.visited += u64::from(step.visited);
+                    is_done = step.is_done;
+                }
+                if is_done && sample.add(&segment) {
+                    sampled = Some(*cursor);
+                }
+                drop(segment);
+                report.expired += removed.len() as u64;
+                // Only now: freeing large collections takes its time, and nobody should wait for it.
+                removed.clear();
+                if is_done {
+                    break;
+                }
+            }
+            *cursor = self.after(*cursor);
+        }
+        // All were visited, so any may be the first: one whose keys were not sampled now.
+        *cursor = sampled.map_or(*cursor, |number| self.after(number));
+        report
+    }
+
+    fn after(&self, segment: usize) -> usize {
+        (segment + 1) % self.segments.len()
+    }
+
+    /// How long keys with a deadline have left on average; 0: unknown.
+    pub(crate) fn ttl_average_ms(&self) -> u64 {
+        self.ttl_average_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ttl_average_ms(&self, average_ms: u64) {
+        self.ttl_average_ms.store(average_ms, Ordering::Relaxed);
+    }
+
+    /// What is known without looking at the segments.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats { bytes_max: self.context.memory.bytes_max(), ttl_average_ms: self.ttl_average_ms(), ..Stats::default() }
     }
 
     pub(crate) fn set_indexed(&self) {
@@ -419,6 +463,34 @@ mod tests {
         }
         while engine.expire_cycle(11, 0).ran_out {}
         assert_eq!(engine.len(), 400);
+    }
+
+    #[test]
+    fn average_of_the_time_left_follows_the_keys() {
+        let engine = engine();
+        let average_ms = |now_ms| {
+            engine.expire_cycle(now_ms, 100);
+            engine.stats().ttl_average_ms
+        };
+        assert_eq!(average_ms(1), 0);
+        put(&engine, b"persistent", Expiry::Clear);
+        put(&engine, b"lone", Expiry::At(100_000));
+        assert_eq!(average_ms(1_000), 99_000);
+        // Half of them have 100 s left, half of them 300 s.
+        for number in 0_u32..20_000 {
+            put(&engine, &number.to_le_bytes(), Expiry::At(if number % 2 == 0 { 101_000 } else { 301_000 }));
+        }
+        let last_ms = (0..500).fold(0, |_, _| average_ms(1_000));
+        assert!((180_000..220_000).contains(&last_ms), "{last_ms}");
+        for number in 0_u32..20_000 {
+            engine.update(&number.to_le_bytes(), 1_000, |slot| slot.remove());
+        }
+        assert_eq!(average_ms(100_001), 0, "nothing is left that could expire");
+        put(&engine, b"lone", Expiry::At(200_001));
+        assert_eq!(average_ms(200_001), 0, "its time is over now");
+        engine.clear();
+        put(&engine, b"lone", Expiry::At(u64::MAX));
+        assert_eq!(average_ms(200_001), 0, "what never ends is not counted");
     }
 
     #[test]

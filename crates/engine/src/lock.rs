@@ -257,6 +257,9 @@ impl<'e> Locked<'e> {
             self.build_index(high);
         }
         low_keyspace.context.index.exchange(&high_keyspace.context.index);
+        let ttls_ms = (low_keyspace.ttl_average_ms(), high_keyspace.ttl_average_ms());
+        low_keyspace.set_ttl_average_ms(ttls_ms.1);
+        high_keyspace.set_ttl_average_ms(ttls_ms.0);
         for segment in 0..low_keyspace.segments.len() {
             let low_at = self.position(Place::new(low, segment)).expect("both databases are held");
             let high_at = self.position(Place::new(high, segment)).expect("both databases are held");

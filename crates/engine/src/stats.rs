@@ -11,6 +11,8 @@ pub struct Stats {
     pub bytes: u64,
     /// The bound for `bytes`, if one is configured.
     pub bytes_max: Option<u64>,
+    /// How long those with a deadline have left on average, as the last cycles of expiry have sampled it; 0: unknown.
+    pub ttl_average_ms: u64,
     /// Keys removed because their time had come, since the engine was created.
     pub expired_total: u64,
 }

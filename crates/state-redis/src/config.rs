@@ -90,7 +90,8 @@ pub struct RedisConfig {
     pub safety: Safety,
     /// With `safety = "strict"`: how many replicas must have a grant before it counts: 1 to 32.
     pub lock_replicas: usize,
-    /// With `safety = "strict"`: how long replicas may take to have a grant. Shorter than `operation_timeout`.
+    /// With `safety = "strict"`: how long replicas may take to have a grant. Shorter than `operation_timeout` and
+    /// `read_timeout`.
     pub lock_replicas_timeout: Duration,
     /// With `safety = "strict"`: the longest lease, and how long nothing is granted after another server became primary, to
     /// which `min-replicas-max-lag` of the server is added where there are replicas.
@@ -225,11 +226,13 @@ impl RedisConfig {
                 return Err(Error::config(format!("{name} {number} is out of range: allowed are 1 to {max}")));
             }
         }
-        if self.safety == Safety::Strict && self.lock_replicas_timeout >= self.operation_timeout {
-            return Err(Error::config(format!(
-                "lock_replicas_timeout {:?} must be shorter than operation_timeout {:?}: a grant would be given up while replicas may still get it",
-                self.lock_replicas_timeout, self.operation_timeout
-            )));
+        for (name, timeout) in [("operation_timeout", self.operation_timeout), ("read_timeout", self.read_timeout)] {
+            if self.safety == Safety::Strict && self.lock_replicas_timeout >= timeout {
+                return Err(Error::config(format!(
+                    "lock_replicas_timeout {:?} must be shorter than {name} {timeout:?}: a grant would be given up while replicas may still get it",
+                    self.lock_replicas_timeout
+                )));
+            }
         }
         if self.port == Some(0) {
             return Err(Error::config("port 0 is out of range: allowed are 1 to 65535"));
@@ -337,6 +340,7 @@ mod tests {
                 RedisConfig { safety: Safety::Strict, lock_replicas_timeout: Duration::from_secs(2), ..url() },
                 "operation_timeout",
             ),
+            (RedisConfig { safety: Safety::Strict, read_timeout: Duration::from_millis(500), ..url() }, "read_timeout"),
             (RedisConfig { lock_replicas: 33, ..url() }, "lock_replicas"),
             (RedisConfig { operation_timeout: Duration::ZERO, ..url() }, "operation_timeout"),
             (RedisConfig { value_bytes_max: 0, ..url() }, "value_bytes_max"),

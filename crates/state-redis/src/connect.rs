@@ -60,7 +60,6 @@ pub(crate) enum Finder {
 pub(crate) struct Live {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) health: Health,
-    pub(crate) endpoint: Arc<Endpoint>,
     /// When the server may grant locks; always there in a connection for grants.
     pub(crate) grants_from: Option<Instant>,
 }
@@ -68,6 +67,7 @@ pub(crate) struct Live {
 /// An open connection.
 pub(crate) struct Opened {
     pub(crate) live: Live,
+    pub(crate) endpoint: Endpoint,
     /// Moves bytes; ends when the connection does.
     pub(crate) driver: AbortOnDropHandle<()>,
     pub(crate) facts: Facts,
@@ -157,8 +157,8 @@ impl Connector {
             let what = "NOREPLICAS: too few replicas follow the primary, so it cannot grant locks";
             return Err(failed(endpoint, ErrorKind::NotDurable, what));
         }
-        let live = Live { connection, health, endpoint: Arc::new(endpoint.clone()), grants_from };
-        Ok(Opened { live, driver, facts })
+        let live = Live { connection, health, grants_from };
+        Ok(Opened { live, endpoint: endpoint.clone(), driver, facts })
     }
 
     /// One round trip: the server's facts and all scripts.

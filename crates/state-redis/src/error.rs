@@ -1,9 +1,10 @@
 //! From the server's error codes and the client library's failures to kind and effect.
 //!
 //! # Effects
-//! An error reply means that the server refused: [`NotApplied`](Effect::NotApplied), since none of our commands and scripts
-//! fails after its first write. A connection that breaks, or an answer that does not come in time, leaves a write
-//! [`Unknown`](Effect::Unknown); a read changes nothing either way.
+//! An error reply that we know means that the server refused: [`NotApplied`](Effect::NotApplied), since none of our commands and
+//! scripts fails after its first write for these reasons. Any other may have stopped a script halfway, such as a user without the
+//! right to one of its commands, and leaves it [`Unknown`](Effect::Unknown). So does a connection that breaks, or an answer that
+//! does not come in time. A read changes nothing either way.
 
 use std::time::Duration;
 
@@ -66,8 +67,12 @@ const PHRASES: [(&str, ErrorKind); 8] = [
     ("unknown command", ErrorKind::Unsupported),
 ];
 
-/// The longest text of a server that is repeated in an error: some replies echo arguments.
+/// The longest text of a server that is repeated in an error.
 const TEXT_CHARS_MAX: usize = 200;
+
+/// What stands before the arguments of a command that the server does not know. Those of HELLO, by which RESP3 logs in, hold the
+/// password; those of others keys and values.
+const ARGUMENTS_REPEATED: &str = ", with args beginning with";
 
 /// The kind of an error reply.
 pub(crate) fn classify(code: &str, text: &str) -> ErrorKind {
@@ -81,12 +86,15 @@ pub(crate) fn is_no_script(error: &ServerError) -> bool {
     error.code() == "NOSCRIPT"
 }
 
-/// An error reply. It refused the request, so nothing was applied.
+/// An error reply.
 pub(crate) fn from_server(error: &ServerError) -> Error {
     let text = error.details().unwrap_or_default();
     let kind = classify(error.code(), text);
-    let shown: String = text.lines().next().unwrap_or_default().chars().take(TEXT_CHARS_MAX).collect();
-    Error::new(kind, format!("the server answered {} {shown}", error.code())).on_backend(BACKEND)
+    let shown = text.lines().next().unwrap_or_default();
+    let shown = shown.split_once(ARGUMENTS_REPEATED).map_or(shown, |(shown, _)| shown);
+    let shown: String = shown.chars().take(TEXT_CHARS_MAX).collect();
+    let effect = if kind == ErrorKind::Internal { Effect::Unknown } else { Effect::NotApplied };
+    Error::new(kind, format!("the server answered {} {shown}", error.code())).with_effect(effect).on_backend(BACKEND)
 }
 
 /// A failure of the connection after a request was handed to it.
@@ -153,6 +161,10 @@ mod tests {
         let error = from_server(&ServerError::try_from(reply).unwrap());
         assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
         assert!(error.message().len() < 300);
+        let text = "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2'";
+        let reply = make_extension_error("ERR".to_owned(), Some(text.to_owned()));
+        let error = from_server(&ServerError::try_from(reply).unwrap());
+        assert!(error.message().ends_with("ERR unknown command 'HELLO'"), "{error}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) struct Link {
 /// A connection in use.
 struct Held {
     driver: AbortOnDropHandle<()>,
-    endpoint: Arc<Endpoint>,
+    endpoint: Endpoint,
     _counted: OpenConnection,
 }
 
@@ -178,7 +178,7 @@ impl Links {
 
     /// Sends a command. The reply may be an error of the server.
     pub(crate) async fn send(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
-        let send = async |mut live: Live| live.connection.send_packed_command(cmd).await;
+        let send = async |live: &mut Live| live.connection.send_packed_command(cmd).await;
         self.with_connection(self.pick(), deadline, access, send).await
     }
 
@@ -199,7 +199,7 @@ impl Links {
         }
         pipeline.add_command(cmd.clone()).cmd("WAIT").arg(replicas.count).arg(ceil_ms(replicas.timeout));
         let mut left = Duration::ZERO;
-        let send = async |mut live: Live| {
+        let send = async |live: &mut Live| {
             left = live.grants_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
             if !left.is_zero() {
                 return Ok(Value::Nil);
@@ -222,7 +222,7 @@ impl Links {
     pub(crate) async fn send_all(&self, deadline: Instant, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
         let count = pipeline.len();
         let mut replies = self
-            .with_connection(self.pick(), deadline, access, async |mut live: Live| {
+            .with_connection(self.pick(), deadline, access, async |live: &mut Live| {
                 live.connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
             })
             .await?;
@@ -257,24 +257,23 @@ impl Links {
         link: &Link,
         deadline: Instant,
         access: Access,
-        send: impl AsyncFnOnce(Live) -> RedisResult<Value>,
+        send: impl AsyncFnOnce(&mut Live) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let (_place, live) = match link.at_once() {
+        let (_place, mut live) = match link.at_once() {
             Some(ready) => ready,
             None => link.wait(deadline, self.operation_timeout, self.connect_wait).await?,
         };
-        let health = live.health.clone();
         let _in_flight = link.counters.in_flight();
-        match tokio::time::timeout_at(deadline, send(live)).await {
+        match tokio::time::timeout_at(deadline, send(&mut live)).await {
             Ok(Ok(value)) => {
                 link.answered();
                 if is_demoted(&value) {
-                    link.give_up(&health);
+                    link.give_up(&live.health);
                 }
                 Ok(value)
             }
             Ok(Err(error)) => {
-                link.give_up(&health);
+                link.give_up(&live.health);
                 Err(from_connection(error, access))
             }
             Err(_) => {
@@ -412,11 +411,10 @@ impl Link {
     /// Puts a connection into use.
     fn up(&self, opened: Opened) -> Held {
         self.unanswered.store(0, Ordering::Relaxed);
-        (self.on_facts)(&opened.live.endpoint, Some(opened.facts));
+        (self.on_facts)(&opened.endpoint, Some(opened.facts));
         let _counted = self.counters.connected();
-        let endpoint = opened.live.endpoint.clone();
         self.line.send_replace(Line::Up(opened.live));
-        Held { driver: opened.driver, endpoint, _counted }
+        Held { driver: opened.driver, endpoint: opened.endpoint, _counted }
     }
 
     async fn keep_up(self: Arc<Self>, first: Option<Held>) {
@@ -428,7 +426,7 @@ impl Link {
             match self.connector.open(self.purpose).await {
                 Ok(opened) => {
                     if let Some(passed_over) = self.news.admit("connected") {
-                        tracing::info!(endpoint = %opened.live.endpoint, failures, passed_over, "connected to Redis");
+                        tracing::info!(endpoint = %opened.endpoint, failures, passed_over, "connected to Redis");
                     }
                     let since = Instant::now();
                     let held = self.up(opened);

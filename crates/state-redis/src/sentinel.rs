@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! All Sentinels are asked at the same time, and the answer with the highest configuration epoch counts: those that were cut off
-//! and know only an earlier primary are outvoted by any that knows better. What they name is a claim: whoever connects there
+//! and know only an earlier primary are outvoted by any that knows better; and where no other answers any more, as long as they are
+//! not most of all, by the claim that was heard before. What they name is a claim: whoever connects there
 //! asks the server for its role, and [`refutes`](Sentinels::refute) the claim if it is no primary. What most of them say counts then.
 //!
 //! # Failure
@@ -87,6 +88,16 @@ pub(crate) struct Claim {
     epoch: u64,
 }
 
+/// What was heard when all were asked.
+struct Heard {
+    /// One for each Sentinel that answered.
+    answers: Vec<Answer>,
+    /// Whether most of them did.
+    is_most: bool,
+    /// What went wrong with the others.
+    failure: Option<Error>,
+}
+
 /// What one Sentinel says.
 #[derive(Debug, PartialEq)]
 struct Answer {
@@ -119,13 +130,16 @@ impl Sentinels {
     /// # Errors
     /// `Unavailable` when none answers, `Config` when none knows the name, `Denied` for wrong credentials.
     pub(crate) async fn find(&self, until: Instant) -> Result<Claim> {
-        let (answers, failure) = self.ask_all(until).await;
+        let Heard { answers, is_most, failure } = self.ask_all(until).await;
         let refuted = self.refuted.lock().clone();
         let Some(best) = choose(answers, refuted.as_ref()) else {
             let failure = failure.unwrap_or_else(|| unavailable("there was no answer"));
             let message = format!("no Sentinel names the primary {}: {}", self.target.master, failure.message());
             return Err(Error::new(failure.kind(), message).on_backend(BACKEND).with_source(failure));
         };
+        if !is_most && let Some(known) = self.newer_than(&best.claim).filter(|known| refuted.as_ref() != Some(known)) {
+            return Ok(known);
+        }
         self.replicas.store(Arc::new(best.replicas));
         self.primary.send_if_modified(|primary| {
             let is_new = primary.as_ref() != Some(&best.claim);
@@ -137,6 +151,12 @@ impl Sentinels {
             is_new
         });
         Ok(best.claim)
+    }
+
+    /// The claim that was heard before, if it is newer than this one. To go back takes most of the Sentinels: those that were cut off
+    /// together with an earlier primary are fewer, and what it is sent will be thrown away.
+    fn newer_than(&self, claim: &Claim) -> Option<Claim> {
+        self.primary.borrow().clone().filter(|known| known.epoch > claim.epoch)
     }
 
     /// Notes that the server that was named says that it is no primary.
@@ -210,8 +230,8 @@ impl Sentinels {
         }
     }
 
-    /// Asks all Sentinels at the same time. Returns their answers, and what went wrong with the others.
-    async fn ask_all(&self, until: Instant) -> (Vec<Answer>, Option<Error>) {
+    /// Asks all Sentinels at the same time.
+    async fn ask_all(&self, until: Instant) -> Heard {
         let asked = self.known.lock().clone();
         let mut until = until.min(Instant::now() + ANSWER_TIMEOUT);
         let mut asking: FuturesUnordered<_> = asked.iter().map(|sentinel| self.ask_one(sentinel, until)).collect();
@@ -232,7 +252,7 @@ impl Sentinels {
                 Err(error) => failure = Some(more_telling(failure, error)),
             }
         }
-        (answers, failure)
+        Heard { answers, is_most: heard > asked.len() / 2, failure }
     }
 
     async fn ask_one(&self, sentinel: &Sentinel, until: Instant) -> Result<Answer> {

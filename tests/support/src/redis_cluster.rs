@@ -22,6 +22,8 @@ const SLOTS: usize = 16_384;
 const NODE_TIMEOUT_MS: u32 = 2_000;
 
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After which a failover that was asked for has failed.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(6);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The running nodes, killed and removed when dropped.
@@ -92,6 +94,25 @@ impl RedisCluster {
             }
         }
         Ok(places)
+    }
+
+    /// Makes a replica the primary of its shard, and returns once it is: the primary holds up its clients meanwhile, and nothing is
+    /// lost.
+    ///
+    /// # Errors
+    /// That does not come true within a minute.
+    pub fn fail_over_to(&self, replica: usize) -> io::Result<()> {
+        let is = |field: &str, value: &str| Ok(self.nodes[replica].info(field)?.as_deref() == Some(value));
+        self.until("the replica does not follow", || is("master_link_status", "up"))?;
+        let mut asked = None;
+        self.until("the replica does not take over", || {
+            // A server gives up after five seconds, when not enough others agreed in time.
+            if asked.is_none_or(|asked: Instant| asked.elapsed() > FAILOVER_TIMEOUT) {
+                self.nodes[replica].query(&["CLUSTER", "FAILOVER"])?;
+                asked = Some(Instant::now());
+            }
+            is("role", "master")
+        })
     }
 
     /// Waits until the nodes other than `without` agree that all slots have owners, none of which is among `without`.

@@ -6,18 +6,19 @@ use super::call::Call;
 use super::error::CommandError;
 use super::options::{integer, is};
 use super::row::{Flags, Group, Row};
-use super::string::STRING_BYTES_MAX;
 use crate::algorithm::bits::{self, Operation, Unit};
 use crate::entry::StrEncoding;
+use crate::instance::Instance;
 use crate::observe::EventClass;
 use crate::slot::{Expiry, Slot};
 use crate::typed::Whole;
 
-/// A position of a bit.
-fn bit_offset(text: &[u8]) -> Result<u64, CommandError> {
+/// A position of a bit, counted in fields of so many bits. Whether a string may become so long matters to commands that read as well.
+fn bit_offset(instance: &Instance, text: &[u8], bits: u64) -> Result<u64, CommandError> {
     let offset = acteon_resp::parse_i64(text).and_then(|offset| u64::try_from(offset).ok());
     offset
-        .filter(|offset| offset / 8 < STRING_BYTES_MAX as u64)
+        .and_then(|offset| offset.checked_mul(bits))
+        .filter(|offset| offset / 8 < instance.bulk_bytes_max())
         .ok_or(CommandError::text("ERR bit offset is not an integer or out of range"))
 }
 
@@ -37,7 +38,7 @@ fn change_bytes<R>(slot: &mut Slot<'_>, len: usize, change: impl FnOnce(&mut [u8
 }
 
 fn setbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let offset = bit_offset(call.args[2])?;
+    let offset = bit_offset(call.instance, call.args[2], 1)?;
     let bit = match call.args[3] {
         b"0" => false,
         b"1" => true,
@@ -63,7 +64,7 @@ fn setbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn getbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let offset = bit_offset(call.args[2])?;
+    let offset = bit_offset(call.instance, call.args[2], 1)?;
     let slot = call.keys.read(call.args[1]);
     let byte = slot.str()?.and_then(|value| value.get((offset / 8) as usize)).copied().unwrap_or_default();
     call.reply.integer(i64::from(byte & (0x80 >> (offset % 8)) != 0));

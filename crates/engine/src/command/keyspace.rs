@@ -170,7 +170,9 @@ fn flush(call: &mut Call<'_, '_>, numbers: &[usize], is_async: bool) {
         for place in databases.places_of(*number) {
             tables.push(call.keys.locked.step_held(place, |context, segment| segment.take_all(context)));
         }
-        databases.get(*number).keyspace().context.index.clear();
+        let keyspace = databases.get(*number).keyspace();
+        keyspace.context.index.clear();
+        keyspace.set_ttl_average_ms(0);
     }
     tables.retain(|table| !table.is_empty());
     call.effects.changes += tables.iter().map(|table| table.len() as u64).sum::<u64>();

@@ -8,15 +8,13 @@ use super::call::Call;
 use super::error::CommandError;
 use super::options::{TimeOption, is};
 use super::row::{Flags, Group, Row};
+use crate::instance::Instance;
 use crate::observe::EventClass;
 use crate::slot::{Expiry, Slot};
 
-/// Longest string, in bytes: Redis's `proto-max-bulk-len`.
-pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
-
-/// Refuses a string above the limit.
-pub(super) fn check_len(len: Option<usize>) -> Result<usize, CommandError> {
-    len.filter(|len| *len <= STRING_BYTES_MAX)
+/// Refuses a string that would become longer than `proto-max-bulk-len`.
+fn check_len(instance: &Instance, len: Option<usize>) -> Result<usize, CommandError> {
+    len.filter(|len| *len as u64 <= instance.bulk_bytes_max())
         .ok_or(CommandError::text("ERR string exceeds maximum allowed size (proto-max-bulk-len)"))
 }
 

@@ -10,6 +10,7 @@ use super::blocked::{Served, Waiter};
 use super::execute::{Need, Step, resolve};
 use super::facts::Buffers;
 use super::mailbox::Waker;
+use super::monitor::Told;
 use super::session::Replies;
 use super::{Instance, Session};
 use crate::ahead::Lookups;
@@ -109,6 +110,9 @@ impl Client {
             }
         };
         self.session.peer.facts.note_session(&self.session);
+        if flow != Flow::Retry {
+            self.session.told = Told::default();
+        }
         if self.session.is_silent() && matches!(flow, Flow::Done | Flow::Close) {
             out.truncate(out_len);
             self.end_silence();
@@ -254,6 +258,9 @@ impl Client {
         instance.discard(std::mem::take(&mut effects.garbage));
         instance.finish_serving(served, now_us);
         instance.tap.tell();
+        if result.is_err() {
+            self.session.told.begin_again();
+        }
         match &self.waiting {
             // It has met a key that it does not declare, and is known for that now: it will hold all of them.
             _ if result.is_err() && matches!(command.row.scope, Scope::Script) => self.run(command, args, now_us, out),

@@ -167,8 +167,8 @@ impl<'e> Step<'_, 'e> {
         };
         let result = (command.row.handler)(&mut call);
         if comes_from_client && result != Err(CommandError::Contended) {
+            monitors.tell(call.session, &command, args, now_us);
             let session = &*call.session;
-            monitors.tell(session, &command, args, now_us);
             let duration_ns = instance.stats.now_ns().saturating_sub(began_ns);
             let (command, error, lookups) = (&command, result.as_ref().err(), *call.keys.lookups);
             let has_failed = mem::take(&mut call.effects.has_failed) || error.is_some();

@@ -28,6 +28,9 @@ pub trait Host: Send + Sync {
     fn shut_down(&self) -> bool {
         false
     }
+
+    /// Something that whoever looks after the process should know, for its log.
+    fn warn(&self, _text: &str) {}
 }
 
 /// Where an instance listens and runs.

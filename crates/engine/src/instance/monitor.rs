@@ -3,6 +3,8 @@
 //! # Guarantees
 //! Passwords do not show. Commands of one connection arrive in the order in which they were carried out.
 //!
+//! A script that has to begin again, to hold more keys, shows once, and so do the commands that it calls.
+//!
 //! # How it works
 //! While nobody listens, a command costs one load. A line is written once and copied into the mailbox of each listener.
 
@@ -38,7 +40,7 @@ impl Monitors {
 
     /// Tells of a command that was carried out. Those of administrators stay secret.
     #[inline]
-    pub(crate) fn tell(&self, session: &Session, command: &Command, args: &[&[u8]], now_us: u64) {
+    pub(crate) fn tell(&self, session: &mut Session, command: &Command, args: &[&[u8]], now_us: u64) {
         if self.is_active.load(Ordering::Acquire) && !command.row.flags.has(Flags::SKIP_MONITOR.and(Flags::ADMIN)) {
             self.write(session, args, now_us);
         }
@@ -46,18 +48,42 @@ impl Monitors {
 
     /// Tells of a script before it runs, since what it calls is told on the way.
     #[inline]
-    pub(crate) fn tell_script(&self, session: &Session, command: &Command, args: &[&[u8]], now_us: u64) {
+    pub(crate) fn tell_script(&self, session: &mut Session, command: &Command, args: &[&[u8]], now_us: u64) {
         if self.is_active.load(Ordering::Acquire) && command.row.name.starts_with("eval") {
             self.write(session, args, now_us);
         }
     }
 
     #[cold]
-    fn write(&self, session: &Session, args: &[&[u8]], now_us: u64) {
+    fn write(&self, session: &mut Session, args: &[&[u8]], now_us: u64) {
+        if !session.told.is_next_new() {
+            return;
+        }
         let line = line(session, args, now_us);
         for peer in self.peers.read().iter() {
             peer.send(|mailbox| mailbox.extend_from_slice(&line));
         }
+    }
+}
+
+/// Lines about the command under way, which may be a script that has to begin again: those that it has told already are not told again.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Of this attempt, told or not.
+    lines: usize,
+    /// What an earlier attempt has told.
+    known: usize,
+}
+
+impl Told {
+    /// The command begins again.
+    pub(crate) fn begin_again(&mut self) {
+        self.known = self.known.max(std::mem::take(&mut self.lines));
+    }
+
+    fn is_next_new(&mut self) -> bool {
+        self.lines += 1;
+        self.lines > self.known
     }
 }
 

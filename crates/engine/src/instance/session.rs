@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use acteon_resp::Protocol;
 
 use super::mailbox::Peer;
+use super::monitor::Told;
 use super::pubsub::Subscriptions;
 use crate::algorithm::random::Random;
 use crate::value::Limits;
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) replies: Replies,
     /// A script of this connection runs: MONITOR says so of what it calls.
     pub(crate) is_in_script: bool,
+    /// What MONITOR has shown of the command that runs.
+    pub(crate) told: Told,
     /// Thresholds of encodings, of this version of the settings.
     pub(crate) limits: Limits,
     pub(crate) settings_version: u64,
@@ -76,6 +79,7 @@ impl Session {
             is_monitor: false,
             replies: Replies::On,
             is_in_script: false,
+            told: Told::default(),
             settings_version: limits.0,
             limits: limits.1,
             random: Random::new(seed),

@@ -20,6 +20,9 @@ use parking_lot::RwLock;
 use super::Instance;
 use crate::algorithm::glob::{Case, matches};
 
+/// The most that `proto-max-bulk-len` can be: what Redis promises of strings, and what a key may have here in any case.
+const BULK_BYTES_MAX: u64 = 512 << 20;
+
 /// What the network layer takes for its connections; it looks here whenever it needs one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkSettings {
@@ -29,7 +32,7 @@ pub struct NetworkSettings {
     pub idle_timeout_s: u64,
     /// `tcp-keepalive`: seconds of silence after which the kernel asks whether the other side is still there; 0: it never asks.
     pub tcp_keepalive_s: u64,
-    /// `proto-max-bulk-len`: bytes of one argument.
+    /// `proto-max-bulk-len`: bytes of one argument, and of a string that grows. More than 512 MiB counts as 512 MiB.
     pub bulk_bytes_max: u64,
     /// `client-query-buffer-limit`: bytes of requests that wait on one connection.
     pub query_buffer_bytes_max: u64,
@@ -43,7 +46,7 @@ impl Default for NetworkSettings {
             clients_max: 10_000,
             idle_timeout_s: 0,
             tcp_keepalive_s: 300,
-            bulk_bytes_max: 512 << 20,
+            bulk_bytes_max: BULK_BYTES_MAX,
             query_buffer_bytes_max: 1 << 30,
             protected_mode: true,
         }
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) expires_actively: AtomicBool,
     /// A reply beyond this will not be sent, so it need not be written to its end.
     pub(crate) reply_bytes_max: AtomicUsize,
+    /// `proto-max-bulk-len`, at hand for commands that make strings grow.
+    bulk_bytes_max: AtomicU64,
     network: RwLock<NetworkSettings>,
 }
 
@@ -78,6 +83,7 @@ impl Default for Settings {
             latency_percentiles: RwLock::new(vec![50.0, 99.0, 99.9]),
             expires_actively: AtomicBool::new(true),
             reply_bytes_max: AtomicUsize::new(usize::MAX),
+            bulk_bytes_max: AtomicU64::new(BULK_BYTES_MAX),
             network: RwLock::default(),
         }
     }
@@ -136,12 +142,19 @@ impl Instance {
 
     /// Sets what the network layer goes by.
     pub fn set_network_settings(&self, settings: NetworkSettings) {
-        *self.settings.network.write() = settings;
+        self.change_network(|network| *network = settings);
     }
 
-    fn change_network(&self, change: impl FnOnce(&mut NetworkSettings)) -> Result<(), Refusal> {
-        change(&mut self.settings.network.write());
-        Ok(())
+    fn change_network(&self, change: impl FnOnce(&mut NetworkSettings)) {
+        let mut network = self.settings.network.write();
+        change(&mut network);
+        network.bulk_bytes_max = network.bulk_bytes_max.min(BULK_BYTES_MAX);
+        self.settings.bulk_bytes_max.store(network.bulk_bytes_max, Ordering::Relaxed);
+    }
+
+    /// `proto-max-bulk-len`: how long commands may make a string.
+    pub(crate) fn bulk_bytes_max(&self) -> u64 {
+        self.settings.bulk_bytes_max.load(Ordering::Relaxed)
     }
 
     /// The settings that match one of `patterns`, by the name that was asked for, with their values.
@@ -297,6 +310,12 @@ fn set_limit(instance: &Instance, change: impl FnOnce(&mut crate::value::Limits)
     Ok(())
 }
 
+/// Something of the network layer, which has any value that its kind allows.
+fn set_network(instance: &Instance, change: impl FnOnce(&mut NetworkSettings)) -> Result<(), Refusal> {
+    instance.change_network(change);
+    Ok(())
+}
+
 /// A number that may be larger than any that is shown.
 fn shown(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -421,6 +440,20 @@ mod tests {
             protected_mode: false,
         };
         assert_eq!(instance.network_settings(), expected);
+    }
+
+    #[test]
+    fn arguments_are_not_allowed_to_be_longer_than_keys_and_strings() {
+        let instance = instance();
+        let set = |bytes: &str| instance.set_settings(&[(b"proto-max-bulk-len", bytes.as_bytes())]).map_err(refusal);
+        let refused = Err("argument must be between 1048576 and 536870912 inclusive".to_owned());
+        assert_eq!(set("513mb"), refused);
+        assert_eq!(set("1gb"), refused);
+        assert_eq!(set("1023kb"), refused);
+        assert_eq!(set("1mb"), Ok(()));
+        assert_eq!(set("512mb"), Ok(()));
+        instance.set_network_settings(NetworkSettings { bulk_bytes_max: 1 << 30, ..NetworkSettings::default() });
+        assert_eq!((instance.network_settings().bulk_bytes_max, instance.bulk_bytes_max()), (512 << 20, 512 << 20));
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub(crate) type Sha = [u8; 40];
 pub(crate) enum Habit {
     /// It has not been run to its end.
     Unknown,
-    /// It uses the keys that it declares.
+    /// It uses the keys that it declares, and has written nothing yet. Where it will, it may go another way.
+    KeepsToKeysReading,
+    /// It uses the keys that it declares, also when it writes.
     KeepsToKeys,
     /// It has used others.
     Strays,
@@ -108,14 +110,22 @@ impl Script {
     pub(crate) fn habit(&self) -> Habit {
         match self.habit.load(Ordering::Relaxed) {
             0 => Habit::Unknown,
-            1 => Habit::KeepsToKeys,
+            1 => Habit::KeepsToKeysReading,
+            2 => Habit::KeepsToKeys,
             _ => Habit::Strays,
         }
     }
 
-    /// It was run to its end, within its keys or not. Once it has strayed, it stays so.
-    pub(crate) fn note_habit(&self, strayed: bool) {
-        self.habit.fetch_max(if strayed { 2 } else { 1 }, Ordering::Relaxed);
+    /// It was run to its end, or showed a habit on the way. Once it has strayed, it stays so.
+    pub(crate) fn note_habit(&self, habit: Habit) {
+        self.habit.fetch_max(habit as u8, Ordering::Relaxed);
+    }
+
+    /// It is about to write for the first time: what is known of it counts no longer.
+    pub(crate) fn forget_reading(&self) {
+        let (reading, unknown) = (Habit::KeepsToKeysReading as u8, Habit::Unknown as u8);
+        // Whoever was quicker knows more.
+        let _ = self.habit.compare_exchange(reading, unknown, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(crate) fn note_duration(&self, us: u64) {
@@ -270,10 +280,16 @@ mod tests {
     fn a_script_that_has_strayed_once_is_never_trusted_again() {
         let script = script("x");
         assert_eq!(script.habit(), Habit::Unknown);
-        script.note_habit(false);
+        script.note_habit(Habit::KeepsToKeysReading);
+        assert_eq!(script.habit(), Habit::KeepsToKeysReading);
+        script.forget_reading();
+        assert_eq!(script.habit(), Habit::Unknown);
+        script.note_habit(Habit::KeepsToKeys);
+        script.note_habit(Habit::KeepsToKeysReading);
+        script.forget_reading();
         assert_eq!(script.habit(), Habit::KeepsToKeys);
-        script.note_habit(true);
-        script.note_habit(false);
+        script.note_habit(Habit::Strays);
+        script.note_habit(Habit::KeepsToKeys);
         assert_eq!(script.habit(), Habit::Strays);
     }
 

@@ -22,8 +22,7 @@ use crate::command::CommandError;
 /// How often a script is interrupted to look at the clock: about once in a millisecond.
 const INSTRUCTIONS_PER_TICK: u32 = 100_000;
 
-/// Compiled functions that are kept; then the interpreter starts anew, for compiling takes some microseconds only. Each is one of the
-/// 8,000 values that Rust may hold of an interpreter, which the arguments of a command need as well.
+/// Compiled functions that are kept, of some KiB each; then they are all forgotten, for compiling takes some microseconds only.
 const FUNCTIONS_MAX: usize = 250;
 
 /// What an idle interpreter may hold: more is the leftover of a hungry script, and is freed.
@@ -43,7 +42,11 @@ pub(crate) struct Interpreter {
     /// The next command is one of `redis.pcall`.
     pub(crate) catches: Arc<AtomicBool>,
     pub(crate) watch: Arc<Watch>,
-    functions: HashMap<Sha, Function, foldhash::fast::FixedState>,
+    /// Compiled functions. They lie in a table of the interpreter: Rust may hold 8,000 values of one at a time, and the arguments
+    /// of a command are to find the same room whatever was compiled before.
+    functions: Table,
+    /// Where in `functions` a script is.
+    positions: HashMap<Sha, usize, foldhash::fast::FixedState>,
     compile: Function,
     to_string: Function,
     generation: u64,
@@ -66,7 +69,7 @@ impl Interpreter {
         lua.set_global_hook(every, move |_, _| tick(&watched))?;
         let globals = lua.globals();
         let (compile, to_string) = (globals.get("loadstring")?, globals.get("tostring")?);
-        let environment = Environment::of(&lua)?;
+        let (environment, functions) = (Environment::of(&lua)?, lua.create_table()?);
         Ok(Self {
             lua,
             environment,
@@ -74,7 +77,8 @@ impl Interpreter {
             version,
             catches,
             watch,
-            functions: HashMap::default(),
+            functions,
+            positions: HashMap::default(),
             compile,
             to_string,
             generation,
@@ -90,8 +94,8 @@ impl Interpreter {
     /// # Errors
     /// The reply to a script that cannot be compiled.
     pub(crate) fn function(&mut self, script: &Script) -> Result<Function, CommandError> {
-        if let Some(function) = self.functions.get(&script.sha) {
-            return Ok(function.clone());
+        if let Some(position) = self.positions.get(&script.sha) {
+            return self.functions.raw_get(*position).map_err(broken);
         }
         let code = self.lua.create_string(script.code()).map_err(broken)?;
         let compiled: (Value, Option<LuaString>) = self.compile.call((code, CHUNK_NAME)).map_err(broken)?;
@@ -103,11 +107,19 @@ impl Interpreter {
                 return Err(CommandError::quoting("ERR Error compiling script (new function): ", text, ""));
             }
         };
-        if self.functions.len() >= FUNCTIONS_MAX {
-            self.functions.clear();
-        }
-        self.functions.insert(script.sha, function.clone());
+        self.keep(script.sha, &function).map_err(broken)?;
         Ok(function)
+    }
+
+    fn keep(&mut self, sha: Sha, function: &Function) -> mlua::Result<()> {
+        if self.positions.len() >= FUNCTIONS_MAX {
+            self.functions = self.lua.create_table()?;
+            self.positions.clear();
+        }
+        let position = self.positions.len() + 1;
+        self.functions.raw_set(position, function)?;
+        self.positions.insert(sha, position);
+        Ok(())
     }
 
     /// What Lua's `tostring` makes of a value.
@@ -146,4 +158,11 @@ pub(crate) fn broken(error: mlua::Error) -> CommandError {
 
 fn tick(watch: &Arc<Watch>) -> mlua::Result<VmState> {
     if watch.tick() { Err(Thrown::Over.into()) } else { Ok(VmState::Continue) }
+}
+
+impl Drop for Interpreter {
+    /// One that is dropped while it runs, because of a panic, runs no longer: nobody waits for it.
+    fn drop(&mut self) {
+        self.watch.finish();
+    }
 }

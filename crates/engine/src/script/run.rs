@@ -8,11 +8,13 @@
 //! Two scripts that have both written and want undeclared keys of each other cannot both go on: the command of one of them fails.
 //!
 //! # How it works
-//! A run holds either its declared keys or its whole database (see `Scripts::need` below). A command that needs more gets it: a run that
-//! holds its declared keys only and has not written gives up and begins again with its database; any other one takes the missing
-//! places while it holds the rest (`Locked::escalate`).
+//! A run holds either its declared keys or its whole database (see `Instance::need_of_script` below): its keys once a run has shown that it
+//! uses no other. A command that needs more gets it: a run that holds its declared keys only and has not written gives up and begins
+//! again with its database; any other one takes the missing places while it holds the rest (`Locked::escalate`). A run without writes
+//! shows little of what one with writes does, so a script begins again with its database before the first write it is seen to make.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -60,12 +62,11 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
     prepare(interpreter, request).map_err(broken)?;
     let mut run = Run::new(call, request, interpreter);
     let result = run.execute(&function);
-    let (restarts, strayed) = (run.restarts, run.strayed);
+    let (restarts, habit) = (run.restarts, run.habit());
+    request.script.note_habit(habit);
     if restarts {
-        request.script.note_habit(true);
         return Err(CommandError::Contended);
     }
-    request.script.note_habit(strayed);
     let (instance, id, effects) = (call.instance, call.session.peer.id, &mut *call.effects);
     let mut note = |text: &[u8], is_counted: bool| {
         effects.has_failed = true;
@@ -130,10 +131,11 @@ fn failure_text(interpreter: &Interpreter, script: &Script, failure: &Failure) -
 struct Run<'r, 'c, 'e> {
     call: &'r mut Call<'c, 'e>,
     interpreter: &'r Interpreter,
+    script: &'r Script,
     /// The database in which the run began, which it may hold as a whole.
     database: usize,
-    /// The places of the declared keys, as long as it is not known whether the script keeps to them.
-    declared: Option<Places>,
+    /// The declared keys, as long as it is not known whether the script keeps to them.
+    declared: Option<HashSet<&'r [u8]>>,
     is_read_only: bool,
     /// It has used a key that it has not declared.
     strayed: bool,
@@ -155,13 +157,14 @@ enum Refusal {
 }
 
 impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
-    fn new(call: &'r mut Call<'c, 'e>, request: &Request<'_>, interpreter: &'r Interpreter) -> Self {
-        let (database, instance) = (call.session.database, call.instance);
-        let declared = (request.script.habit() == Habit::Unknown)
-            .then(|| request.keys.iter().map(|key| instance.databases.place(database, key)).collect());
+    fn new(call: &'r mut Call<'c, 'e>, request: &Request<'r>, interpreter: &'r Interpreter) -> Self {
+        let (database, script) = (call.session.database, request.script);
+        let is_open = matches!(script.habit(), Habit::Unknown | Habit::KeepsToKeysReading);
+        let declared = is_open.then(|| request.keys.iter().copied().collect());
         Self {
             call,
             interpreter,
+            script,
             database,
             declared,
             is_read_only: request.is_read_only,
@@ -224,6 +227,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let command = self.check(args).inspect_err(|refusal| self.count(refusal, args))?;
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
+            self.prepare_to_write()?;
             // Whoever ends scripts may have been quicker.
             if !self.interpreter.watch.note_write() {
                 return Err(Refusal::Over);
@@ -266,28 +270,60 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     fn hold(&mut self, command: &Command, args: &[&[u8]]) -> Result<(), Refusal> {
         let need = Need::within(self.call.instance, self.call.session, command, args);
         if let Some(declared) = &self.declared {
-            self.strayed |= !is_covered(&need, declared);
+            self.strayed |= self.call.session.database != self.database || !is_covered(&need, declared, command, args);
         }
-        let locked = &mut *self.call.keys.locked;
-        if is_held(&need, locked) {
+        if is_held(&need, self.call.keys.locked) {
             return Ok(());
         }
         self.strayed = true;
-        if !self.has_written && !self.call.deny_blocking && !locked.holds_database(self.database) {
-            self.restarts = true;
-            self.interpreter.watch.end();
-            return Err(Refusal::Over);
+        if self.can_restart() {
+            return Err(self.restart());
         }
-        take(need, locked)
+        take(need, self.call.keys.locked)
+    }
+
+    /// A script that has only been seen reading may go another way when it writes, and touch keys that it has not declared. After
+    /// a write it is too late to begin again, so it does so before the first one.
+    fn prepare_to_write(&mut self) -> Result<(), Refusal> {
+        if self.script.habit() == Habit::KeepsToKeysReading && self.can_restart() {
+            self.script.forget_reading();
+            return Err(self.restart());
+        }
+        Ok(())
+    }
+
+    /// Whether it can begin again, and will then hold more.
+    fn can_restart(&self) -> bool {
+        !self.has_written && !self.call.deny_blocking && !self.call.keys.locked.holds_database(self.database)
+    }
+
+    fn restart(&mut self) -> Refusal {
+        self.restarts = true;
+        self.interpreter.watch.end();
+        Refusal::Over
+    }
+
+    /// What this run has shown.
+    fn habit(&self) -> Habit {
+        match (self.strayed, self.restarts, self.has_written) {
+            (true, ..) => Habit::Strays,
+            (false, true, _) => Habit::Unknown,
+            (false, false, true) => Habit::KeepsToKeys,
+            (false, false, false) => Habit::KeepsToKeysReading,
+        }
     }
 }
 
 /// What makes a run unrepeatable, and is refused where a script may only read.
 const CHANGES: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
 
-fn is_covered(need: &Need, places: &Places) -> bool {
+/// Whether a command needs nothing but declared keys. Their places would not do: an undeclared key may be next to a declared one by
+/// chance, and elsewhere in the next run.
+fn is_covered(need: &Need, declared: &HashSet<&[u8]>, command: &Command, args: &[&[u8]]) -> bool {
     match need {
-        Need::Places(needed) => needed.iter().all(|place| places.contains(place)),
+        Need::Places(_) => {
+            command.row.keys.positions(args).iter().filter_map(|at| args.get(*at)).all(|key| declared.contains(*key))
+        }
         Need::Databases(numbers) => numbers.is_empty(),
         Need::Everything => false,
     }
@@ -334,7 +370,7 @@ impl Instance {
     /// What a script has to hold: the keys that it declares if it is known to keep to them, else its database.
     pub(crate) fn need_of_script(&self, session: &Session, command: &Command, args: &[&[u8]]) -> Need {
         match self.script_of(args) {
-            Some(script) if script.habit() == Habit::KeepsToKeys => {
+            Some(script) if matches!(script.habit(), Habit::KeepsToKeysReading | Habit::KeepsToKeys) => {
                 Need::Places(key_places(self, session.database, command, args))
             }
             // It will be refused.

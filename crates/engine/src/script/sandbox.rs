@@ -133,8 +133,9 @@ impl Environment {
         Ok(Self { lua: lua.clone(), globals, guards, xpcall: run.raw_get(1)?, report: run.raw_get(2)? })
     }
 
-    /// Takes away what an earlier script left in the guards. To be called before each script.
+    /// Takes away what an earlier script left: in the guards, and in the registry. To be called before each script.
     pub(crate) fn begin(&self) -> Result<()> {
+        self.lua.expire_registry_values();
         self.guards.iter().filter(|guard| !guard.is_empty()).try_for_each(clear)
     }
 

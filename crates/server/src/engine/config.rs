@@ -45,7 +45,7 @@ pub struct EngineConfig {
     pub idle_timeout: Option<HumanDuration>,
     /// Silence after which TCP asks whether the other side is there; zero: never.
     pub tcp_keepalive: HumanDuration,
-    /// Largest argument.
+    /// Largest argument, and largest string that grows.
     pub bulk_max: ByteSize,
     /// Requests that wait on one connection.
     pub query_buffer_max: ByteSize,

@@ -46,6 +46,9 @@ pub(super) struct Nodes<N = Node> {
     known: Mutex<HashMap<Endpoint, Known<N>>>,
 }
 
+/// Nodes that are not wanted any more, by their addresses.
+pub(super) type Gone<N> = Vec<(Endpoint, Arc<N>)>;
+
 struct Known<N> {
     node: Arc<N>,
     /// When somebody last asked for it by its address.
@@ -86,11 +89,7 @@ impl<N> Nodes<N> {
     }
 
     /// The primaries of a map in their order, opened where there are none, and the nodes that are not wanted any more.
-    pub(super) fn settle(
-        &self,
-        map: &SlotMap,
-        open: impl Fn(&Endpoint) -> N,
-    ) -> (Arc<[Arc<N>]>, Vec<(Endpoint, Arc<N>)>) {
+    pub(super) fn settle(&self, map: &SlotMap, open: impl Fn(&Endpoint) -> N) -> (Arc<[Arc<N>]>, Gone<N>) {
         let now = Instant::now();
         let mut known = self.known.lock();
         let gone = known.extract_if(|endpoint, known| {

@@ -111,7 +111,7 @@ impl RedisStore {
     async fn connect_parts(config: &RedisConfig, parts: Parts) -> Result<Self> {
         let first = parts.plan.open().await?;
         if let Some(opened) = &first {
-            parts.known.learn(&opened.live.endpoint, opened.facts.clone());
+            parts.known.learn(&opened.endpoint, opened.facts.clone());
         }
         parts.known.refuse_dangers()?;
         Ok(Self::start(config, parts, first))

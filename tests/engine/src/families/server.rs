@@ -141,6 +141,7 @@ pub(super) const SERVER: &[&str] = &[
     "EXEC",
     "EXEC",
     "LASTSAVE",
-    "! WAIT 0 {small}",
+    "! WAIT (0|-1|x) ({small}|x|-1)",
+    "! WAIT (1|3|9223372036854775807) (1|5|x|-1)",
     "ROLE",
 ];

@@ -53,15 +53,20 @@ fn transfer(worker: &mut Worker, random: &mut Random, thread: usize) -> i64 {
     // The same text strays now and then, so that what is known of it changes all the time.
     let undeclared = ["EVAL", TRANSFER, "0", &amount, &from, &to];
     match random.below(8) {
-        0 => number(&worker.call(&undeclared)).expect("a count"),
-        1..4 => number(&worker.call(&declared)).expect("a count"),
+        0 => count(&worker.call(&undeclared)),
+        1..4 => count(&worker.call(&declared)),
         // Transactions make the same transfer by themselves.
         _ if thread.is_multiple_of(2) => transfer_watched(worker, &from, &to, &amount),
         _ => {
             let text = format!("-- declares one of two\n{TRANSFER}");
-            number(&worker.call(&["EVAL", &text, "1", &from, &amount, "", &to])).expect("a count")
+            count(&worker.call(&["EVAL", &text, "1", &from, &amount, "", &to]))
         }
     }
+}
+
+/// The number of transfers that a script says it has made.
+fn count(reply: &Reply) -> i64 {
+    number(reply).unwrap_or_else(|| panic!("not a count: {reply}"))
 }
 
 fn transfer_watched(worker: &mut Worker, from: &str, to: &str, amount: &str) -> i64 {

@@ -1,11 +1,12 @@
 //! BITFIELD: integers of any width at any place of a string.
 
-use super::{STRING_BYTES_MAX, change_bytes};
+use super::{bit_offset, change_bytes};
 use crate::algorithm::bits::{FieldType, Overflow};
 use crate::command::call::Call;
 use crate::command::error::CommandError;
 use crate::command::options::{integer, is};
 use crate::command::row::{Flags, Group, Row};
+use crate::instance::Instance;
 use crate::observe::EventClass;
 
 pub(super) const BITFIELD: Row = Row::new("bitfield", -2, Group::Bitmap, bitfield)
@@ -40,19 +41,19 @@ impl Step {
 }
 
 fn bitfield(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let steps = parse(&call.args[2..])?;
+    let steps = parse(call.instance, &call.args[2..])?;
     run(call, &steps)
 }
 
 fn bitfield_ro(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    let steps = parse(&call.args[2..])?;
+    let steps = parse(call.instance, &call.args[2..])?;
     if steps.iter().any(|step| !matches!(step.what, What::Get)) {
         return Err(CommandError::text("ERR BITFIELD_RO only supports the GET subcommand"));
     }
     run(call, &steps)
 }
 
-fn parse(words: &[&[u8]]) -> Result<Vec<Step>, CommandError> {
+fn parse(instance: &Instance, words: &[&[u8]]) -> Result<Vec<Step>, CommandError> {
     let (mut steps, mut overflow) = (Vec::new(), Overflow::default());
     let mut rest = words;
     while let Some((word, after)) = rest.split_first() {
@@ -72,7 +73,7 @@ fn parse(words: &[&[u8]]) -> Result<Vec<Step>, CommandError> {
         let field = FieldType::parse(after[0]).ok_or(CommandError::text(
             "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is.",
         ))?;
-        let offset = field_offset(after[1], field)?;
+        let offset = field_offset(instance, after[1], field)?;
         let what = match takes {
             2 => What::Get,
             _ if is(word, "SET") => What::Set(integer(after[2])?),
@@ -92,16 +93,11 @@ fn parse_overflow(word: &[u8]) -> Result<Overflow, CommandError> {
 }
 
 /// `#n` counts in fields, `n` in bits.
-fn field_offset(text: &[u8], field: FieldType) -> Result<u64, CommandError> {
-    let (digits, unit) = match text.split_first() {
-        Some((b'#', digits)) => (digits, u64::from(field.bits())),
-        _ => (text, 1),
-    };
-    let offset = acteon_resp::parse_i64(digits).and_then(|offset| u64::try_from(offset).ok());
-    offset
-        .and_then(|offset| offset.checked_mul(unit))
-        .filter(|offset| offset / 8 < STRING_BYTES_MAX as u64)
-        .ok_or(CommandError::text("ERR bit offset is not an integer or out of range"))
+fn field_offset(instance: &Instance, text: &[u8], field: FieldType) -> Result<u64, CommandError> {
+    match text.split_first() {
+        Some((b'#', digits)) => bit_offset(instance, digits, u64::from(field.bits())),
+        _ => bit_offset(instance, text, 1),
+    }
 }
 
 fn run(call: &mut Call<'_, '_>, steps: &[Step]) -> Result<(), CommandError> {

@@ -10,7 +10,11 @@ use crate::script::sha_of;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
 
 fn instance() -> Arc<Instance> {
-    Instance::new(Engine::new(EngineConfig { segments: 16, ..EngineConfig::default() }), InstanceConfig::default())
+    instance_of(16)
+}
+
+fn instance_of(segments: usize) -> Arc<Instance> {
+    Instance::new(Engine::new(EngineConfig { segments, ..EngineConfig::default() }), InstanceConfig::default())
 }
 
 fn connect(instance: &Arc<Instance>) -> Client {
@@ -53,6 +57,30 @@ fn a_script_that_keeps_to_its_keys_holds_only_these_from_its_second_run_on() {
 }
 
 #[test]
+fn an_undeclared_key_beside_a_declared_one_counts_as_undeclared() {
+    // With one segment all keys are in the same one.
+    let instance = instance_of(1);
+    let mut client = connect(&instance);
+    assert_eq!(send(&mut client, &["EVAL", AFTER, "1", "k", "beside"]), ":1\r\n");
+    assert!(!holds_its_key_only(&instance, AFTER));
+}
+
+#[test]
+fn a_script_that_has_only_read_holds_all_when_it_writes_for_the_first_time() {
+    const MAYBE: &str = "if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end redis.call('INCR', KEYS[1]) return redis.call('DBSIZE')";
+    let instance = instance();
+    let mut client = connect(&instance);
+    assert_eq!(send(&mut client, &["EVAL", MAYBE, "1", "k"]), ":0\r\n");
+    assert!(holds_its_key_only(&instance, MAYBE));
+    send(&mut client, &["SET", "k", "1"]);
+    let attempts = |instance: &Arc<Instance>| send(&mut connect(instance), &["INFO", "commandstats"]);
+    assert!(attempts(&instance).contains("cmdstat_exists:calls=1,"));
+    assert_eq!(send(&mut client, &["EVAL", MAYBE, "1", "k"]), ":1\r\n");
+    assert!(attempts(&instance).contains("cmdstat_exists:calls=3,"), "it looked, began again, and looked once more");
+    assert!(!holds_its_key_only(&instance, MAYBE));
+}
+
+#[test]
 fn a_script_that_meets_another_key_before_it_writes_begins_again_and_holds_all() {
     let instance = instance();
     let mut client = connect(&instance);
@@ -63,6 +91,58 @@ fn a_script_that_meets_another_key_before_it_writes_begins_again_and_holds_all()
     assert_eq!(send(&mut client, &args), ":2\r\n", "one run counts");
     assert!(!holds_its_key_only(&instance, BEFORE));
     assert_eq!(send(&mut client, &args), ":3\r\n");
+}
+
+#[test]
+fn a_script_that_begins_again_is_shown_once_with_all_that_it_calls() {
+    let instance = instance();
+    let (mut client, mut monitor) = (connect(&instance), connect(&instance));
+    let script = "redis.call('GET', KEYS[1]) for _, key in ipairs(ARGV) do redis.call('GET', key) end return 1";
+    send(&mut client, &["EVAL", script, "1", "k"]);
+    assert_eq!(send(&mut monitor, &["MONITOR"]), "+OK\r\n");
+    let others: Vec<String> = (0..50).map(|number| format!("other:{number}")).collect();
+    let mut args = vec!["EVAL", script, "1", "k"];
+    args.extend(others.iter().map(String::as_str));
+    for run in ["begun again", "holding all from the beginning"] {
+        send(&mut client, &args);
+        let mut lines = Vec::new();
+        monitor.receive(&mut lines);
+        let lines = String::from_utf8(lines).expect("text");
+        let names: Vec<&str> = lines.lines().filter_map(|line| line.split('"').nth(1)).collect();
+        assert_eq!((names[0], names.len()), ("EVAL", 52), "{run}");
+        assert!(lines.lines().skip(2).zip(&others).all(|(line, key)| line.ends_with(&format!("\"{key}\""))), "{run}");
+    }
+    assert!(!holds_its_key_only(&instance, script));
+}
+
+/// The longest list of texts that a script can pass on to a command.
+fn passed_on_max(client: &mut Client) -> usize {
+    let script =
+        "local texts = {} for i = 1, ARGV[1] do texts[i] = 'k' .. i end return redis.call('DEL', unpack(texts))";
+    let passes =
+        |client: &mut Client, count: usize| send(client, &["EVAL", script, "0", &count.to_string()]) == ":0\r\n";
+    let (mut low, mut high) = (1, 8_000);
+    while high - low > 1 {
+        let middle = usize::midpoint(low, high);
+        if passes(client, middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+#[test]
+fn a_script_can_pass_on_as_much_whatever_ran_before_it() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let when_new = passed_on_max(&mut client);
+    // What the documentation promises.
+    assert!(when_new >= 7_960, "{when_new}");
+    for number in 0..1_100 {
+        assert_eq!(send(&mut client, &["EVAL", &format!("return {number}"), "0"]), format!(":{number}\r\n"));
+        if number % 350 == 0 {
+            assert_eq!(passed_on_max(&mut client), when_new, "after {number} others");
+        }
+    }
+    assert_eq!(send(&mut client, &["EVAL", "return 5", "0"]), ":5\r\n", "it was forgotten and is compiled anew");
 }
 
 #[test]

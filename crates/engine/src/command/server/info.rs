@@ -99,7 +99,7 @@ pub(super) fn keyspace(call: &mut Call<'_, '_>) -> Result<Vec<(usize, Stats)>, C
     let databases = locked.databases();
     let mut all = Vec::new();
     for (number, engine) in databases.used() {
-        let mut stats = Stats { bytes_max: engine.memory_bytes_max(), ..Stats::default() };
+        let mut stats = engine.keyspace().stats();
         for place in databases.places_of(number) {
             // Inside of a transaction all databases are held that were there when it began.
             if locked.is_empty() || locked.holds(place) {
@@ -284,8 +284,9 @@ impl Report {
 
     fn keyspace(&self, lines: &mut Lines<'_>) {
         for (number, stats) in self.keyspace.iter().filter(|(_, stats)| stats.keys > 0) {
-            let Stats { keys, keys_with_ttl, .. } = stats;
-            lines.put(&format!("db{number}"), format_args!("keys={keys},expires={keys_with_ttl},avg_ttl=0"));
+            let Stats { keys, keys_with_ttl, ttl_average_ms, .. } = stats;
+            let facts = format_args!("keys={keys},expires={keys_with_ttl},avg_ttl={ttl_average_ms}");
+            lines.put(&format!("db{number}"), facts);
         }
     }
 }
@@ -374,6 +375,7 @@ fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{SECTIONS, Section, choose, human};
+    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
 
     #[test]
     fn sections_are_chosen_by_name_and_by_group() {
@@ -383,6 +385,32 @@ mod tests {
         assert!(!choose(&[b"all"]).contains(&Section::Modules) && choose(&[b"all"]).contains(&Section::CommandStats));
         assert_eq!(choose(&[]), choose(&[b"default"]));
         assert!(!choose(&[]).contains(&Section::CommandStats));
+    }
+
+    #[test]
+    fn time_that_keys_have_left_is_shown_by_database() {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        let mut call = |text: &str| {
+            let args: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
+            let mut reply = Vec::new();
+            assert_eq!(client.execute(&args, 1_000_000, &mut reply), Flow::Done, "{text}");
+            String::from_utf8(reply).expect("text")
+        };
+        call("SET a 1 PX 5000");
+        call("SELECT 3");
+        call("MSET a 1 b 1");
+        instance.housekeeping(2_000_000, 100);
+        assert!(
+            call("INFO keyspace").contains("db0:keys=1,expires=1,avg_ttl=4000\r\ndb3:keys=2,expires=0,avg_ttl=0\r\n")
+        );
+        call("SWAPDB 0 3");
+        assert!(
+            call("INFO keyspace").contains("db0:keys=2,expires=0,avg_ttl=0\r\ndb3:keys=1,expires=1,avg_ttl=4000\r\n")
+        );
+        call("FLUSHDB");
+        call("SET a 1 PX 5000");
+        assert!(call("INFO keyspace").ends_with("db3:keys=1,expires=1,avg_ttl=0\r\n\r\n"), "not seen by a cycle yet");
     }
 
     #[test]

@@ -51,16 +51,22 @@ pub(super) fn replicaof(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Err(CommandError::text("ERR this server cannot be a replica"))
 }
 
-/// How many replicas have what the client wrote: as there can be none, nothing is waited for.
+/// How many replicas have what the client wrote: as there are none, whoever wants some waits until its time is over, or for ever.
 pub(super) fn wait(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     const NOT_AN_INTEGER: CommandError = CommandError::text("ERR timeout is not an integer or out of range");
-    integer(call.args[1])?;
+    let replicas_wanted = integer(call.args[1])?;
     let timeout_ms = acteon_resp::parse_i64(call.args[2]).ok_or(NOT_AN_INTEGER)?;
     if timeout_ms < 0 {
         return Err(CommandError::text("ERR timeout is negative"));
     }
-    call.reply.integer(0);
-    Ok(())
+    if replicas_wanted <= 0 {
+        call.reply.integer(0);
+        return Ok(());
+    }
+    let wait_us = timeout_ms.unsigned_abs().saturating_mul(1_000);
+    let until_us = (wait_us > 0).then(|| call.keys.now_us.saturating_add(wait_us));
+    // No key ends this wait.
+    call.block(Vec::new(), until_us, |reply| reply.integer(0))
 }
 
 /// Whoever runs the server ends it; the client hears nothing but the end of its connection.
@@ -74,9 +80,53 @@ pub(super) fn shutdown(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     if aborts {
         return Err(CommandError::text("ERR No shutdown in progress."));
     }
-    if has("SAVE") || !call.instance.shut_down() {
+    let obstacle = match has("SAVE") {
+        true => {
+            Some("SHUTDOWN SAVE was refused: everything is in memory and nothing can be saved; without SAVE, it ends")
+        }
+        false if call.instance.shut_down() => None,
+        false => Some("SHUTDOWN was refused: the process that the engine is part of does not end for its clients"),
+    };
+    if let Some(obstacle) = obstacle {
+        call.instance.warn(obstacle);
         return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
     }
     call.effects.close = true;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Host, Instance, InstanceConfig};
+
+    /// A process that does not end.
+    #[derive(Default)]
+    struct Lasting(Mutex<Vec<String>>);
+
+    impl Host for Lasting {
+        fn warn(&self, text: &str) {
+            self.0.lock().push(text.to_owned());
+        }
+    }
+
+    #[test]
+    fn log_says_why_the_server_does_not_shut_down() {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let host = Arc::new(Lasting::default());
+        instance.set_host(host.clone());
+        let mut client = Client::connect(&instance, ClientOptions::default());
+        for (args, why) in
+            [(&[&b"SHUTDOWN"[..], b"SAVE"][..], "nothing can be saved"), (&[b"SHUTDOWN"], "does not end")]
+        {
+            let mut reply = Vec::new();
+            assert_eq!(client.execute(args, 1_000, &mut reply), Flow::Done);
+            assert_eq!(reply, b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n");
+            let logged = host.0.lock().pop();
+            assert!(logged.as_ref().is_some_and(|text| text.contains(why)), "{logged:?}");
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! LCS: the longest common subsequence of two strings.
 
-use super::STRING_BYTES_MAX;
 use crate::algorithm::lcs::{self, LcsError};
 use crate::command::call::Call;
 use crate::command::error::CommandError;
@@ -50,7 +49,7 @@ fn lcs(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let first = text(call, 1)?;
     let second = text(call, 2)?;
     let options = Options::parse(&call.args[3..])?;
-    lcs::check(&first, &second, STRING_BYTES_MAX as u64).map_err(|error| {
+    lcs::check(&first, &second, call.instance.bulk_bytes_max()).map_err(|error| {
         CommandError::text(match error {
             LcsError::TooLong => "ERR String too long for LCS",
             LcsError::TooMuchMemory => "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",

@@ -44,7 +44,7 @@ fn append(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let before = slot.str()?.map(<[u8]>::to_vec);
     let len = match before {
         Some(before) => {
-            let len = check_len(before.len().checked_add(tail.len()))?;
+            let len = check_len(call.instance, before.len().checked_add(tail.len()))?;
             slot.set_text(&[&before, tail], Expiry::Keep)?;
             slot.set_encoding(StrEncoding::Raw);
             len
@@ -91,7 +91,7 @@ fn setrange(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         call.reply.integer(len_before as i64);
         return Ok(());
     }
-    let end = check_len(offset.checked_add(patch.len()))?;
+    let end = check_len(call.instance, offset.checked_add(patch.len()))?;
     match slot.str_mut().filter(|value| end <= value.len()) {
         Some(value) => value[offset..end].copy_from_slice(patch),
         None => {

@@ -84,6 +84,41 @@ impl Tester {
     }
 }
 
+#[test]
+fn who_waits_for_replicas_waits_until_the_time_is_over() {
+    let instance = instance();
+    let mut waiting = Tester::new(&instance);
+    assert_eq!(waiting.run("WAIT 0 0"), ":0");
+    assert_eq!(waiting.run("WAIT -1 0"), ":0");
+    assert_eq!(waiting.start("WAIT 1 5").0, Flow::Blocked { until_us: Some(6_000) });
+    assert_eq!(instance.blocked.count(), 1);
+    assert_eq!(waiting.reply_at(5_999), None);
+    assert_eq!(waiting.reply_at(6_000).as_deref(), Some(":0"));
+    assert_eq!(instance.blocked.count(), 0);
+    for command in ["MULTI", "WAIT 1 0"] {
+        waiting.run(command);
+    }
+    assert_eq!(waiting.run("EXEC"), "*1 :0");
+}
+
+#[test]
+fn who_waits_for_replicas_for_ever_is_let_go_by_another_client_or_by_its_own_end() {
+    let instance = instance();
+    let (mut waiting, mut other) = (Tester::new(&instance), Tester::new(&instance));
+    let id = waiting.id();
+    assert_eq!(waiting.start("WAIT 1 0").0, Flow::Blocked { until_us: None });
+    assert_eq!(waiting.reply_at(u64::MAX), None);
+    assert_eq!(other.run(&format!("CLIENT UNBLOCK {id}")), ":1");
+    waiting.wakes.recv_timeout(PATIENCE).expect("it is woken");
+    assert_eq!(waiting.reply(), ":0");
+    waiting.wait("WAIT 1 0");
+    assert_eq!(other.run(&format!("CLIENT UNBLOCK {id} ERROR")), ":1");
+    assert_eq!(waiting.reply(), "-UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    waiting.wait("WAIT 1 9223372036854775807");
+    drop(waiting);
+    assert_eq!(instance.blocked.count(), 0);
+}
+
 /// A reply, line by line.
 fn text(reply: &[u8]) -> String {
     String::from_utf8_lossy(reply).trim_end().replace("\r\n", " ")

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
-use super::{Home, IMMUTABLE, Kind, Refusal, Setting, parse_bytes, set_limit, shown, store};
+use super::{
+    BULK_BYTES_MAX, Home, IMMUTABLE, Kind, Refusal, Setting, parse_bytes, set_limit, set_network, shown, store,
+};
 use crate::instance::{Instance, OutputLimit, OutputLimits, Secret};
 
 const INT_MAX: i64 = i32::MAX as i64;
@@ -186,7 +188,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         Kind::YesNo,
         Home::Number(
             |instance| i64::from(instance.network_settings().protected_mode),
-            |instance, yes| instance.change_network(|network| network.protected_mode = yes != 0),
+            |instance, yes| set_network(instance, |network| network.protected_mode = yes != 0),
         ),
     ),
     setting(
@@ -194,7 +196,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         Kind::Integer(1, u32::MAX as i64),
         Home::Number(
             |instance| shown(instance.network_settings().clients_max),
-            |instance, number| instance.change_network(|network| network.clients_max = number.unsigned_abs()),
+            |instance, number| set_network(instance, |network| network.clients_max = number.unsigned_abs()),
         ),
     ),
     setting(
@@ -202,7 +204,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         INT,
         Home::Number(
             |instance| shown(instance.network_settings().idle_timeout_s),
-            |instance, number| instance.change_network(|network| network.idle_timeout_s = number.unsigned_abs()),
+            |instance, number| set_network(instance, |network| network.idle_timeout_s = number.unsigned_abs()),
         ),
     ),
     setting(
@@ -210,15 +212,15 @@ pub(super) static SETTINGS: &[Setting] = &[
         INT,
         Home::Number(
             |instance| shown(instance.network_settings().tcp_keepalive_s),
-            |instance, number| instance.change_network(|network| network.tcp_keepalive_s = number.unsigned_abs()),
+            |instance, number| set_network(instance, |network| network.tcp_keepalive_s = number.unsigned_abs()),
         ),
     ),
     setting(
         "proto-max-bulk-len",
-        Kind::Bytes(BULK_BYTES_MIN, i64::MAX),
+        Kind::Bytes(BULK_BYTES_MIN, BULK_BYTES_MAX as i64),
         Home::Number(
             |instance| shown(instance.network_settings().bulk_bytes_max),
-            |instance, number| instance.change_network(|network| network.bulk_bytes_max = number.unsigned_abs()),
+            |instance, number| set_network(instance, |network| network.bulk_bytes_max = number.unsigned_abs()),
         ),
     ),
     setting(
@@ -226,9 +228,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         Kind::Bytes(BULK_BYTES_MIN, i64::MAX),
         Home::Number(
             |instance| shown(instance.network_settings().query_buffer_bytes_max),
-            |instance, number| {
-                instance.change_network(|network| network.query_buffer_bytes_max = number.unsigned_abs())
-            },
+            |instance, number| set_network(instance, |network| network.query_buffer_bytes_max = number.unsigned_abs()),
         ),
     ),
     setting("client-output-buffer-limit", Kind::Text, Home::Text(output_limits, set_output_limits)),

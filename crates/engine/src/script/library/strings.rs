@@ -96,8 +96,13 @@ fn anchor(pattern: &[u8]) -> (bool, &[u8]) {
 fn gmatch(lua: &Lua, values: &MultiValue) -> Result<Function> {
     let arguments = Arguments::new(lua, values);
     let (text, pattern) = (arguments.string(1)?, arguments.string(2)?);
+    // In the registry, for a script may make any number of these functions and forget them, and all that Rust may hold otherwise are 8,000
+    // values. What belonged to those that were collected is let go of here.
+    lua.expire_registry_values();
+    let (text, pattern) = (lua.create_registry_value(text)?, lua.create_registry_value(pattern)?);
     let next_start = AtomicUsize::new(0);
     lua.create_function(move |lua, _: MultiValue| {
+        let (text, pattern) = (lua.registry_value::<LuaString>(&text)?, lua.registry_value::<LuaString>(&pattern)?);
         let (text, pattern) = (&*text.as_bytes(), &*pattern.as_bytes());
         let mut matcher = Matcher::new(text, pattern, || pause(lua));
         for at in next_start.load(Ordering::Relaxed)..=text.len() {

@@ -100,6 +100,28 @@ fn what_a_script_puts_into_a_library_is_gone_for_the_next() {
 }
 
 #[test]
+fn any_number_of_searches_can_be_under_way_and_leaves_nothing_behind() {
+    // Each held two of the 8,000 values that Rust may have of an interpreter, until it was collected.
+    let lua = new_lua().expect("an interpreter");
+    let search = "local found = {} for i = 1, 9000 do found[i] = string.gmatch('a' .. i, '%d+') end
+        local sum = 0 for i = 1, 9000 do sum = sum + found[i]() end return sum";
+    assert_eq!(answer(&lua, search), "n:40504500");
+    lua.gc_stop();
+    for _ in 0..3 {
+        assert_eq!(answer(&lua, search), "n:40504500");
+    }
+    assert_eq!(
+        answer(&lua, "local t = {} for i = 1, 7900 do t[i] = 't' .. i end return select('#', unpack(t))"),
+        "n:7900"
+    );
+    lua.gc_restart();
+    // Together more than an interpreter may hold.
+    let script =
+        "local n = 0 for i = 1, 1000 do n = n + string.gmatch(i .. string.rep('ab', 500000), '%d+')() end return n";
+    assert_eq!(answer(&lua, script), "n:500500", "long texts are given back");
+}
+
+#[test]
 fn a_script_that_fills_the_memory_gets_an_error_and_the_interpreter_lives() {
     let lua = new_lua().expect("an interpreter");
     lua.set_memory_limit(4 * 1024 * 1024).expect("a limit");

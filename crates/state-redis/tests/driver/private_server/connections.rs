@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use acteon_state_core::{Effect, ErrorKind, Get, Put, StateStore, Survival};
-use acteon_state_redis::{RedisConfig, RedisStore};
+use acteon_state_core::{Counting, Effect, ErrorKind, Get, Increment, Put, StateStore, Survival};
+use acteon_state_redis::{Protocol, RedisConfig, RedisStore};
 use acteon_test_support::{RedisOptions, RedisServer};
 
 use super::{config, connect, key, refused, server, start, text, until};
@@ -36,6 +36,24 @@ async fn a_password_is_needed_and_never_shown() {
     }
 }
 
+/// A server that does not know a command repeats what came with it: with HELLO, which is how RESP3 logs in, that is the password.
+#[tokio::test]
+async fn a_password_that_a_server_repeats_is_not_shown() {
+    let settings = vec!["rename-command HELLO \"\"".to_owned()];
+    let server = start(RedisOptions { password: Some("hunter2".to_owned()), settings, ..RedisOptions::default() });
+    connect(&server).await.ping().await.unwrap();
+    let error = refused(RedisConfig { protocol: Protocol::Resp3, ..config(&server) }).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.message().contains("unknown command 'HELLO'"), "{error}");
+    let mut shown = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        shown.push_str(&format!("{error} {error:?}"));
+        source = error.source();
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
 #[tokio::test]
 async fn an_acl_user_needs_only_the_documented_rights() {
     let server = server();
@@ -63,6 +81,20 @@ async fn a_user_that_may_not_ask_or_load_scripts_still_works() {
     let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
     exercise(&store).await;
     assert!(store.lock_semantics().notes.iter().any(|note| note.contains("INFO")));
+}
+
+/// The script adds first and sets the time to live then.
+#[tokio::test]
+async fn a_script_that_stops_halfway_for_a_missing_right_is_not_said_to_have_changed_nothing() {
+    let server = server();
+    server.query(&["ACL", "SETUSER", "ada", "on", ">pw", "+@all", "-pexpire", "~*", "&*"]).unwrap();
+    let url = format!("redis://ada:pw@127.0.0.1:{}", server.port());
+    let store = RedisStore::connect(RedisConfig::from_url(&url).unwrap()).await.unwrap();
+    let key = key("halfway");
+    let add = Increment::by(1).window(Counting::OnCreate(Duration::from_secs(60)));
+    let error = store.increment(&key, add).await.unwrap_err();
+    assert_eq!(server.query(&["GET", &text(&key)]).unwrap().as_deref(), Some("1"));
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
 }
 
 /// A waiter subscribes, and is woken by the release.

@@ -50,6 +50,32 @@ async fn the_newest_claim_outvotes_any_number_of_stale_ones() {
     assert_writes_to(&store.unwrap(), &new).await;
 }
 
+/// Of a divided network, this process sees the side of the old primary: following it there would lose what is written.
+#[tokio::test]
+async fn a_stale_sentinel_that_alone_is_left_does_not_lead_back_to_the_old_primary() {
+    let (old, new) = (server(), server());
+    let (store, fakes) = hear(&[primary(&new, 4), primary(&old, 3), primary(&new, 4)]).await;
+    let store = store.unwrap();
+    until("there is a subscription", async || fakes[1].subscriptions() > 0).await;
+    fakes[0].say(Says::Error);
+    fakes[2].say(Says::Error);
+    for _ in 0..2 {
+        // The second round begins after the first one has had its consequences.
+        let before = fakes[1].questions();
+        fakes[1].say(primary(&old, 3));
+        until("it is asked again", async || fakes[1].questions() > before).await;
+    }
+    assert_eq!(store.connection_stats().disconnected_total, 0);
+    assert_writes_to(&store, &new).await;
+    // Most of them may have been set up anew, and count from the beginning.
+    fakes[0].say(primary(&old, 3));
+    until("what most of them say counts", async || {
+        let key = key("anew");
+        store.put(&key, &Put::new("v")).await.is_ok() && old.query(&["GET", &text(&key)]).unwrap().is_some()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn sentinels_that_are_dead_silent_or_failing_are_passed_over() {
     let server = server();

@@ -149,9 +149,7 @@ async fn locks_are_listed_across_a_failover() {
         store.lock_acquire(&request).await.unwrap();
     }
     let mut page = store.lock_list(&Scan::new(scope.clone()).page_size(5)).await.unwrap();
-    cluster.nodes[4].query(&["CLUSTER", "FAILOVER"]).unwrap();
-    until("the replica has taken over", async || cluster.nodes[4].info("role").unwrap().as_deref() == Some("master"))
-        .await;
+    cluster.fail_over_to(4).unwrap();
     let mut seen: HashSet<StateKey> = HashSet::new();
     loop {
         seen.extend(page.items.into_iter().map(|lock| lock.key));

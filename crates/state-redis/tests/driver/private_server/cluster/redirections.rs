@@ -88,6 +88,21 @@ async fn a_request_about_two_keys_waits_until_both_are_on_one_node() {
     assert_eq!((claimed.items.len(), claimed.items[0].attempt), (1, 1));
 }
 
+/// Neither node has a key of it, and the one that takes over the slot cannot know that there is none.
+#[tokio::test]
+async fn a_queue_without_items_is_refused_while_its_slot_moves() {
+    let cluster = cluster();
+    let store = connect(&cluster).await;
+    let queue = key_of(1);
+    cluster.begin_move(slot_of(&queue), 1, 0).unwrap();
+    let schedule = Schedule { id: "a".to_owned(), due_at: DueAt::After(Duration::ZERO), payload: "p".into() };
+    let error = store.schedule(&queue, &schedule).await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Failover, Effect::NotApplied), "{error}");
+    cluster.end_move(slot_of(&queue), 1, 0).unwrap();
+    store.schedule(&queue, &schedule).await.unwrap();
+    assert_eq!(store.claim_due(&queue, CLAIM).await.unwrap().items.len(), 1);
+}
+
 #[tokio::test]
 async fn nodes_that_point_at_each_other_do_not_catch_a_request() {
     let cluster = cluster();
@@ -224,8 +239,8 @@ async fn connections_to_nodes_that_are_primaries_no_more_are_closed() {
     assert_eq!(store.connection_stats().connections, 3);
     let key = key_of(0);
     assert_eq!(count(&store, &key).await, 1);
-    cluster.nodes[3].query(&["CLUSTER", "FAILOVER"]).unwrap();
-    until("the replica has taken over", async || cluster.owner_of(slot_of(&key)).is_ok_and(|owner| owner == 3)).await;
+    cluster.fail_over_to(3).unwrap();
+    cluster.wait_until_whole(&[]).unwrap();
     assert_eq!(count(&store, &key).await, 2);
     until("the old primary is left", async || clients(&cluster.nodes[0]) == 0).await;
     assert_eq!(store.connection_stats().connections, 3);
