@@ -26,7 +26,7 @@ use acteon_dispatch::providers::Registry as Providers;
 use acteon_dispatch::rules::effect::Effect;
 use acteon_dispatch::rules::{LoadError, RuleSet, Rules};
 use acteon_dispatch::{DispatchMetrics, Dispatcher};
-use acteon_state::config::Connect;
+use acteon_state::config::{Connect, Secret};
 use acteon_state::core::fault_log::FaultLog;
 use acteon_state::core::layer::metrics::StoreMetrics;
 use acteon_state::core::{Capabilities, LockSemantics};
@@ -61,6 +61,7 @@ struct Parts {
     state: State,
     optional: Optional,
     limits: Limits,
+    admin_token: Option<Secret>,
     registry: Registry,
     metrics: ServerMetrics,
     draining: AtomicBool,
@@ -139,6 +140,7 @@ impl App {
                 locks: config.state.lock.as_ref().map_or(config.state.optional, |lock| lock.optional),
             },
             limits: Limits::new(body_bytes_max, server.request_timeout.0, server.concurrency_max),
+            admin_token: server.admin_token.clone(),
             registry,
             metrics,
             draining: AtomicBool::new(false),
@@ -196,6 +198,12 @@ impl App {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// What administrators present, if there are any.
+    #[must_use]
+    pub fn admin_token(&self) -> Option<&Secret> {
+        self.0.admin_token.as_ref()
     }
 
     /// What the server counts.

@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Sources;
+use crate::locks::LocksCommand;
 
 // Lines of at most 80 columns, so that no terminal breaks them.
 const EXAMPLES: &str = "\
@@ -16,6 +17,10 @@ Examples:
       is it valid, does the backend answer, what do its locks guarantee?
   acteon-server -c acteon.toml migrate
       create or update the tables of a backend that has some, and exit
+  acteon-server -c acteon.toml locks list demo:acme:action --held
+      who holds the locks of tenant acme's actions, since when?
+  acteon-server -c acteon.toml locks release KEY --reason 'node 3 is gone'
+      take a lock from whoever holds it
   acteon-server engine --listen 127.0.0.1:6380
       run the engine alone, for any Redis client
   ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
@@ -29,8 +34,9 @@ Signals:
   SIGTERM, SIGINT  finish what is under way and stop; a second one stops at once
   SIGHUP           read the rules again; if they are bad, the old ones stay
 
-Exit codes: 0 after a clean stop, a successful check or migration; 1 when it
-cannot start, or something is wrong or missing; 2 for wrong arguments.";
+Exit codes: 0 after a clean stop, a successful check or migration, a lock that
+was found; 1 when it cannot start, or something is wrong or missing; 2 for
+wrong arguments.";
 
 /// Dispatches actions: decides by rules whether they may be executed, are duplicates, come too often or go elsewhere,
 /// and has them executed by providers, once.
@@ -75,6 +81,15 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Show who holds which lock, and release locks by force
+    ///
+    /// Asks the backend of the configuration, so it works beside running servers and without any. With backend = "memory" the locks
+    /// are in the server's process: ask it over HTTP.
+    Locks {
+        /// What to do with them
+        #[command(subcommand)]
+        command: LocksCommand,
+    },
     /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
     ///
     /// Reads the sections engine and state of the configuration; the backend must be memory. Everything else in it is checked and not used.
@@ -115,10 +130,16 @@ impl Cli {
 impl Cli {
     /// Refuses what would be ignored.
     fn checked(self) -> Result<Self, clap::Error> {
-        let is_engine = matches!(self.command, Some(Command::Engine { .. }));
-        if is_engine && (self.host.is_some() || self.port.is_some()) {
-            let message =
-                "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT";
+        let message = match &self.command {
+            Some(Command::Engine { .. }) => {
+                "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT"
+            }
+            Some(Command::Locks { .. }) => {
+                "--host and --port are those of the HTTP server, which is not asked; the backend in the configuration is"
+            }
+            _ => return Ok(self),
+        };
+        if self.host.is_some() || self.port.is_some() {
             return Err(<Self as CommandFactory>::command().error(ErrorKind::ArgumentConflict, message));
         }
         Ok(self)
@@ -166,7 +187,24 @@ mod tests {
             let refused = Cli::parse_from(["acteon-server", "engine", option]).checked().expect_err(option);
             assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
             assert!(refused.to_string().contains("use --listen HOST:PORT"), "{refused}");
+            let locks = Cli::parse_from(["acteon-server", "locks", "list", "shop:acme:till", option]);
+            assert!(locks.checked().expect_err(option).to_string().contains("which is not asked"));
             assert!(Cli::parse_from(["acteon-server", option]).checked().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_lock_is_released_by_force_only_with_a_reason() {
+        let release = |more: &[&str]| {
+            let arguments = ["acteon-server", "locks", "release", "shop:acme:till:1"].iter().chain(more);
+            Cli::try_parse_from(arguments).map(|cli| cli.command()).map_err(|error| error.kind())
+        };
+        assert_eq!(release(&[]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(release(&["--reason", " "]), Err(ErrorKind::ValueValidation));
+        assert!(matches!(release(&["--reason", "stuck"]), Ok(Command::Locks { .. })));
+        for prefix in ["shop", "shop:acme:till:*"] {
+            let refused = Cli::try_parse_from(["acteon-server", "locks", "list", prefix]).expect_err(prefix);
+            assert_eq!(refused.kind(), ErrorKind::ValueValidation);
         }
     }
 

@@ -20,11 +20,12 @@ use std::time::Duration;
 use acteon_dispatch::pipeline::options::{DispatchOptions, OnStateError, WorkerOptions};
 use acteon_dispatch::providers::config::ProviderConfig;
 use acteon_dispatch::rules::{DefaultDecision, LoadOptions};
-use acteon_state::config::{ByteSize, ConfigError, Degradation, Document, HumanDuration, StateConfig};
+use acteon_state::config::{ByteSize, ConfigError, Degradation, Document, HumanDuration, Secret, StateConfig};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
 use crate::engine::EngineConfig;
+use crate::http::admin::{TOKEN_BYTES_MAX, TOKEN_BYTES_MIN};
 
 /// The file that is read when none is named.
 pub const FILE_DEFAULT: &str = "acteon.toml";
@@ -73,6 +74,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Threads that carry out requests, of HTTP and of the engine; as many as there are processors unless given.
     pub threads: Option<usize>,
+    /// What administrators present; without it there are none.
+    pub admin_token: Option<Secret>,
     /// Largest request body.
     pub body_max: ByteSize,
     /// Time for a body to arrive, and then for an answer.
@@ -201,6 +204,7 @@ impl Default for ServerConfig {
             host: "127.0.0.1".to_owned(),
             port: 8080,
             threads: None,
+            admin_token: None,
             body_max: ByteSize(1 << 20),
             request_timeout: seconds(30),
             concurrency_max: 1_024,
@@ -347,6 +351,9 @@ impl Config {
         if let Some(threads) = self.server.threads.filter(|threads| !(1..=THREADS_MAX).contains(threads)) {
             return refuse("server.threads", format!("is {threads}; allowed: 1 to {THREADS_MAX}"));
         }
+        if let Some(token) = &self.server.admin_token {
+            check_admin_token(token.expose()).or_else(|message| refuse("server.admin_token", message))?;
+        }
         if !(1..=BODY_BYTES_MAX).contains(&self.server.body_max.0) {
             let (found, max) = (self.server.body_max, ByteSize(BODY_BYTES_MAX));
             return refuse("server.body_max", format!("is {found}; allowed: 1B to {max}"));
@@ -434,6 +441,18 @@ impl ServerConfig {
     }
 }
 
+/// A token that can be guessed protects nothing, and one that no header can hold lets nobody in.
+fn check_admin_token(token: &str) -> Result<(), String> {
+    if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
+        let found = token.len();
+        return Err(format!("has {found} characters; allowed: {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} random ones"));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("contains white space, or something else than ASCII; allowed: visible ASCII characters".to_owned());
+    }
+    Ok(())
+}
+
 const fn seconds(number: u64) -> HumanDuration {
     HumanDuration(Duration::from_secs(number))
 }
@@ -505,6 +524,14 @@ mod tests {
             ("[dispatch]\n\nlock_lease = \"1ms\"", ["a.toml:3", "dispatch.lock_lease", "allowed: 1s to 1day"]),
             ("[dispatch.worker]\nconcurrency = 0", ["a.toml:2", "dispatch.worker.concurrency", "allowed: 1 to"]),
             ("[server]\nthreads = 0", ["a.toml:2", "server.threads", "allowed: 1 to 4096"]),
+            (
+                "[server]\nadmin_token = \"hunter2\"",
+                ["a.toml:2", "server.admin_token", "has 7 characters; allowed: 16 to"],
+            ),
+            (
+                "[server]\nadmin_token = \"hunter2 hunter2 hunter2\"",
+                ["a.toml:2", "server.admin_token", "visible ASCII characters"],
+            ),
             ("[server]\nbody_max = \"1GiB\"", ["a.toml:2", "server.body_max", "64MiB"]),
             ("[[providers]]\nname = \"x\"\nkind = \"fax\"", ["a.toml:3", "providers[0].kind", "webhook"]),
             ("[[providers]]\nname = \"x\"\nkind = \"log\"\ntimeuot = \"1s\"", ["a.toml:4", "timeuot", "timeout"]),

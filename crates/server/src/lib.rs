@@ -8,6 +8,7 @@
 //! | [`app`] | the wiring: from a configuration to a running server, and back |
 //! | [`check`] | `acteon-server check` |
 //! | [`migrate`] | `acteon-server migrate` |
+//! | [`locks`] | `acteon-server locks` |
 //! | [`engine`] | the engine for Redis clients, published or alone |
 //! | [`http`] | routes, errors, limits, metrics, OpenAPI |
 //! | [`shutdown`] | signals |
@@ -39,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod http;
+pub mod locks;
 pub mod logging;
 pub mod migrate;
 pub mod shutdown;
@@ -88,6 +90,7 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
             let how = if check { Migrate::Check } else { Migrate::Apply };
             runtime.block_on(migrate::migrate(&config, how, &mut std::io::stdout().lock()))
         }
+        Command::Locks { command } => runtime.block_on(locks::locks(&config, &command, &mut std::io::stdout().lock())),
         Command::Engine { .. } => {
             logging::init(&config.server)?;
             runtime.block_on(run_engine(config))

@@ -114,6 +114,19 @@ impl Scope {
         Ok(text)
     }
 
+    /// Reads a scope and the beginning of an id from what the texts of keys begin with: `namespace:tenant:kind:id-prefix`, escaped;
+    /// the beginning may be missing. `None` when no key's text begins like this, or less than a scope is given.
+    #[must_use]
+    pub fn from_text_with_id_prefix(text: &str) -> Option<(Self, String)> {
+        let mut parts = text.splitn(4, ':').map(unescape);
+        let (namespace, tenant, kind) = (parts.next()?, parts.next()?, parts.next()?);
+        let id_prefix = parts.next().unwrap_or_default();
+        let scope = Self::new(&namespace, &tenant, &kind).ok()?;
+        let read_back = scope.text_with_id_prefix(&id_prefix).ok()?;
+        // What unescapes but was never written by us must not pass for something else.
+        (read_back == text || scope.text.strip_suffix(':') == Some(text)).then_some((scope, id_prefix))
+    }
+
     /// The namespace, as it was given.
     #[must_use]
     pub fn namespace(&self) -> String {
@@ -403,7 +416,7 @@ fn offset(text: &str) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Companion, Keyspace, StateKey};
+    use super::{Companion, Keyspace, Scope, StateKey};
 
     #[test]
     fn separators_and_wildcards_in_a_part_cannot_reach_another_key() {
@@ -430,6 +443,18 @@ mod tests {
     fn text_that_no_key_has_is_refused() {
         for text in ["", "a:b:c", "a:b:c:d:e", "a:b:c:;9", "a:b:c:;", "a:b:c:*", ":b:c:d"] {
             assert_eq!(StateKey::from_text(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_read_back_with_and_without_the_beginning_of_an_id() {
+        for (text, id_prefix) in [("a;0b:t:k", ""), ("a;0b:t:k:", ""), ("a;0b:t:k:i;0", "i:"), ("a;0b:t:k:i", "i")] {
+            let (scope, found) = Scope::from_text_with_id_prefix(text).unwrap();
+            assert_eq!((scope.namespace().as_str(), found.as_str()), ("a:b", id_prefix), "{text}");
+            assert!(scope.text_with_id_prefix(&found).unwrap().starts_with(text));
+        }
+        for text in ["", "a", "a:b", "a:b:", "a:b:c:d:e", "a:b:c:d;", "a:b:c:*", ":b:c:d", "a:b:c;9"] {
+            assert_eq!(Scope::from_text_with_id_prefix(text), None, "{text:?}");
         }
     }
 

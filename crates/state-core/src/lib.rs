@@ -56,6 +56,7 @@ pub use due::{ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Sched
 pub use entry::{Entry, FencingToken, Get, TTL_MAX, Ttl, Version};
 pub use error::{Effect, Error, ErrorKind, Result};
 pub use key::{Keyspace, Scope, StateKey};
+pub use lock::election::{Election, LeaderWatch};
 pub use lock::guard::{LockAttempt, LockGuard, LockOptions};
 pub use lock::request::{
     ExtendOutcome, LockBusy, LockGrant, LockHolder, LockMode, LockOutcome, LockRequest, LockState, OwnerId,

@@ -14,7 +14,7 @@ use crate::due::{ClaimDue, ClaimOutcome, Claimed, DueItem, Schedule, Scheduled};
 use crate::entry::{Entry, Get, Ttl, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::StateKey;
-use crate::lock::election;
+use crate::lock::election::{Election, LeaderWatch};
 use crate::lock::guard::{LockAttempt, LockGuard, LockOptions};
 use crate::lock::request::LockState;
 use crate::lock::semantics::LockSemantics;
@@ -331,12 +331,24 @@ impl State {
         LockGuard::acquire(self.locks.clone(), key, options).await
     }
 
-    /// Stands in an election until it is won; see [`election::campaign`].
+    /// A candidate in the election of this name; it stands with [`Election::lead`] or [`Election::campaign`].
+    #[must_use]
+    pub fn elect(&self, key: &StateKey, options: &LockOptions) -> Election {
+        Election::new(self.locks.clone(), key.clone(), options)
+    }
+
+    /// Watches who leads in the election of this name, by one inspection in a period.
+    #[must_use]
+    pub fn watch_leader(&self, key: &StateKey, period: Duration) -> LeaderWatch {
+        LeaderWatch::new(self.locks.clone(), key.clone(), period)
+    }
+
+    /// One page of locks; see [`StateStore::lock_list`].
     ///
     /// # Errors
     /// As there.
-    pub async fn campaign(&self, key: &StateKey, options: &LockOptions) -> Result<LockGuard> {
-        election::campaign(&self.locks, key, options).await
+    pub async fn locks_page(&self, scan: &Scan) -> Result<Page<LockState>> {
+        self.locks.lock_list(scan).await
     }
 
     /// Who holds a lock; see [`StateStore::lock_inspect`].

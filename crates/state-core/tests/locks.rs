@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use acteon_state_core::layer::{Around, Layered, Layers, deadline};
-use acteon_state_core::lock::election;
 use acteon_state_core::operation::{Call, Reply};
-use acteon_state_core::{Error, ErrorKind, LockGuard, LockOptions, Operation, Result, StateKey, StateStore};
+use acteon_state_core::{
+    Election, Error, ErrorKind, LeaderWatch, LockGuard, LockOptions, Operation, Result, State, StateKey, StateStore,
+};
 use acteon_state_memory::MemoryStore;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -80,8 +81,8 @@ async fn a_release_that_failed_is_tried_again_in_the_background() {
 #[tokio::test]
 async fn a_finished_term_counts_although_stepping_down_fails() {
     let store = refusing(Operation::LockRelease, 1);
-    let done = election::lead(&store, &key(), &LockOptions::new(LEASE), |_| async { 7 }).await;
-    assert_eq!(done.unwrap(), 7);
+    let done = Election::new(store.clone(), key(), &LockOptions::new(LEASE)).lead(|_| async { 7 }).await;
+    assert_eq!(done.unwrap(), Some(7));
     assert!(is_given_back(&store).await);
 }
 
@@ -99,4 +100,62 @@ async fn a_hold_ends_at_its_limit_however_it_is_extended() {
         assert!(!guard.is_held());
         guard.release().await.unwrap();
     }
+}
+
+/// Steps down from within its own term, which is dropped while it waits for that: nobody waits for anybody in a circle.
+#[tokio::test]
+async fn a_term_may_step_down_by_itself() {
+    let store = refusing(Operation::Ping, 0);
+    let candidate = Election::new(store.clone(), key(), &LockOptions::new(LEASE));
+    let leading = candidate.lead(async |_| candidate.step_down().await);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), leading).await.unwrap().unwrap(), None);
+    assert!(is_given_back(&store).await);
+    assert!(candidate.has_stepped_down() && candidate.campaign().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_candidate_that_waits_for_the_store_steps_down_at_once() {
+    let candidate = Election::new(refusing(Operation::LockAcquire, usize::MAX), key(), &LockOptions::new(LEASE));
+    let clone = candidate.clone();
+    let standing = tokio::spawn(async move { clone.lead(|_| async {}).await });
+    // It is refused at once, and pauses.
+    tokio::task::yield_now().await;
+    tokio::time::timeout(Duration::from_secs(5), candidate.step_down()).await.unwrap();
+    assert_eq!(standing.await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_term_that_a_force_release_ended_is_followed_by_another_with_a_greater_token() {
+    let state = State::new(refusing(Operation::Ping, 0));
+    let candidate = state.elect(&key(), &LockOptions::new(Duration::from_millis(300)));
+    let mut tokens = Vec::new();
+    let led = candidate.lead(|token| {
+        tokens.push(token);
+        let (state, is_last) = (state.clone(), tokens.len() == 3);
+        async move {
+            if !is_last {
+                state.force_release(&key(), "test").await.unwrap();
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    tokio::time::timeout(Duration::from_secs(20), led).await.unwrap().unwrap().unwrap();
+    assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+}
+
+/// A store that does not answer is no change of leaders, and nothing is told twice after it.
+#[tokio::test(start_paused = true)]
+async fn a_watch_goes_on_after_an_error_and_asks_once_in_a_period() {
+    let store = refusing(Operation::LockInspect, 1);
+    let guard = held(&store, &LockOptions::new(LEASE).meta("node 1")).await;
+    let period = Duration::from_secs(10);
+    let mut watch = LeaderWatch::new(store.clone(), key(), period);
+    assert_eq!(watch.changed().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let before = Instant::now();
+    let leader = watch.changed().await.unwrap().unwrap();
+    assert!(before.elapsed() >= period * 4 / 5, "{:?}", before.elapsed());
+    assert_eq!((leader.token, leader.meta.as_str()), (guard.token(), "node 1"));
+    assert!(tokio::time::timeout(3 * period, watch.changed()).await.is_err(), "told twice");
+    guard.release().await.unwrap();
+    assert_eq!(watch.changed().await.unwrap(), None);
 }

@@ -42,12 +42,12 @@ mod registry;
 pub use acteon_state_core as core;
 pub use acteon_state_core::{
     AtBound, BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Counter,
-    Counting, Cursor, Decision, DeleteOutcome, DueAt, DueItem, Effect, Entry, Error, ErrorKind, ExtendOutcome,
-    FencingToken, Get, Increment, IncrementOutcome, Keyspace, LockAttempt, LockBusy, LockClock, LockGrant, LockGuard,
-    LockHolder, LockMode, LockOptions, LockOutcome, LockRequest, LockSemantics, LockState, Operation, OperationId,
-    OwnerId, Page, Put, PutOutcome, RateAlgorithm, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule,
-    Scheduled, Scope, State, StateKey, StateStore, Survival, TransactLimits, TransactOp, TransactOutcome,
-    TransactScope, Ttl, Version, Versioned, Waiting,
+    Counting, Cursor, Decision, DeleteOutcome, DueAt, DueItem, Effect, Election, Entry, Error, ErrorKind,
+    ExtendOutcome, FencingToken, Get, Increment, IncrementOutcome, Keyspace, LeaderWatch, LockAttempt, LockBusy,
+    LockClock, LockGrant, LockGuard, LockHolder, LockMode, LockOptions, LockOutcome, LockRequest, LockSemantics,
+    LockState, Operation, OperationId, OwnerId, Page, Put, PutOutcome, RateAlgorithm, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, Scope, State, StateKey, StateStore, Survival, TransactLimits,
+    TransactOp, TransactOutcome, TransactScope, Ttl, Version, Versioned, Waiting,
 };
 pub use config::StateConfig;
 #[cfg(feature = "memory")]
@@ -72,3 +72,7 @@ pub use acteon_state_redis as redis;
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../docs/embedding.md")]
 struct EmbeddingPage;
+
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../../../docs/locks.md")]
+struct LocksPage;

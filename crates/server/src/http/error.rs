@@ -12,17 +12,33 @@ use acteon_dispatch::{ActionError, DispatchError};
 use acteon_state::Effect;
 use acteon_state::core::fault_log::FaultLog;
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::{debug, warn};
 
 /// Every error code with its status and meaning, in the order of the statuses.
-pub const CODES: [(u16, &str, &str); 18] = [
+pub const CODES: [(u16, &str, &str); 23] = [
     (400, "invalid_json", "The body is not JSON; the message names line and column."),
     (400, "invalid_action", "The JSON is not an action, or one of its fields is out of bounds."),
     (400, "invalid_batch", "The body of a batch is not an array of 1 to 100 actions."),
+    (
+        400,
+        "invalid_request",
+        "The path, the query or the body of an administrative request is wrong. Nothing was done.",
+    ),
+    (
+        401,
+        "unauthorized",
+        "The route is for administrators: present `server.admin_token` as `authorization: Bearer ..`.",
+    ),
+    (403, "admin_disabled", "The route is for administrators, and there is no `server.admin_token`."),
+    (
+        404,
+        "unknown_lock",
+        "There is no record of this lock: it was never held, or so long ago that the record is gone.",
+    ),
     (404, "not_found", "There is no such path."),
     (405, "method_not_allowed", "The path exists, but not with this method; `Allow` lists those that do."),
     (408, "request_timeout", "The body did not arrive in time. Nothing was done."),
@@ -34,6 +50,7 @@ pub const CODES: [(u16, &str, &str); 18] = [
     (500, "internal", "A fault of the server, found in its log under the request id."),
     (500, "state_error", "The state store refused; sending the action again will not help by itself."),
     (500, "unstorable", "The action or its outcome cannot be written as a record."),
+    (501, "unsupported", "The backend cannot do this, such as listing locks. Nothing was done."),
     (
         503,
         "state_unavailable",
@@ -172,6 +189,10 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(Envelope { error: &self.body })).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // Without it, it would be no answer of this status (RFC 9110, section 15.5.2).
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/dispatch`, `POST /v1/dispatch/batch` | [`dispatch`] |
 //! | `GET /v1/rules`, `POST /v1/rules/reload`, `POST /v1/rules/evaluate` | [`rules`] |
+//! | `GET /v1/locks`, `GET` and `DELETE /v1/locks/{key}` | [`locks`], for administrators: [`admin`] |
 //! | `GET /health`, `GET /ready` | [`health`] |
 //! | `GET /metrics` | [`metrics`] |
 //! | `GET /openapi.json` | [`openapi`] |
@@ -30,10 +31,12 @@ use tracing::error;
 use crate::app::App;
 use crate::http::error::ApiError;
 
+pub mod admin;
 pub mod dispatch;
 pub mod error;
 pub mod health;
 pub mod limits;
+pub mod locks;
 pub mod metrics;
 pub mod observe;
 pub mod openapi;
@@ -49,6 +52,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/rules", get(rules::list))
         .route("/v1/rules/reload", post(rules::reload))
         .route("/v1/rules/evaluate", post(rules::evaluate))
+        .route("/v1/locks", get(locks::list))
+        .route("/v1/locks/{*key}", get(locks::inspect).delete(locks::release))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))

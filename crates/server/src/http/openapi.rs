@@ -7,9 +7,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use crate::http::error::CODES;
-use crate::http::{dispatch, health, metrics, rules};
+use crate::http::{dispatch, health, locks, metrics, rules};
 
 const INTRODUCTION: &str = "Send actions, get outcomes.
 
@@ -26,6 +27,9 @@ error: `{\"error\": {\"code\", \"message\", ..}}` with one of these codes. Every
         rules::list,
         rules::reload,
         rules::evaluate,
+        locks::list,
+        locks::inspect,
+        locks::release,
         health::health,
         health::ready,
         metrics::metrics,
@@ -34,6 +38,7 @@ error: `{\"error\": {\"code\", \"message\", ..}}` with one of these codes. Every
     tags(
         (name = "dispatch", description = "Actions in, outcomes out"),
         (name = "rules", description = "Which rules are in force, and what they would say"),
+        (name = "locks", description = "Who holds what, and releases by force; for administrators, who present `server.admin_token`"),
         (name = "operations", description = "For load balancers, monitoring and tools"),
     )
 )]
@@ -63,6 +68,8 @@ fn build() -> Document {
         writeln!(description, "| {status} | `{code}` | {meaning} |").expect("writing to a String cannot fail");
     }
     document.info.description = Some(description);
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    document.components.get_or_insert_default().add_security_scheme("admin_token", bearer);
     document
 }
 
@@ -86,7 +93,7 @@ mod tests {
             let name = reference.split('"').next().expect("quoted");
             assert!(names.contains_key(name), "{name}");
         }
-        for name in ["Action", "Outcome", "Errors", "Ready", "Evaluation"] {
+        for name in ["Action", "Outcome", "Errors", "Ready", "Evaluation", "LockPage", "Released"] {
             assert!(names.contains_key(name), "{name}");
         }
     }

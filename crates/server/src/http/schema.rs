@@ -491,14 +491,92 @@ pub struct Provider {
     breaker: String,
 }
 
+/// One page of locks.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockPage {
+    /// What was found.
+    locks: Vec<Lock>,
+    /// Where the next page begins; absent after the last one.
+    next_cursor: Option<String>,
+}
+
+/// One lock.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Its name: `namespace:tenant:kind:id`, in which special characters are escaped.
+    #[schema(example = "demo:acme:action:order-17")]
+    key: String,
+    /// The first part of the name, as the application gave it.
+    namespace: String,
+    /// The second one.
+    tenant: String,
+    /// The third one.
+    kind: String,
+    /// The last one.
+    id: String,
+    /// The newest token that was granted.
+    last_token: u64,
+    /// Who holds it now; nobody when it is free.
+    holders: Vec<LockHolder>,
+}
+
+/// One holder of a lock.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LockHolder {
+    /// Names the acquisition.
+    owner: String,
+    /// `exclusive`, `shared` or `permit`.
+    mode: String,
+    /// The number of permits that there are, of a semaphore.
+    permits: Option<u32>,
+    /// The fencing token.
+    token: u64,
+    /// How long it has held the lock.
+    held_for_ms: u64,
+    /// How long its lease lasts, unless it is extended.
+    expires_in_ms: u64,
+    /// What it said of itself.
+    meta: String,
+}
+
+/// Why a lock is released by force.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// For whoever asks later.
+    #[schema(min_length = 1, max_length = 256, example = "node 3 is gone")]
+    reason: String,
+}
+
+/// What a release by force has ended.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Released {
+    /// The lock.
+    key: String,
+    /// Why.
+    reason: String,
+    /// How many leases were ended.
+    released: usize,
+    /// Who held it just before.
+    holders: Vec<LockHolder>,
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use acteon_dispatch::rules::{LoadOptions, load_text};
     use acteon_dispatch::{Effect, Failure, Outcome};
+    use acteon_state::{Cursor, FencingToken, LockHolder, LockMode, LockState, OwnerId, Page, StateKey};
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     use crate::http::error::ApiError;
+    use crate::locks::view::{LockPage, LockView, Released};
 
     /// Reads what really is written into its description, and looks for described fields that are never written.
     fn describes<Schema: DeserializeOwned>(written: Value) {
@@ -574,5 +652,27 @@ mod tests {
             let written = json!({"error": error.into_body()});
             describes::<super::Errors>(written);
         }
+    }
+
+    #[test]
+    fn locks_are_described_as_they_are_written() {
+        let token = FencingToken::new(7).expect("valid");
+        let holder = |mode| LockHolder {
+            owner: OwnerId::draw(),
+            mode,
+            token,
+            expires_in: Duration::from_secs(1),
+            held_for: Duration::from_secs(2),
+            meta: "m".to_owned(),
+        };
+        let lock = LockState {
+            key: StateKey::new("n", "t", "k", "i").expect("valid"),
+            last_token: token,
+            holders: vec![holder(LockMode::Exclusive), holder(LockMode::Permit { of: 2 })],
+        };
+        let page = Page { items: vec![lock.clone()], next: Some(Cursor::new("c").expect("valid")) };
+        describes::<super::LockPage>(serde_json::to_value(LockPage::new(page, false)).expect("serialisable"));
+        let released = Released::new(LockView::new(&lock), "r", 2);
+        describes::<super::Released>(serde_json::to_value(released).expect("serialisable"));
     }
 }

@@ -14,18 +14,20 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -42,9 +44,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some((stream, place)) = closing.run_until_cancelled(next(&listener, &connections)).await {
+    while let Some((stream, peer, place)) = closing.run_until_cancelled(next(&listener, &connections)).await {
         let router = router.clone();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
             let answering = router.clone().oneshot(request.map(Body::new));
             async move { Ok::<_, Infallible>(answering.await.unwrap_or_else(|never| match never {})) }
         });
@@ -66,16 +69,16 @@ pub async fn serve(listener: TcpListener, router: Router, closing: CancellationT
 }
 
 /// The next connection, with its place among those that are open. Dropping the future loses no connection.
-async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, tokio::sync::OwnedSemaphorePermit) {
+async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and complete; holding them back for more would only add latency.
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "Nagle's algorithm stays on for a connection");
                 }
-                return (stream, place);
+                return (stream, peer, place);
             }
             Err(error) if is_callers(&error) => {}
             Err(error) => {

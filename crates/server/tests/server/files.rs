@@ -132,8 +132,8 @@ fn acteon_toml_is_the_default() {
 fn every_option_in_acteon_toml_is_accepted_and_shows_its_default() {
     let config = parse(&every_option_with("memory"));
     let default = Config::default();
-    // As many threads as processors have no number to show.
-    let server = ServerConfig { threads: None, ..config.server.clone() };
+    // As many threads as processors have no number to show, and a token that everybody knows would be none.
+    let server = ServerConfig { threads: None, admin_token: None, ..config.server.clone() };
     assert_eq!(toml::to_string(&server).expect("TOML"), toml::to_string(&default.server).expect("TOML"));
     assert_eq!(toml::to_string(&config.rules).expect("TOML"), toml::to_string(&default.rules).expect("TOML"));
     assert_eq!(toml::to_string(&config.dispatch).expect("TOML"), toml::to_string(&default.dispatch).expect("TOML"));

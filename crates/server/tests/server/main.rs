@@ -11,6 +11,7 @@ mod engine;
 mod engine_locks;
 mod files;
 mod http;
+mod locks;
 mod operations;
 #[cfg(feature = "redis")]
 mod outage;

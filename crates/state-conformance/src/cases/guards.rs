@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use acteon_state_core::lock::election;
 use acteon_state_core::{
-    ExtendOutcome, FencingToken, LockAttempt, LockGuard, LockOptions, ReleaseOutcome, State, StateKey,
+    Election, ExtendOutcome, FencingToken, LeaderWatch, LockAttempt, LockGuard, LockHolder, LockOptions,
+    ReleaseOutcome, State, StateKey,
 };
 
 use crate::case::{Case, Need, case};
@@ -170,7 +170,8 @@ async fn l7_one_candidate_leads_at_a_time(lab: Lab) -> Verdict {
                     (token.get(), others)
                 }
             };
-            Ok(election::lead(&store, &key, &LockOptions::new(LONG), term).await?)
+            let led = Election::new(store, key.clone(), &LockOptions::new(LONG)).lead(term).await?;
+            present(&key, "the result of a term", led)
         }
     });
     let terms =
@@ -184,6 +185,78 @@ async fn l7_one_candidate_leads_at_a_time(lab: Lab) -> Verdict {
     equal(&key, "terms with a token of their own", &tokens.len(), &8)
 }
 
+/// The next change that a watch tells; the one without a leader counts as well.
+async fn told(watch: &mut LeaderWatch) -> Verdict<Option<LockHolder>> {
+    Ok(in_time("a watch tells the change", watch.changed()).await??)
+}
+
+/// Watchers on both handles see each leader come and go, whatever ends a term, and tokens rise from term to term.
+async fn l7_watches_tell_each_leader(lab: Lab) -> Verdict {
+    let key = lab.key("watched");
+    let period = Duration::from_millis(20);
+    let mut watches = [&lab.a, &lab.b].map(|store| LeaderWatch::new(store.clone(), key.clone(), period));
+    for watch in &mut watches {
+        equal(&key, "the leader before the first", &told(watch).await?, &None)?;
+    }
+    let mut last = 0;
+    for (term, end) in ["release", "drop", "force", "release"].into_iter().enumerate() {
+        let meta = format!("node {term}");
+        let candidate = Election::new(lab.handle(term).clone(), key.clone(), &LockOptions::new(LONG).meta(&meta));
+        let guard = in_time("an election is won", candidate.campaign()).await??;
+        let guard = present(&key, "a guard", guard)?;
+        holds(&key, "the token of a term is above the last one's", guard.token().get() > last, (last, guard.token()))?;
+        last = guard.token().get();
+        for watch in &mut watches {
+            let leader = present(&key, "leader", told(watch).await?)?;
+            equal(&key, "leader", &(leader.token, leader.meta.as_str()), &(guard.token(), meta.as_str()))?;
+        }
+        match end {
+            "release" => equal(&key, "release", &guard.release().await?, &ReleaseOutcome::Released)?,
+            "force" => equal(&key, "leases", &lab.b.lock_force_release(&key, "conformance").await?, &1)?,
+            _ => drop(guard),
+        }
+        for watch in &mut watches {
+            equal(&key, &format!("the leader after {end}"), &told(watch).await?, &None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Who steps down is followed at once, however long its lease, and never leads again.
+async fn l7_step_down_hands_over_at_once(lab: Lab) -> Verdict {
+    let key = lab.key("stepping-down");
+    let options = LockOptions::new(LONG);
+    let (first, second) = (
+        Election::new(lab.a.clone(), key.clone(), &options.clone().meta("first")),
+        Election::new(lab.b.clone(), key.clone(), &options.meta("second")),
+    );
+    let (elected, is_elected) = tokio::sync::oneshot::channel();
+    let mut elected = Some(elected);
+    let clone = first.clone();
+    let leading = tokio::spawn(async move {
+        let term = |token: FencingToken| {
+            // Who waits for it may be gone; then the case has failed already.
+            elected.take().map(|elected| elected.send(token));
+            std::future::pending::<()>()
+        };
+        clone.lead(term).await
+    });
+    let before = in_time("the first is elected", is_elected).await?;
+    let before = before.map_err(|_| Failure::new("leading ended before it began"))?;
+    let clone = second.clone();
+    let following = tokio::spawn(async move { clone.campaign().await });
+    equal(&key, "leader", &second.leader().await?.map(|leader| leader.token), &Some(before))?;
+    in_time("stepping down completes", first.step_down()).await?;
+    let joined = |error| Failure::new(format!("a task of the case panicked: {error}"));
+    equal(&key, "what leading returns", &in_time("leading ends", leading).await?.map_err(joined)??, &None)?;
+    let guard = in_time("the second follows", following).await?.map_err(joined)??;
+    let guard = present(&key, "a guard", guard)?;
+    holds(&key, "the token rises", guard.token() > before, (before, guard.token()))?;
+    guard.release().await?;
+    let again = in_time("who has stepped down does not stand", first.campaign()).await??;
+    holds(&key, "who has stepped down is not elected again", again.is_none(), again)
+}
+
 pub(crate) const CASES: &[Case] = &[
     case!("L1", l1_guard_tells_what_it_holds, [Need::Has("locks")]),
     case!("L1", l1_dropped_guard_lets_go, [Need::Has("locks")]),
@@ -195,4 +268,6 @@ pub(crate) const CASES: &[Case] = &[
     case!("L1", l1_hold_is_bounded, [Need::Has("locks")]),
     case!("L1", l1_missing_heartbeat_ends_the_hold, [Need::Has("locks")]),
     case!("L7", l7_one_candidate_leads_at_a_time, [Need::Has("locks")]),
+    case!("L7", l7_watches_tell_each_leader, [Need::Has("locks")]),
+    case!("L7", l7_step_down_hands_over_at_once, [Need::Has("locks")]),
 ];

@@ -349,6 +349,22 @@ async fn l7_semaphore_grants_its_permits(lab: Lab) -> Verdict {
     Ok(())
 }
 
+/// Permits end one by one, each with its own lease, and who crashed gives its permit back by that.
+async fn l7_permits_expire_one_by_one(lab: Lab) -> Verdict {
+    let key = lab.key("permits");
+    let permit = |lease| LockRequest { lease, ..mode(&key, LockMode::Permit { of: 2 }) };
+    let (short, long) = (permit(SHORT), permit(LONG));
+    granted(&key, "the first permit", lab.a.lock_acquire(&short).await?)?;
+    let second = granted(&key, "the second permit", lab.b.lock_acquire(&long).await?)?;
+    lab.advance(PAST_SHORT).await;
+    let third = granted(&key, "a permit after one expired", lab.b.lock_acquire(&permit(LONG)).await?)?;
+    holds(&key, "the token is above the last one's", third.token > second.token, (second.token, third.token))?;
+    busy(&key, "a third permit out of two", lab.a.lock_acquire(&permit(LONG)).await?)?;
+    let late = lab.a.lock_extend(&key, short.owner, LONG).await?;
+    equal(&key, "extension of the expired permit", &late, &ExtendOutcome::Lost)?;
+    equal(&key, "leases ended by force", &lab.a.lock_force_release(&key, "conformance").await?, &2)
+}
+
 /// Concurrent requests never get more permits than there are.
 async fn l7_semaphore_holds_under_concurrency(lab: Lab) -> Verdict {
     let key = lab.key("permits");
@@ -468,6 +484,7 @@ pub(crate) const CASES: &[Case] = &[
     case!("L7", l7_shared_and_exclusive_exclude_each_other, [Need::Has("locks"), Need::Has("shared_locks")]),
     case!("L7", l7_shared_leases_end_one_by_one, [Need::Has("locks"), Need::Has("shared_locks")]),
     case!("L7", l7_semaphore_grants_its_permits, [Need::Has("locks"), Need::Has("semaphores")]),
+    case!("L7", l7_permits_expire_one_by_one, [Need::Has("locks"), Need::Has("semaphores")]),
     case!("L7", l7_semaphore_holds_under_concurrency, [Need::Has("semaphores")]),
     case!("L8", l8_semantics_are_told, [Need::Has("locks"), Need::OneDriver]),
 ];

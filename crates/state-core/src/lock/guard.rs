@@ -458,6 +458,6 @@ impl Renewal {
 }
 
 /// Between 80 % and 100 % of a pause, so that holders that began together do not extend together.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.8..=1.0))
 }
