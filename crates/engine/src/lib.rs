@@ -24,6 +24,7 @@
 //! | `index.rs` | keys in order, for scans |
 //! | `memory.rs` | the memory bound |
 //! | `value/` | hashes and sorted sets |
+//! | `rdb.rs` | values and databases as bytes that Redis reads |
 //!
 //! # Example
 //! ```
@@ -62,6 +63,7 @@ mod keyspace;
 mod lock;
 mod memory;
 mod observe;
+pub mod rdb;
 #[cfg(feature = "commands")]
 mod script;
 mod segment;

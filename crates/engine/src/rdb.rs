@@ -1,0 +1,188 @@
+//! The RDB format: values and whole databases as bytes that redis-server reads, and the files that it has written.
+//!
+//! # Guarantees
+//! What is written is version 10, which redis-server 7.0 loads. What is read is version 1 to 11, which Redis 1 to 7.2 have written.
+//! No input makes a reader panic or take much more memory than the input holds; damage is an error that says at which byte and in
+//! which key.
+//!
+//! # Where is what
+//! | file | holds |
+//! |---|---|
+//! | `encode.rs` | values and key records as bytes |
+//! | `decode.rs` | values from bytes |
+//! | `source.rs` | lengths and strings from bytes |
+//! | `lzf.rs`, `crc64.rs` | compression, checksum |
+//! | `writer.rs` | what stands around the records of a file |
+//! | `error.rs` | why something cannot be read |
+
+mod crc64;
+mod decode;
+mod encode;
+mod error;
+mod lzf;
+mod source;
+mod writer;
+
+pub use encode::Compression;
+pub(crate) use encode::{
+    RecordRef, ValueRef, type_of, write_aux, write_record, write_resize_database, write_select_database, write_value,
+};
+pub use error::{KeyPlace, Problem, RdbError};
+pub use writer::{END_BYTES, FileFacts, FileWriter};
+
+use crate::value::{CollectionValue, Limits};
+use source::Source;
+
+/// The version that is written: that of Redis 7.0.
+pub const VERSION: u32 = 10;
+
+/// The newest version that is read: that of Redis 7.2.
+pub const VERSION_READ_MAX: u32 = 11;
+
+/// What each file begins with, before its version in four digits.
+const MAGIC: &[u8; 5] = b"REDIS";
+
+/// What we add to the format, by version: nothing yet.
+const FORMAT: u32 = 1;
+
+/// The longest key, string or element.
+pub(crate) const STRING_BYTES_MAX: usize = 512 << 20;
+
+/// A value without its key.
+#[derive(Clone)]
+pub(crate) enum Value {
+    Str(Vec<u8>),
+    Collection(CollectionValue),
+}
+
+/// What a file says of the last uses of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Seconds since it was used.
+    IdleS(u64),
+    /// The logarithmic counter of an LFU policy.
+    Frequency(u8),
+}
+
+/// Reads the value that follows a type byte, from the start of `input`, which is what follows the value afterwards. An empty collection
+/// is returned as such.
+///
+/// # Errors
+/// Offsets count from the start of `input`.
+pub(crate) fn read_value(type_byte: u8, input: &mut &[u8], limits: &Limits) -> Result<Value, RdbError> {
+    let mut source = Source::new(input);
+    let result = decode::read(type_byte, &mut source, limits);
+    result.map_err(|problem| RdbError::new(source.offset(), None, problem))
+}
+
+/// The bytes that say of which type a value is.
+pub(crate) mod types {
+    pub(crate) const STRING: u8 = 0;
+    pub(crate) const LIST: u8 = 1;
+    pub(crate) const SET: u8 = 2;
+    /// With scores as text.
+    pub(crate) const ZSET: u8 = 3;
+    pub(crate) const HASH: u8 = 4;
+    /// With binary scores.
+    pub(crate) const ZSET_2: u8 = 5;
+}
+
+/// What stands in a file in the place of a type.
+pub(crate) mod opcode {
+    pub(crate) const IDLE: u8 = 248;
+    pub(crate) const FREQUENCY: u8 = 249;
+    pub(crate) const AUX: u8 = 250;
+    pub(crate) const RESIZE_DATABASE: u8 = 251;
+    pub(crate) const EXPIRE_TIME_MS: u8 = 252;
+    pub(crate) const SELECT_DATABASE: u8 = 254;
+    pub(crate) const END: u8 = 255;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Compression, Value, ValueRef, read_value, type_of, write_value};
+    use crate::value::{CollectionValue, Fields, Limits, List, Set, Zset};
+
+    fn round_trip(value: &Value) -> Value {
+        let mut bytes = Vec::new();
+        write_value(ValueRef::from(value), Compression::Lzf, &mut bytes);
+        bytes.extend_from_slice(b"rest");
+        let mut input = &*bytes;
+        let back = read_value(type_of(ValueRef::from(value)), &mut input, &Limits::default());
+        assert_eq!(input, b"rest");
+        back.unwrap()
+    }
+
+    #[test]
+    fn strings_come_back_whatever_form_they_were_written_in() {
+        let long = b"to be or not to be, that is the question: ".repeat(500);
+        for text in [
+            &b""[..],
+            b"0",
+            b"-0",
+            b"-1",
+            b"127",
+            b"128",
+            b"-32768",
+            b"32768",
+            b"2147483647",
+            b"2147483648",
+            b"007",
+            b"+1",
+            b"a text of moderate length",
+            &[b'x'; 63],
+            &[b'x'; 64],
+            &[0; 16_384],
+            &long,
+        ] {
+            let Value::Str(back) = round_trip(&Value::Str(text.to_vec())) else { panic!("a string") };
+            assert_eq!(back, text);
+        }
+    }
+
+    #[test]
+    fn collections_come_back_in_both_sizes() {
+        let limits = Limits::default();
+        for count in [1, 100, 2_000] {
+            let (mut list, mut set, mut integers, mut fields) = (List::new(), Set::new(), Set::new(), Fields::new());
+            let mut members = Vec::new();
+            for number in 0..count {
+                let text = format!("member {number}");
+                list.push_back(text.as_bytes(), &limits);
+                set.insert(text.as_bytes(), &limits);
+                integers.insert(number.to_string().as_bytes(), &limits);
+                fields.insert(text.as_bytes(), number.to_string().as_bytes(), &limits);
+                members.push((text, f64::from(number) / 3.0));
+            }
+            let sorted = Zset::from_members(&members, &limits);
+
+            let Value::Collection(CollectionValue::List(back)) =
+                round_trip(&Value::Collection(CollectionValue::List(list.clone())))
+            else {
+                panic!()
+            };
+            assert!(back.iter().eq(list.iter()));
+            for set in [set, integers] {
+                let Value::Collection(CollectionValue::Set(back)) =
+                    round_trip(&Value::Collection(CollectionValue::Set(set.clone())))
+                else {
+                    panic!()
+                };
+                assert_eq!((back.len(), back.encoding()), (set.len(), set.encoding()));
+                assert!(set.iter().all(|member| back.contains(&member)));
+            }
+            let Value::Collection(CollectionValue::Hash(back)) =
+                round_trip(&Value::Collection(CollectionValue::Hash(fields.clone())))
+            else {
+                panic!()
+            };
+            assert!(back.iter().eq(fields.iter()));
+            let Value::Collection(CollectionValue::SortedSet(back)) =
+                round_trip(&Value::Collection(CollectionValue::SortedSet(sorted.clone())))
+            else {
+                panic!()
+            };
+            assert!(back.iter().eq(sorted.iter()) && back.encoding() == sorted.encoding());
+        }
+    }
+}
