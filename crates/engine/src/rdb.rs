@@ -10,8 +10,10 @@
 //! |---|---|
 //! | `encode.rs` | values and key records as bytes |
 //! | `decode.rs` | values from bytes |
+//! | `packed/` | small collections as Redis packs them |
 //! | `source.rs` | lengths and strings from bytes |
 //! | `lzf.rs`, `crc64.rs` | compression, checksum |
+//! | `reader.rs`, `skip.rs` | a file, key by key, and past what the engine has not |
 //! | `writer.rs` | what stands around the records of a file |
 //! | `error.rs` | why something cannot be read |
 
@@ -20,6 +22,9 @@ mod decode;
 mod encode;
 mod error;
 mod lzf;
+mod packed;
+mod reader;
+mod skip;
 mod source;
 mod writer;
 
@@ -28,6 +33,7 @@ pub(crate) use encode::{
     RecordRef, ValueRef, type_of, write_aux, write_record, write_resize_database, write_select_database, write_value,
 };
 pub use error::{KeyPlace, Problem, RdbError};
+pub use reader::{ReadOptions, ReadReport, Reader, Record, Unsupported};
 pub use writer::{END_BYTES, FileFacts, FileWriter};
 
 use crate::value::{CollectionValue, Limits};
@@ -85,15 +91,42 @@ pub(crate) mod types {
     pub(crate) const HASH: u8 = 4;
     /// With binary scores.
     pub(crate) const ZSET_2: u8 = 5;
+    /// Of Redis before 4.
+    pub(crate) const MODULE: u8 = 6;
+    pub(crate) const MODULE_2: u8 = 7;
+    pub(crate) const HASH_ZIPMAP: u8 = 9;
+    pub(crate) const LIST_ZIPLIST: u8 = 10;
+    pub(crate) const SET_INTSET: u8 = 11;
+    pub(crate) const ZSET_ZIPLIST: u8 = 12;
+    pub(crate) const HASH_ZIPLIST: u8 = 13;
+    /// Nodes that are ziplists.
+    pub(crate) const LIST_QUICKLIST: u8 = 14;
+    pub(crate) const STREAM: u8 = 15;
+    pub(crate) const HASH_LISTPACK: u8 = 16;
+    pub(crate) const ZSET_LISTPACK: u8 = 17;
+    /// Nodes that are listpacks or single elements.
+    pub(crate) const LIST_QUICKLIST_2: u8 = 18;
+    pub(crate) const STREAM_2: u8 = 19;
+    pub(crate) const SET_LISTPACK: u8 = 20;
+    pub(crate) const STREAM_3: u8 = 21;
 }
 
 /// What stands in a file in the place of a type.
 pub(crate) mod opcode {
+    /// Where slots of a cluster begin; of Valkey.
+    pub(crate) const SLOT: u8 = 244;
+    /// A library of functions.
+    pub(crate) const FUNCTIONS: u8 = 245;
+    pub(crate) const FUNCTION_PRE_RELEASE: u8 = 246;
+    /// What a module keeps besides values.
+    pub(crate) const MODULE_AUX: u8 = 247;
     pub(crate) const IDLE: u8 = 248;
     pub(crate) const FREQUENCY: u8 = 249;
     pub(crate) const AUX: u8 = 250;
     pub(crate) const RESIZE_DATABASE: u8 = 251;
     pub(crate) const EXPIRE_TIME_MS: u8 = 252;
+    /// In seconds; before version 3.
+    pub(crate) const EXPIRE_TIME_S: u8 = 253;
     pub(crate) const SELECT_DATABASE: u8 = 254;
     pub(crate) const END: u8 = 255;
 }

@@ -44,7 +44,7 @@ pub enum Problem {
     Checksum {
         /// What the input says.
         expected: u64,
-        /// What it should have said.
+        /// What its bytes come to.
         found: u64,
     },
     /// A kind of value that the engine does not have.
@@ -113,7 +113,10 @@ impl fmt::Display for Problem {
                 "RDB version {version} is not supported, only 1 to {VERSION_READ_MAX}: write the file with Redis 7.2 or older"
             ),
             Self::Checksum { expected, found } => {
-                write!(f, "the checksum is {found:016x} and should be {expected:016x}, so some byte is wrong: {COPY}")
+                write!(
+                    f,
+                    "its bytes have the checksum {found:016x} and not {expected:016x}, so some of them are wrong: {COPY}"
+                )
             }
             Self::Unsupported(what) => {
                 write!(f, "{what} cannot be held here: remove the key before the file is written, or skip such keys")

@@ -53,7 +53,11 @@ impl<R: BufRead> Source<R> {
         Self { crc: Some(Crc64::default()), ..Self::new(input) }
     }
 
-    /// The bytes that were read.
+    pub(crate) fn into_input(self) -> R {
+        self.input
+    }
+
+    /// How many bytes were read.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
@@ -64,11 +68,6 @@ impl<R: BufRead> Source<R> {
 
     pub(crate) fn byte(&mut self) -> Result<u8, Problem> {
         self.array().map(|[byte]| byte)
-    }
-
-    /// `None` at the end of the input.
-    pub(crate) fn byte_or_end(&mut self) -> Result<Option<u8>, Problem> {
-        if self.chunk()?.is_empty() { Ok(None) } else { self.byte().map(Some) }
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Problem> {
