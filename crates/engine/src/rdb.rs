@@ -14,6 +14,7 @@
 //! | `source.rs` | lengths and strings from bytes |
 //! | `lzf.rs`, `crc64.rs` | compression, checksum |
 //! | `reader.rs`, `skip.rs` | a file, key by key, and past what the engine has not |
+//! | `payload.rs` | what `DUMP` gives |
 //! | `writer.rs` | what stands around the records of a file |
 //! | `error.rs` | why something cannot be read |
 
@@ -23,6 +24,8 @@ mod encode;
 mod error;
 mod lzf;
 mod packed;
+#[cfg(feature = "commands")]
+mod payload;
 mod reader;
 mod skip;
 mod source;
@@ -33,6 +36,8 @@ pub(crate) use encode::{
     RecordRef, ValueRef, type_of, write_aux, write_record, write_resize_database, write_select_database, write_value,
 };
 pub use error::{KeyPlace, Problem, RdbError};
+#[cfg(feature = "commands")]
+pub(crate) use payload::{PayloadError, read_payload, write_payload};
 pub use reader::{ReadOptions, ReadReport, Reader, Record, Unsupported};
 pub use writer::{END_BYTES, FileFacts, FileWriter};
 

@@ -1,14 +1,13 @@
 //! One key by the type that a command expects, and whole values on their way from key to key.
 //!
 //! # Guarantees
-//! An edit is accounted for when it ends. A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
+//! A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
 
-use std::ops::{Deref, DerefMut};
-
+use crate::change::Edit;
 use crate::entry::{Collection, Entry, StrEncoding, StrEntry, Usage};
 use crate::error::EngineError;
-use crate::memory::Account;
 use crate::observe::EventClass;
+use crate::rdb;
 use crate::slot::{Expiry, Slot};
 use crate::value::{CollectionValue, Fields, List, Set, Zset};
 
@@ -19,13 +18,6 @@ pub(crate) trait Typed: Sized {
     fn of_mut(value: &mut CollectionValue) -> Option<&mut Self>;
     fn into_value(self) -> CollectionValue;
     fn cost(&self) -> u64;
-}
-
-/// A collection that is being changed; what it costs is accounted for at the end.
-pub(crate) struct Edit<'a, T: Typed> {
-    value: &'a mut T,
-    cost_before: u64,
-    account: Account<'a>,
 }
 
 /// A whole value without its key.
@@ -86,9 +78,9 @@ impl<'a> Slot<'a> {
     }
 
     fn edit_bucket<T: Typed>(&mut self, bucket: usize) -> Result<Edit<'_, T>, EngineError> {
-        let (value, account) = self.collection_parts(bucket);
+        let (value, account, recording) = self.collection_parts(bucket);
         let value = value.and_then(T::of_mut).ok_or(EngineError::WrongType)?;
-        Ok(Edit { cost_before: value.cost(), value, account })
+        Ok(Edit::new(value, account, recording))
     }
 
     /// An event of this key. See <https://redis.io/docs/latest/develop/use/keyspace-notifications/> for the names.
@@ -126,7 +118,9 @@ impl<'a> Slot<'a> {
 
     /// Puts a whole value in the place of whatever the key held; returns what that was, for the caller to free.
     pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Entry> {
-        let before = self.take_entry();
+        self.drop_empty_collection();
+        // Without a record: that of the new value says that it replaces what was there.
+        let before = self.bucket.take().map(|bucket| self.segment.take_out(self.context, bucket));
         self.insert_entry(whole.into_entry(self.key));
         if before.is_none() {
             self.announce_new();
@@ -143,6 +137,12 @@ impl<'a> Slot<'a> {
             Entry::Collection(collection) => WholeValue::Collection(collection.value.clone()),
         };
         Some(Whole { value, expires_at_ms: entry.expires_at_ms(), usage: entry.usage() })
+    }
+
+    /// The value as what can be written to a file.
+    pub(crate) fn to_write(&self) -> Option<rdb::ValueRef<'_>> {
+        let entry = self.segment.get(self.bucket?)?;
+        (!entry.is_empty_collection()).then(|| rdb::ValueRef::from(entry))
     }
 
     /// The last millisecond at which the key is there.
@@ -228,6 +228,15 @@ impl Whole {
         Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: Usage::default() }
     }
 
+    /// A value that comes from outside, with its deadline and the time of its last use.
+    pub(crate) fn restored(value: rdb::Value, expires_at_ms: Option<u64>, used_at_ms: u64) -> Self {
+        let value = match value {
+            rdb::Value::Str(bytes) => WholeValue::Str(bytes),
+            rdb::Value::Collection(value) => WholeValue::Collection(value),
+        };
+        Self { value, expires_at_ms, usage: Usage::default().at(used_at_ms) }
+    }
+
     /// A value that was taken out of a key.
     pub(crate) fn of(entry: Entry) -> Self {
         let (expires_at_ms, usage) = (entry.expires_at_ms(), entry.usage());
@@ -248,28 +257,6 @@ impl Whole {
         };
         entry.set_usage(self.usage);
         entry
-    }
-}
-
-impl<T: Typed> Deref for Edit<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.value
-    }
-}
-
-impl<T: Typed> DerefMut for Edit<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.value
-    }
-}
-
-impl<T: Typed> Drop for Edit<'_, T> {
-    fn drop(&mut self) {
-        let cost_after = self.value.cost();
-        // Commands are refused before they run when memory is full, never in between.
-        self.account.settle(self.cost_before, cost_after);
     }
 }
 
