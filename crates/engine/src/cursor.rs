@@ -149,7 +149,8 @@ mod tests {
     impl Keyspace {
         fn new(seed: u64) -> Self {
             let context = Context::new(Some(seed), Memory::new(None), OrderedIndex::new(SEGMENTS));
-            let mut keyspace = Self { context, segments: (0..SEGMENTS).map(Segment::new).collect() };
+            let segments = (0..SEGMENTS).map(|number| Segment::new(number, &context)).collect();
+            let mut keyspace = Self { context, segments };
             (0..STAYING).for_each(|number| keyspace.insert(number));
             keyspace
         }

@@ -344,12 +344,7 @@ impl<'a> Ref<'a> {
     pub fn kind(&self) -> Kind {
         match self.entry {
             Entry::Str(_) => Kind::String,
-            Entry::Collection(collection) => match collection.value {
-                CollectionValue::Hash(_) => Kind::Hash,
-                CollectionValue::SortedSet(_) => Kind::SortedSet,
-                CollectionValue::List(_) => Kind::List,
-                CollectionValue::Set(_) => Kind::Set,
-            },
+            Entry::Collection(collection) => collection.value.kind(),
         }
     }
 

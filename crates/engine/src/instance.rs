@@ -68,6 +68,7 @@ pub(crate) use settings::SettingError;
 use tap::Tap;
 
 use crate::algorithm::random::Random;
+use crate::command::CommandError;
 use crate::entry::Entry;
 use crate::keyspace::Engine;
 use crate::lock::{Databases, PATIENCE};
@@ -248,6 +249,14 @@ impl Instance {
     /// What takes so long is noted as an event; 0: nothing is.
     pub(crate) fn latency_threshold_ms(&self) -> u64 {
         self.settings.latency_threshold_ms.load(Ordering::Relaxed)
+    }
+
+    /// Refuses writes while the journal cannot keep them.
+    pub(crate) fn check_writable(&self) -> Result<(), CommandError> {
+        match self.databases.first().keyspace().context.outlet.refusal() {
+            None => Ok(()),
+            Some(reason) => Err(CommandError::not_writable(&reason)),
+        }
     }
 
     /// Whether clients may do everything without a password: then only those of this machine should be let in.

@@ -20,13 +20,19 @@
 //! instruction on the way in. Segments are padded to cache lines, so that neighbours do not slow each other.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hashbrown::HashTable;
+
+use crate::change::{ChangeLog, Op};
 use crate::config::EngineConfig;
-use crate::entry::{Ref, is_expired};
+use crate::entry::{Entry, Ref, is_expired};
+use crate::error::EngineError;
 use crate::expire::{BLOCK_BUCKETS, ExpireReport, TtlSample};
+use crate::family::Family;
 use crate::index::OrderedIndex;
 use crate::memory::Memory;
 use crate::segment::{Context, Segment};
@@ -45,7 +51,10 @@ const RELOOK: Duration = Duration::from_millis(1);
 
 /// An in-memory database. Cloning gives another handle to the same data.
 #[derive(Clone)]
-pub struct Engine(Arc<Keyspace>);
+pub struct Engine {
+    keyspace: Arc<Keyspace>,
+    family: Arc<Family>,
+}
 
 pub(crate) struct Keyspace {
     pub(crate) segments: Box<[Padded]>,
@@ -73,23 +82,67 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Self {
         let count = config.segment_count();
         let context = Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), OrderedIndex::new(count));
-        Self(Arc::new(Keyspace::new(count, context)))
+        let keyspace = Arc::new(Keyspace::new(count, context));
+        let family = Arc::new(Family::of(Arc::clone(&keyspace)));
+        Self { keyspace, family }
     }
 
-    /// An empty database of the same engine: the same segments, hash and account.
+    /// Another database of the same engine, with the same segments, hash and account. It is created empty when it is first asked for.
     pub(crate) fn sibling(&self, database: usize) -> Self {
-        let count = self.0.segments.len();
-        Self(Arc::new(Keyspace::new(count, self.0.context.sibling(database, OrderedIndex::new(count)))))
+        let count = self.keyspace.segments.len();
+        let create = || Keyspace::new(count, self.keyspace.context.sibling(database, OrderedIndex::new(count)));
+        Self { keyspace: self.family.get_or_create(database, create), family: Arc::clone(&self.family) }
+    }
+
+    /// The numbers of the databases that were used at some time, by commands or by what was loaded; 0 is always among them.
+    #[must_use]
+    pub fn databases(&self) -> Vec<usize> {
+        self.family.all().into_iter().map(|(number, _)| number).collect()
     }
 
     pub(crate) fn keyspace(&self) -> &Keyspace {
-        &self.0
+        &self.keyspace
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// Hands all changes of all databases to `log` from now on. To be called once, after loading and before anybody writes: what others
+    /// write at the same moment may be recorded or not. Returns whether it was; a second log is refused.
+    pub fn attach_log(&self, log: Arc<dyn ChangeLog>) -> bool {
+        let is_first = {
+            // Databases that are created from now on record from the beginning.
+            let _databases = self.family.lock();
+            self.keyspace.context.outlet.attach(log)
+        };
+        if is_first {
+            for (_, keyspace) in self.family.all() {
+                (0..keyspace.segments.len()).for_each(|number| keyspace.lock(number).recorder.set_on(true));
+            }
+        }
+        is_first
+    }
+
+    /// The position of the log after the latest group of changes of anybody; 0 before the first one. What has been read or written until
+    /// now is kept once the log has kept everything up to here.
+    #[must_use]
+    pub fn log_position(&self) -> u64 {
+        self.keyspace.context.outlet.position()
+    }
+
+    /// To be asked before a write.
+    ///
+    /// # Errors
+    /// [`EngineError::NotWritable`] while the log cannot keep changes.
+    pub fn check_writable(&self) -> Result<(), EngineError> {
+        self.keyspace.context.outlet.check_writable()
     }
 
     /// Runs `read` with the value of `key`, or `None` if it is absent at `now_ms`. Others cannot change it meanwhile.
     #[inline]
     pub fn read<R>(&self, key: &[u8], now_ms: u64, read: impl FnOnce(Option<Ref<'_>>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
@@ -126,9 +179,9 @@ impl Engine {
     /// ```
     #[inline]
     pub fn update<R>(&self, key: &[u8], now_ms: u64, update: impl FnOnce(&mut Slot<'_>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let hash = keyspace.context.hash(key);
-        let mut segment = keyspace.lock(keyspace.segment_of(hash));
+        let mut segment = keyspace.lock_to_write(keyspace.segment_of(hash));
         let result = update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms));
         drop(segment);
         keyspace.context.signals.announce_ready();
@@ -138,7 +191,7 @@ impl Engine {
     /// Runs `update` as one atomic step on all of `keys`: nobody sees some of its writes without the others.
     /// A key may be named twice; both names then mean the same value.
     pub fn update_many<R>(&self, keys: &[&[u8]], now_ms: u64, update: impl FnOnce(&mut Slots<'_>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let hashes: Vec<u64> = keys.iter().map(|key| keyspace.context.hash(key)).collect();
         let mut numbers: Vec<usize> = hashes.iter().map(|hash| keyspace.segment_of(*hash)).collect();
         numbers.sort_unstable();
@@ -181,8 +234,8 @@ impl Engine {
         now_ms: u64,
         mut visit: impl FnMut(&[u8], Ref<'_>),
     ) -> bool {
-        self.0.build_index();
-        let mut keys = self.0.context.index.merge(prefix, after, limit);
+        self.keyspace.build_index();
+        let mut keys = self.keyspace.context.index.merge(prefix, after, limit);
         let mut visited = 0;
         while visited < limit {
             let Some(key) = keys.next() else { return false };
@@ -201,7 +254,7 @@ impl Engine {
     /// Segments in which nothing can have expired are skipped at once, and those that somebody holds are left to the next cycle, which
     /// goes on where this one ended.
     pub fn expire_cycle(&self, now_ms: u64, budget: u32) -> ExpireReport {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let mut cursor = keyspace.expire_cursor.lock();
         let mut sample = TtlSample::new(now_ms, keyspace.turns.fetch_add(1, Ordering::Relaxed));
         let report = keyspace.expire(now_ms, budget, &mut cursor, &mut sample);
@@ -216,51 +269,64 @@ impl Engine {
     /// Numbers about this engine; locks one segment after the other.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self.0.stats();
-        for number in 0..self.0.segments.len() {
-            self.0.lock(number).add_to(&mut stats);
+        let mut stats = self.keyspace.stats();
+        for number in 0..self.keyspace.segments.len() {
+            self.keyspace.lock(number).add_to(&mut stats);
         }
         stats
     }
 
     /// The bound of the memory, which all databases of an engine share.
     pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
-        self.0.context.memory.bytes_max()
+        self.keyspace.context.memory.bytes_max()
     }
 
     pub(crate) fn set_memory_bytes_max(&self, bytes_max: Option<u64>) -> bool {
-        self.0.context.memory.set_bytes_max(bytes_max)
+        self.keyspace.context.memory.set_bytes_max(bytes_max)
     }
 
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..self.0.segments.len()).map(|number| self.0.lock(number).table.len()).sum()
+        (0..self.keyspace.segments.len()).map(|number| self.keyspace.lock(number).table.len()).sum()
     }
 
     /// Whether there is no key, not even an expired one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        (0..self.0.segments.len()).all(|number| self.0.lock(number).table.is_empty())
+        (0..self.keyspace.segments.len()).all(|number| self.keyspace.lock(number).table.is_empty())
     }
 
     /// Removes all keys in one atomic step; their memory is freed after the locks are released.
     pub fn clear(&self) {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let numbers: Vec<_> = (0..keyspace.segments.len()).collect();
         let mut guards = keyspace.lock_all(&numbers);
-        let tables: Vec<_> = guards.iter_mut().map(|segment| segment.take_all(&keyspace.context)).collect();
-        keyspace.context.index.clear();
-        keyspace.set_ttl_average_ms(0);
+        let tables = keyspace.clear(guards.iter_mut().map(|guard| &mut **guard));
+        let mut group = Vec::new();
+        keyspace.context.record_whole_database(&Op::ClearDatabase, &mut group);
+        keyspace.context.outlet.commit_all(group, guards.iter_mut().map(|guard| &mut **guard));
         drop(guards);
         drop(tables);
+    }
+
+    /// Exchanges all keys with another database in one atomic step.
+    pub(crate) fn swap_with(&self, other: usize) {
+        let own = self.keyspace.context.database;
+        if own == other {
+            return;
+        }
+        let (low, high) = (self.sibling(own.min(other)), self.sibling(own.max(other)));
+        let numbers: Vec<_> = (0..low.keyspace.segments.len()).collect();
+        let (mut lower, mut upper) = (low.keyspace.lock_all(&numbers), high.keyspace.lock_all(&numbers));
+        low.keyspace.exchange(&mut lower, &high.keyspace, &mut upper);
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No contents: keys and values are the application's, and may be secret.
-        f.debug_struct("Engine").field("segments", &self.0.segments.len()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("segments", &self.keyspace.segments.len()).finish_non_exhaustive()
     }
 }
 
@@ -273,6 +339,13 @@ pub struct Slots<'a> {
     numbers: Vec<usize>,
     guards: Vec<MutexGuard<'a, Segment>>,
     now_ms: u64,
+}
+
+impl Drop for Slots<'_> {
+    fn drop(&mut self) {
+        let segments = self.guards.iter_mut().map(|guard| &mut **guard);
+        self.keyspace.context.outlet.commit_all(Vec::new(), segments);
+    }
 }
 
 impl Slots<'_> {
@@ -289,10 +362,45 @@ impl Slots<'_> {
     }
 }
 
+/// What was in a database.
+#[derive(Default)]
+pub(crate) struct Cleared {
+    pub(crate) keys: u64,
+    /// Those that nobody else will free.
+    pub(crate) tables: Vec<HashTable<Entry>>,
+}
+
+/// A segment that is held by who changes something: what was done is handed over before it is released, also after a panic.
+struct Writing<'k> {
+    context: &'k Context,
+    segment: MutexGuard<'k, Segment>,
+}
+
+impl Deref for Writing<'_> {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Segment {
+        &mut self.segment
+    }
+}
+
+impl Drop for Writing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.context.outlet.commit(&mut self.segment);
+    }
+}
+
 impl Keyspace {
     fn new(count: usize, context: Context) -> Self {
         Self {
-            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number)))).collect(),
+            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number, &context)))).collect(),
             segment_mask: count as u64 - 1,
             context,
             is_indexed: AtomicBool::new(false),
@@ -374,6 +482,45 @@ impl Keyspace {
     #[inline]
     pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Segment> {
         self.segments[number].0.lock()
+    }
+
+    /// The same for who changes something.
+    #[inline]
+    fn lock_to_write(&self, number: usize) -> Writing<'_> {
+        Writing { context: &self.context, segment: self.lock(number) }
+    }
+
+    /// Takes everything out of all of the segments, which are held, for the caller to drop when they are not any more.
+    pub(crate) fn clear<'s>(&self, segments: impl Iterator<Item = &'s mut Segment>) -> Cleared {
+        let mut cleared = Cleared::default();
+        for segment in segments {
+            let (keys, table) = segment.take_all(&self.context);
+            cleared.keys += keys as u64;
+            if !table.is_empty() {
+                cleared.tables.push(table);
+            }
+        }
+        self.context.index.clear();
+        self.set_ttl_average_ms(0);
+        cleared
+    }
+
+    /// Exchanges the contents of two databases, all of whose segments are held and given in order.
+    pub(crate) fn exchange<S: DerefMut<Target = Segment>>(&self, segments: &mut [S], other: &Self, others: &mut [S]) {
+        // The index is all or nothing: a database with one lends it to the other, also when it is only being built.
+        if segments.iter().chain(others.iter()).any(|segment| segment.is_indexed()) {
+            for (keyspace, segments) in [(self, &mut *segments), (other, &mut *others)] {
+                segments.iter_mut().for_each(|segment| segment.build_index(&keyspace.context));
+                keyspace.set_indexed();
+            }
+        }
+        self.context.index.exchange(&other.context.index);
+        let ttls_ms = (self.ttl_average_ms(), other.ttl_average_ms());
+        self.set_ttl_average_ms(ttls_ms.1);
+        other.set_ttl_average_ms(ttls_ms.0);
+        for (segment, other_segment) in segments.iter_mut().zip(others) {
+            segment.exchange(&self.context, other_segment, &other.context);
+        }
     }
 
     /// Takes segments in ascending order. Gives them back while a script waits for one of them, see `lock.rs`.

@@ -19,6 +19,10 @@
 //! | `segment.rs` | one table with its bookkeeping |
 //! | `entry.rs` | how a key and its value lie in memory |
 //! | `slot.rs` | reading and writing one key inside an update |
+//! | `change.rs` | what writes did, as bytes for a journal, and applying it |
+//! | `snapshot.rs` | the state of one moment, written out while writes go on |
+//! | `family.rs` | the databases of one engine |
+//! | `digest.rs` | telling whether two engines hold the same |
 //! | `ahead.rs` | looking up keys of several commands at once |
 //! | `expire.rs` | removal of expired keys in the background |
 //! | `index.rs` | keys in order, for scans |
@@ -47,14 +51,17 @@
 mod ahead;
 #[cfg(feature = "commands")]
 mod algorithm;
+mod change;
 #[cfg(feature = "commands")]
 mod command;
 mod config;
 #[cfg(feature = "commands")]
 mod cursor;
+mod digest;
 mod entry;
 mod error;
 mod expire;
+mod family;
 mod index;
 #[cfg(feature = "commands")]
 mod instance;
@@ -68,6 +75,7 @@ pub mod rdb;
 mod script;
 mod segment;
 mod slot;
+mod snapshot;
 mod stats;
 mod sync;
 #[cfg(feature = "commands")]
@@ -76,6 +84,7 @@ mod value;
 
 #[cfg(feature = "commands")]
 pub use ahead::Lookups;
+pub use change::{ChangeError, ChangeLog, check_group};
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;
@@ -89,6 +98,7 @@ pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]
 pub use script::{ScriptLog, ScriptLogLevel};
 pub use slot::{Expiry, Slot};
+pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use value::{
     Fields, HashMut, Inserted, LexBound, LexRange, Limits, Pairs, RankedMembers, ScoreRange, SortedSetMut, Zset,

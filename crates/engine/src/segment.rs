@@ -16,12 +16,14 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
 
+use crate::change::{Op, Outlet, Recorder};
 use crate::entry::{Entry, KEY_BYTES_MAX, StrEntry, is_expired};
 use crate::error::EngineError;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
 use crate::memory::{Account, Memory};
 use crate::observe::{EventClass, Notices, Signals};
+use crate::snapshot::{Saved, Saving, Unsaved, records_of};
 use crate::stats::Stats;
 
 /// Tables smaller than this are not worth shrinking.
@@ -37,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) memory: Arc<Memory>,
     pub(crate) index: OrderedIndex,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) saving: Arc<Saving>,
     /// The number of the database.
     pub(crate) database: usize,
 }
@@ -48,13 +52,30 @@ impl Context {
             Some(seed) => SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
             None => SeedableRandomState::random(),
         };
-        Self { hasher, memory: Arc::new(memory), index, signals: Arc::default(), database: 0 }
+        Self {
+            hasher,
+            memory: Arc::new(memory),
+            index,
+            signals: Arc::default(),
+            outlet: Arc::default(),
+            saving: Arc::default(),
+            database: 0,
+        }
     }
 
     /// The context of another database of the same engine.
     pub(crate) fn sibling(&self, database: usize, index: OrderedIndex) -> Self {
         let (memory, signals) = (self.memory.clone(), self.signals.clone());
-        Self { hasher: self.hasher.clone(), memory, index, signals, database }
+        let (outlet, saving) = (self.outlet.clone(), self.saving.clone());
+        Self { hasher: self.hasher.clone(), memory, index, signals, outlet, saving, database }
+    }
+
+    /// Writes a change of the whole database behind `group`, if anybody wants to know.
+    pub(crate) fn record_whole_database(&self, op: &Op<'_>, group: &mut Vec<u8>) {
+        let mut recorder = Recorder::default();
+        recorder.set_on(self.outlet.is_attached());
+        recorder.record(self.database, &[], op);
+        recorder.drain_into(group);
     }
 
     #[inline]
@@ -79,10 +100,16 @@ pub(crate) struct Segment {
     /// All keys are in the ordered index, and have to be kept there.
     is_indexed: bool,
     pub(crate) notices: Notices,
+    /// What was changed since the segment was taken.
+    pub(crate) recorder: Recorder,
+    /// A snapshot needs the keys as they are.
+    pub(crate) unsaved: Option<Unsaved>,
 }
 
 impl Segment {
-    pub(crate) fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize, context: &Context) -> Self {
+        let mut recorder = Recorder::default();
+        recorder.set_on(context.outlet.is_attached());
         Self {
             table: HashTable::new(),
             deadlines: Deadlines::new(),
@@ -92,6 +119,25 @@ impl Segment {
             number,
             is_indexed: false,
             notices: Notices::default(),
+            recorder,
+            unsaved: None,
+        }
+    }
+
+    /// To be called before each change of a key or value: a snapshot may need it as it was.
+    #[inline]
+    pub(crate) fn save_first(&mut self, context: &Context) {
+        if let Some(unsaved) = self.unsaved {
+            self.save(context, unsaved);
+        }
+    }
+
+    #[cold]
+    fn save(&mut self, context: &Context, unsaved: Unsaved) {
+        self.unsaved = None;
+        if context.saving.is_current(unsaved) {
+            let records = records_of(unsaved.database, self.table.iter());
+            context.saving.add(unsaved, Saved::Records(records));
         }
     }
 
@@ -118,6 +164,7 @@ impl Segment {
 
     /// Adds an entry for a key that is absent. Returns its bucket.
     pub(crate) fn insert(&mut self, context: &Context, hash: u64, entry: Entry) -> Result<usize, EngineError> {
+        self.save_first(context);
         let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
         self.account(context).grow(cost_bytes)?;
         Ok(self.insert_paid(context, hash, entry))
@@ -125,6 +172,7 @@ impl Segment {
 
     /// Like `insert`, but never refused: for an empty collection, which is filled by writes that can be.
     pub(crate) fn insert_always(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
+        self.save_first(context);
         let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
         self.account(context).grow_always(cost_bytes);
         self.insert_paid(context, hash, entry)
@@ -138,6 +186,7 @@ impl Segment {
         parts: &[&[u8]],
         expires_at_ms: Option<u64>,
     ) -> Result<(), EngineError> {
+        self.save_first(context);
         let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
         let deadline_before = entry.expires_at_ms();
         if let Entry::Str(string) = entry
@@ -156,8 +205,19 @@ impl Segment {
         Ok(())
     }
 
+    /// Writes `bytes` over a part of the string in `bucket`, which has it. Returns whether there is such a string.
+    pub(crate) fn overwrite_range(&mut self, context: &Context, bucket: usize, at: usize, bytes: &[u8]) -> bool {
+        self.save_first(context);
+        let Some(Entry::Str(string)) = self.get_mut(bucket) else { return false };
+        let end = at.saturating_add(bytes.len());
+        let Some(part) = string.value_mut().get_mut(at..end) else { return false };
+        part.copy_from_slice(bytes);
+        true
+    }
+
     /// Changes the deadline of the entry in `bucket`. Never refused: a ttl is how memory comes back.
     pub(crate) fn set_deadline(&mut self, context: &Context, bucket: usize, expires_at_ms: Option<u64>) {
+        self.save_first(context);
         let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
         let (deadline_before, bytes_before) = (entry.expires_at_ms(), entry.cost_bytes());
         entry.set_expires_at_ms(expires_at_ms);
@@ -168,8 +228,21 @@ impl Segment {
         self.deadline_changed(bucket, deadline_before, expires_at_ms);
     }
 
-    /// Removes the entry in `bucket`; other buckets keep their numbers.
+    /// Removes the entry in `bucket`; other buckets keep their numbers. The removal is recorded: whoever holds the segment hands it over
+    /// (`Outlet::commit`) before letting go.
     pub(crate) fn remove(&mut self, context: &Context, bucket: usize) -> Entry {
+        let entry = self.take_out(context, bucket);
+        self.recorder.record_removal(context.database, entry.key());
+        entry
+    }
+
+    /// The same without a record, for who replaces the entry at once.
+    pub(crate) fn take_out(&mut self, context: &Context, bucket: usize) -> Entry {
+        self.save_first(context);
+        self.forget(context, bucket)
+    }
+
+    fn forget(&mut self, context: &Context, bucket: usize) -> Entry {
         let (entry, _) = match self.table.get_bucket_entry(bucket) {
             Ok(occupied) => occupied.remove(),
             Err(_) => unreachable!("{BUCKET_IS_TAKEN}"),
@@ -183,11 +256,11 @@ impl Segment {
         entry
     }
 
-    /// Like `remove`, and counted as expired.
+    /// Like `remove`, and counted as expired. Neither recorded nor kept for a snapshot: its deadline is, and removes it anywhere.
     #[cold]
     pub(crate) fn remove_expired(&mut self, context: &Context, bucket: usize) -> Entry {
         self.expired += 1;
-        let entry = self.remove(context, bucket);
+        let entry = self.forget(context, bucket);
         context.signals.event(context.database, EventClass::EXPIRED, "expired", entry.key());
         self.changed(context, entry.key());
         entry
@@ -199,15 +272,23 @@ impl Segment {
         self.notices.changed(&context.signals, context.database, key);
     }
 
-    /// Takes everything out, for the caller to drop after the lock.
-    pub(crate) fn take_all(&mut self, context: &Context) -> HashTable<Entry> {
+    /// Takes everything out, for the caller to drop after the lock: returns the number of keys, and their table, which is empty if a
+    /// snapshot needs it.
+    pub(crate) fn take_all(&mut self, context: &Context) -> (usize, HashTable<Entry>) {
         let bytes = self.bytes;
         self.account(context).shrink(bytes);
         self.keys_with_ttl = 0;
         self.deadlines = Deadlines::new();
         let table = std::mem::take(&mut self.table);
         self.notices.all_changed(&context.signals, context.database, |key| contains(&table, context, key));
-        table
+        let len = table.len();
+        match self.unsaved.take().filter(|unsaved| context.saving.is_current(*unsaved)) {
+            Some(unsaved) => {
+                context.saving.add(unsaved, Saved::Table(unsaved.database, table));
+                (len, HashTable::new())
+            }
+            None => (len, table),
+        }
     }
 
     /// Exchanges all keys with a segment of another database; the caller exchanges the indexes.
@@ -217,6 +298,7 @@ impl Segment {
         std::mem::swap(&mut self.bytes, &mut other.bytes);
         std::mem::swap(&mut self.keys_with_ttl, &mut other.keys_with_ttl);
         std::mem::swap(&mut self.is_indexed, &mut other.is_indexed);
+        std::mem::swap(&mut self.unsaved, &mut other.unsaved);
         // Absent before and after: nothing has happened to such a key.
         let (table, other_table) = (&self.table, &other.table);
         let is_in_one = |key: &[u8]| contains(table, context, key) || contains(other_table, other_context, key);
@@ -326,7 +408,7 @@ mod tests {
     #[test]
     fn bookkeeping_returns_to_zero_when_all_entries_are_removed() {
         let context = context();
-        let mut segment = Segment::new(0);
+        let mut segment = Segment::new(0, &context);
         for number in 0_u32..1_000 {
             if number == 500 {
                 segment.build_index(&context);
@@ -348,7 +430,7 @@ mod tests {
     #[test]
     fn every_expired_entry_is_found_although_the_table_moved_it() {
         let context = context();
-        let mut segment = Segment::new(0);
+        let mut segment = Segment::new(0, &context);
         for number in 0_u64..5_000 {
             // Deletions leave tombstones, so that the table is tidied in place as well as grown.
             let bucket = put(&mut segment, &context, &number.to_le_bytes(), Some(number));
@@ -367,7 +449,7 @@ mod tests {
     #[test]
     fn lone_expired_key_costs_one_block_not_the_whole_segment() {
         let context = context();
-        let mut segment = Segment::new(0);
+        let mut segment = Segment::new(0, &context);
         for number in 0_u64..10_000 {
             put(&mut segment, &context, &number.to_le_bytes(), Some(1_000 + number));
         }

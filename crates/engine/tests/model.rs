@@ -249,7 +249,11 @@ fn apply(engine: &Engine, model: &mut Model, op: &Op) {
         Op::Append { key: k, tail } => append(engine, model, key(*k), tail),
         Op::FlipInPlace { key: k } => {
             let flip = |bytes: &mut [u8]| bytes.iter_mut().for_each(|byte| *byte ^= 0xff);
-            engine.update(key(*k), now_ms, |slot| slot.str_mut().map(flip));
+            engine.update(key(*k), now_ms, |slot| {
+                let Some(mut bytes) = slot.get().and_then(|value| value.as_str().map(<[u8]>::to_vec)) else { return };
+                flip(&mut bytes);
+                assert!(slot.overwrite(0, &bytes));
+            });
             if let Some((Value::Str(bytes), _)) = model.entries.get_mut(key(*k)) {
                 flip(bytes);
             }

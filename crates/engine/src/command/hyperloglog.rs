@@ -69,10 +69,13 @@ fn pfcount(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let estimate = hyperloglog::estimate(bytes).map_err(|Corrupt| CORRUPT)?;
-    if let Some(bytes) = slot.str_mut() {
-        hyperloglog::set_cached(bytes, estimate);
+    // No reason to refuse the answer where nothing may be written.
+    if call.instance.databases.first().check_writable().is_ok() {
+        let mut bytes = bytes.to_vec();
+        hyperloglog::set_cached(&mut bytes, estimate);
+        slot.overwrite(0, &bytes[..hyperloglog::HEADER_BYTES]);
+        call.effects.changes += 1;
     }
-    call.effects.changes += 1;
     call.reply.integer(estimate as i64);
     Ok(())
 }

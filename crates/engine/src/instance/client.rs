@@ -208,7 +208,21 @@ impl Client {
             );
             return Err(CommandError::Text(text.into()));
         }
+        if flags.has(Flags::WRITE) || self.executes_writes(&command) {
+            self.instance.check_writable()?;
+        }
         Ok(command)
+    }
+
+    /// Whether it is an EXEC of commands some of which write.
+    fn executes_writes(&self, command: &Command) -> bool {
+        let Some(transaction) = self.session.transaction.as_ref().filter(|_| command.row.name == "exec") else {
+            return false;
+        };
+        transaction.queue.iter().any(|args| {
+            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
+            look_up(&args).is_ok_and(|command| command.row.flags.has(Flags::WRITE))
+        })
     }
 
     fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {

@@ -227,6 +227,10 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let command = self.check(args).inspect_err(|refusal| self.count(refusal, args))?;
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
+            if command.row.flags.has(Flags::WRITE) {
+                let is_writable = self.call.instance.check_writable();
+                is_writable.map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))?;
+            }
             self.prepare_to_write()?;
             // Whoever ends scripts may have been quicker.
             if !self.interpreter.watch.note_write() {

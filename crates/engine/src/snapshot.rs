@@ -1,0 +1,270 @@
+//! The whole state of an engine at one moment, written out while the engine goes on.
+//!
+//! # Guarantees
+//! A snapshot is the exact state at its cut: groups of changes that were handed over before the cut are in it, later ones are not,
+//! none in part. Keys whose time has come may be missing. What was cut and the groups after it lead to the state of today.
+//!
+//! # Bounds
+//! The cut itself holds all keys for the time of locking all segments and writing a word into each, some hundred microseconds; it waits for
+//! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as writing its keys out
+//! takes. A snapshot costs memory: up to the size of what is changed while it runs, as copy-on-write after a fork does.
+//!
+//! # How it works
+//! The cut leaves a mark in each segment that has keys. Whoever is about to change a marked segment first writes it out and leaves the bytes
+//! to the snapshot; the snapshot itself walks through the rest. A database that is emptied gives its tables to the snapshot as they are, so
+//! that nobody waits for them; databases that are exchanged exchange their marks as well, which say to which database the keys
+//! belonged at the cut.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use crate::entry::Entry;
+use crate::keyspace::{Engine, Keyspace, Padded};
+use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
+use crate::segment::Segment;
+use crate::sync::{Mutex, MutexGuard};
+
+/// How long a cut waits for one segment while it holds others.
+const CUT_PATIENCE: Duration = Duration::from_micros(200);
+
+/// What a cut leaves in a segment: its keys have not been written out yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsaved {
+    cut: u32,
+    /// The database that the keys belonged to at the cut.
+    pub(crate) database: u32,
+}
+
+/// The snapshot that runs, if one does, as writers see it.
+#[derive(Default)]
+pub(crate) struct Saving {
+    /// The number of the cut of the snapshot that runs; 0: none does. Changes only while all segments are held, or to 0.
+    cut: AtomicU32,
+    /// A lock that is taken while a segment is held, never the other way round.
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// Cuts that there were.
+    cuts: u32,
+    /// What writers have saved.
+    saved: VecDeque<Saved>,
+    /// Segments that nobody has saved yet.
+    left: usize,
+}
+
+/// Keys that writers have saved.
+pub(crate) enum Saved {
+    /// As they stand in a file.
+    Records(Vec<u8>),
+    /// A table that was to be freed.
+    Table(u32, HashTable<Entry>),
+}
+
+impl Saving {
+    #[inline]
+    pub(crate) fn is_current(&self, unsaved: Unsaved) -> bool {
+        self.cut.load(Ordering::Acquire) == unsaved.cut
+    }
+
+    /// Takes what was in a marked segment, which is held.
+    pub(crate) fn add(&self, unsaved: Unsaved, saved: Saved) {
+        let mut running = self.running.lock();
+        // Looked at again: the snapshot may have been dropped meanwhile.
+        if self.is_current(unsaved) {
+            running.saved.push_back(saved);
+            running.left -= 1;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.cut.load(Ordering::Acquire) == 0
+    }
+
+    /// Marks `segments`, each with its database, all of which are held. `None` if a snapshot runs.
+    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>) -> Option<u32> {
+        let mut running = self.running.lock();
+        if !self.is_idle() {
+            return None;
+        }
+        running.cuts = running.cuts.checked_add(1).unwrap_or(1);
+        let cut = running.cuts;
+        for (database, segment) in segments {
+            debug_assert!(segment.recorder.is_empty(), "changes are handed over before a segment is released");
+            // Fits: databases are numbered below 2^16.
+            let unsaved = Unsaved { cut, database: database as u32 };
+            segment.unsaved = (!segment.table.is_empty()).then_some(unsaved);
+            running.left += usize::from(segment.unsaved.is_some());
+        }
+        self.cut.store(cut, Ordering::Release);
+        Some(cut)
+    }
+
+    fn end(&self) -> VecDeque<Saved> {
+        let mut running = self.running.lock();
+        self.cut.store(0, Ordering::Release);
+        running.left = 0;
+        std::mem::take(&mut running.saved)
+    }
+}
+
+impl Engine {
+    /// Begins a snapshot of all databases at this moment, at which `on_cut` is called: while nothing can change, so that a log can begin a new
+    /// file there. `on_cut` must be quick, and must not call the engine. `None` if another snapshot has not been dropped yet.
+    ///
+    /// ```
+    /// use acteon_engine::{Engine, EngineConfig, Expiry};
+    ///
+    /// let engine = Engine::new(EngineConfig::default());
+    /// let set = |key: &[u8]| engine.update(key, 1, |slot| slot.set_str(&[b"value"], Expiry::Clear));
+    /// set(b"before")?;
+    /// let snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+    /// set(b"after")?;
+    /// let records: Vec<u8> = snapshot.flatten().collect();
+    /// assert!(records.windows(6).any(|bytes| bytes == b"before"));
+    /// assert!(!records.windows(5).any(|bytes| bytes == b"after"));
+    /// # Ok::<(), acteon_engine::EngineError>(())
+    /// ```
+    pub fn cut(&self, on_cut: impl FnOnce()) -> Option<Snapshot> {
+        let family = self.family();
+        loop {
+            if !self.keyspace().context.saving.is_idle() {
+                return None;
+            }
+            let databases = family.all();
+            let segments: Vec<_> = databases
+                .iter()
+                .flat_map(|(number, keyspace)| keyspace.segments.iter().map(|one| (*number, one)))
+                .collect();
+            let mut guards = hold_all(&segments);
+            // Nobody can create a database until the cut is over; if somebody did before, it starts again.
+            let newest = family.lock();
+            if newest.len() != databases.len() {
+                continue;
+            }
+            let numbers = segments.iter().map(|(number, _)| *number);
+            let cut = self.keyspace().context.saving.begin(numbers.zip(guards.iter_mut().map(|guard| &mut **guard)))?;
+            // Before the call, so that a panic there ends the snapshot.
+            let snapshot = Snapshot { engine: self.clone(), cut, pass: VecDeque::new() };
+            on_cut();
+            return Some(snapshot);
+        }
+    }
+}
+
+/// Takes all segments. While one of them is not to be had for long, none is held.
+fn hold_all<'k>(segments: &[(usize, &'k Padded)]) -> Vec<MutexGuard<'k, Segment>> {
+    loop {
+        let mut guards = Vec::with_capacity(segments.len());
+        let taken = segments
+            .iter()
+            .map(|(_, segment)| (*segment, segment.0.try_lock().or_else(|| segment.0.try_lock_for(CUT_PATIENCE))));
+        let mut missing = None;
+        for (segment, guard) in taken {
+            match guard {
+                Some(guard) => guards.push(guard),
+                None => {
+                    missing = Some(segment);
+                    break;
+                }
+            }
+        }
+        let Some(segment) = missing else { return guards };
+        drop(guards);
+        drop(segment.0.lock());
+    }
+}
+
+/// A snapshot under way: an iterator over pieces of the records of an RDB file, each beginning with the number of its database. Dropping it
+/// ends it.
+pub struct Snapshot {
+    engine: Engine,
+    cut: u32,
+    /// What is left to be looked at in this pass.
+    pass: VecDeque<(Arc<Keyspace>, usize)>,
+}
+
+impl Snapshot {
+    fn saving(&self) -> &Saving {
+        &self.engine.keyspace().context.saving
+    }
+
+    /// Saves the next marked segment; `None` if the pass is over, or if it has no keys.
+    fn save_next(&mut self) -> Option<Vec<u8>> {
+        let (keyspace, number) = self.pass.front_mut()?;
+        let mut segment = keyspace.lock(*number);
+        *number += 1;
+        let is_last = *number == keyspace.segments.len();
+        let records = match segment.unsaved {
+            Some(unsaved) if unsaved.cut == self.cut => {
+                segment.unsaved = None;
+                keyspace.context.saving.running.lock().left -= 1;
+                Some(records_of(unsaved.database, segment.table.iter()))
+            }
+            _ => None,
+        };
+        drop(segment);
+        if is_last {
+            self.pass.pop_front();
+        }
+        records
+    }
+}
+
+impl Iterator for Snapshot {
+    type Item = Vec<u8>;
+
+    /// Waits for whoever holds the next segment, and holds it while its keys are written out.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let mut running = self.saving().running.lock();
+            let (saved, left) = (running.saved.pop_front(), running.left);
+            drop(running);
+            match saved {
+                Some(Saved::Records(records)) => return Some(records),
+                // Freed here, where nobody waits.
+                Some(Saved::Table(database, table)) => return Some(records_of(database, table.iter())),
+                None if left == 0 => return None,
+                None => {}
+            }
+            if self.pass.is_empty() {
+                // More than one pass is needed only if databases are exchanged under way.
+                self.pass = self.engine.family().all().into_iter().map(|(_, keyspace)| (keyspace, 0)).collect();
+            }
+            if let Some(records) = self.save_next() {
+                return Some(records);
+            }
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let saved = self.saving().end();
+        drop(saved);
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("cut", &self.cut).finish_non_exhaustive()
+    }
+}
+
+/// Entries as they stand in a file. Not compressed: others wait meanwhile.
+pub(crate) fn records_of<'e>(database: u32, entries: impl Iterator<Item = &'e Entry>) -> Vec<u8> {
+    let mut records = Vec::new();
+    write_select_database(database as usize, &mut records);
+    for entry in entries.filter(|entry| !entry.is_empty_collection()) {
+        let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
+        let record = RecordRef { key: entry.key(), value, expires_at_ms, touched: None };
+        write_record(&record, Compression::Off, &mut records);
+    }
+    records
+}
