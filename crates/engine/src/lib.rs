@@ -29,6 +29,7 @@
 //! | `memory.rs` | the memory bound |
 //! | `value/` | hashes and sorted sets |
 //! | `rdb.rs` | values and databases as bytes that Redis reads |
+//! | `import.rs` | taking over the files of a Redis |
 //!
 //! # Example
 //! ```
@@ -63,6 +64,8 @@ mod error;
 mod expire;
 mod family;
 mod index;
+#[cfg(feature = "commands")]
+pub mod import;
 #[cfg(feature = "commands")]
 mod instance;
 mod keyspace;

@@ -29,6 +29,8 @@ mod payload;
 mod reader;
 mod skip;
 mod source;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use encode::Compression;
@@ -42,7 +44,7 @@ pub use reader::{ReadOptions, ReadReport, Reader, Record, Unsupported};
 pub use writer::{END_BYTES, FileFacts, FileWriter};
 
 use crate::value::{CollectionValue, Limits};
-use source::Source;
+pub(crate) use source::Source;
 
 /// The version that is written: that of Redis 7.0.
 pub const VERSION: u32 = 10;
@@ -51,7 +53,7 @@ pub const VERSION: u32 = 10;
 pub const VERSION_READ_MAX: u32 = 11;
 
 /// What each file begins with, before its version in four digits.
-const MAGIC: &[u8; 5] = b"REDIS";
+pub(crate) const MAGIC: &[u8; 5] = b"REDIS";
 
 /// What we add to the format, by version: nothing yet.
 const FORMAT: u32 = 1;
@@ -134,93 +136,4 @@ pub(crate) mod opcode {
     pub(crate) const EXPIRE_TIME_S: u8 = 253;
     pub(crate) const SELECT_DATABASE: u8 = 254;
     pub(crate) const END: u8 = 255;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Compression, Value, ValueRef, read_value, type_of, write_value};
-    use crate::value::{CollectionValue, Fields, Limits, List, Set, Zset};
-
-    fn round_trip(value: &Value) -> Value {
-        let mut bytes = Vec::new();
-        write_value(ValueRef::from(value), Compression::Lzf, &mut bytes);
-        bytes.extend_from_slice(b"rest");
-        let mut input = &*bytes;
-        let back = read_value(type_of(ValueRef::from(value)), &mut input, &Limits::default());
-        assert_eq!(input, b"rest");
-        back.unwrap()
-    }
-
-    #[test]
-    fn strings_come_back_whatever_form_they_were_written_in() {
-        let long = b"to be or not to be, that is the question: ".repeat(500);
-        for text in [
-            &b""[..],
-            b"0",
-            b"-0",
-            b"-1",
-            b"127",
-            b"128",
-            b"-32768",
-            b"32768",
-            b"2147483647",
-            b"2147483648",
-            b"007",
-            b"+1",
-            b"a text of moderate length",
-            &[b'x'; 63],
-            &[b'x'; 64],
-            &[0; 16_384],
-            &long,
-        ] {
-            let Value::Str(back) = round_trip(&Value::Str(text.to_vec())) else { panic!("a string") };
-            assert_eq!(back, text);
-        }
-    }
-
-    #[test]
-    fn collections_come_back_in_both_sizes() {
-        let limits = Limits::default();
-        for count in [1, 100, 2_000] {
-            let (mut list, mut set, mut integers, mut fields) = (List::new(), Set::new(), Set::new(), Fields::new());
-            let mut members = Vec::new();
-            for number in 0..count {
-                let text = format!("member {number}");
-                list.push_back(text.as_bytes(), &limits);
-                set.insert(text.as_bytes(), &limits);
-                integers.insert(number.to_string().as_bytes(), &limits);
-                fields.insert(text.as_bytes(), number.to_string().as_bytes(), &limits);
-                members.push((text, f64::from(number) / 3.0));
-            }
-            let sorted = Zset::from_members(&members, &limits);
-
-            let Value::Collection(CollectionValue::List(back)) =
-                round_trip(&Value::Collection(CollectionValue::List(list.clone())))
-            else {
-                panic!()
-            };
-            assert!(back.iter().eq(list.iter()));
-            for set in [set, integers] {
-                let Value::Collection(CollectionValue::Set(back)) =
-                    round_trip(&Value::Collection(CollectionValue::Set(set.clone())))
-                else {
-                    panic!()
-                };
-                assert_eq!((back.len(), back.encoding()), (set.len(), set.encoding()));
-                assert!(set.iter().all(|member| back.contains(&member)));
-            }
-            let Value::Collection(CollectionValue::Hash(back)) =
-                round_trip(&Value::Collection(CollectionValue::Hash(fields.clone())))
-            else {
-                panic!()
-            };
-            assert!(back.iter().eq(fields.iter()));
-            let Value::Collection(CollectionValue::SortedSet(back)) =
-                round_trip(&Value::Collection(CollectionValue::SortedSet(sorted.clone())))
-            else {
-                panic!()
-            };
-            assert!(back.iter().eq(sorted.iter()) && back.encoding() == sorted.encoding());
-        }
-    }
 }

@@ -53,10 +53,13 @@ pub enum Problem {
     UnknownType(u8),
     /// A string or key that is longer than the engine holds.
     TooLong(u64),
+    /// A key of a database that is not there.
+    NoSuchDatabase {
+        /// How many there are.
+        count: usize,
+    },
     /// Bytes that make no sense, and in which way.
     Damaged(&'static str),
-    /// The engine refused the value.
-    Refused(crate::EngineError),
 }
 
 impl RdbError {
@@ -130,8 +133,13 @@ impl fmt::Display for Problem {
                     "a string of {bytes} bytes is longer than 512 MiB: remove the key before the file is written, or the file is damaged"
                 )
             }
+            Self::NoSuchDatabase { count } => {
+                write!(
+                    f,
+                    "there are only {count} databases here: raise their number to that of the Redis that wrote the file"
+                )
+            }
             Self::Damaged(how) => write!(f, "{how}: {COPY}"),
-            Self::Refused(error) => error.fmt(f),
         }
     }
 }
@@ -146,14 +154,7 @@ impl Error for Problem {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Io(error) => Some(error),
-            Self::Refused(error) => Some(error),
             _ => None,
         }
-    }
-}
-
-impl From<crate::EngineError> for Problem {
-    fn from(error: crate::EngineError) -> Self {
-        Self::Refused(error)
     }
 }

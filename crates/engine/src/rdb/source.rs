@@ -66,6 +66,19 @@ impl<R: BufRead> Source<R> {
         self.crc.unwrap_or_default().value()
     }
 
+    /// Whether nothing follows.
+    pub(crate) fn is_at_end(&mut self) -> Result<bool, Problem> {
+        self.chunk().map(<[u8]>::is_empty)
+    }
+
+    /// Reads past everything that follows.
+    pub(crate) fn drain(&mut self) -> Result<(), Problem> {
+        while !self.is_at_end()? {
+            self.some(usize::MAX, |_| ())?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn byte(&mut self) -> Result<u8, Problem> {
         self.array().map(|[byte]| byte)
     }
@@ -88,6 +101,11 @@ impl<R: BufRead> Source<R> {
             left -= self.some(left, |bytes| out.extend_from_slice(bytes))?;
         }
         Ok(())
+    }
+
+    /// The same for a length that somebody claims.
+    pub(crate) fn bytes_of(&mut self, len: u64, out: &mut Vec<u8>) -> Result<(), Problem> {
+        self.bytes(checked(len)?, out)
     }
 
     pub(crate) fn skip(&mut self, len: u64) -> Result<(), Problem> {
@@ -117,7 +135,7 @@ impl<R: BufRead> Source<R> {
     pub(crate) fn string_into(&mut self, out: &mut Vec<u8>) -> Result<(), Problem> {
         out.clear();
         match self.length()? {
-            Length::Of(len) => self.bytes(checked(len)?, out),
+            Length::Of(len) => self.bytes_of(len, out),
             Length::Encoded(ENCODED_LZF) => self.compressed_into(out),
             Length::Encoded(encoding) => {
                 let number = self.encoded_integer(encoding)?;
