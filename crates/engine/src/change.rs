@@ -30,7 +30,7 @@ mod op;
 mod outlet;
 mod record;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -257,6 +257,9 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+#[cfg(all(test, feature = "commands", not(shuttle)))]
+mod tests;
+
 /// Entries as they stand in a file. Not compressed: others wait meanwhile.
 pub(crate) fn records_of<'e>(database: u32, entries: impl Iterator<Item = &'e Entry>) -> Vec<u8> {
     let mut records = Vec::new();

@@ -5,7 +5,7 @@
 //! expired is left to those who come afterwards. Changes are strict: one that does not find the key as it was when it was recorded is an
 //! error, because then something is missing or was applied twice.
 
-use super::op::{Change, Ops};
+use super::op::{Change, DATABASES_MAX, Ops};
 use super::{ChangeError, Op, Problem};
 use crate::entry::{Collection, Entry, Kind, StrEntry, Usage};
 use crate::keyspace::{Engine, Keyspace};
@@ -49,10 +49,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives `key` of a database this value and deadline, whatever it held: for loading, like [`apply`](Self::apply). Nobody is told.
-    pub(crate) fn load(&self, database: usize, key: &[u8], value: rdb::Value, expires_at_ms: Option<u64>) {
-        let engine = self.sibling(database);
-        Target::find(engine.keyspace(), key, |target| target.put(entry_of(key, value, expires_at_ms)));
+    /// Puts a key of a file where it belongs, whatever was there: for loading, like [`apply`](Self::apply). Returns whether it did: not if no
+    /// engine can have a database of that number.
+    #[must_use]
+    pub fn load(&self, record: rdb::Record) -> bool {
+        let number = usize::try_from(record.database).ok().filter(|number| *number < DATABASES_MAX);
+        let Some(number) = number else { return false };
+        let (key, entry) = (&*record.key, entry_of(&record.key, record.value, record.expires_at_ms));
+        Target::find(self.sibling(number).keyspace(), key, |target| target.put(entry));
+        true
     }
 }
 

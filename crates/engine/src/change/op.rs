@@ -127,7 +127,7 @@ const CLEAR_DATABASE: u8 = 0x40;
 const SWAP_DATABASES: u8 = 0x41;
 
 /// Databases that a change can name: as many as anybody configures, and far less than would exhaust memory if a broken file named them.
-const DATABASES_MAX: u64 = 1 << 16;
+pub(super) const DATABASES_MAX: usize = 1 << 16;
 
 /// Kinds by the byte that stands for them; the order never changes.
 const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Set, Kind::SortedSet, Kind::Hash];
@@ -398,12 +398,8 @@ fn read_bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Problem> {
 }
 
 fn read_database(rest: &mut &[u8]) -> Result<usize, Problem> {
-    let number = read_number(rest)?;
-    if number >= DATABASES_MAX {
-        return Err(Problem::Malformed("the number of the database"));
-    }
-    // Fits: it is below 2^16.
-    Ok(number as usize)
+    let number = usize::try_from(read_number(rest)?).ok().filter(|number| *number < DATABASES_MAX);
+    number.ok_or(Problem::Malformed("the number of the database"))
 }
 
 fn read_deadline(rest: &mut &[u8]) -> Result<Option<u64>, Problem> {
