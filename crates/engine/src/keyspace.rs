@@ -19,18 +19,16 @@
 //! A mutex and not a reader-writer lock: with a thousand segments two threads rarely meet, and a mutex is one atomic
 //! instruction on the way in. Segments are padded to cache lines, so that neighbours do not slow each other.
 
+mod whole;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashTable;
-
-use crate::change::{ChangeLog, Op};
 use crate::config::EngineConfig;
-use crate::entry::{Entry, Ref, is_expired};
-use crate::error::EngineError;
+use crate::entry::{Ref, is_expired};
 use crate::expire::{BLOCK_BUCKETS, ExpireReport, TtlSample};
 use crate::family::Family;
 use crate::index::OrderedIndex;
@@ -39,6 +37,8 @@ use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
+#[cfg(any(feature = "commands", shuttle))]
+pub(crate) use whole::Cleared;
 
 /// The lowest bit of a hash that chooses the segment.
 const SEGMENT_SHIFT: u32 = 32;
@@ -106,37 +106,6 @@ impl Engine {
 
     pub(crate) fn family(&self) -> &Family {
         &self.family
-    }
-
-    /// Hands all changes of all databases to `log` from now on. To be called once, after loading and before anybody writes: what others
-    /// write at the same moment may be recorded or not. Returns whether it was; a second log is refused.
-    pub fn attach_log(&self, log: Arc<dyn ChangeLog>) -> bool {
-        let is_first = {
-            // Databases that are created from now on record from the beginning.
-            let _databases = self.family.lock();
-            self.keyspace.context.outlet.attach(log)
-        };
-        if is_first {
-            for (_, keyspace) in self.family.all() {
-                (0..keyspace.segments.len()).for_each(|number| keyspace.lock(number).recorder.set_on(true));
-            }
-        }
-        is_first
-    }
-
-    /// The position of the log after the latest group of changes of anybody; 0 before the first one. What has been read or written until
-    /// now is kept once the log has kept everything up to here.
-    #[must_use]
-    pub fn log_position(&self) -> u64 {
-        self.keyspace.context.outlet.position()
-    }
-
-    /// To be asked before a write.
-    ///
-    /// # Errors
-    /// [`EngineError::NotWritable`] while the log cannot keep changes.
-    pub fn check_writable(&self) -> Result<(), EngineError> {
-        self.keyspace.context.outlet.check_writable()
     }
 
     /// Runs `read` with the value of `key`, or `None` if it is absent at `now_ms`. Others cannot change it meanwhile.
@@ -296,31 +265,6 @@ impl Engine {
     pub fn is_empty(&self) -> bool {
         (0..self.keyspace.segments.len()).all(|number| self.keyspace.lock(number).table.is_empty())
     }
-
-    /// Removes all keys in one atomic step; their memory is freed after the locks are released.
-    pub fn clear(&self) {
-        let keyspace = &*self.keyspace;
-        let numbers: Vec<_> = (0..keyspace.segments.len()).collect();
-        let mut guards = keyspace.lock_all(&numbers);
-        let tables = keyspace.clear(guards.iter_mut().map(|guard| &mut **guard));
-        let mut group = Vec::new();
-        keyspace.context.record_whole_database(&Op::ClearDatabase, &mut group);
-        keyspace.context.outlet.commit_all(group, guards.iter_mut().map(|guard| &mut **guard));
-        drop(guards);
-        drop(tables);
-    }
-
-    /// Exchanges all keys with another database in one atomic step.
-    pub(crate) fn swap_with(&self, other: usize) {
-        let own = self.keyspace.context.database;
-        if own == other {
-            return;
-        }
-        let (low, high) = (self.sibling(own.min(other)), self.sibling(own.max(other)));
-        let numbers: Vec<_> = (0..low.keyspace.segments.len()).collect();
-        let (mut lower, mut upper) = (low.keyspace.lock_all(&numbers), high.keyspace.lock_all(&numbers));
-        low.keyspace.exchange(&mut lower, &high.keyspace, &mut upper);
-    }
 }
 
 impl fmt::Debug for Engine {
@@ -360,14 +304,6 @@ impl Slots<'_> {
             self.numbers.binary_search(&self.keyspace.segment_of(hash)).expect("the segments of all keys are locked");
         Slot::open(&self.keyspace.context, &mut self.guards[guard], self.keys[position], hash, self.now_ms)
     }
-}
-
-/// What was in a database.
-#[derive(Default)]
-pub(crate) struct Cleared {
-    pub(crate) keys: u64,
-    /// Those that nobody else will free.
-    pub(crate) tables: Vec<HashTable<Entry>>,
 }
 
 /// A segment that is held by who changes something: what was done is handed over before it is released, also after a panic.
@@ -488,39 +424,6 @@ impl Keyspace {
     #[inline]
     fn lock_to_write(&self, number: usize) -> Writing<'_> {
         Writing { context: &self.context, segment: self.lock(number) }
-    }
-
-    /// Takes everything out of all of the segments, which are held, for the caller to drop when they are not any more.
-    pub(crate) fn clear<'s>(&self, segments: impl Iterator<Item = &'s mut Segment>) -> Cleared {
-        let mut cleared = Cleared::default();
-        for segment in segments {
-            let (keys, table) = segment.take_all(&self.context);
-            cleared.keys += keys as u64;
-            if !table.is_empty() {
-                cleared.tables.push(table);
-            }
-        }
-        self.context.index.clear();
-        self.set_ttl_average_ms(0);
-        cleared
-    }
-
-    /// Exchanges the contents of two databases, all of whose segments are held and given in order.
-    pub(crate) fn exchange<S: DerefMut<Target = Segment>>(&self, segments: &mut [S], other: &Self, others: &mut [S]) {
-        // The index is all or nothing: a database with one lends it to the other, also when it is only being built.
-        if segments.iter().chain(others.iter()).any(|segment| segment.is_indexed()) {
-            for (keyspace, segments) in [(self, &mut *segments), (other, &mut *others)] {
-                segments.iter_mut().for_each(|segment| segment.build_index(&keyspace.context));
-                keyspace.set_indexed();
-            }
-        }
-        self.context.index.exchange(&other.context.index);
-        let ttls_ms = (self.ttl_average_ms(), other.ttl_average_ms());
-        self.set_ttl_average_ms(ttls_ms.1);
-        other.set_ttl_average_ms(ttls_ms.0);
-        for (segment, other_segment) in segments.iter_mut().zip(others) {
-            segment.exchange(&self.context, other_segment, &other.context);
-        }
     }
 
     /// Takes segments in ascending order. Gives them back while a script waits for one of them, see `lock.rs`.

@@ -11,7 +11,41 @@ use std::sync::{Arc, OnceLock};
 
 use super::{ChangeLog, Recorder};
 use crate::error::EngineError;
+use crate::keyspace::Engine;
 use crate::segment::Segment;
+
+impl Engine {
+    /// Hands all changes of all databases to `log` from now on. To be called once, after loading and before anybody writes: what others
+    /// write at the same moment may be recorded or not. Returns whether it was; a second log is refused.
+    pub fn attach_log(&self, log: Arc<dyn ChangeLog>) -> bool {
+        let is_first = {
+            // Databases that are created from now on record from the beginning.
+            let _databases = self.family().lock();
+            self.keyspace().context.outlet.attach(log)
+        };
+        if is_first {
+            for (_, keyspace) in self.family().all() {
+                (0..keyspace.segments.len()).for_each(|number| keyspace.lock(number).recorder.set_on(true));
+            }
+        }
+        is_first
+    }
+
+    /// The position of the log after the latest group of changes of anybody; 0 before the first one. What has been read or written until
+    /// now is kept once the log has kept everything up to here.
+    #[must_use]
+    pub fn log_position(&self) -> u64 {
+        self.keyspace().context.outlet.position()
+    }
+
+    /// To be asked before a write.
+    ///
+    /// # Errors
+    /// [`EngineError::NotWritable`] while the log cannot keep changes.
+    pub fn check_writable(&self) -> Result<(), EngineError> {
+        self.keyspace().context.outlet.check_writable()
+    }
+}
 
 /// The log of an engine, once it has one.
 #[derive(Default)]
