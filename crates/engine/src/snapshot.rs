@@ -257,6 +257,8 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
 mod tests;
 
