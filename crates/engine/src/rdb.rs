@@ -34,9 +34,7 @@ mod tests;
 mod writer;
 
 pub use encode::Compression;
-pub(crate) use encode::{
-    RecordRef, ValueRef, type_of, write_aux, write_record, write_resize_database, write_select_database, write_value,
-};
+pub(crate) use encode::{RecordRef, ValueRef, type_of, write_record, write_select_database, write_value};
 pub use error::{KeyPlace, Problem, RdbError};
 #[cfg(feature = "commands")]
 pub(crate) use payload::{PayloadError, read_payload, write_payload};

@@ -141,6 +141,8 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO" | "GEOSEARCH" => {
             geo_rule(arguments)
         }
+        // Both may write a value in several ways, and each reads them all.
+        "DUMP" => Rule::Kind,
         "TIME" | "LASTSAVE" | "INFO" | "LOLWUT" => Rule::Kind,
         "HELLO" => Rule::Hello,
         "EVAL" | "EVAL_RO" => script_rule(arguments),

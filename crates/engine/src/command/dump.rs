@@ -71,7 +71,7 @@ fn restore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let ttl_ms = u64::try_from(integer(call.args[2])?).map_err(|_| INVALID_TTL)?;
     let value = read_payload(call.args[3], &call.session.limits).map_err(|error| match error {
         PayloadError::Footer => WRONG_FOOTER,
-        PayloadError::Value(_) => BAD_DATA,
+        PayloadError::Value => BAD_DATA,
     })?;
     let expires_at_ms = deadline_ms(ttl_ms, options.is_absolute, now_ms);
 

@@ -136,13 +136,6 @@ pub(crate) fn write_select_database(database: usize, out: &mut Vec<u8>) {
     write_number(database as u64, out);
 }
 
-/// Appends how many keys the selected database has and how many of them a deadline: a hint for who loads it.
-pub(crate) fn write_resize_database(keys: u64, keys_with_ttl: u64, out: &mut Vec<u8>) {
-    out.push(opcode::RESIZE_DATABASE);
-    write_number(keys, out);
-    write_number(keys_with_ttl, out);
-}
-
 /// Appends a fact about the file.
 pub(crate) fn write_aux(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(opcode::AUX);

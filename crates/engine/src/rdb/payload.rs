@@ -7,20 +7,17 @@
 //! The numbers at the end are little-endian.
 
 use super::crc64::Crc64;
-use super::decode;
 use super::encode::{Compression, ValueRef, type_of, write_value};
-use super::error::{Problem, RdbError};
-use super::source::Source;
-use super::{VERSION, VERSION_READ_MAX, Value};
+use super::{VERSION, VERSION_READ_MAX, Value, read_value};
 use crate::value::Limits;
 
 /// Why a payload is refused.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PayloadError {
     /// The end is not that of a payload of a known version.
     Footer,
     /// The value makes no sense, is empty, or cannot be held here.
-    Value(RdbError),
+    Value,
 }
 
 /// `value` as a payload.
@@ -41,16 +38,10 @@ pub(crate) fn read_payload(payload: &[u8], limits: &Limits) -> Result<Value, Pay
     if !is_known || u64::from_le_bytes(*checksum) != Crc64::of(counted) {
         return Err(PayloadError::Footer);
     }
-    let mut source = Source::new(body);
-    read_nonempty(&mut source, limits)
-        .map_err(|problem| PayloadError::Value(RdbError::new(source.offset(), None, problem)))
-}
-
-fn read_nonempty(source: &mut Source<&[u8]>, limits: &Limits) -> Result<Value, Problem> {
-    let kind = source.byte()?;
-    match decode::read(kind, source, limits)? {
-        Value::Collection(collection) if collection.is_empty() => Err(Problem::Damaged("the collection is empty")),
-        value => Ok(value),
+    let (kind, mut rest) = body.split_first().ok_or(PayloadError::Value)?;
+    match read_value(*kind, &mut rest, limits) {
+        Ok(Value::Collection(collection)) if collection.is_empty() => Err(PayloadError::Value),
+        result => result.map_err(|_| PayloadError::Value),
     }
 }
 

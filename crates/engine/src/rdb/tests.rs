@@ -5,8 +5,7 @@ use std::io::Read;
 use super::crc64::Crc64;
 use super::{
     Compression, FileFacts, FileWriter, Problem, ReadOptions, ReadReport, Reader, Record, RecordRef, Touched,
-    Unsupported, Value, ValueRef, read_value, type_of, types, write_record, write_resize_database,
-    write_select_database, write_value,
+    Unsupported, Value, ValueRef, read_value, type_of, types, write_record, write_select_database, write_value,
 };
 use crate::value::{CollectionValue, Fields, Limits, List, Set, Zset};
 
@@ -405,7 +404,6 @@ fn written() -> Vec<u8> {
     let mut writer = FileWriter::begin(&FileFacts { created_at_s: 1_700_000_000, used_memory_bytes: 5 }, &mut file);
     let start = file.len();
     write_select_database(0, &mut file);
-    write_resize_database(6, 6, &mut file);
     let touched = Some(Touched::IdleS(70_000));
     let text = b"so much for strings ".repeat(20);
     let string = RecordRef { key: b"string", value: ValueRef::Str(&text), expires_at_ms: Some(1 << 40), touched };
