@@ -76,6 +76,10 @@ pub(crate) struct Keyspace {
 #[repr(align(128))]
 pub(crate) struct Padded(pub(crate) Mutex<Segment>);
 
+// Twice as many lines would cost every access to a large keyspace: nearly all of them are misses.
+#[cfg(not(shuttle))]
+const _: () = assert!(size_of::<Padded>() == 128, "a segment with its lock is one pair of lines");
+
 impl Engine {
     /// An empty engine.
     #[must_use]

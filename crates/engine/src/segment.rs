@@ -96,7 +96,7 @@ pub(crate) struct Segment {
     /// Keys removed because their time had come, since the engine was created.
     pub(crate) expired: u64,
     /// Position among the engine's segments.
-    number: usize,
+    number: u32,
     /// All keys are in the ordered index, and have to be kept there.
     is_indexed: bool,
     pub(crate) notices: Notices,
@@ -116,7 +116,8 @@ impl Segment {
             bytes: 0,
             keys_with_ttl: 0,
             expired: 0,
-            number,
+            // Fits: there are at most 2^16.
+            number: number as u32,
             is_indexed: false,
             notices: Notices::default(),
             recorder,
@@ -135,9 +136,9 @@ impl Segment {
     #[cold]
     fn save(&mut self, context: &Context, unsaved: Unsaved) {
         self.unsaved = None;
-        if context.saving.is_current(unsaved) {
+        if context.saving.is_running() {
             let records = records_of(unsaved.database, self.table.iter());
-            context.saving.add(unsaved, Saved::Records(records));
+            context.saving.add(Saved::Records(records));
         }
     }
 
@@ -251,7 +252,7 @@ impl Segment {
         self.account(context).shrink(cost_bytes);
         self.keys_with_ttl -= u64::from(entry.expires_at_ms().is_some());
         if self.is_indexed {
-            context.index.remove(self.number, entry.key());
+            context.index.remove(self.number as usize, entry.key());
         }
         entry
     }
@@ -282,9 +283,9 @@ impl Segment {
         let table = std::mem::take(&mut self.table);
         self.notices.all_changed(&context.signals, context.database, |key| contains(&table, context, key));
         let len = table.len();
-        match self.unsaved.take().filter(|unsaved| context.saving.is_current(*unsaved)) {
+        match self.unsaved.take().filter(|_| context.saving.is_running()) {
             Some(unsaved) => {
-                context.saving.add(unsaved, Saved::Table(unsaved.database, table));
+                context.saving.add(Saved::Table(unsaved.database, table));
                 (len, HashTable::new())
             }
             None => (len, table),
@@ -334,7 +335,7 @@ impl Segment {
         self.is_indexed = true;
         let cost_bytes = self.table.iter().map(|entry| index_cost_bytes(entry.key())).sum();
         self.account(context).grow_always(cost_bytes);
-        context.index.extend(self.number, self.table.iter().map(Entry::key));
+        context.index.extend(self.number as usize, self.table.iter().map(Entry::key));
     }
 
     pub(crate) fn account<'a>(&'a mut self, context: &'a Context) -> Account<'a> {
@@ -344,7 +345,7 @@ impl Segment {
     fn insert_paid(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
         self.reserve_one(context);
         if self.is_indexed {
-            context.index.insert(self.number, entry.key());
+            context.index.insert(self.number as usize, entry.key());
         }
         let expires_at_ms = entry.expires_at_ms();
         let occupied = self.table.insert_unique(hash, entry, |entry| context.hash(entry.key()));

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -32,10 +32,10 @@ use crate::sync::{Mutex, MutexGuard};
 /// How long a cut waits for one segment while it holds others.
 const CUT_PATIENCE: Duration = Duration::from_micros(200);
 
-/// What a cut leaves in a segment: its keys have not been written out yet.
+/// What a cut leaves in a segment: its keys have not been written out yet. It means something only while a snapshot runs, and each cut
+/// leaves new ones in all segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsaved {
-    cut: u32,
     /// The database that the keys belonged to at the cut.
     pub(crate) database: u32,
 }
@@ -43,16 +43,14 @@ pub(crate) struct Unsaved {
 /// The snapshot that runs, if one does, as writers see it.
 #[derive(Default)]
 pub(crate) struct Saving {
-    /// The number of the cut of the snapshot that runs; 0: none does. Changes only while all segments are held, or to 0.
-    cut: AtomicU32,
+    /// A snapshot runs. Becomes true only while all segments are held.
+    is_running: AtomicBool,
     /// A lock that is taken while a segment is held, never the other way round.
     running: Mutex<Running>,
 }
 
 #[derive(Default)]
 struct Running {
-    /// Cuts that there were.
-    cuts: u32,
     /// What writers have saved.
     saved: VecDeque<Saved>,
     /// Segments that nobody has saved yet.
@@ -68,47 +66,41 @@ pub(crate) enum Saved {
 }
 
 impl Saving {
-    #[inline]
-    pub(crate) fn is_current(&self, unsaved: Unsaved) -> bool {
-        self.cut.load(Ordering::Acquire) == unsaved.cut
+    /// Whether marks mean something.
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
     }
 
     /// Takes what was in a marked segment, which is held.
-    pub(crate) fn add(&self, unsaved: Unsaved, saved: Saved) {
+    pub(crate) fn add(&self, saved: Saved) {
         let mut running = self.running.lock();
         // Looked at again: the snapshot may have been dropped meanwhile.
-        if self.is_current(unsaved) {
+        if self.is_running() {
             running.saved.push_back(saved);
             running.left -= 1;
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.cut.load(Ordering::Acquire) == 0
-    }
-
-    /// Marks `segments`, each with its database, all of which are held. `None` if a snapshot runs.
-    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>) -> Option<u32> {
+    /// Marks `segments`, each with its database, all of which are held. Returns whether it did: not if a snapshot runs.
+    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>) -> bool {
         let mut running = self.running.lock();
-        if !self.is_idle() {
-            return None;
+        if self.is_running() {
+            return false;
         }
-        running.cuts = running.cuts.checked_add(1).unwrap_or(1);
-        let cut = running.cuts;
         for (database, segment) in segments {
             debug_assert!(segment.recorder.is_empty(), "changes are handed over before a segment is released");
-            // Fits: databases are numbered below 2^16.
-            let unsaved = Unsaved { cut, database: database as u32 };
+            // Fits: databases are configured in thousands at most.
+            let unsaved = Unsaved { database: database as u32 };
             segment.unsaved = (!segment.table.is_empty()).then_some(unsaved);
             running.left += usize::from(segment.unsaved.is_some());
         }
-        self.cut.store(cut, Ordering::Release);
-        Some(cut)
+        self.is_running.store(true, Ordering::Release);
+        true
     }
 
     fn end(&self) -> VecDeque<Saved> {
         let mut running = self.running.lock();
-        self.cut.store(0, Ordering::Release);
+        self.is_running.store(false, Ordering::Release);
         running.left = 0;
         std::mem::take(&mut running.saved)
     }
@@ -134,7 +126,7 @@ impl Engine {
     pub fn cut(&self, on_cut: impl FnOnce()) -> Option<Snapshot> {
         let family = self.family();
         loop {
-            if !self.keyspace().context.saving.is_idle() {
+            if self.keyspace().context.saving.is_running() {
                 return None;
             }
             let databases = family.all();
@@ -149,9 +141,11 @@ impl Engine {
                 continue;
             }
             let numbers = segments.iter().map(|(number, _)| *number);
-            let cut = self.keyspace().context.saving.begin(numbers.zip(guards.iter_mut().map(|guard| &mut **guard)))?;
+            if !self.keyspace().context.saving.begin(numbers.zip(guards.iter_mut().map(|guard| &mut **guard))) {
+                return None;
+            }
             // Before the call, so that a panic there ends the snapshot.
-            let snapshot = Snapshot { engine: self.clone(), cut, pass: VecDeque::new() };
+            let snapshot = Snapshot { engine: self.clone(), pass: VecDeque::new() };
             on_cut();
             return Some(snapshot);
         }
@@ -185,7 +179,6 @@ fn hold_all<'k>(segments: &[(usize, &'k Padded)]) -> Vec<MutexGuard<'k, Segment>
 /// ends it.
 pub struct Snapshot {
     engine: Engine,
-    cut: u32,
     /// What is left to be looked at in this pass.
     pass: VecDeque<(Arc<Keyspace>, usize)>,
 }
@@ -201,14 +194,10 @@ impl Snapshot {
         let mut segment = keyspace.lock(*number);
         *number += 1;
         let is_last = *number == keyspace.segments.len();
-        let records = match segment.unsaved {
-            Some(unsaved) if unsaved.cut == self.cut => {
-                segment.unsaved = None;
-                keyspace.context.saving.running.lock().left -= 1;
-                Some(records_of(unsaved.database, segment.table.iter()))
-            }
-            _ => None,
-        };
+        let records = segment.unsaved.take().map(|unsaved| {
+            keyspace.context.saving.running.lock().left -= 1;
+            records_of(unsaved.database, segment.table.iter())
+        });
         drop(segment);
         if is_last {
             self.pass.pop_front();
@@ -253,7 +242,7 @@ impl Drop for Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("cut", &self.cut).finish_non_exhaustive()
+        f.debug_struct("Snapshot").field("segments_left", &self.saving().running.lock().left).finish_non_exhaustive()
     }
 }
 

@@ -452,7 +452,9 @@ mod tests {
         let mut recorder = Recorder::default();
         recorder.set_on(true);
         ops.iter().enumerate().for_each(|(number, op)| recorder.record(number % 3 / 2, b"key", op));
-        recorder.take()
+        let mut group = Vec::new();
+        recorder.drain_into(&mut group);
+        group
     }
 
     #[test]
@@ -477,7 +479,8 @@ mod tests {
             recorder.record(0, b"a", &Op::Remove);
             let start = recorder.len();
             recorder.record(0, b"key", &op);
-            let group = recorder.take();
+            let mut group = Vec::new();
+            recorder.drain_into(&mut group);
             for len in start + 1..group.len() {
                 let error = check_group(&group[..len]).expect_err("it is incomplete");
                 assert_eq!((error.number, error.offset, error.problem), (1, start, Problem::Truncated), "{op:?}");

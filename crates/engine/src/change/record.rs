@@ -11,10 +11,13 @@ use super::op::{Op, SAME_KEY, write_bytes, write_number, write_string, write_who
 /// What a buffer keeps when it has been emptied: many writes fit, and a thousand segments keep a MiB together.
 const KEPT_BYTES: usize = 1 << 10;
 
-/// The changes that were made to a segment since it was taken.
+/// The changes that were made to a segment since it was taken. A word, while nobody wants to know them: segments are read far more often
+/// than they are written to, and should fit into few lines of a cache.
 #[derive(Default)]
-pub(crate) struct Recorder {
-    is_on: bool,
+pub(crate) struct Recorder(Option<Box<Changes>>);
+
+#[derive(Default)]
+struct Changes {
     ops: Vec<u8>,
     last: Option<Last>,
 }
@@ -32,33 +35,33 @@ struct Last {
 impl Recorder {
     /// Whether changes are of interest to anybody.
     pub(crate) fn set_on(&mut self, is_on: bool) {
-        self.is_on = is_on;
+        self.0 = is_on.then(Box::default);
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+        self.0.as_ref().is_none_or(|changes| changes.ops.is_empty())
     }
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.ops.len()
+        self.0.as_ref().map_or(0, |changes| changes.ops.len())
     }
 
     #[inline]
     pub(crate) fn record(&mut self, database: usize, key: &[u8], op: &Op<'_>) {
-        if self.is_on {
-            self.begin(database, key, op.code(), matches!(op, Op::Create(_)));
-            op.write_arguments(&mut self.ops);
+        if let Some(changes) = &mut self.0 {
+            changes.begin(database, key, op);
+            op.write_arguments(&mut changes.ops);
         }
     }
 
     /// The same as recording an [`Op::SetStr`], with the value in parts.
     #[inline]
     pub(crate) fn record_string(&mut self, database: usize, key: &[u8], expires_at_ms: Option<u64>, parts: &[&[u8]]) {
-        if self.is_on {
-            self.begin(database, key, Op::SetStr { expires_at_ms, value: &[] }.code(), false);
-            write_string(&mut self.ops, expires_at_ms, parts);
+        if let Some(changes) = &mut self.0 {
+            changes.begin(database, key, &Op::SetStr { expires_at_ms, value: &[] });
+            write_string(&mut changes.ops, expires_at_ms, parts);
         }
     }
 
@@ -70,80 +73,77 @@ impl Recorder {
         expires_at_ms: Option<u64>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        if self.is_on {
-            self.begin(database, key, Op::PutWhole { expires_at_ms, value: &[] }.code(), false);
-            write_whole(&mut self.ops, expires_at_ms, write);
+        if let Some(changes) = &mut self.0 {
+            changes.begin(database, key, &Op::PutWhole { expires_at_ms, value: &[] });
+            write_whole(&mut changes.ops, expires_at_ms, write);
         }
     }
 
     /// The key is gone.
     #[inline]
     pub(crate) fn record_removal(&mut self, database: usize, key: &[u8]) {
-        if !self.is_on {
-            return;
+        if let Some(changes) = &mut self.0
+            && !changes.take_back_creation(database, key)
+        {
+            self.record(database, key, &Op::Remove);
         }
-        match &self.last {
-            // Created for somebody who then had nothing to put into it. Before that it was absent.
-            Some(last) if last.creates && self.is_named(last, database, key) => {
-                self.ops.truncate(last.start);
-                self.last = None;
-            }
-            _ => self.record(database, key, &Op::Remove),
-        }
-    }
-
-    /// What was recorded; nothing is left.
-    #[cfg(test)]
-    pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.last = None;
-        std::mem::take(&mut self.ops)
     }
 
     /// Moves what was recorded behind `group`.
     pub(crate) fn drain_into(&mut self, group: &mut Vec<u8>) {
-        group.extend_from_slice(&self.ops);
-        self.clear();
+        self.hand_over(|ops| group.extend_from_slice(ops));
     }
 
     /// Shows what was recorded to `read`, and forgets it.
     pub(crate) fn hand_over(&mut self, read: impl FnOnce(&[u8])) {
-        read(&self.ops);
-        self.clear();
+        if let Some(changes) = &mut self.0 {
+            read(&changes.ops);
+            changes.last = None;
+            changes.ops.clear();
+            changes.ops.shrink_to(KEPT_BYTES);
+        }
     }
 
     /// Puts the changes of another segment, which happened at the same time, behind those of this one.
     pub(crate) fn absorb(&mut self, other: &mut Self) {
-        // The other's first change names its key, whatever the last one here was about.
-        other.drain_into(&mut self.ops);
-        self.last = None;
+        if let Some(changes) = &mut self.0 {
+            // The other's first change names its key, whatever the last one here was about.
+            other.drain_into(&mut changes.ops);
+            changes.last = None;
+        }
     }
+}
 
-    fn clear(&mut self) {
-        self.last = None;
-        self.ops.clear();
-        self.ops.shrink_to(KEPT_BYTES);
-    }
-
+impl Changes {
     fn is_named(&self, last: &Last, database: usize, key: &[u8]) -> bool {
         last.database == database && self.ops[last.key.clone()] == *key
     }
 
-    fn begin(&mut self, database: usize, key: &[u8], code: u8, creates: bool) {
+    /// Takes the latest change back if it has created the key: for somebody who then had nothing to put into it. Before, it was absent.
+    fn take_back_creation(&mut self, database: usize, key: &[u8]) -> bool {
+        let last = self.last.take_if(|last| last.creates);
+        let Some(last) = last.filter(|last| self.is_named(last, database, key)) else { return false };
+        self.ops.truncate(last.start);
+        true
+    }
+
+    /// Writes what stands before the arguments of `op`.
+    fn begin(&mut self, database: usize, key: &[u8], op: &Op<'_>) {
         let start = self.ops.len();
         let known = self.last.take().filter(|last| self.is_named(last, database, key));
         let key = match known {
             Some(last) => {
-                self.ops.push(code | SAME_KEY);
+                self.ops.push(op.code() | SAME_KEY);
                 last.key
             }
             None => {
-                self.ops.push(code);
+                self.ops.push(op.code());
                 write_number(&mut self.ops, database as u64);
                 write_bytes(&mut self.ops, key);
                 self.ops.len() - key.len()..self.ops.len()
             }
         };
-        self.last = Some(Last { start, database, key, creates });
+        self.last = Some(Last { start, database, key, creates: matches!(op, Op::Create(_)) });
     }
 }
 
@@ -230,11 +230,11 @@ mod tests {
         let mut recorder = recorder();
         recorder.record_string(0, b"k", None, &[&[0; 500]]);
         recorder.hand_over(|_| ());
-        let kept = recorder.ops.capacity();
+        let kept = recorder.0.as_ref().expect("it is on").ops.capacity();
         assert!(kept >= 500);
         recorder.record_string(0, b"k", None, &[&[0; 100_000]]);
         recorder.hand_over(|_| ());
-        assert!((kept..=KEPT_BYTES).contains(&recorder.ops.capacity()));
+        assert!((kept..=KEPT_BYTES).contains(&recorder.0.as_ref().expect("it is on").ops.capacity()));
     }
 
     #[test]
