@@ -18,7 +18,10 @@ use super::{Value, types};
 const TWICE: Problem = Problem::Damaged("a member or field is there twice");
 
 /// Reads the value that follows the type byte `kind`.
+///
+/// What redis-server had packed stays packed up to the number of elements, however long they are: it looks no closer itself.
 pub(crate) fn read<R: BufRead>(kind: u8, source: &mut Source<R>, limits: &Limits) -> Result<Value, Problem> {
+    let by_number = &Limits { hash_max_listpack_value: usize::MAX, zset_max_listpack_value: usize::MAX, ..*limits };
     Ok(Value::Collection(match kind {
         types::STRING => return source.string().map(Value::Str),
         types::LIST => CollectionValue::List(list(source, limits)?),
@@ -29,16 +32,16 @@ pub(crate) fn read<R: BufRead>(kind: u8, source: &mut Source<R>, limits: &Limits
         types::SET_LISTPACK => CollectionValue::Set(set_of(Listpack::open(&source.string()?)?, limits)?),
         types::HASH => CollectionValue::Hash(hash(source, limits)?),
         types::HASH_ZIPMAP => CollectionValue::Hash(hash_of(Zipmap::open(&source.string()?)?, limits)?),
-        types::HASH_ZIPLIST => CollectionValue::Hash(hash_of(Ziplist::open(&source.string()?)?, limits)?),
-        types::HASH_LISTPACK => CollectionValue::Hash(hash_of(Listpack::open(&source.string()?)?, limits)?),
+        types::HASH_ZIPLIST => CollectionValue::Hash(hash_of(Ziplist::open(&source.string()?)?, by_number)?),
+        types::HASH_LISTPACK => CollectionValue::Hash(hash_of(Listpack::open(&source.string()?)?, by_number)?),
         types::ZSET | types::ZSET_2 => CollectionValue::SortedSet(sorted_set(kind, source, limits)?),
         types::ZSET_ZIPLIST => {
             let bytes = source.string()?;
-            CollectionValue::SortedSet(sorted_set_of(|| Ziplist::open(&bytes), limits)?)
+            CollectionValue::SortedSet(sorted_set_of(|| Ziplist::open(&bytes), by_number)?)
         }
         types::ZSET_LISTPACK => {
             let bytes = source.string()?;
-            CollectionValue::SortedSet(sorted_set_of(|| Listpack::open(&bytes), limits)?)
+            CollectionValue::SortedSet(sorted_set_of(|| Listpack::open(&bytes), by_number)?)
         }
         _ => return Err(unsupported(kind)),
     }))

@@ -61,6 +61,8 @@ fn file_of_redis_loads_with_identical_contents_whatever_its_settings() {
         &[
             "hash-max-listpack-entries 100000",
             "zset-max-listpack-entries 100000",
+            "hash-max-listpack-value 100000",
+            "zset-max-listpack-value 100000",
             "set-max-intset-entries 100000",
             "list-max-listpack-size -5",
         ],
