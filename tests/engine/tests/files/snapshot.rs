@@ -1,5 +1,6 @@
 //! RDB files.
 
+use std::env;
 use std::fs;
 
 use acteon_engine::import::Importer;
@@ -16,11 +17,15 @@ use crate::{DUMP_FILE, Ours, Redis, assert_same, options, tell};
 /// Commands in one sequence of a family.
 const SEQUENCE_COMMANDS: usize = 200;
 
-/// Sequences of each family.
+/// Sequences of each family, unless `ACTEON_FILES_ROUNDS` says otherwise.
 const ROUNDS: usize = 4;
 
 /// Families whose commands leave no data, or change what others rely on.
 const WITHOUT_DATA: &[&str] = &["pubsub", "server"];
+
+fn rounds() -> usize {
+    env::var("ACTEON_FILES_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"))
+}
 
 /// Saves, loads the file on both sides, and compares.
 fn check_redis_file(redis: &mut Redis, about: &str) -> usize {
@@ -89,7 +94,7 @@ fn whatever_commands_leave_in_redis_is_loaded_here() {
     let mut redis = Redis::start(&[], false);
     let mut random = Random::new(1);
     for family in families().iter().filter(|family| !WITHOUT_DATA.contains(&family.name)) {
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             reset(&mut redis).unwrap();
             run(&mut redis, &family.sequence(&mut random, SEQUENCE_COMMANDS));
             check_redis_file(&mut redis, &format!("{}, round {round}", family.name));
@@ -106,7 +111,7 @@ fn file_written_here_is_loaded_by_redis_with_identical_contents() {
 
     let mut random = Random::new(2);
     for family in families().iter().filter(|family| !WITHOUT_DATA.contains(&family.name)) {
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             let mut ours = Ours::new();
             run(&mut ours.endpoint, &family.sequence(&mut random, SEQUENCE_COMMANDS));
             check_our_file(&mut ours, &mut redis, &format!("{}, round {round}", family.name));
