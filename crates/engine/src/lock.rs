@@ -27,6 +27,8 @@ use crate::observe::Signals;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::sync::MutexGuard;
+#[cfg(feature = "commands")]
+use crate::typed::Whole;
 
 /// How long an acquisition usually waits for one segment before it gives up. Segments are held for microseconds, except by long
 /// scripts and by commands over whole databases.
@@ -282,10 +284,30 @@ impl<'e> Locked<'e> {
         cleared
     }
 
+    /// Gives the value of a key, with its deadline, to another one of any database, whatever that held; returns what that was, for the
+    /// caller to free. On record this is a few bytes, however large the value. The segments of both must be held.
+    #[cfg(feature = "commands")]
+    pub(crate) fn move_value(&mut self, from: (usize, &[u8]), to: (usize, &[u8]), now_ms: u64) -> Option<Entry> {
+        let entry = self.slot(from.0, from.1, now_ms).take_silently()?;
+        let before = self.slot(to.0, to.1, now_ms).replace(Whole::of(entry));
+        if self.databases.first().keyspace().context.outlet.is_attached() {
+            // What happened to both before comes first; afterwards it is no matter which of them noted what.
+            for (database, key) in [from, to] {
+                let place = self.databases.place(database, key);
+                if let Ok(position) = self.position(place) {
+                    self.held[position].1.recorder.drain_into(&mut self.group);
+                }
+            }
+            let op = Op::MoveTo { database: to.0, key: to.1 };
+            self.databases.get(from.0).keyspace().context.record(from.1, &op, &mut self.group);
+        }
+        before
+    }
+
     /// Notes a change of a whole database, behind all changes of keys until now: some of them are of that database.
     fn record_whole_database(&mut self, database: usize, op: &Op<'_>) {
         self.held.iter_mut().for_each(|(_, segment)| segment.recorder.drain_into(&mut self.group));
-        self.databases.get(database).keyspace().context.record_whole_database(op, &mut self.group);
+        self.databases.get(database).keyspace().context.record(&[], op, &mut self.group);
     }
 
     /// Takes a segment above all that are held.

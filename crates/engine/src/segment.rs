@@ -70,11 +70,11 @@ impl Context {
         Self { hasher: self.hasher.clone(), memory, index, signals, outlet, saving, database }
     }
 
-    /// Writes a change of the whole database behind `group`, if anybody wants to know.
-    pub(crate) fn record_whole_database(&self, op: &Op<'_>, group: &mut Vec<u8>) {
+    /// Writes a change behind `group`, if anybody wants to know. The key of one that concerns the whole database is empty.
+    pub(crate) fn record(&self, key: &[u8], op: &Op<'_>, group: &mut Vec<u8>) {
         let mut recorder = Recorder::default();
         recorder.set_on(self.outlet.is_attached());
-        recorder.record(self.database, &[], op);
+        recorder.record(self.database, key, op);
         recorder.drain_into(group);
     }
 

@@ -239,14 +239,9 @@ impl<'a> Slot<'a> {
         self.get()?.expires_at_ms()
     }
 
-    /// Puts an entry for this key, which must be absent, where it belongs. Never refused.
+    /// Puts an entry for this key, which must be absent, where it belongs. Never refused, and not recorded.
     pub(crate) fn insert_entry(&mut self, entry: Entry) {
         debug_assert!(self.bucket.is_none(), "the key is absent");
-        let (expires_at_ms, value) = (entry.expires_at_ms(), ValueRef::from(&entry));
-        self.segment.recorder.record_whole(self.context.database, self.key, expires_at_ms, |out| {
-            out.push(type_of(value));
-            write_value(value, Compression::Off, out);
-        });
         self.bucket = Some(self.segment.insert_always(self.context, self.hash, entry));
         self.changed();
     }
@@ -286,6 +281,17 @@ impl<'a> Slot<'a> {
             Some(Entry::Collection(collection)) => (Some(&mut collection.value), account, recording),
             _ => (None, account, recording),
         }
+    }
+
+    /// Records the whole value.
+    pub(crate) fn record_whole(&mut self) {
+        let segment = &mut *self.segment;
+        let Some(entry) = self.bucket.and_then(|bucket| segment.table.get_bucket(bucket)) else { return };
+        segment.recorder.record_whole(self.context.database, self.key, entry.expires_at_ms(), |out| {
+            let value = ValueRef::from(entry);
+            out.push(type_of(value));
+            write_value(value, Compression::Off, out);
+        });
     }
 
     #[inline]

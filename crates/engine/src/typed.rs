@@ -108,9 +108,16 @@ impl<'a> Slot<'a> {
 
     /// Takes the value out, with its deadline; the key is absent afterwards.
     pub(crate) fn take_entry(&mut self) -> Option<Entry> {
+        let entry = self.take_silently()?;
+        self.segment.recorder.record_removal(self.context.database, self.key);
+        Some(entry)
+    }
+
+    /// The same without a record, for who puts the value elsewhere.
+    pub(crate) fn take_silently(&mut self) -> Option<Entry> {
         self.drop_empty_collection();
         let bucket = self.bucket.take()?;
-        let entry = self.segment.remove(self.context, bucket);
+        let entry = self.segment.take_out(self.context, bucket);
         self.segment.shrink_if_sparse(self.context);
         self.changed();
         Some(entry)
@@ -118,8 +125,14 @@ impl<'a> Slot<'a> {
 
     /// Puts a whole value in the place of whatever the key held; returns what that was, for the caller to free.
     pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Entry> {
+        let before = self.replace(whole);
+        self.record_whole();
+        before
+    }
+
+    /// The same without a record.
+    pub(crate) fn replace(&mut self, whole: Whole) -> Option<Entry> {
         self.drop_empty_collection();
-        // Without a record: that of the new value says that it replaces what was there.
         let before = self.bucket.take().map(|bucket| self.segment.take_out(self.context, bucket));
         self.insert_entry(whole.into_entry(self.key));
         if before.is_none() {

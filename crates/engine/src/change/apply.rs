@@ -44,6 +44,11 @@ impl Engine {
         match change.op {
             Op::ClearDatabase => self.clear(),
             Op::SwapDatabases(other) => self.swap_with(other as usize),
+            Op::MoveTo { database, key } => {
+                let entry = Target::find(self.keyspace(), change.key, |target| target.take())?;
+                let engine = self.sibling(database);
+                Target::find(engine.keyspace(), key, |target| target.put(renamed(entry, key)));
+            }
             op => return apply_to_key(self.keyspace(), change.key, &op),
         }
         Ok(())
@@ -65,6 +70,14 @@ fn entry_of(key: &[u8], value: rdb::Value, expires_at_ms: Option<u64>) -> Entry 
     match value {
         rdb::Value::Str(bytes) => Entry::Str(StrEntry::new(key, &[&bytes], expires_at_ms)),
         rdb::Value::Collection(value) => collection(key, value, expires_at_ms),
+    }
+}
+
+fn renamed(entry: Entry, key: &[u8]) -> Entry {
+    let expires_at_ms = entry.expires_at_ms();
+    match entry {
+        Entry::Str(string) => Entry::Str(StrEntry::new(key, &[string.value()], expires_at_ms)),
+        Entry::Collection(before) => collection(key, before.value, expires_at_ms),
     }
 }
 
@@ -91,12 +104,7 @@ fn apply_to_key(keyspace: &Keyspace, key: &[u8], op: &Op<'_>) -> Result<(), Prob
             let len = target.string()?.len() as u64;
             target.set_range(key, len, bytes)
         }
-        Op::Remove => {
-            let bucket = target.bucket.ok_or(ABSENT)?;
-            target.segment.take_out(target.context, bucket);
-            target.segment.shrink_if_sparse(target.context);
-            Ok(())
-        }
+        Op::Remove => target.take().map(drop),
         Op::SetDeadline(expires_at_ms) => {
             target.segment.set_deadline(target.context, target.bucket.ok_or(ABSENT)?, expires_at_ms);
             Ok(())
@@ -123,6 +131,12 @@ impl Target<'_> {
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         let bucket = segment.table.find_bucket_index(hash, |entry| entry.key() == key);
         act(&mut Target { context, segment: &mut segment, hash, bucket })
+    }
+
+    fn take(&mut self) -> Result<Entry, Problem> {
+        let entry = self.segment.take_out(self.context, self.bucket.take().ok_or(ABSENT)?);
+        self.segment.shrink_if_sparse(self.context);
+        Ok(entry)
     }
 
     fn put(&mut self, entry: Entry) {

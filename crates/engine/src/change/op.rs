@@ -40,6 +40,11 @@ pub(crate) enum Op<'a> {
         expires_at_ms: Option<u64>,
         value: &'a [u8],
     },
+    /// Another key, of this or another database, has its value and deadline now, whatever that was; this one is absent.
+    MoveTo {
+        database: usize,
+        key: &'a [u8],
+    },
     /// It is an empty collection now, whatever it was. Others of the same group fill it.
     Create(Kind),
     /// List.
@@ -107,6 +112,7 @@ const REMOVE: u8 = 0x04;
 const SET_DEADLINE: u8 = 0x05;
 const PUT_WHOLE: u8 = 0x06;
 const CREATE: u8 = 0x07;
+const MOVE_TO: u8 = 0x08;
 const PUSH_FRONT: u8 = 0x10;
 const PUSH_BACK: u8 = 0x11;
 const POP_FRONT: u8 = 0x12;
@@ -142,6 +148,7 @@ impl Op<'_> {
             Self::SetDeadline(_) => SET_DEADLINE,
             Self::PutWhole { .. } => PUT_WHOLE,
             Self::Create(_) => CREATE,
+            Self::MoveTo { .. } => MOVE_TO,
             Self::PushFront(_) => PUSH_FRONT,
             Self::PushBack(_) => PUSH_BACK,
             Self::PopFront(_) => POP_FRONT,
@@ -173,6 +180,10 @@ impl Op<'_> {
             Self::SetRange { at, bytes } => {
                 write_number(out, at);
                 write_bytes(out, bytes);
+            }
+            Self::MoveTo { database, key } => {
+                write_number(out, database as u64);
+                write_bytes(out, key);
             }
             Self::Remove | Self::ClearDatabase => {}
             Self::SetDeadline(expires_at_ms) => write_deadline(out, expires_at_ms),
@@ -286,11 +297,8 @@ impl<'a> Ops<'a> {
         let (database, key) = match (is_same, self.name) {
             (true, Some(name)) => name,
             (true, None) => return Err(Problem::Malformed("the key of a change before the first one")),
-            (false, _) => (read_database(rest)?, read_bytes(rest)?),
+            (false, _) => (read_database(rest)?, read_key(rest)?),
         };
-        if key.len() > KEY_BYTES_MAX {
-            return Err(Problem::Malformed("the length of the key"));
-        }
         self.name = Some((database, key));
         Ok(Change { database, key, op: read_op(code, rest)? })
     }
@@ -329,6 +337,7 @@ fn read_op<'a>(code: u8, rest: &mut &'a [u8]) -> Result<Op<'a>, Problem> {
             Some(kind) if *kind != Kind::String => Op::Create(*kind),
             _ => return Err(Problem::Malformed("the kind of the collection")),
         },
+        MOVE_TO => Op::MoveTo { database: read_database(rest)?, key: read_key(rest)? },
         PUSH_FRONT => Op::PushFront(read_bytes(rest)?),
         PUSH_BACK => Op::PushBack(read_bytes(rest)?),
         POP_FRONT => Op::PopFront(read_number(rest)?),
@@ -402,6 +411,11 @@ fn read_database(rest: &mut &[u8]) -> Result<usize, Problem> {
     number.ok_or(Problem::Malformed("the number of the database"))
 }
 
+fn read_key<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Problem> {
+    let key = read_bytes(rest)?;
+    if key.len() > KEY_BYTES_MAX { Err(Problem::Malformed("the length of the key")) } else { Ok(key) }
+}
+
 fn read_deadline(rest: &mut &[u8]) -> Result<Option<u64>, Problem> {
     match read_byte(rest)? {
         0 => Ok(None),
@@ -420,7 +434,7 @@ mod tests {
     use crate::change::{Problem, Recorder, check_group};
     use crate::entry::Kind;
 
-    const ALL: [Op<'static>; 25] = [
+    const ALL: [Op<'static>; 26] = [
         Op::SetStr { expires_at_ms: Some(u64::MAX), value: b"value" },
         Op::SetRange { at: 1 << 40, bytes: b"bytes" },
         Op::Append(b"tail"),
@@ -428,6 +442,7 @@ mod tests {
         Op::SetDeadline(Some(7)),
         Op::PutWhole { expires_at_ms: None, value: b"\0\x05value" },
         Op::Create(Kind::SortedSet),
+        Op::MoveTo { database: 300, key: b"other" },
         Op::PushFront(b""),
         Op::PushBack(b"element"),
         Op::PopFront(1),

@@ -178,8 +178,13 @@ fn change_of_a_long_string_costs_what_it_changes() {
         let bytes = cost_bytes(line);
         assert!((1..50).contains(&bytes), "{line} takes {bytes}");
     }
+    for line in ["RENAME s t", "MOVE t 1"] {
+        let bytes = cost_bytes(line);
+        assert!((1..30).contains(&bytes), "{line} takes {bytes}");
+    }
+    cost_bytes("SELECT 1");
     let bytes =
-        cost_bytes("BITFIELD s SET u8 0 5 INCRBY i64 90000001 77 SET u1 96000001 1 OVERFLOW FAIL INCRBY u2 6 9");
+        cost_bytes("BITFIELD t SET u8 0 5 INCRBY i64 90000001 77 SET u1 96000001 1 OVERFLOW FAIL INCRBY u2 6 9");
     assert!((1..80).contains(&bytes), "{bytes}");
 }
 

@@ -20,7 +20,7 @@ impl Engine {
         let mut guards = keyspace.lock_all(&numbers);
         let tables = keyspace.clear(guards.iter_mut().map(|guard| &mut **guard));
         let mut group = Vec::new();
-        keyspace.context.record_whole_database(&Op::ClearDatabase, &mut group);
+        keyspace.context.record(&[], &Op::ClearDatabase, &mut group);
         keyspace.context.outlet.commit_all(group, guards.iter_mut().map(|guard| &mut **guard));
         drop(guards);
         drop(tables);

@@ -80,9 +80,9 @@ fn snapshot_and_the_groups_after_it_lead_to_the_state_of_today() {
                     thread::yield_now();
                 }
                 let mut groups_before = 0;
-                let mut snapshot = engine.cut(|| groups_before = log.len()).expect("no other snapshot runs");
+                let snapshot = engine.cut(|| groups_before = log.len()).expect("no other snapshot runs");
                 let mut pieces = Vec::new();
-                while let Some(piece) = snapshot.next() {
+                for piece in snapshot {
                     pieces.push(piece);
                     let groups = log.len();
                     while number % 2 == 0 && log.len() < groups + 5 {
