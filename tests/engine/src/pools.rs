@@ -116,7 +116,7 @@ const POOLS: &[(&str, Pool)] = &[
 ];
 
 /// What DUMP of redis-server 7.0 has answered.
-const PAYLOADS: &[&[u8]] = &[
+pub const PAYLOADS: &[&[u8]] = &[
     // An integer, a text, and one that is compressed.
     b"\x00\xc0\x0a\x0a\x00n\x9fWE\x0e\xaec\xbb",
     b"\x00\x03abc\x0a\x00\xd9\xac0=Ar\xa2\xe2",

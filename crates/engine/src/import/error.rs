@@ -44,7 +44,7 @@ pub enum ImportProblem {
         /// What comes after that.
         bytes: u64,
     },
-    /// The engine does not have the command.
+    /// The engine does not have the command, or it changes no data.
     UnknownCommand {
         /// Where the command begins.
         offset: u64,
@@ -89,7 +89,7 @@ impl fmt::Display for ImportProblem {
             ),
             Self::UnknownCommand { offset, name } => write!(
                 f,
-                "byte {offset}: there is no command {name} here: remove its keys and let Redis rewrite its files, or skip such commands"
+                "byte {offset}: {name} is no command that changes data here: remove its keys and let Redis rewrite its files, or skip such commands"
             ),
             Self::Refused { offset, name, reply } => {
                 write!(f, "byte {offset}: {name} was answered with an error: {reply}")

@@ -87,7 +87,9 @@ impl<'a> Replay<'a> {
         let name = quote(args.first().copied().unwrap_or_default()).to_ascii_uppercase();
         let is_known = look_up(&args).is_ok_and(|command| {
             let flags = command.row.flags;
-            flags.has(Flags::WRITE.and(Flags::MAY_REPLICATE)) || command.row.name == "select"
+            // What waited in its day is in the file as what it did then.
+            let is_write = flags.has(Flags::WRITE.and(Flags::MAY_REPLICATE)) && !flags.has(Flags::BLOCKING);
+            is_write || command.row.name == "select"
         });
         if !is_known {
             return self.pass_unknown(offset, name);
