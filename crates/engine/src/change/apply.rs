@@ -14,9 +14,6 @@ use crate::rdb;
 use crate::segment::{Context, Segment};
 use crate::value::{CollectionValue, Fields, Limits, List, Place, Set, Zset};
 
-/// The longest string that changes can make: more than any command makes unless configured so, and what a broken change may cost.
-const STRING_BYTES_MAX: usize = 4 << 30;
-
 impl Engine {
     /// Applies the changes of a group, one after the other. Meant for loading, before others use the engine and before a log is attached: what
     /// is applied is not recorded again, and others could see a part of a group. Works above the bound of the memory.
@@ -165,7 +162,7 @@ impl Target<'_> {
     fn set_range(&mut self, key: &[u8], at: u64, bytes: &[u8]) -> Result<(), Problem> {
         let len = self.string()?.len();
         let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(bytes.len())?));
-        let range = range.filter(|range| range.end <= STRING_BYTES_MAX).ok_or(Problem::Malformed("the place"))?;
+        let range = range.filter(|range| range.end <= rdb::STRING_BYTES_MAX).ok_or(Problem::Malformed("the place"))?;
         if range.end > len {
             let value = self.string()?;
             let mut grown = Vec::with_capacity(range.end);
