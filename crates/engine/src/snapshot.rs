@@ -196,7 +196,7 @@ impl Snapshot {
         let is_last = *number == keyspace.segments.len();
         let records = segment.unsaved.take().map(|unsaved| {
             keyspace.context.saving.running.lock().left -= 1;
-            records_of(unsaved.database, segment.table.iter())
+            records_of(unsaved.database, &segment.table, segment.bytes)
         });
         drop(segment);
         if is_last {
@@ -218,7 +218,7 @@ impl Iterator for Snapshot {
             match saved {
                 Some(Saved::Records(records)) => return Some(records),
                 // Freed here, where nobody waits.
-                Some(Saved::Table(database, table)) => return Some(records_of(database, table.iter())),
+                Some(Saved::Table(database, table)) => return Some(records_of(database, &table, 0)),
                 None if left == 0 => return None,
                 None => {}
             }
@@ -251,11 +251,11 @@ mod interleavings;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
 mod tests;
 
-/// Entries as they stand in a file. Not compressed: others wait meanwhile.
-pub(crate) fn records_of<'e>(database: u32, entries: impl Iterator<Item = &'e Entry>) -> Vec<u8> {
-    let mut records = Vec::new();
+/// The entries of a table as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
+pub(crate) fn records_of(database: u32, table: &HashTable<Entry>, bytes: u64) -> Vec<u8> {
+    let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
     write_select_database(database as usize, &mut records);
-    for entry in entries.filter(|entry| !entry.is_empty_collection()) {
+    for entry in table.iter().filter(|entry| !entry.is_empty_collection()) {
         let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
         let record = RecordRef { key: entry.key(), value, expires_at_ms, touched: None };
         write_record(&record, Compression::Off, &mut records);
