@@ -4,6 +4,8 @@
 //! What is compared is what both make of the same bytes, key by key: type, encoding, time to live, value. What Redis holds before it writes a
 //! file is not the measure for encodings, since loading may choose another one.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod append_only;
 mod data;
 mod dump;
