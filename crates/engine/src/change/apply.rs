@@ -82,6 +82,9 @@ fn collection(key: &[u8], value: CollectionValue, expires_at_ms: Option<u64>) ->
     Entry::Collection(Box::new(Collection { key: key.into(), usage: Usage::default(), expires_at_ms, value }))
 }
 
+/// The longest string that changes can make; no command makes a longer one.
+const STRING_BYTES_MAX: usize = 512 << 20;
+
 /// The key of a change.
 struct Target<'a> {
     context: &'a Context,
@@ -162,7 +165,7 @@ impl Target<'_> {
     fn set_range(&mut self, key: &[u8], at: u64, bytes: &[u8]) -> Result<(), Problem> {
         let len = self.string()?.len();
         let range = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(bytes.len())?));
-        let range = range.filter(|range| range.end <= rdb::STRING_BYTES_MAX).ok_or(Problem::Malformed("the place"))?;
+        let range = range.filter(|range| range.end <= STRING_BYTES_MAX).ok_or(Problem::Malformed("the place"))?;
         if range.end > len {
             let value = self.string()?;
             let mut grown = Vec::with_capacity(range.end);

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::op::{Op, SAME_KEY, write_bytes, write_number, write_string, write_whole};
 
-/// What a buffer keeps when it has been emptied: many writes fit, and a thousand segments keep a MiB together.
-const KEPT_BYTES: usize = 1 << 10;
+/// What a buffer keeps when it has been emptied: most writes fit, and a thousand segments keep 4 MiB together.
+const KEPT_BYTES: usize = 4 << 10;
 
 /// The changes that were made to a segment since it was taken. A word, while nobody wants to know them: segments are read far more often
 /// than they are written to, and should fit into few lines of a cache.
