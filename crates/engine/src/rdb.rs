@@ -39,7 +39,7 @@ pub use error::{KeyPlace, Problem, RdbError};
 #[cfg(feature = "commands")]
 pub(crate) use payload::{PayloadError, read_payload, write_payload};
 pub use reader::{ReadOptions, ReadReport, Reader, Record, Unsupported};
-pub use writer::{END_BYTES, FileFacts, FileWriter};
+pub use writer::{END_BYTES, FileFacts, FileWriter, write_file};
 
 use crate::value::{CollectionValue, Limits};
 pub(crate) use source::Source;
@@ -53,11 +53,11 @@ pub const VERSION_READ_MAX: u32 = 11;
 /// What each file begins with, before its version in four digits.
 pub(crate) const MAGIC: &[u8; 5] = b"REDIS";
 
-/// What we add to the format, by version: nothing yet.
+/// What we add to the format, by version: nothing yet. A reader refuses files of a later one.
 const FORMAT: u32 = 1;
 
-/// The longest key, string or element.
-pub(crate) const STRING_BYTES_MAX: usize = 512 << 20;
+/// The name of the fact that says so.
+const FORMAT_FACT: &[u8] = b"acteon-format";
 
 /// A value without its key.
 #[derive(Clone)]

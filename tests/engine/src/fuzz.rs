@@ -19,7 +19,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use acteon_engine::import::{ImportOptions, Importer};
-use acteon_engine::rdb::{FileFacts, FileWriter, Unsupported};
+use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
 use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
 use acteon_resp::{
     Arguments, Protocol, ReplyWriter, RequestDecoder, RequestError, RequestLimits, TokenLimits, frame,
@@ -110,12 +110,8 @@ pub fn file(data: &[u8]) {
         _ = Importer::new(&instance, options).append_only_file("fuzzed", data);
 
         let mut written = Vec::new();
-        let mut writer = FileWriter::begin(&FileFacts::default(), &mut written);
-        for piece in engine.cut(|| ()).expect("no other snapshot runs") {
-            writer.add(&piece);
-            written.extend_from_slice(&piece);
-        }
-        written.extend_from_slice(&writer.end());
+        let snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+        write_file(&FileFacts::default(), snapshot, &mut written).expect("memory takes everything");
         let again = Engine::new(SMALL);
         let instance = Instance::new(again.clone(), InstanceConfig::default());
         let mut importer = Importer::new(&instance, options);

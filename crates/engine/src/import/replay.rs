@@ -139,7 +139,7 @@ fn located(problem: Problem, offset: u64, read: u64) -> ImportProblem {
     match problem {
         Problem::Io(source) => ImportProblem::Read { offset: read, source },
         Problem::Damaged(how) => ImportProblem::Damaged { offset, how },
-        Problem::TooLong(_) => ImportProblem::Damaged { offset, how: "an argument is longer than 512 MiB" },
+        Problem::TooLong(_) => ImportProblem::Damaged { offset, how: "an argument is longer than memory" },
         _ => ImportProblem::Damaged { offset, how: "the command makes no sense" },
     }
 }

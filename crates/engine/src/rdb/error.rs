@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::VERSION_READ_MAX;
+use super::{FORMAT, VERSION_READ_MAX};
 
 /// Most bytes of a key that a message repeats.
 const KEY_SHOWN_BYTES_MAX: usize = 64;
@@ -40,6 +40,8 @@ pub enum Problem {
     NotRdb,
     /// A version that is not known here.
     Version(u32),
+    /// The file was written by a version of Acteon that has added to the format what is not known here.
+    Format(Vec<u8>),
     /// The checksum at the end is not that of what was read.
     Checksum {
         /// What the input says.
@@ -51,7 +53,7 @@ pub enum Problem {
     Unsupported(&'static str),
     /// A byte that stands for no type and no opcode of the known versions.
     UnknownType(u8),
-    /// A string or key that is longer than the engine holds.
+    /// A key or string that is longer than the engine can hold.
     TooLong(u64),
     /// A key of a database that is not there.
     NoSuchDatabase {
@@ -115,6 +117,11 @@ impl fmt::Display for Problem {
                 f,
                 "RDB version {version} is not supported, only 1 to {VERSION_READ_MAX}: write the file with Redis 7.2 or older"
             ),
+            Self::Format(format) => write!(
+                f,
+                "the file has format {} of Acteon, and {FORMAT} is the last one known here: read it with the version that wrote it",
+                format.escape_ascii()
+            ),
             Self::Checksum { expected, found } => {
                 write!(
                     f,
@@ -128,10 +135,7 @@ impl fmt::Display for Problem {
                 write!(f, "{number} is no type of RDB up to version {VERSION_READ_MAX}: the file is newer, or damaged")
             }
             Self::TooLong(bytes) => {
-                write!(
-                    f,
-                    "a string of {bytes} bytes is longer than 512 MiB: remove the key before the file is written, or the file is damaged"
-                )
+                write!(f, "a key or string of {bytes} bytes is longer than the engine can hold: {COPY}")
             }
             Self::NoSuchDatabase { count } => {
                 write!(

@@ -41,7 +41,7 @@ pub(crate) fn compress(input: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> boo
 
 fn compress_within(input: &[u8], len_max: usize, out: &mut Vec<u8>) -> bool {
     let bits = (input.len() as u64 | 1).ilog2().clamp(HASH_BITS_MIN, HASH_BITS_MAX);
-    // Where a hash was last seen, plus one; 0: nowhere. A string is shorter than 512 MiB.
+    // Where a hash was last seen, plus one; 0: nowhere. Beyond 4 GiB that wraps around, and finds less.
     let mut seen = vec![0_u32; 1 << bits];
     let (mut at, mut literals) = (0, 0);
     while let Some(three) = input[at..].first_chunk::<COPY_BYTES_MIN>() {
@@ -49,7 +49,7 @@ fn compress_within(input: &[u8], len_max: usize, out: &mut Vec<u8>) -> bool {
             return false;
         }
         let place = &mut seen[hash(*three, bits)];
-        let before = std::mem::replace(place, at as u32 + 1) as usize;
+        let before = std::mem::replace(place, (at as u32).wrapping_add(1)) as usize;
         let source = before.wrapping_sub(1);
         if before == 0 || at - source > DISTANCE_MAX || input[source..source + COPY_BYTES_MIN] != *three {
             at += 1;

@@ -14,8 +14,8 @@ use super::decode;
 use super::error::{KeyPlace, Problem, RdbError};
 use super::skip::{self, Skipped};
 use super::source::Source;
-use super::{MAGIC, Touched, VERSION_READ_MAX, Value, opcode};
-use crate::entry::Kind;
+use super::{FORMAT, FORMAT_FACT, MAGIC, Touched, VERSION_READ_MAX, Value, opcode};
+use crate::entry::{KEY_BYTES_MAX, Kind};
 use crate::value::{CollectionValue, Limits};
 
 /// Files before this version have no checksum.
@@ -215,6 +215,9 @@ impl<R: BufRead> Reader<R> {
     /// `None`: it was skipped.
     fn read_key(&mut self, kind: u8, preface: Preface) -> Result<Option<Record>, Problem> {
         let key = self.source.string()?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Problem::TooLong(key.len() as u64));
+        }
         // For messages; taken back unless one is needed.
         self.place = Some(KeyPlace { database: self.database, key });
         let skipped = Skipped::of(kind).filter(|_| self.options.unsupported == Unsupported::Skip);
@@ -240,6 +243,11 @@ impl<R: BufRead> Reader<R> {
 
     fn read_fact(&mut self) -> Result<(), Problem> {
         let (name, value) = (self.source.string()?, self.source.string()?);
+        let is_known =
+            || std::str::from_utf8(&value).is_ok_and(|text| text.parse().is_ok_and(|format: u32| format <= FORMAT));
+        if name == FORMAT_FACT && !is_known() {
+            return Err(Problem::Format(value));
+        }
         if self.report.facts.len() < FACTS_MAX && name.len() + value.len() <= FACT_BYTES_MAX {
             self.report.facts.push((name, value));
         }

@@ -7,7 +7,7 @@ use std::io::{self, BufRead};
 
 use super::crc64::Crc64;
 use super::error::Problem;
-use super::{STRING_BYTES_MAX, lzf};
+use super::lzf;
 
 /// What a string reserves before its bytes have come.
 const RESERVED_BYTES_MAX: usize = 64 << 10;
@@ -232,6 +232,8 @@ impl<R: BufRead> Source<R> {
     }
 }
 
+/// A length that memory could have. What is held has no other bound: whoever wrote it held it as well.
 fn checked(len: u64) -> Result<usize, Problem> {
-    usize::try_from(len).ok().filter(|len| *len <= STRING_BYTES_MAX).ok_or(Problem::TooLong(len))
+    let len_or_none = isize::try_from(len).ok().and_then(|len| usize::try_from(len).ok());
+    len_or_none.ok_or(Problem::TooLong(len))
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use acteon_engine::import::{ImportOptions, ImportReport, Importer};
-use acteon_engine::rdb::{FileFacts, FileWriter, Unsupported};
+use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
 use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
 use acteon_engine_tests::command::Command;
 use acteon_engine_tests::compare::agree;
@@ -93,12 +93,9 @@ impl Ours {
     fn file(&self) -> Vec<u8> {
         let mut file = Vec::new();
         let facts = FileFacts { created_at_s: now_ms() / 1_000, used_memory_bytes: 1 << 20 };
-        let mut writer = FileWriter::begin(&facts, &mut file);
-        for piece in self.engine.cut(|| ()).expect("no other snapshot runs") {
-            writer.add(&piece);
-            file.extend_from_slice(&piece);
-        }
-        file.extend_from_slice(&writer.end());
+        let snapshot = self.engine.cut(|| ()).expect("no other snapshot runs");
+        let bytes = write_file(&facts, snapshot, &mut file).unwrap();
+        assert_eq!(bytes, file.len() as u64);
         file
     }
 }
