@@ -130,6 +130,48 @@ fn file_cut_anywhere_loads_its_whole_commands_and_says_what_is_left() {
 }
 
 #[test]
+fn key_that_has_expired_since_is_there_for_the_command_that_kept_it() {
+    let mut redis = Redis::start(&[], true);
+    let folder = redis.folder().join("appendonlydir");
+    let lines = [
+        "SELECT 2",
+        "SET kept v PXAT 1000",
+        "PERSIST kept",
+        "SET gone v PXAT 1000",
+        "RPUSH list a",
+        "PEXPIREAT list 1000",
+        "RENAME list other",
+        "PEXPIREAT other 4102444800000",
+    ];
+    let mut commands = Vec::new();
+    lines.iter().for_each(|line| Command::words(line).encode(&mut commands));
+    fs::write(folder.join("appendonly.aof.1.incr.aof"), &commands).unwrap();
+    redis.0.restart().unwrap_or_else(|error| panic!("{error}"));
+    let mut ours = Ours::new();
+    import_folder(&ours, &folder, Unsupported::Refuse).unwrap_or_else(|error| panic!("{error}"));
+    assert_same(&mut redis, &mut ours.endpoint, true, "from increments");
+
+    // The same where the keys are in the dump that a file of an older Redis begins with.
+    let earlier = Ours::new();
+    let mut importer = Importer::new(&earlier.instance, options(Unsupported::Refuse));
+    let mut before = Vec::new();
+    ["SELECT 2", "SET kept v PXAT 1000", "RPUSH other a", "PEXPIREAT other 1000"]
+        .iter()
+        .for_each(|line| Command::words(line).encode(&mut before));
+    importer.append_only_file("before", &*before).unwrap_or_else(|error| panic!("{error}"));
+    let mut file = earlier.file();
+    ["SELECT 2", "PERSIST kept", "PEXPIREAT other 4102444800000"]
+        .iter()
+        .for_each(|line| Command::words(line).encode(&mut file));
+    let mut ours = Ours::new();
+    let mut importer = Importer::new(&ours.instance, options(Unsupported::Refuse));
+    importer.append_only_file("appendonly.aof", &*file).unwrap_or_else(|error| panic!("{error}"));
+    let report = importer.finish();
+    assert_eq!((report.dumps.len(), report.commands, report.expired), (1, 3, 0));
+    assert_same(&mut redis, &mut ours.endpoint, true, "from a dump with commands behind it");
+}
+
+#[test]
 fn commands_that_are_not_known_here_are_named_or_counted() {
     let mut redis = Redis::start(&[], true);
     let lines = ["SET a 1", "XADD s 1-1 a b", "XADD s 1-2 a b", "RENAME s t", "SET b 2"];

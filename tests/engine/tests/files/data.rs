@@ -4,7 +4,7 @@ use acteon_engine_tests::command::Command;
 use acteon_engine_tests::random::Random;
 
 /// Commands that build the data set in four databases.
-pub fn data_set() -> Vec<Command> {
+pub(crate) fn data_set() -> Vec<Command> {
     let mut commands = Vec::new();
     let mut add = |words: &[&[u8]]| commands.push(Command::new(words.iter().map(|word| word.to_vec()).collect()));
     for database in ["0", "1", "3"] {
@@ -140,7 +140,7 @@ fn element(number: i32) -> String {
 }
 
 /// Bytes that no compression makes smaller.
-pub fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut random = Random::new(len as u64);
     (0..len).map(|_| (random.number() >> 24) as u8).collect()
 }
