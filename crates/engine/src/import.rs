@@ -199,12 +199,14 @@ impl<'a> Importer<'a> {
             let place = rdb::KeyPlace { database, key };
             return Err(ImportProblem::Dump(RdbError::new(offset, Some(place), problem)));
         };
-        let idle_s = match touched {
-            Some(Touched::IdleS(idle_s)) => idle_s,
-            Some(Touched::Frequency(_)) | None => 0,
+        let (idle_s, frequency) = match touched {
+            Some(Touched::IdleS(idle_s)) => (Some(idle_s), None),
+            Some(Touched::Frequency(count)) => (None, Some(count)),
+            None => (None, None),
         };
-        let used_at_ms = self.options.now_ms.saturating_sub(idle_s.saturating_mul(1_000));
-        let whole = Whole::restored(value, expires_at_ms, used_at_ms);
+        let eviction = &databases.first().keyspace().context.memory.eviction;
+        let usage = eviction.restored_usage(self.options.now_ms, idle_s, frequency);
+        let whole = Whole::restored(value, expires_at_ms, usage);
         databases.get(number).update(&key, EPOCH_MS, |slot| drop(slot.put_whole(whole)));
         Ok(())
     }

@@ -22,6 +22,7 @@
 mod whole;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,10 +30,11 @@ use std::time::Duration;
 
 use crate::config::EngineConfig;
 use crate::entry::{Ref, is_expired};
+use crate::evict::EvictionPolicy;
 use crate::expire::{BLOCK_BUCKETS, ExpireReport, TtlSample};
 use crate::family::Family;
 use crate::index::OrderedIndex;
-use crate::memory::Memory;
+use crate::memory::{Demand, Memory, Room};
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::stats::Stats;
@@ -85,7 +87,9 @@ impl Engine {
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let count = config.segment_count();
-        let context = Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), OrderedIndex::new(count));
+        let seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(count));
+        let memory = Memory::new(config.memory_bytes_max, config.eviction, seed);
+        let context = Context::new(config.hash_seed, memory, OrderedIndex::new(count));
         let keyspace = Arc::new(Keyspace::new(count, context));
         let family = Arc::new(Family::of(Arc::clone(&keyspace)));
         Self { keyspace, family }
@@ -119,8 +123,15 @@ impl Engine {
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
-        match segment.table.find(hash, |entry| entry.key() == key) {
-            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => read(Some(Ref::new(entry, key.len()))),
+        let segment = &mut *segment;
+        match segment.table.find_mut(hash, |entry| entry.key() == key) {
+            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => {
+                let eviction = &keyspace.context.memory.eviction;
+                if eviction.needs_usage() {
+                    entry.set_usage(eviction.used(entry.usage(), now_ms, &mut segment.luck));
+                }
+                read(Some(Ref::new(entry, key.len())))
+            }
             Some(_) => {
                 // Removes what has expired.
                 segment.find_live(&keyspace.context, key, hash, now_ms);
@@ -153,9 +164,14 @@ impl Engine {
     #[inline]
     pub fn update<R>(&self, key: &[u8], now_ms: u64, update: impl FnOnce(&mut Slot<'_>) -> R) -> R {
         let keyspace = &*self.keyspace;
+        let room = self.make_room(now_ms);
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock_to_write(keyspace.segment_of(hash));
-        let result = update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms));
+        let result = {
+            let mut slot = Slot::open(&keyspace.context, &mut segment, key, hash, now_ms).granted(room);
+            slot.mark_used_if_needed();
+            update(&mut slot)
+        };
         drop(segment);
         keyspace.context.signals.announce_ready();
         result
@@ -165,12 +181,18 @@ impl Engine {
     /// A key may be named twice; both names then mean the same value.
     pub fn update_many<R>(&self, keys: &[&[u8]], now_ms: u64, update: impl FnOnce(&mut Slots<'_>) -> R) -> R {
         let keyspace = &*self.keyspace;
+        let room = self.make_room(now_ms);
         let hashes: Vec<u64> = keys.iter().map(|key| keyspace.context.hash(key)).collect();
         let mut numbers: Vec<usize> = hashes.iter().map(|hash| keyspace.segment_of(*hash)).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let guards = keyspace.lock_all(&numbers);
-        let result = update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms });
+        let mut slots = Slots { keyspace, keys, hashes, numbers, guards, now_ms, room };
+        if keyspace.context.memory.eviction.needs_usage() {
+            (0..keys.len()).for_each(|position| slots.slot(position).mark_used());
+        }
+        let result = update(&mut slots);
+        drop(slots);
         keyspace.context.signals.announce_ready();
         result
     }
@@ -254,8 +276,20 @@ impl Engine {
         self.keyspace.context.memory.bytes_max()
     }
 
-    pub(crate) fn set_memory_bytes_max(&self, bytes_max: Option<u64>) -> bool {
-        self.keyspace.context.memory.set_bytes_max(bytes_max)
+    /// Changes the bound, also to none, or below what is used: then writes and cycles evict, or writes are refused. An engine that had no bound
+    /// so far counts what is there now; segments that somebody holds at this moment follow with the next writes, before which nothing is
+    /// refused.
+    pub fn set_memory_bytes_max(&self, bytes_max: Option<u64>) {
+        let memory = &self.keyspace.context.memory;
+        memory.set_bytes_max(bytes_max);
+        if memory.demand() == Demand::Counting {
+            self.count_memory();
+        }
+    }
+
+    /// Changes what is evicted. When or how often keys were used is known only from now on, if the policies track different things.
+    pub fn set_eviction_policy(&self, policy: EvictionPolicy) {
+        self.keyspace.context.memory.set_policy(policy);
     }
 
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
@@ -287,6 +321,8 @@ pub struct Slots<'a> {
     numbers: Vec<usize>,
     guards: Vec<MutexGuard<'a, Segment>>,
     now_ms: u64,
+    /// What may be taken.
+    room: Room,
 }
 
 impl Drop for Slots<'_> {
@@ -306,7 +342,8 @@ impl Slots<'_> {
         let hash = self.hashes[position];
         let guard =
             self.numbers.binary_search(&self.keyspace.segment_of(hash)).expect("the segments of all keys are locked");
-        Slot::open(&self.keyspace.context, &mut self.guards[guard], self.keys[position], hash, self.now_ms)
+        let segment = &mut self.guards[guard];
+        Slot::open(&self.keyspace.context, segment, self.keys[position], hash, self.now_ms).granted(self.room)
     }
 }
 
@@ -407,7 +444,9 @@ impl Keyspace {
 
     /// What is known without looking at the segments.
     pub(crate) fn stats(&self) -> Stats {
-        Stats { bytes_max: self.context.memory.bytes_max(), ttl_average_ms: self.ttl_average_ms(), ..Stats::default() }
+        let (memory, ttl_average_ms) = (&self.context.memory, self.ttl_average_ms());
+        let (bytes_max, evicted_total) = (memory.bytes_max(), memory.eviction.evicted_total());
+        Stats { bytes_max, ttl_average_ms, evicted_total, ..Stats::default() }
     }
 
     pub(crate) fn set_indexed(&self) {
@@ -556,7 +595,7 @@ mod tests {
         }
         let report = engine.expire_cycle(1_001, u32::MAX);
         assert_eq!((report.expired, report.visited, report.ran_out), (KEYS, KEYS, false));
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]
@@ -591,7 +630,7 @@ mod tests {
         assert_eq!(keys(&engine), [b"k0"]);
         engine.clear();
         assert_eq!(keys(&engine), Vec::<Vec<u8>>::new());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
         put(&engine, b"k3", Expiry::Clear);
         assert_eq!(keys(&engine), [b"k3"]);
     }

@@ -9,7 +9,7 @@
 //!
 //! # What is not here
 //! No clock, no thread, no I/O, no async: `now_ms` is an argument, and who owns an engine calls [`Engine::expire_cycle`] from time to
-//! time. Any millisecond clock will do that all callers share. So a test can replay any run, and the same keyspace
+//! time, and [`Engine::evict_cycle`] where keys are evicted. Any millisecond clock will do that all callers share. So a test can replay any run, and the same keyspace
 //! serves an embedding application and a network listener.
 //!
 //! # Where is what
@@ -27,6 +27,7 @@
 //! | `expire.rs` | removal of expired keys in the background |
 //! | `index.rs` | keys in order, for scans |
 //! | `memory.rs` | the memory bound |
+//! | `evict.rs` | what goes when the bound is reached |
 //! | `value/` | hashes and sorted sets |
 //! | `rdb.rs` | values and databases as bytes that Redis reads |
 //! | `import.rs` | taking over the files of a Redis |
@@ -50,7 +51,6 @@
 
 #[cfg(feature = "commands")]
 mod ahead;
-#[cfg(feature = "commands")]
 mod algorithm;
 mod change;
 #[cfg(feature = "commands")]
@@ -61,6 +61,7 @@ mod cursor;
 mod digest;
 mod entry;
 mod error;
+mod evict;
 mod expire;
 mod family;
 mod index;
@@ -91,6 +92,7 @@ pub use change::{ChangeError, ChangeLog, check_group};
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;
+pub use evict::{EvictReport, EvictionConfig, EvictionPolicy, NeverEvict};
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
 pub use instance::{

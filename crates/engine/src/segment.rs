@@ -19,9 +19,10 @@ use hashbrown::HashTable;
 use crate::change::{Op, Outlet, Recorder};
 use crate::entry::{Entry, KEY_BYTES_MAX, StrEntry, is_expired};
 use crate::error::EngineError;
+use crate::evict::Luck;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
-use crate::memory::{Account, Memory};
+use crate::memory::{Account, Memory, Room};
 use crate::observe::{EventClass, Notices, Signals};
 use crate::snapshot::{Saved, Saving, Unsaved, records_of};
 use crate::stats::Stats;
@@ -32,6 +33,9 @@ const SHRINK_CAPACITY_MIN: usize = 64;
 /// A table shrinks when less than one in so many places is used; growing and shrinking thresholds lie far apart, so that
 /// a segment never alternates between them.
 const SHRINK_SPARSENESS: usize = 8;
+
+/// The table of the first entry, about.
+const FIRST_TABLE_BYTES: u64 = 96;
 
 /// What all segments of a database share.
 pub(crate) struct Context {
@@ -90,15 +94,19 @@ impl Context {
 pub(crate) struct Segment {
     pub(crate) table: HashTable<Entry>,
     pub(crate) deadlines: Deadlines,
-    /// Estimated memory of all entries, and of their places in the ordered index.
+    /// Estimated memory of all entries, of the table with its deadlines, and of places in the ordered index.
     pub(crate) bytes: u64,
     pub(crate) keys_with_ttl: u64,
     /// Keys removed because their time had come, since the engine was created.
     pub(crate) expired: u64,
-    /// Position among the engine's segments.
-    number: u32,
+    /// Position among the engine's segments, of which there are at most 2^16.
+    number: u16,
     /// All keys are in the ordered index, and have to be kept there.
     is_indexed: bool,
+    /// The bytes are part of what the engine uses.
+    is_counted: bool,
+    /// For choices that are left to chance.
+    pub(crate) luck: Luck,
     pub(crate) notices: Notices,
     /// What was changed since the segment was taken.
     pub(crate) recorder: Recorder,
@@ -116,9 +124,10 @@ impl Segment {
             bytes: 0,
             keys_with_ttl: 0,
             expired: 0,
-            // Fits: there are at most 2^16.
-            number: number as u32,
+            number: number as u16,
             is_indexed: false,
+            is_counted: context.memory.counts_new_segments(),
+            luck: Luck::new(number as u32),
             notices: Notices::default(),
             recorder,
             unsaved: None,
@@ -164,10 +173,20 @@ impl Segment {
     }
 
     /// Adds an entry for a key that is absent. Returns its bucket.
-    pub(crate) fn insert(&mut self, context: &Context, hash: u64, entry: Entry) -> Result<usize, EngineError> {
+    pub(crate) fn insert(
+        &mut self,
+        context: &Context,
+        hash: u64,
+        entry: Entry,
+        room: Room,
+    ) -> Result<usize, EngineError> {
         self.save_first(context);
         let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.key());
-        self.account(context).grow(cost_bytes)?;
+        let table_bytes = self.next_table_bytes();
+        let mut account = self.account_in(context, room);
+        account.grow(cost_bytes + table_bytes)?;
+        // It pays for itself.
+        account.shrink(table_bytes);
         Ok(self.insert_paid(context, hash, entry))
     }
 
@@ -186,6 +205,7 @@ impl Segment {
         bucket: usize,
         parts: &[&[u8]],
         expires_at_ms: Option<u64>,
+        room: Room,
     ) -> Result<(), EngineError> {
         self.save_first(context);
         let entry = self.table.get_bucket_mut(bucket).expect(BUCKET_IS_TAKEN);
@@ -193,16 +213,18 @@ impl Segment {
         if let Entry::Str(string) = entry
             && string.write_over(parts, expires_at_ms)
         {
-            self.deadline_changed(bucket, deadline_before, expires_at_ms);
+            self.deadline_changed(context, bucket, deadline_before, expires_at_ms);
             return Ok(());
         }
         let bytes_before = entry.cost_bytes();
-        let new = Entry::Str(StrEntry::new(entry.key(), parts, expires_at_ms));
-        // Only the two fields: `entry` still borrows the table.
-        let mut account = Account { memory: &context.memory, segment_bytes: &mut self.bytes };
+        let mut new = Entry::Str(StrEntry::new(entry.key(), parts, expires_at_ms));
+        new.set_usage(new.usage().with_use_of(entry.usage()));
+        // Not by `account_in`: `entry` still borrows the table.
+        let (segment_bytes, is_counted) = (&mut self.bytes, self.is_counted);
+        let mut account = Account { memory: &context.memory, segment_bytes, is_counted, room };
         account.resize(bytes_before, new.cost_bytes())?;
         *entry = new;
-        self.deadline_changed(bucket, deadline_before, expires_at_ms);
+        self.deadline_changed(context, bucket, deadline_before, expires_at_ms);
         Ok(())
     }
 
@@ -226,7 +248,7 @@ impl Segment {
         let mut account = self.account(context);
         account.grow_always(bytes_after);
         account.shrink(bytes_before);
-        self.deadline_changed(bucket, deadline_before, expires_at_ms);
+        self.deadline_changed(context, bucket, deadline_before, expires_at_ms);
     }
 
     /// Removes the entry in `bucket`; other buckets keep their numbers. The removal is recorded: whoever holds the segment hands it over
@@ -252,7 +274,7 @@ impl Segment {
         self.account(context).shrink(cost_bytes);
         self.keys_with_ttl -= u64::from(entry.expires_at_ms().is_some());
         if self.is_indexed {
-            context.index.remove(self.number as usize, entry.key());
+            context.index.remove(usize::from(self.number), entry.key());
         }
         entry
     }
@@ -299,6 +321,7 @@ impl Segment {
         std::mem::swap(&mut self.bytes, &mut other.bytes);
         std::mem::swap(&mut self.keys_with_ttl, &mut other.keys_with_ttl);
         std::mem::swap(&mut self.is_indexed, &mut other.is_indexed);
+        std::mem::swap(&mut self.is_counted, &mut other.is_counted);
         std::mem::swap(&mut self.unsaved, &mut other.unsaved);
         // Absent before and after: nothing has happened to such a key.
         let (table, other_table) = (&self.table, &other.table);
@@ -312,14 +335,25 @@ impl Segment {
         stats.keys += self.table.len() as u64;
         stats.keys_with_ttl += self.keys_with_ttl;
         stats.bytes += self.bytes;
+        stats.table_bytes += self.table_bytes();
         stats.expired_total += self.expired;
     }
 
     /// Gives the table's memory back after most entries have gone. Moves the entries.
     pub(crate) fn shrink_if_sparse(&mut self, context: &Context) {
         if let Some(capacity) = capacity_if_sparse(self.table.len(), self.table.capacity()) {
+            let bytes_before = self.table_bytes();
             self.table.shrink_to(capacity, |entry| context.hash(entry.key()));
             self.deadlines.entries_moved(self.table.num_buckets());
+            self.settle_account(context, bytes_before, self.table_bytes());
+        }
+    }
+
+    /// Lets the bytes of this segment be part of what the engine uses, from now on.
+    pub(crate) fn join_counter(&mut self, context: &Context) {
+        if !self.is_counted {
+            context.memory.add_segment(self.bytes);
+            self.is_counted = true;
         }
     }
 
@@ -335,37 +369,77 @@ impl Segment {
         self.is_indexed = true;
         let cost_bytes = self.table.iter().map(|entry| index_cost_bytes(entry.key())).sum();
         self.account(context).grow_always(cost_bytes);
-        context.index.extend(self.number as usize, self.table.iter().map(Entry::key));
+        context.index.extend(usize::from(self.number), self.table.iter().map(Entry::key));
     }
 
+    /// The account of this segment, for what is left below the bound.
     pub(crate) fn account<'a>(&'a mut self, context: &'a Context) -> Account<'a> {
-        Account { memory: &context.memory, segment_bytes: &mut self.bytes }
+        self.account_in(context, Room::Left)
+    }
+
+    fn account_in<'a>(&'a mut self, context: &'a Context, room: Room) -> Account<'a> {
+        Account { memory: &context.memory, segment_bytes: &mut self.bytes, is_counted: self.is_counted, room }
+    }
+
+    /// The same, together with the entry in a bucket.
+    pub(crate) fn entry_and_account<'a>(
+        &'a mut self,
+        context: &'a Context,
+        bucket: usize,
+        room: Room,
+    ) -> (Option<&'a mut Entry>, Account<'a>, &'a mut Recorder) {
+        let (segment_bytes, is_counted) = (&mut self.bytes, self.is_counted);
+        let account = Account { memory: &context.memory, segment_bytes, is_counted, room };
+        (self.table.get_bucket_mut(bucket), account, &mut self.recorder)
+    }
+
+    /// Moves the account from one size to another one.
+    pub(crate) fn settle_account(&mut self, context: &Context, before: u64, after: u64) {
+        if before != after {
+            self.account(context).settle(before, after);
+        }
+    }
+
+    /// What the table and the bounds of its deadlines take, whatever is in them.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.table.allocation_size() as u64 + self.deadlines.cost_bytes()
+    }
+
+    /// By how much the table grows for one more entry.
+    fn next_table_bytes(&self) -> u64 {
+        let is_full = self.table.len() == self.table.capacity();
+        // It doubles, and gives the old one back once the entries have moved. The first one has four buckets.
+        if is_full { self.table_bytes().max(FIRST_TABLE_BYTES) } else { 0 }
     }
 
     fn insert_paid(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
         self.reserve_one(context);
         if self.is_indexed {
-            context.index.insert(self.number as usize, entry.key());
+            context.index.insert(usize::from(self.number), entry.key());
         }
         let expires_at_ms = entry.expires_at_ms();
         let occupied = self.table.insert_unique(hash, entry, |entry| context.hash(entry.key()));
         let bucket = occupied.bucket_index();
-        self.deadline_changed(bucket, None, expires_at_ms);
+        self.deadline_changed(context, bucket, None, expires_at_ms);
         bucket
     }
 
     /// Makes room for one entry, so that the following insertion does not move the others.
     fn reserve_one(&mut self, context: &Context) {
         if self.table.len() == self.table.capacity() {
+            let bytes_before = self.table_bytes();
             self.table.reserve(1, |entry| context.hash(entry.key()));
             self.deadlines.entries_moved(self.table.num_buckets());
+            self.settle_account(context, bytes_before, self.table_bytes());
         }
     }
 
-    fn deadline_changed(&mut self, bucket: usize, before: Option<u64>, after: Option<u64>) {
+    fn deadline_changed(&mut self, context: &Context, bucket: usize, before: Option<u64>, after: Option<u64>) {
         self.keys_with_ttl = self.keys_with_ttl + u64::from(after.is_some()) - u64::from(before.is_some());
         if let Some(at_ms) = after {
+            let bytes_before = self.deadlines.cost_bytes();
             self.deadlines.note(bucket, self.table.num_buckets(), at_ms);
+            self.settle_account(context, bytes_before, self.deadlines.cost_bytes());
         }
     }
 
@@ -394,16 +468,17 @@ const BUCKET_IS_TAKEN: &str = "a bucket number is used before its entry is remov
 mod tests {
     use super::{Context, Segment};
     use crate::entry::{Entry, StrEntry};
+    use crate::evict::EvictionConfig;
     use crate::index::OrderedIndex;
-    use crate::memory::Memory;
+    use crate::memory::{Memory, Room};
 
     fn context() -> Context {
-        Context::new(Some(1), Memory::new(None), OrderedIndex::new(1))
+        Context::new(Some(1), Memory::new(None, EvictionConfig::default(), 1), OrderedIndex::new(1))
     }
 
     fn put(segment: &mut Segment, context: &Context, key: &[u8], expires_at_ms: Option<u64>) -> usize {
         let entry = Entry::Str(StrEntry::new(key, &[b"value"], expires_at_ms));
-        segment.insert(context, context.hash(key), entry).expect("no bound is configured")
+        segment.insert(context, context.hash(key), entry, Room::Left).expect("no bound is configured")
     }
 
     #[test]
@@ -423,9 +498,11 @@ mod tests {
             segment.remove(&context, bucket);
             segment.shrink_if_sparse(&context);
         }
-        assert_eq!((segment.bytes, segment.keys_with_ttl, segment.table.len()), (0, 0, 0));
+        assert_eq!((segment.bytes, segment.keys_with_ttl, segment.table.len()), (segment.table_bytes(), 0, 0));
         assert!(context.index.merge(b"", None, 1).is_drained(), "the index forgot all keys");
         assert!(segment.table.capacity() < 64, "the table gave its memory back");
+        segment.take_all(&context);
+        assert_eq!(segment.bytes, 0);
     }
 
     #[test]

@@ -8,9 +8,9 @@
 //! If the closure panics, what it wrote before stays, as it does when it returns.
 
 use crate::change::{Op, Recording};
-use crate::entry::{Collection, Entry, Ref, StrEntry, Usage, is_expired};
+use crate::entry::{Collection, Entry, Ref, StrEntry, is_expired};
 use crate::error::EngineError;
-use crate::memory::Account;
+use crate::memory::{Account, Room};
 use crate::observe::EventClass;
 use crate::rdb::{Compression, ValueRef, type_of, write_value};
 use crate::segment::{Context, Segment, check_key};
@@ -45,13 +45,42 @@ pub struct Slot<'a> {
     hash: u64,
     pub(crate) now_ms: u64,
     pub(crate) bucket: Option<usize>,
+    /// What may be taken.
+    room: Room,
 }
 
 impl<'a> Slot<'a> {
     #[inline]
     pub(crate) fn open(context: &'a Context, segment: &'a mut Segment, key: &'a [u8], hash: u64, now_ms: u64) -> Self {
         let bucket = segment.find_live(context, key, hash, now_ms);
-        Self { context, segment, key, hash, now_ms, bucket }
+        let room = context.memory.room_of_commands();
+        Self { context, segment, key, hash, now_ms, bucket, room }
+    }
+
+    /// The same for a write that was told what it may take.
+    #[inline]
+    pub(crate) fn granted(mut self, room: Room) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// Notes that the key is used, where a policy goes by it.
+    #[inline]
+    pub(crate) fn mark_used_if_needed(&mut self) {
+        if self.context.memory.eviction.needs_usage() {
+            self.mark_used();
+        }
+    }
+
+    /// Notes that the key is used.
+    #[inline]
+    pub(crate) fn mark_used(&mut self) {
+        let segment = &mut *self.segment;
+        if let Some(bucket) = self.bucket
+            && let Some(entry) = segment.table.get_bucket_mut(bucket)
+        {
+            entry.set_usage(self.context.memory.eviction.used(entry.usage(), self.now_ms, &mut segment.luck));
+        }
     }
 
     /// The key.
@@ -163,10 +192,11 @@ impl<'a> Slot<'a> {
     fn write_str(&mut self, parts: &[&[u8]], expires_at_ms: Option<u64>) -> Result<(), EngineError> {
         check_key(self.key)?;
         match self.bucket {
-            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms)?,
+            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms, self.room)?,
             None => {
-                let entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
-                self.bucket = Some(self.segment.insert(self.context, self.hash, entry)?);
+                let mut entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
+                entry.set_usage(self.context.memory.eviction.new_usage(self.now_ms));
+                self.bucket = Some(self.segment.insert(self.context, self.hash, entry, self.room)?);
                 self.announce_new();
             }
         }
@@ -255,7 +285,7 @@ impl<'a> Slot<'a> {
         check_key(self.key)?;
         let value = create();
         self.record(&Op::Create(value.kind()));
-        let usage = Usage::default().at(self.now_ms);
+        let usage = self.context.memory.eviction.new_usage(self.now_ms);
         let collection = Collection { key: self.key.into(), usage, expires_at_ms: None, value };
         let bucket = self.segment.insert_always(self.context, self.hash, Entry::Collection(Box::new(collection)));
         self.bucket = Some(bucket);
@@ -274,10 +304,9 @@ impl<'a> Slot<'a> {
         bucket: usize,
     ) -> (Option<&mut CollectionValue>, Account<'_>, Recording<'_>) {
         self.segment.save_first(self.context);
-        let segment = &mut *self.segment;
-        let account = Account { memory: &self.context.memory, segment_bytes: &mut segment.bytes };
-        let recording = Recording { recorder: &mut segment.recorder, database: self.context.database, key: self.key };
-        match segment.table.get_bucket_mut(bucket) {
+        let (entry, account, recorder) = self.segment.entry_and_account(self.context, bucket, self.room);
+        let recording = Recording { recorder, database: self.context.database, key: self.key };
+        match entry {
             Some(Entry::Collection(collection)) => (Some(&mut collection.value), account, recording),
             _ => (None, account, recording),
         }
@@ -405,7 +434,7 @@ mod tests {
             slot.sorted_set_mut().expect("a sorted set").remove(b"m");
         });
         assert!(engine.is_empty());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]

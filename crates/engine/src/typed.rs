@@ -4,7 +4,7 @@
 //! A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
 
 use crate::change::Edit;
-use crate::entry::{Collection, Entry, StrEncoding, StrEntry, Usage};
+use crate::entry::{Collection, Entry, SLOT_COST_BYTES, StrEncoding, StrEntry, Usage};
 use crate::error::EngineError;
 use crate::observe::EventClass;
 use crate::rdb;
@@ -25,7 +25,8 @@ pub(crate) trait Typed: Sized {
 pub(crate) struct Whole {
     pub(crate) value: WholeValue,
     pub(crate) expires_at_ms: Option<u64>,
-    usage: Usage,
+    /// `None`: it is new.
+    usage: Option<Usage>,
 }
 
 /// What a whole value is.
@@ -134,7 +135,8 @@ impl<'a> Slot<'a> {
     pub(crate) fn replace(&mut self, whole: Whole) -> Option<Entry> {
         self.drop_empty_collection();
         let before = self.bucket.take().map(|bucket| self.segment.take_out(self.context, bucket));
-        self.insert_entry(whole.into_entry(self.key));
+        let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
+        self.insert_entry(whole.into_entry(self.key, new_usage));
         if before.is_none() {
             self.announce_new();
         }
@@ -149,7 +151,9 @@ impl<'a> Slot<'a> {
             Entry::Collection(collection) if collection.value.is_empty() => return None,
             Entry::Collection(collection) => WholeValue::Collection(collection.value.clone()),
         };
-        Some(Whole { value, expires_at_ms: entry.expires_at_ms(), usage: entry.usage() })
+        let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
+        let usage = Some(entry.usage().with_use_of(new_usage));
+        Some(Whole { value, expires_at_ms: entry.expires_at_ms(), usage })
     }
 
     /// The value as what can be written to a file.
@@ -174,14 +178,17 @@ impl<'a> Slot<'a> {
     pub(crate) fn set_text(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
         self.set_str(parts, expiry)?;
         self.set_encoding(StrEncoding::Auto);
-        self.mark_used();
+        // Who asked for the key has counted its use.
+        if !self.context.memory.eviction.policy().is_lfu() {
+            self.mark_used();
+        }
         Ok(())
     }
 
     /// Estimated memory of the key and its value.
     pub(crate) fn cost_bytes(&self) -> Option<u64> {
         self.get()?;
-        Some(self.segment.get(self.bucket?)?.cost_bytes())
+        Some(SLOT_COST_BYTES + self.segment.get(self.bucket?)?.cost_bytes())
     }
 
     /// Seconds since the key was last used.
@@ -191,19 +198,17 @@ impl<'a> Slot<'a> {
         Some(Usage::clock(self.now_ms).wrapping_sub(usage.clock_s()) & Usage::CLOCK_MASK)
     }
 
+    /// How often the key was used of late, on the scale of `OBJECT FREQ`.
+    pub(crate) fn frequency(&self) -> Option<u8> {
+        let usage = self.segment.get(self.bucket?)?.usage();
+        Some(self.context.memory.eviction.count(usage, self.now_ms))
+    }
+
     /// What `OBJECT ENCODING` says of the value.
     pub(crate) fn encoding(&self) -> Option<&'static str> {
         match self.segment.get(self.bucket?)? {
             Entry::Collection(collection) => Some(collection.value.encoding()),
             Entry::Str(string) => Some(str_encoding(string.value(), string.usage().encoding())),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn mark_used(&mut self) {
-        let now_ms = self.now_ms;
-        if let Some(entry) = self.bucket.and_then(|bucket| self.segment.get_mut(bucket)) {
-            entry.set_usage(entry.usage().at(now_ms));
         }
     }
 }
@@ -233,26 +238,26 @@ fn is_integer(value: &[u8]) -> bool {
 impl Whole {
     /// A value that a command has made, without a deadline.
     pub(crate) fn new<T: Typed>(value: T) -> Self {
-        Self { value: WholeValue::Collection(value.into_value()), expires_at_ms: None, usage: Usage::default() }
+        Self { value: WholeValue::Collection(value.into_value()), expires_at_ms: None, usage: None }
     }
 
     /// A string that a command has made, encoded by what it is. It has no deadline.
     pub(crate) fn string(bytes: Vec<u8>) -> Self {
-        Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: Usage::default() }
+        Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: None }
     }
 
-    /// A value that comes from outside, with its deadline and the time of its last use.
-    pub(crate) fn restored(value: rdb::Value, expires_at_ms: Option<u64>, used_at_ms: u64) -> Self {
+    /// A value that comes from outside, with its deadline and what is known of its use.
+    pub(crate) fn restored(value: rdb::Value, expires_at_ms: Option<u64>, usage: Usage) -> Self {
         let value = match value {
             rdb::Value::Str(bytes) => WholeValue::Str(bytes),
             rdb::Value::Collection(value) => WholeValue::Collection(value),
         };
-        Self { value, expires_at_ms, usage: Usage::default().at(used_at_ms) }
+        Self { value, expires_at_ms, usage: Some(usage) }
     }
 
     /// A value that was taken out of a key.
     pub(crate) fn of(entry: Entry) -> Self {
-        let (expires_at_ms, usage) = (entry.expires_at_ms(), entry.usage());
+        let (expires_at_ms, usage) = (entry.expires_at_ms(), Some(entry.usage()));
         let value = match entry {
             Entry::Str(string) => WholeValue::Str(string.value().to_vec()),
             Entry::Collection(collection) => WholeValue::Collection(collection.value),
@@ -260,15 +265,16 @@ impl Whole {
         Self { value, expires_at_ms, usage }
     }
 
-    fn into_entry(self, key: &[u8]) -> Entry {
+    fn into_entry(self, key: &[u8], new_usage: Usage) -> Entry {
+        let usage = self.usage.unwrap_or(new_usage);
         let mut entry = match self.value {
             WholeValue::Str(bytes) => Entry::Str(StrEntry::new(key, &[&bytes], self.expires_at_ms)),
             WholeValue::Collection(value) => {
-                let (key, expires_at_ms, usage) = (key.into(), self.expires_at_ms, self.usage);
+                let (key, expires_at_ms) = (key.into(), self.expires_at_ms);
                 Entry::Collection(Box::new(Collection { key, usage, expires_at_ms, value }))
             }
         };
-        entry.set_usage(self.usage);
+        entry.set_usage(usage);
         entry
     }
 }

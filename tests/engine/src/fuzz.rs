@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use acteon_engine::import::{ImportOptions, Importer};
 use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
-use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, EvictionConfig, Flow, Instance, InstanceConfig};
 use acteon_resp::{
     Arguments, Protocol, ReplyWriter, RequestDecoder, RequestError, RequestLimits, TokenLimits, frame,
     token as read_token,
@@ -41,7 +41,12 @@ const LIMITS: RequestLimits =
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
 /// With enough segments for keys to lie apart.
-const SMALL: EngineConfig = EngineConfig { segments: 4, memory_bytes_max: Some(MEMORY_BYTES_MAX), hash_seed: Some(0) };
+const SMALL: EngineConfig = EngineConfig {
+    segments: 4,
+    memory_bytes_max: Some(MEMORY_BYTES_MAX),
+    eviction: EvictionConfig::DEFAULT,
+    hash_seed: Some(0),
+};
 
 /// A request that has not ended by then is given up, with its connection.
 const PENDING_BYTES_MAX: usize = 1 << 20;

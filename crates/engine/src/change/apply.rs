@@ -9,7 +9,7 @@ use super::op::{Change, DATABASES_MAX, Ops};
 use super::{ChangeError, Op, Problem};
 use crate::entry::{Collection, Entry, Kind, StrEntry, Usage};
 use crate::keyspace::{Engine, Keyspace};
-use crate::memory::Account;
+use crate::memory::Room;
 use crate::rdb;
 use crate::segment::{Context, Segment};
 use crate::value::{CollectionValue, Fields, Limits, List, Place, Set, Zset};
@@ -148,7 +148,7 @@ impl Target<'_> {
 
     fn set_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
         if let Some(bucket) = self.bucket
-            && self.segment.overwrite_str(self.context, bucket, &[value], expires_at_ms).is_ok()
+            && self.segment.overwrite_str(self.context, bucket, &[value], expires_at_ms, Room::Made).is_ok()
         {
             return;
         }
@@ -183,8 +183,8 @@ impl Target<'_> {
     fn change_collection(&mut self, op: &Op<'_>) -> Result<(), Problem> {
         let bucket = self.bucket.ok_or(ABSENT)?;
         self.segment.save_first(self.context);
-        let mut account = Account { memory: &self.context.memory, segment_bytes: &mut self.segment.bytes };
-        let Some(Entry::Collection(collection)) = self.segment.table.get_bucket_mut(bucket) else {
+        let (entry, mut account, _) = self.segment.entry_and_account(self.context, bucket, Room::Made);
+        let Some(Entry::Collection(collection)) = entry else {
             return Err(Problem::Mismatch("it is a string"));
         };
         let value = &mut collection.value;

@@ -84,8 +84,9 @@ fn restore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
             call.effects.changes += 1;
         }
     } else {
-        let used_at_ms = now_ms.saturating_sub(options.idle_s.unwrap_or(0).saturating_mul(1_000));
-        slot.put_whole(Whole::restored(value, expires_at_ms, used_at_ms));
+        let eviction = &slot.context.memory.eviction;
+        let usage = eviction.restored_usage(now_ms, options.idle_s, options.frequency);
+        slot.put_whole(Whole::restored(value, expires_at_ms, usage));
         slot.event(EventClass::GENERIC, "restore");
         call.effects.changes += 1;
     }

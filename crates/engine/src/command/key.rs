@@ -206,19 +206,29 @@ fn object_encoding(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn object_freq(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    if call.keys.look_silently(call.args[2]).exists() {
-        return Err(CommandError::text(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+    let slot = call.keys.look_silently(call.args[2]);
+    match slot.frequency() {
+        Some(_) if !slot.context.memory.eviction.policy().is_lfu() => {
+            return Err(CommandError::text(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
              policies at runtime LRU and LFU data will take some time to adjust.",
-        ));
+            ));
+        }
+        Some(frequency) => call.reply.integer(i64::from(frequency)),
+        None => call.reply.null(),
     }
-    call.reply.null();
     Ok(())
 }
 
 fn object_idletime(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let slot = call.keys.look_silently(call.args[2]);
     match slot.idle_s() {
+        Some(_) if slot.context.memory.eviction.policy().is_lfu() => {
+            return Err(CommandError::text(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
+             policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
         Some(idle_s) => call.reply.integer(i64::from(idle_s)),
         None => call.reply.null(),
     }

@@ -107,7 +107,7 @@ impl Client {
         }
         self.refresh_settings();
         let out_len = out.len();
-        let flow = match self.admit(args) {
+        let flow = match self.admit(args, now_us) {
             Ok(command) => self.dispatch(command, args, now_us, out),
             Err(error) => {
                 self.refuse(args, &error, out);
@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Finds the command and whether the connection may ask for it at this moment.
-    fn admit(&self, args: &[&[u8]]) -> Result<Command, CommandError> {
+    fn admit(&mut self, args: &[&[u8]], now_us: u64) -> Result<Command, CommandError> {
         let command = resolve(args)?;
         let (session, flags) = (&self.session, command.row.flags);
         if !session.is_authenticated && !flags.has(Flags::NO_AUTH) && !self.instance.access.is_open() {
@@ -213,20 +213,37 @@ impl Client {
             );
             return Err(CommandError::Text(text.into()));
         }
-        if flags.has(Flags::WRITE) || self.executes_writes(&command) {
+        if flags.has(Flags::WRITE) || self.executes(&command, Flags::WRITE) {
             self.instance.check_writable()?;
+        }
+        let is_queued = session.transaction.is_some() && !runs_at_once_in_transaction(&command);
+        if is_queued || may_take_memory(&command) {
+            self.find_memory(&command, is_queued, now_us)?;
         }
         Ok(command)
     }
 
-    /// Whether it is an EXEC of commands some of which write.
-    fn executes_writes(&self, command: &Command) -> bool {
+    /// Sees to it that there is memory for what the command may take. A transaction is refused as a whole, and so is a command that is
+    /// queued for one.
+    fn find_memory(&mut self, command: &Command, is_queued: bool, now_us: u64) -> Result<(), CommandError> {
+        let lacks_memory = self.instance.lacks_memory(now_us);
+        // Scripts ask before their first write.
+        self.session.lacks_memory = lacks_memory;
+        let takes_memory = is_queued || command.row.flags.has(Flags::DENYOOM) || self.executes(command, Flags::DENYOOM);
+        if lacks_memory && takes_memory {
+            return Err(CommandError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Whether it is an EXEC of commands some of which have this flag.
+    fn executes(&self, command: &Command, flag: Flags) -> bool {
         let Some(transaction) = self.session.transaction.as_ref().filter(|_| command.row.name == "exec") else {
             return false;
         };
         transaction.queue.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
-            look_up(&args).is_ok_and(|command| command.row.flags.has(Flags::WRITE))
+            look_up(&args).is_ok_and(|command| command.row.flags.has(flag))
         })
     }
 
@@ -355,6 +372,12 @@ fn is_for_subscribers(command: &Command) -> bool {
     ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"]
         .contains(&command.row.name)
         && command.container.is_none()
+}
+
+/// Commands that write, or carry out others that may.
+fn may_take_memory(command: &Command) -> bool {
+    command.row.flags.has(Flags::WRITE.and(Flags::DENYOOM))
+        || matches!(command.row.scope, Scope::Script | Scope::Queued)
 }
 
 /// Commands that are not queued between MULTI and EXEC.

@@ -170,7 +170,7 @@ mod tests {
             assert!(set.is_empty());
         });
         assert!(engine.is_empty());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]

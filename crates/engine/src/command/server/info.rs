@@ -1,6 +1,6 @@
 //! INFO: what dashboards and clients read of a server, by Redis's names.
 //!
-//! Fields about what does not exist here (saving, replicas, eviction) say what a Redis without it says. The version is that of
+//! Fields about what does not exist here (saving, replicas) say what a Redis without it says. The version is that of
 //! the Redis whose behaviour this is, since clients choose features by it; this server's own is `acteon_version`.
 
 use std::fmt::Display;
@@ -214,7 +214,7 @@ impl Report {
         lines.put("number_of_cached_scripts", scripts);
         lines.zeros(&["number_of_functions", "number_of_libraries"]);
         lines.bytes("maxmemory", bytes_max);
-        lines.put("maxmemory_policy", "noeviction");
+        lines.put("maxmemory_policy", call.instance.eviction().policy());
         lines.put("mem_fragmentation_ratio", format_args!("{:.2}", ratio(rss, used)));
         lines.put("mem_fragmentation_bytes", i128::from(rss) - i128::from(used));
         lines.zeros(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
@@ -258,7 +258,9 @@ impl Report {
         lines.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
         lines.put("expired_keys", instance.stats.expired(expired));
         lines.put("expired_stale_perc", "0.00");
-        lines.zeros(&["expired_time_cap_reached_count", "evicted_keys", "evicted_clients"]);
+        lines.put("expired_time_cap_reached_count", 0);
+        lines.put("evicted_keys", instance.stats.evicted(instance.eviction().evicted_total()));
+        lines.put("evicted_clients", 0);
         lines.put("keyspace_hits", totals.hits);
         lines.put("keyspace_misses", totals.misses);
         lines.put("pubsub_channels", instance.pubsub.count(Channels::Plain));

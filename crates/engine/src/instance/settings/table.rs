@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{
     BULK_BYTES_MAX, Home, IMMUTABLE, Kind, Refusal, Setting, parse_bytes, set_limit, set_network, shown, store,
 };
+use crate::evict::EvictionPolicy;
 use crate::instance::{Instance, OutputLimit, OutputLimits, Secret};
 
 const INT_MAX: i64 = i32::MAX as i64;
@@ -96,21 +97,40 @@ pub(super) static SETTINGS: &[Setting] = &[
         ),
     ),
     setting("maxmemory", BYTES, Home::Number(memory_max, set_memory_max)),
-    always(
-        "maxmemory-policy",
-        Kind::Choice(&[
-            "volatile-lru",
-            "volatile-lfu",
-            "volatile-random",
-            "volatile-ttl",
-            "allkeys-lru",
-            "allkeys-lfu",
-            "allkeys-random",
-            "noeviction",
-        ]),
-        "noeviction",
+    setting("maxmemory-policy", Kind::Choice(POLICIES), Home::Number(policy, set_policy)),
+    setting(
+        "maxmemory-samples",
+        Kind::Integer(1, INT_MAX),
+        Home::Number(
+            |instance| i64::from(instance.eviction().samples()),
+            |instance, samples| {
+                instance.eviction().set_samples(small(samples));
+                Ok(())
+            },
+        ),
     ),
-    always("maxmemory-samples", Kind::Integer(1, INT_MAX), "5"),
+    setting(
+        "lfu-log-factor",
+        INT,
+        Home::Number(
+            |instance| i64::from(instance.eviction().lfu_log_factor()),
+            |instance, factor| {
+                instance.eviction().set_lfu_log_factor(small(factor));
+                Ok(())
+            },
+        ),
+    ),
+    setting(
+        "lfu-decay-time",
+        INT,
+        Home::Number(
+            |instance| i64::from(instance.eviction().lfu_decay_min()),
+            |instance, minutes| {
+                instance.eviction().set_lfu_decay_min(small(minutes));
+                Ok(())
+            },
+        ),
+    ),
     always("maxmemory-clients", BYTES, "0"),
     // Large values are freed by housekeeping, whatever removes them; small ones at once, for that is cheaper.
     always("lazyfree-lazy-user-del", Kind::YesNo, "yes"),
@@ -283,11 +303,39 @@ fn memory_max(instance: &Instance) -> i64 {
     instance.databases.first().memory_bytes_max().map_or(0, shown)
 }
 
-/// An engine that was created without a bound does not count what it uses, so that it cannot keep one later either.
 fn set_memory_max(instance: &Instance, bytes: i64) -> Result<(), Refusal> {
     let bytes_max = (bytes > 0).then_some(bytes.unsigned_abs());
-    let is_set = instance.databases.first().set_memory_bytes_max(bytes_max);
-    if is_set { Ok(()) } else { Err(IMMUTABLE.into()) }
+    instance.databases.first().set_memory_bytes_max(bytes_max);
+    Ok(())
+}
+
+/// In the order in which Redis names them.
+const POLICIES: &[&str] = &[
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+];
+
+fn policy(instance: &Instance) -> i64 {
+    let name = instance.eviction().policy().name();
+    POLICIES.iter().position(|known| *known == name).map_or(0, |position| position as i64)
+}
+
+fn set_policy(instance: &Instance, position: i64) -> Result<(), Refusal> {
+    let name = usize::try_from(position).ok().and_then(|position| POLICIES.get(position));
+    let policy = name.and_then(|name| EvictionPolicy::from_name(name)).ok_or("there is no such policy")?;
+    instance.databases.first().set_eviction_policy(policy);
+    Ok(())
+}
+
+/// A number that was found to be a positive one of 32 bits.
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn set_notifications(instance: &Instance, letters: &[u8]) -> Result<(), Refusal> {
