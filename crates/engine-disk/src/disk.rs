@@ -1,0 +1,359 @@
+//! A directory with the data of an engine.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use acteon_engine::{ChangeLog, Engine};
+use parking_lot::Mutex;
+
+use crate::config::{DiskConfig, Fsync};
+use crate::jobs::{Choose, InProgress};
+use crate::maintenance::Maintenance;
+use crate::problem::Problem;
+use crate::recovery::{Loaded, Recovered, recover};
+use crate::shared::{Shared, Start};
+use crate::statistics::Statistics;
+use crate::storage::{Lock, LockError, Storage};
+use crate::waiting::{Kept, NotKept};
+use crate::writer::Writer;
+
+/// What is half full makes whoever asks wait.
+const PRESSURE: usize = 2;
+
+/// A directory with the data of an engine, which keeps what the engine changes until it is closed or dropped.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use acteon_engine::{Engine, EngineConfig, Expiry};
+/// use acteon_engine_disk::{Disk, DiskConfig, Files, Fsync};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("data");
+/// let (config, now_ms) = (DiskConfig { fsync: Fsync::Always, ..DiskConfig::default() }, 1_000);
+/// let engine = Engine::new(EngineConfig::default());
+/// let (disk, loaded) = Disk::open(Arc::new(Files::create(&path)?), &engine, config.clone(), now_ms)?;
+/// assert!(loaded.is_new);
+/// engine.update(b"greeting", now_ms, |slot| slot.set_str(&[b"hello"], Expiry::Clear))?;
+/// disk.wait(engine.log_position(), Duration::from_secs(10))?;
+/// disk.close()?;
+///
+/// let engine = Engine::new(EngineConfig::default());
+/// let (disk, loaded) = Disk::open(Arc::new(Files::open(&path)?), &engine, config, now_ms)?;
+/// assert_eq!(loaded.groups, 1);
+/// assert_eq!(engine.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Disk {
+    shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: JoinHandle<Result<(), Arc<str>>>,
+    maintenance: JoinHandle<()>,
+    /// Given back last.
+    _lock: Lock,
+}
+
+/// Why a directory was not opened. Nothing of value was changed in it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Somebody else has it: the process of this number, if it says so.
+    InUse(Option<u32>),
+    /// What is in it cannot be used.
+    Problem(Problem),
+    /// The engine keeps its changes elsewhere already.
+    Attached,
+    /// There are no threads to be had.
+    Thread(std::io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(Some(pid)) => {
+                write!(f, "process {pid} uses the directory: stop it, or choose another directory")
+            }
+            Self::InUse(None) => {
+                f.write_str("another process uses the directory: stop it, or choose another directory")
+            }
+            Self::Problem(problem) => write!(f, "{problem}"),
+            Self::Attached => f.write_str("the engine keeps its changes elsewhere already"),
+            Self::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Problem(problem) => Some(problem),
+            Self::Thread(error) => Some(error),
+            Self::InUse(_) | Self::Attached => None,
+        }
+    }
+}
+
+/// Not everything is on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseError {
+    /// Why not.
+    pub reason: String,
+    /// The last so many groups of changes are not.
+    pub groups_lost: u64,
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the last {} changes may not be on the disk: {}", self.groups_lost, self.reason)
+    }
+}
+
+impl std::error::Error for CloseError {}
+
+impl Disk {
+    /// Loads what the directory holds into `engine`, which must be empty and not in use yet, and keeps what changes from then on. `now_ms` is
+    /// the time in milliseconds since 1970. Takes as long as reading the directory, on the calling thread.
+    ///
+    /// # Errors
+    /// [`OpenError`]. The engine may hold a part of the data then, and is to be thrown away.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        engine: &Engine,
+        config: DiskConfig,
+        now_ms: u64,
+    ) -> Result<(Self, Loaded), OpenError> {
+        Self::open_with(storage, engine, config, now_ms, |log| log)
+    }
+
+    /// Like [`open`](Self::open), with something in between that hands on what is appended.
+    pub(crate) fn open_with(
+        storage: Arc<dyn Storage>,
+        engine: &Engine,
+        config: DiskConfig,
+        now_ms: u64,
+        wrap: impl FnOnce(Arc<dyn ChangeLog>) -> Arc<dyn ChangeLog>,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let lock = lock(&*storage)?;
+        let recovered = recover(&*storage, engine).map_err(OpenError::Problem)?;
+        let place = recovered.place();
+        let Recovered { manifest, active, next_number, loaded } = recovered;
+        let shared = Arc::new(Shared::new(storage, config, Start { manifest, place, next_number, now_ms }));
+        let counters = &shared.counters;
+        counters.base_bytes.store(loaded.base_bytes, Ordering::Relaxed);
+        counters.active_bytes.store(active.bytes, Ordering::Relaxed);
+        counters.closed_bytes.store(loaded.journal_bytes - active.bytes, Ordering::Relaxed);
+        counters.dropped_at_start_bytes.store(loaded.torn.as_ref().map_or(0, |torn| torn.bytes), Ordering::Relaxed);
+        let writer = Writer::new(Arc::clone(&shared), active, place.position);
+        let writer = spawn("acteon-journal", move || writer.run())?;
+        let maintenance = Maintenance::new(Arc::clone(&shared), engine.clone());
+        let maintenance = match spawn("acteon-disk", move || maintenance.run()) {
+            Ok(maintenance) => maintenance,
+            Err(error) => {
+                shared.close();
+                drop(writer.join());
+                return Err(error);
+            }
+        };
+        let threads = Threads { writer, maintenance, _lock: lock };
+        let disk = Self { shared, threads: Mutex::new(Some(threads)) };
+        let log: Arc<dyn ChangeLog> = disk.shared.clone();
+        if engine.attach_log(wrap(log)) { Ok((disk, loaded)) } else { Err(OpenError::Attached) }
+    }
+
+    /// Waits until everything up to `position` is kept as the setting promises: under [`Fsync::Always`] until it is on the disk, otherwise not at
+    /// all. A write is acknowledged after that, with the position that [`Engine::log_position`] has after it. Needs no runtime.
+    pub fn kept(&self, position: u64) -> Kept {
+        match self.shared.fsync() {
+            Fsync::Always => Kept::until(Arc::clone(&self.shared.synced), position),
+            Fsync::EverySecond | Fsync::No => Kept::at_once(),
+        }
+    }
+
+    /// Like [`kept`](Self::kept), for a thread that may wait.
+    ///
+    /// # Errors
+    /// [`NotKept`] if the disk fails or does not answer in time: the write is in memory and visible to others, and may be lost.
+    pub fn wait(&self, position: u64, timeout: Duration) -> Result<(), NotKept> {
+        match self.shared.fsync() {
+            Fsync::Always => self.shared.synced.wait(position, timeout),
+            Fsync::EverySecond | Fsync::No => Ok(()),
+        }
+    }
+
+    /// Has everything until now written and synced, whatever the setting. Returns its position.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn sync(&self, timeout: Duration) -> Result<u64, NotKept> {
+        let position = self.shared.demand_sync();
+        self.shared.synced.wait(position, timeout)?;
+        Ok(position)
+    }
+
+    /// To be awaited before more is written: ready at once, unless half of what may wait for the disk does. Who never asks is refused when
+    /// all of it does.
+    pub fn room(&self) -> Kept {
+        if self.shared.pending_bytes() < self.shared.config.buffer_bytes_max / PRESSURE {
+            return Kept::at_once();
+        }
+        let position = self.shared.inbox.lock().position;
+        Kept::until(Arc::clone(&self.shared.written), position)
+    }
+
+    /// To be called some times a second, with the time in milliseconds since 1970: begins what is due by schedule.
+    pub fn tick(&self, now_ms: u64) {
+        let shared = &*self.shared;
+        shared.set_now_ms(now_ms);
+        let counters = &shared.counters;
+        let base_bytes = counters.base_bytes.load(Ordering::Relaxed);
+        let rewrites = shared.config.rewrite.is_due(base_bytes, counters.journal_bytes()) && shared.failure().is_none();
+        let position = shared.inbox.lock().position;
+        let saves = {
+            let jobs = shared.jobs.lock();
+            if now_ms < jobs.quiet_until_ms {
+                return;
+            }
+            let changes = position - jobs.saved_position;
+            let passed_s = now_ms.saturating_sub(jobs.last_save_ms) / 1_000;
+            shared.config.save_points.iter().any(|point| changes >= point.changes.max(1) && passed_s >= point.seconds)
+        };
+        // Refused if it is under way, which is as good.
+        if rewrites {
+            let _ = self.start_rewrite();
+        }
+        if saves {
+            let _ = self.start_save();
+        }
+    }
+
+    /// Lets the journal be rewritten in the background, as `BGREWRITEAOF` does.
+    ///
+    /// # Errors
+    /// [`InProgress`]
+    pub fn start_rewrite(&self) -> Result<(), InProgress> {
+        self.shared.start(REWRITE)
+    }
+
+    /// Rewrites the journal and waits for the end.
+    ///
+    /// # Errors
+    /// Why it could not be; then everything goes on with the files that there were.
+    pub fn rewrite(&self) -> Result<(), String> {
+        self.shared.run_to_end(REWRITE).map_err(|reason| reason.as_ref().to_owned())
+    }
+
+    /// Lets a snapshot be written to `dump.rdb` in the background, as `BGSAVE` does.
+    ///
+    /// # Errors
+    /// [`InProgress`]
+    pub fn start_save(&self) -> Result<(), InProgress> {
+        self.shared.start(SAVE)
+    }
+
+    /// Writes a snapshot to `dump.rdb` and waits for the end.
+    ///
+    /// # Errors
+    /// Why it could not be; then the old one is still there.
+    pub fn save(&self) -> Result<(), String> {
+        self.shared.run_to_end(SAVE).map_err(|reason| reason.as_ref().to_owned())
+    }
+
+    /// Changes when what was written has to be on the disk.
+    pub fn set_fsync(&self, fsync: Fsync) {
+        self.shared.set_fsync(fsync);
+    }
+
+    /// Where the disk stands.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let shared = &*self.shared;
+        let counters = &shared.counters;
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let position = shared.inbox.lock().position;
+        let (pending_bytes, refusal) = (shared.pending_bytes() as u64, shared.refusal());
+        let jobs = shared.jobs.lock();
+        Statistics {
+            fsync: shared.fsync(),
+            position,
+            written_position: shared.written.reached(),
+            synced_position: shared.synced.reached(),
+            pending_bytes,
+            base_bytes: get(&counters.base_bytes),
+            journal_bytes: counters.journal_bytes(),
+            refusal,
+            writes: get(&counters.writes),
+            syncs: get(&counters.syncs),
+            write_failures: get(&counters.write_failures),
+            sync_failures: get(&counters.sync_failures),
+            last_sync: Duration::from_micros(get(&counters.last_sync_us)),
+            sync_max: Duration::from_micros(get(&counters.sync_max_us)),
+            dropped_at_start_bytes: get(&counters.dropped_at_start_bytes),
+            rewrite: jobs.rewrite.statistics(),
+            save: jobs.save.statistics(),
+            last_save_ms: jobs.last_save_ms,
+            changes_since_save: position.saturating_sub(jobs.saved_position),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Writes and syncs what is left, and gives the directory back. From then on the engine refuses writes. Work in the background ends
+    /// where it is. Closing again does nothing.
+    ///
+    /// # Errors
+    /// [`CloseError`] if not everything is on the disk; there is one attempt.
+    pub fn close(&self) -> Result<(), CloseError> {
+        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
+        {
+            let mut jobs = self.shared.jobs.lock();
+            jobs.stops = true;
+            self.shared.jobs_changed.notify_all();
+        }
+        let maintained = threads.maintenance.join();
+        self.shared.close();
+        let written = threads.writer.join();
+        let reason = match (maintained, written) {
+            (Ok(()), Ok(Ok(()))) => return Ok(()),
+            (_, Ok(Err(reason))) => reason.as_ref().to_owned(),
+            _ => "a thread of the disk has panicked".to_owned(),
+        };
+        let position = self.shared.inbox.lock().position;
+        Err(CloseError { reason, groups_lost: position - self.shared.synced.reached() })
+    }
+}
+
+const REWRITE: Choose = |jobs| &mut jobs.rewrite;
+const SAVE: Choose = |jobs| &mut jobs.save;
+
+pub(crate) fn lock(storage: &dyn Storage) -> Result<Lock, OpenError> {
+    storage.lock().map_err(|error| match error {
+        LockError::Held(pid) => OpenError::InUse(pid),
+        LockError::Io(error) => OpenError::Problem(Problem::io("lock", "lock")(error)),
+    })
+}
+
+fn spawn<R: Send + 'static>(name: &str, run: impl FnOnce() -> R + Send + 'static) -> Result<JoinHandle<R>, OpenError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::Thread)
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever wants to know closes it.
+        drop(self.close());
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("statistics", &self.statistics()).finish_non_exhaustive()
+    }
+}

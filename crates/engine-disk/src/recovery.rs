@@ -1,0 +1,237 @@
+//! Loading a directory into an engine, and making it ready to go on.
+//!
+//! # Guarantees
+//! After a crash the engine holds what all whole groups lead to, in their order, without one missing. A record that was cut off at the very end
+//! is reported, kept aside as `journal.<n>.torn` and left out; it was never acknowledged as kept. Anything else that is wrong is an error,
+//! and then nothing was changed in the directory.
+//!
+//! # How it works
+//! The base, then the journals in the order of the manifest. Then what the manifest does not name is removed: it is left over from a rewriting
+//! that did not end.
+
+use acteon_engine::Engine;
+
+use crate::active::Active;
+use crate::contents::{read_base, read_dump, read_journal};
+use crate::crc32c;
+use crate::format::HEADER_BYTES;
+use crate::maintenance::sweep;
+use crate::manifest::{Base, DUMP, Journal, MANIFEST, Manifest, Named, base_file};
+use crate::problem::{Problem, ProblemKind};
+use crate::scan::{End, Torn, TornReason};
+use crate::shared::Place;
+use crate::storage::{FileError, Storage, append_all};
+
+/// What was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// There was nothing: the directory is new.
+    pub is_new: bool,
+    /// The directory had nothing but a `dump.rdb`, and begins with that.
+    pub is_from_dump: bool,
+    /// Keys of the base.
+    pub keys: u64,
+    /// Groups of changes that were applied.
+    pub groups: u64,
+    /// Groups of changes that there ever were.
+    pub position: u64,
+    /// Bytes of the base.
+    pub base_bytes: u64,
+    /// Bytes of all journals, without what was left out.
+    pub journal_bytes: u64,
+    /// What was left out at the end.
+    pub torn: Option<TornTail>,
+}
+
+/// The last record of a journal, which was being written when the process or the machine stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The file.
+    pub file: String,
+    /// Where the last whole record ends.
+    pub offset: u64,
+    /// What comes after that.
+    pub bytes: u64,
+    /// In which way it was cut off.
+    pub reason: TornReason,
+    /// Where these bytes are now, if they were moved.
+    pub kept_as: Option<String>,
+}
+
+/// A directory that is ready to be written.
+pub(crate) struct Recovered {
+    pub(crate) manifest: Manifest,
+    pub(crate) active: Active,
+    pub(crate) next_number: u64,
+    pub(crate) loaded: Loaded,
+}
+
+impl Recovered {
+    pub(crate) fn place(&self) -> Place {
+        Place { number: self.active.number, bytes: self.active.bytes, position: self.loaded.position }
+    }
+}
+
+/// Loads what is there into `engine`, which must be empty. After an error the engine may hold a part, and is to be thrown away.
+pub(crate) fn recover(storage: &dyn Storage, engine: &Engine) -> Result<Recovered, Problem> {
+    let names = storage.list().map_err(Problem::io("list", "the directory"))?;
+    // Not given again, whether its file counts or not.
+    let next_number = names.iter().filter_map(|name| Named::of(name).number()).max().map_or(1, |number| number + 1);
+    match Manifest::load(storage).map_err(Problem::io("read", MANIFEST))? {
+        Some(manifest) => load(storage, engine, manifest.map_err(Problem::of_manifest)?, next_number),
+        None => begin(storage, engine, &names, next_number),
+    }
+}
+
+fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number: u64) -> Result<Recovered, Problem> {
+    let mut loaded = Loaded::default();
+    if let Some(base) = &manifest.base {
+        let dump = read_base(storage, base, |record| put(engine, record))?;
+        (loaded.keys, loaded.base_bytes) = (dump.keys, dump.bytes);
+    }
+    let first_position = manifest.journals.first().map_or(0, |journal| journal.first_position);
+    let (mut position, mut torn) = (first_position, None);
+    for (number, journal) in manifest.journals.iter().enumerate() {
+        check_follows(journal, position)?;
+        let scanned = read_journal(storage, journal, |_, group| engine.apply(group))?;
+        position = scanned.position;
+        loaded.groups += scanned.groups;
+        loaded.journal_bytes += scanned.bytes;
+        torn = torn_end(journal, scanned.end, number + 1 == manifest.journals.len())?;
+    }
+    loaded.position = position;
+    let last = manifest.journals.last().ok_or_else(|| Problem::damaged(MANIFEST, None, "it names no journal"))?;
+    let active = go_on(storage, last, torn.as_ref())?;
+    loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
+    loaded.torn = torn.map(|torn| TornTail {
+        file: last.file(),
+        offset: torn.offset,
+        bytes: torn.bytes,
+        reason: torn.reason,
+        kept_as: Some(torn_file(last)),
+    });
+    remove_unfinished(storage);
+    sweep(storage, &manifest);
+    Ok(Recovered { manifest, active, next_number, loaded })
+}
+
+/// Where a journal is torn; only the last one may be.
+pub(crate) fn torn_end(journal: &Journal, end: End, is_last: bool) -> Result<Option<Torn>, Problem> {
+    match end {
+        End::Torn(torn) if is_last => Ok(Some(torn)),
+        End::Torn(torn) => {
+            let what = format!("{}, though another file follows", torn.reason);
+            Err(Problem::damaged(&journal.file(), Some(torn.offset), what))
+        }
+        End::Whole | End::Damaged(_) => Ok(None),
+    }
+}
+
+pub(crate) fn check_follows(journal: &Journal, position: u64) -> Result<(), Problem> {
+    if journal.first_position == position {
+        return Ok(());
+    }
+    let kind = ProblemKind::Gap { expected: position, found: journal.first_position };
+    Err(Problem { file: journal.file(), offset: None, kind })
+}
+
+pub(crate) fn put(engine: &Engine, record: acteon_engine::rdb::Record) -> Result<(), String> {
+    let database = record.database;
+    if engine.load(record) { Ok(()) } else { Err(format!("there cannot be a database {database}")) }
+}
+
+fn torn_file(journal: &Journal) -> String {
+    format!("{}.torn", journal.file())
+}
+
+/// Opens the last journal behind its last whole record.
+fn go_on(storage: &dyn Storage, journal: &Journal, torn: Option<&Torn>) -> Result<Active, Problem> {
+    let file = journal.file();
+    let bytes = storage.len(&file).map_err(Problem::io("look at", &file))?;
+    if let Some(torn) = torn {
+        set_aside(storage, &file, torn.offset, &torn_file(journal))?;
+    }
+    let mut active = Active::open(storage, journal.number, bytes)?;
+    match torn {
+        Some(torn) => active.cut_off(torn.offset)?,
+        // What a process wrote before it was killed may never have been synced.
+        None => active.sync()?,
+    }
+    Ok(active)
+}
+
+/// Copies what lies behind `offset` in a file to another one.
+pub(crate) fn set_aside(storage: &dyn Storage, file: &str, offset: u64, aside: &str) -> Result<(), Problem> {
+    let mut input = storage.read(file).map_err(Problem::io("open", file))?;
+    let skipped = std::io::copy(&mut std::io::Read::take(&mut input, offset), &mut std::io::sink());
+    skipped.map_err(Problem::io("read", file))?;
+    copy(storage, &mut input, file, aside).map(drop)
+}
+
+/// Copies what is left of an input to a file, which is synced. Returns its length and checksum.
+fn copy(storage: &dyn Storage, input: &mut dyn std::io::Read, from: &str, to: &str) -> Result<(u64, u32), Problem> {
+    const CHUNK_BYTES: usize = 64 << 10;
+    let mut output = storage.create(to).map_err(FileError::on("create", to))?;
+    let (mut chunk, mut bytes, mut crc) = (vec![0; CHUNK_BYTES], 0, 0);
+    loop {
+        let count = match input.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Problem::io("read", from)(error)),
+        };
+        append_all(&mut *output, &chunk[..count]).map_err(FileError::on("write to", to))?;
+        bytes += count as u64;
+        crc = crc32c::extend(crc, &chunk[..count]);
+    }
+    output.sync().map_err(FileError::on("sync", to))?;
+    Ok((bytes, crc))
+}
+
+/// A directory without a manifest: a new one, or one with a dump to begin with.
+fn begin(storage: &dyn Storage, engine: &Engine, names: &[String], number: u64) -> Result<Recovered, Problem> {
+    // A crash while the first files were created may have left the first journal, which has no group yet, and the first base.
+    let has_dump = names.iter().any(|name| name == DUMP);
+    for name in names {
+        let may_be_left = match Named::of(name) {
+            Named::Journal(1) => storage.len(name).map_err(Problem::io("look at", name))? <= HEADER_BYTES as u64,
+            Named::Base(1) => has_dump,
+            Named::Journal(_) | Named::Base(_) => false,
+            Named::Torn(_) | Named::Temporary | Named::Other => true,
+        };
+        if !may_be_left {
+            return Err(Problem { file: name.clone(), offset: None, kind: ProblemKind::NoManifest });
+        }
+    }
+    remove_unfinished(storage);
+    // The first files have the number 1 in any case, so that this can be told the next time.
+    let mut loaded = Loaded { is_new: !has_dump, is_from_dump: has_dump, ..Loaded::default() };
+    let base = if has_dump { Some(adopt_dump(storage, engine, &mut loaded)?) } else { None };
+    let active = Active::create(storage, 1, 0)?;
+    loaded.journal_bytes = active.bytes;
+    let manifest = Manifest { base, journals: vec![Journal { number: 1, first_position: 0 }] };
+    manifest.store(storage).map_err(|error| Problem::from(error.error))?;
+    sweep(storage, &manifest);
+    Ok(Recovered { manifest, active, next_number: number.max(2), loaded })
+}
+
+/// Makes a copy of the dump the first base.
+fn adopt_dump(storage: &dyn Storage, engine: &Engine, loaded: &mut Loaded) -> Result<Base, Problem> {
+    let dump = read_dump(storage, DUMP, |record| put(engine, record))?;
+    let to = base_file(1);
+    let mut input = storage.read(DUMP).map_err(Problem::io("open", DUMP))?;
+    let (bytes, crc) = copy(storage, &mut input, DUMP, &to)?;
+    if (bytes, crc) != (dump.bytes, dump.crc) {
+        return Err(Problem::damaged(DUMP, None, "it changes while it is being read"));
+    }
+    (loaded.keys, loaded.base_bytes) = (dump.keys, bytes);
+    Ok(Base { number: 1, bytes, crc })
+}
+
+fn remove_unfinished(storage: &dyn Storage) {
+    for name in storage.list().unwrap_or_default() {
+        if Named::of(&name) == Named::Temporary {
+            drop(storage.remove(&name));
+        }
+    }
+}

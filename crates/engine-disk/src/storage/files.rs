@@ -1,0 +1,199 @@
+//! A directory of the file system.
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::{File, Lock, LockError, Storage};
+
+/// The file that is locked. It stays when the lock is gone, so that nobody locks a file that another one is about to remove.
+const LOCK: &str = "lock";
+
+/// Longest number of a process in the lock file.
+const PID_BYTES_MAX: u64 = 20;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct Files {
+    path: PathBuf,
+}
+
+impl Files {
+    /// The directory at `path`, which is created if it is not there, for nobody else to read.
+    ///
+    /// # Errors
+    /// It is not a directory, or cannot be created.
+    pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        if !path.is_dir() {
+            create_private(&path)?;
+            // The directory must be there after a crash as well; above it, that is the business of whoever made it.
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                sync_directory(parent)?;
+            }
+        }
+        Ok(Self { path })
+    }
+
+    /// The directory at `path`.
+    ///
+    /// # Errors
+    /// It is not there, or no directory.
+    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        if !fs::metadata(&path)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { path })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn create_private(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// Elsewhere directories cannot be opened, and file systems keep the order of their metadata.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+impl Storage for Files {
+    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(self.at(name))?;
+        Ok(Box::new(Written(file)))
+    }
+
+    fn open_to_append(&self, name: &str) -> io::Result<Box<dyn File>> {
+        let mut file = OpenOptions::new().write(true).open(self.at(name))?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Box::new(Written(file)))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(fs::File::open(self.at(name))?))
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.at(name))?.len())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.at(from), self.at(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.at(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is no text is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+
+    fn lock(&self) -> Result<Lock, LockError> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.at(LOCK));
+        let mut file = options.map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held(pid(&mut file))),
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        let note = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+        match note {
+            // For messages only. A full disk is no reason not to read what there is.
+            Ok(()) | Err(_) => Ok(Box::new(file)),
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+}
+
+fn pid(file: &mut fs::File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// A file whose cursor is at its end.
+struct Written(fs::File);
+
+impl File for Written {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)?;
+        self.0.seek(SeekFrom::Start(len)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::{Files, LockError, Storage};
+
+    #[test]
+    fn files_go_on_where_they_were_cut_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = Files::create(folder.path().join("a/b")).expect("created");
+        let mut file = files.create("f").expect("created");
+        assert_eq!(file.append(b"hello, world").expect("written"), 12);
+        file.truncate(5).expect("cut");
+        file.append(b"!").expect("written");
+        file.sync().expect("synced");
+        drop(file);
+        let mut file = files.open_to_append("f").expect("opened");
+        file.append(b"?").expect("written");
+        let mut text = String::new();
+        files.read("f").expect("opened").read_to_string(&mut text).expect("text");
+        assert_eq!((text.as_str(), files.len("f").expect("there")), ("hello!?", 7));
+        files.rename("f", "g").expect("renamed");
+        files.sync_directory().expect("synced");
+        assert_eq!(files.list().expect("listed"), ["g"]);
+        files.remove("g").expect("removed");
+    }
+
+    #[test]
+    fn directory_has_one_writer_whose_number_others_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = Files::open(folder.path()).expect("there");
+        let lock = files.lock().expect("free");
+        let other = Files::open(folder.path()).expect("there");
+        match other.lock() {
+            Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
+            Err(LockError::Io(error)) => panic!("{error}"),
+            Ok(_) => panic!("it has a writer"),
+        }
+        drop(lock);
+        assert!(other.lock().is_ok());
+    }
+}

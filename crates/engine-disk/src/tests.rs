@@ -1,0 +1,10 @@
+//! Directories that crash, fail, fill up and are damaged, against what the engine appended.
+
+mod backups;
+mod crashes;
+mod damage;
+mod failing;
+mod fixtures;
+mod lab;
+mod rewriting;
+mod schedule;

@@ -1,0 +1,138 @@
+//! Several threads write, and the machine stops at some operation on the disk. What was acknowledged must be there afterwards, and what is there
+//! must be what the engine held at one moment.
+
+use std::thread;
+
+use super::lab::{History, Lab, config};
+use crate::config::Fsync;
+use crate::disk::OpenError;
+use crate::problem::ProblemKind;
+use crate::simulation::{Directory, Faults, Random};
+
+/// What a seed decides.
+struct Plan {
+    random: Random,
+    fsync: Fsync,
+    threads: usize,
+    /// Appends, syncs and names fail as well.
+    is_failing: bool,
+    /// The journal is rewritten and snapshots are saved meanwhile.
+    is_busy: bool,
+}
+
+impl Plan {
+    fn new(seed: u64, fsync: Fsync) -> Self {
+        let mut random = Random(seed);
+        let threads = 1 + random.below(3);
+        let (is_failing, is_busy) = (random.below(3) == 0, random.below(2) == 0);
+        Self { random, fsync, threads, is_failing, is_busy }
+    }
+
+    fn faults(&mut self, operations: u64) -> Faults {
+        // Few operations make up a short life, and most of what is difficult happens in it.
+        let range = [20, 60, 300][self.random.below(3)];
+        let crash_at = Some(operations + self.random.below(range) as u64);
+        if !self.is_failing {
+            return Faults { crash_at, ..Faults::default() };
+        }
+        Faults {
+            crash_at,
+            fails_append: Some(8),
+            fails_sync: Some(12),
+            fails_name: Some(16),
+            shortens_append: Some(4),
+            ..Faults::default()
+        }
+    }
+}
+
+/// Lives until the machine stops.
+fn live(lab: &Lab, plan: &mut Plan, directory: &Directory) {
+    const WRITES_MAX: usize = 400;
+    thread::scope(|scope| {
+        for _ in 0..plan.threads {
+            let mut random = Random(plan.random.next());
+            let waits = plan.fsync == Fsync::Always;
+            scope.spawn(move || {
+                for _ in 0..WRITES_MAX {
+                    if directory.has_crashed() {
+                        break;
+                    }
+                    if lab.engine.check_writable().is_err() {
+                        thread::yield_now();
+                        continue;
+                    }
+                    lab.write(&mut random);
+                    if waits && random.below(3) > 0 {
+                        lab.acknowledge();
+                    }
+                }
+            });
+        }
+        if plan.is_busy {
+            let mut random = Random(plan.random.next());
+            scope.spawn(move || {
+                while !directory.has_crashed() && random.below(30) > 0 {
+                    match random.below(4) {
+                        0 => drop(lab.disk.save()),
+                        _ => drop(lab.disk.rewrite()),
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn run(seed: u64, fsync: Fsync) {
+    const ROUNDS_MAX: usize = 3;
+    let mut plan = Plan::new(seed, fsync);
+    let (mut directory, history) = (Directory::new(seed), History::default());
+    let mut acknowledged = 0;
+    for round in 0..=ROUNDS_MAX {
+        let hint = format!("seed {seed}, round {round}, {fsync:?}");
+        let is_last = round == ROUNDS_MAX;
+        if !is_last {
+            let faults = plan.faults(directory.operations());
+            directory.set_faults(faults);
+        }
+        match Lab::open(&directory, config(fsync), &history) {
+            Ok(lab) => {
+                lab.check(&history, acknowledged, &hint);
+                // A part of what was not acknowledged is gone for ever.
+                history.truncate(lab.loaded.position);
+                acknowledged = lab.loaded.position;
+                if is_last {
+                    return;
+                }
+                live(&lab, &mut plan, &directory);
+                acknowledged = acknowledged.max(lab.acknowledged.into_inner());
+            }
+            Err(OpenError::Problem(problem)) if matches!(problem.kind, ProblemKind::Io(_)) && !is_last => {}
+            Err(error) => panic!("{hint}: {error}; {directory:?}"),
+        }
+        directory = if plan.random.below(5) == 0 { directory.killed() } else { directory.restarted() };
+    }
+}
+
+/// Runs the seeds on as many threads as the machine has: they mostly wait for each other.
+fn run_all(seeds: u64, fsync: Fsync) {
+    let first: u64 = std::env::var("ACTEON_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let count = std::env::var("ACTEON_TEST_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(seeds);
+    let workers = 4;
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            scope.spawn(move || (first..first + count).skip(worker).step_by(workers).for_each(|seed| run(seed, fsync)));
+        }
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_under_always_wherever_the_machine_stops() {
+    run_all(3_000, Fsync::Always);
+}
+
+#[test]
+fn what_is_there_under_everysec_and_no_is_what_the_engine_held_at_one_moment() {
+    run_all(500, Fsync::EverySecond);
+    run_all(500, Fsync::No);
+}

@@ -1,0 +1,221 @@
+//! Directories that were cut off, changed, or lack something.
+
+use super::lab::{History, Lab, config, new_engine};
+use crate::config::Fsync;
+use crate::crc32c;
+use crate::disk::{Disk, OpenError};
+use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header};
+use crate::manifest::{Journal, MANIFEST, Manifest};
+use crate::problem::ProblemKind;
+use crate::simulation::{Directory, Random};
+use crate::verify::{repair, verify};
+use std::sync::Arc;
+
+/// A closed directory with a base, and journals after it.
+fn directory() -> (Directory, History) {
+    let (directory, history) = (Directory::new(7), History::default());
+    let lab = Lab::open(&directory, config(Fsync::No), &history).expect("new");
+    let mut random = Random(11);
+    (0..15).for_each(|_| lab.write(&mut random));
+    lab.disk.rewrite().expect("rewritten");
+    for number in 0..6 {
+        lab.set(&format!("k{number}"), &"v".repeat(number));
+    }
+    lab.disk.close().expect("closed");
+    (directory, history)
+}
+
+fn manifest(directory: &Directory) -> Manifest {
+    Manifest::decode(&directory.get(MANIFEST).expect("there")).expect("whole")
+}
+
+/// A copy with another file.
+fn with(directory: &Directory, file: &str, bytes: &[u8]) -> Directory {
+    let copy = directory.killed();
+    copy.put(file, bytes);
+    copy
+}
+
+fn problem_of(directory: &Directory) -> crate::problem::Problem {
+    match Disk::open(Arc::new(directory.clone()), &new_engine(), config(Fsync::No), 0) {
+        Err(OpenError::Problem(problem)) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn journal_that_is_cut_at_any_byte_opens_with_the_groups_that_are_whole() {
+    let (directory, history) = directory();
+    let last = *manifest(&directory).journals.last().expect("there");
+    let bytes = directory.get(&last.file()).expect("there");
+    let mut seen = std::collections::BTreeSet::new();
+    for len in HEADER_BYTES..bytes.len() {
+        let cut = with(&directory, &last.file(), &bytes[..len]);
+        let report = verify(&cut, Some(&new_engine())).expect("free");
+        assert!(report.is_sound(), "{report}");
+        let lab = Lab::reopen(&cut, &history, &format!("{len} bytes"));
+        lab.check(&history, last.first_position, &format!("{len} bytes"));
+        seen.insert(lab.loaded.position);
+        assert_eq!(report.position, lab.loaded.position);
+        assert_eq!(report.torn.map(|torn| torn.bytes), lab.loaded.torn.as_ref().map(|torn| torn.bytes));
+        if let Some(torn) = &lab.loaded.torn {
+            assert_eq!((torn.offset + torn.bytes) as usize, len);
+            let aside = cut.get(torn.kept_as.as_ref().expect("kept")).expect("there");
+            assert_eq!(aside, bytes[torn.offset as usize..len]);
+            assert_eq!(lab.disk.statistics().dropped_at_start_bytes, torn.bytes);
+        }
+        let position = lab.loaded.position;
+        history.truncate(position);
+        lab.set("more", "text");
+        lab.disk.close().expect("closed");
+        let again = Lab::reopen(&cut, &history, "again");
+        assert_eq!((again.loaded.position, &again.loaded.torn), (position + 1, &None));
+        again.check(&history, position + 1, "again");
+        again.disk.close().expect("closed");
+        // For the next round: what was appended here is no part of it.
+        restore(&history, &directory);
+    }
+    assert_eq!(seen.len(), 6, "every number of whole groups was met");
+}
+
+/// Reads the groups of a directory again.
+fn restore(history: &History, directory: &Directory) {
+    let mut groups = Vec::new();
+    for journal in manifest(directory).journals {
+        let read = crate::contents::read_journal(directory, &journal, |_, group| {
+            groups.push(group.to_vec());
+            Ok(())
+        });
+        read.expect("whole");
+    }
+    history.truncate(manifest(directory).journals[0].first_position);
+    history.extend(groups);
+}
+
+#[test]
+fn flipped_bit_is_found_wherever_it_is() {
+    let (directory, _) = directory();
+    let manifest = manifest(&directory);
+    let mut files = vec![MANIFEST.to_owned(), manifest.base.expect("rewritten").file()];
+    files.extend(manifest.journals.iter().map(Journal::file));
+    for file in files {
+        let mut bytes = directory.get(&file).expect("there");
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = with(&directory, &file, &bytes);
+            let report = verify(&flipped, None).expect("free");
+            assert!(!report.is_sound(), "{file}, bit {bit}: {report}");
+            let problem = problem_of(&flipped);
+            assert!(problem.file == file, "{file}, bit {bit}: {problem}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+#[test]
+fn refusal_names_the_file_the_place_and_what_to_do() {
+    let (directory, _) = directory();
+    let last = *manifest(&directory).journals.last().expect("there");
+    let mut bytes = directory.get(&last.file()).expect("there");
+    bytes[HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1;
+    let problem = problem_of(&with(&directory, &last.file(), &bytes)).to_string();
+    let expected = format!(
+        "{}, byte {HEADER_BYTES}: damaged: a record of full length has a wrong checksum (nothing was changed; \
+         `acteon-server engine verify DIR` says what else is wrong, and `--repair` keeps what comes before the damage)",
+        last.file()
+    );
+    assert_eq!(problem, expected);
+}
+
+#[test]
+fn files_of_a_newer_version_are_refused_as_such() {
+    let (directory, _) = directory();
+    let lines = "acteon-journal 2\nsomething\n";
+    let newer = with(&directory, MANIFEST, format!("{lines}crc {:08x}\n", crc32c::of(lines.as_bytes())).as_bytes());
+    assert!(matches!(problem_of(&newer).kind, ProblemKind::Newer(2)));
+    assert!(repair(&newer).is_err());
+    let last = *manifest(&directory).journals.last().expect("there");
+    let mut bytes = header(last.first_position);
+    bytes[8] = 3;
+    let checksum = crc32c::of(&bytes[..20]);
+    bytes[20..].copy_from_slice(&checksum.to_le_bytes());
+    let newer = with(&directory, &last.file(), &bytes);
+    assert!(matches!(problem_of(&newer).kind, ProblemKind::Newer(3)));
+    assert!(repair(&newer).is_err());
+}
+
+#[test]
+fn directory_that_lacks_a_file_is_refused() {
+    let (directory, _) = directory();
+    let manifest = manifest(&directory);
+    let without = |file: &str| {
+        let copy = directory.killed();
+        crate::storage::Storage::remove(&copy, file).expect("there");
+        problem_of(&copy)
+    };
+    assert!(matches!(without(&manifest.base.expect("rewritten").file()).kind, ProblemKind::Missing));
+    assert!(matches!(without(&manifest.journals[0].file()).kind, ProblemKind::Missing));
+    assert!(matches!(without(MANIFEST).kind, ProblemKind::NoManifest));
+}
+
+#[test]
+fn journal_that_does_not_follow_the_one_before_is_refused() {
+    let (directory, _) = directory();
+    let mut manifest = manifest(&directory);
+    let last = *manifest.journals.last().expect("there");
+    let next = Journal { number: last.number + 1, first_position: 1_000 };
+    manifest.journals.push(next);
+    let gap = with(&directory, MANIFEST, manifest.to_string().as_bytes());
+    gap.put(&next.file(), &header(1_000));
+    let problem = problem_of(&gap);
+    assert!(matches!(problem.kind, ProblemKind::Gap { found: 1_000, .. }), "{problem}");
+    // Nor may one be torn that is not the last.
+    manifest.journals.pop();
+    manifest.journals.push(Journal { first_position: last.first_position + 6, ..next });
+    let torn = with(&directory, MANIFEST, manifest.to_string().as_bytes());
+    torn.put(&next.file(), &header(last.first_position + 6));
+    let mut bytes = directory.get(&last.file()).expect("there");
+    drop(Lab::reopen(&torn.killed(), &History::default(), "whole"));
+    bytes.push(1);
+    torn.put(&last.file(), &bytes);
+    assert!(matches!(problem_of(&torn).kind, ProblemKind::Damaged(_)));
+}
+
+#[test]
+fn repair_keeps_what_comes_before_the_damage_and_the_rest_aside() {
+    let (directory, history) = directory();
+    let last = *manifest(&directory).journals.last().expect("there");
+    let whole = directory.get(&last.file()).expect("there");
+    assert!(repair(&directory.killed()).expect("free").problems.is_empty());
+    for byte in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[byte] ^= 0x10;
+        let broken = with(&directory, &last.file(), &bytes);
+        let repaired = repair(&broken).expect("mended");
+        assert_eq!(repaired.problems.len(), 1, "byte {byte}");
+        assert_eq!(repaired.kept_aside, [format!("{}.damaged", last.file())]);
+        let lab = Lab::reopen(&broken, &history, &format!("byte {byte}"));
+        assert_eq!(lab.loaded.position, repaired.position, "byte {byte}");
+        lab.check(&history, last.first_position, &format!("byte {byte}"));
+    }
+    let lost = directory.killed();
+    crate::storage::Storage::remove(&lost, MANIFEST).expect("there");
+    assert!(repair(&lost).expect("mended").has_new_manifest);
+    let lab = Lab::reopen(&lost, &history, "without a manifest");
+    assert_eq!(lab.loaded.position, history.len());
+    lab.check(&history, history.len(), "without a manifest");
+    let base = manifest(&directory).base.expect("rewritten").file();
+    assert!(repair(&with(&directory, &base, b"REDIS0010")).is_err(), "a base is not mended");
+}
+
+#[test]
+fn directory_has_one_writer() {
+    let (directory, history) = directory();
+    let lab = Lab::reopen(&directory, &history, "free");
+    let second = Disk::open(Arc::new(directory.clone()), &new_engine(), config(Fsync::No), 0);
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    assert!(matches!(verify(&directory, None), Err(OpenError::InUse(_))));
+    assert!(matches!(repair(&directory), Err(OpenError::InUse(_))));
+    drop(lab);
+    assert!(verify(&directory, None).expect("free").is_sound());
+}

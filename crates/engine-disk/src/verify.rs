@@ -1,0 +1,338 @@
+//! Looking at a directory that nobody uses, without changing it, and mending what can be mended.
+//!
+//! # What mending means
+//! What comes before the damage stays. The damaged rest of a journal and all journals after it are kept aside as `….damaged`, and do not count
+//! any more: changes that were acknowledged are lost with them. A manifest that is gone is made again from its files. A damaged base cannot be
+//! mended: that needs a backup.
+
+use std::fmt;
+
+use acteon_engine::{Engine, check_group};
+
+use crate::active::Active;
+use crate::contents::{read_base, read_dump, read_journal};
+use crate::disk::{OpenError, lock};
+use crate::format::HEADER_BYTES;
+use crate::manifest::{Base, DUMP, Journal, MANIFEST, Manifest, Named};
+use crate::problem::{Problem, ProblemKind};
+use crate::recovery::{TornTail, check_follows, put, set_aside, torn_end};
+use crate::scan::{JournalReader, Next};
+use crate::storage::{FileError, Storage};
+
+/// What is in a directory.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What the manifest names, in its order, as far as it could be read; then `dump.rdb`.
+    pub files: Vec<FileReport>,
+    /// Groups of changes that there ever were, up to the first problem.
+    pub position: u64,
+    /// What is wrong, in the order of the files. After a problem in a journal, those behind it are not read.
+    pub problems: Vec<Problem>,
+    /// What the next start will leave out at the end.
+    pub torn: Option<TornTail>,
+    /// Files of ours that nothing names; the next start removes them.
+    pub left_over: Vec<String>,
+}
+
+/// What is in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileReport {
+    /// Its name.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Keys of a base or dump.
+    pub keys: u64,
+    /// Groups of changes of a journal.
+    pub groups: u64,
+}
+
+impl Report {
+    /// Whether the directory can be used as it is.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for FileReport { file, bytes, keys, groups } in &self.files {
+            let (count, what) =
+                if Named::of(file).journal().is_some() { (groups, "groups of changes") } else { (keys, "keys") };
+            writeln!(f, "{file}: {bytes} bytes, {count} {what}")?;
+        }
+        if let Some(TornTail { file, offset, bytes, reason, .. }) = &self.torn {
+            writeln!(f, "{file}, byte {offset}: the next start leaves the last {bytes} bytes out: {reason}")?;
+        }
+        for file in &self.left_over {
+            writeln!(f, "{file}: left over, the next start removes it")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        match self.problems.len() {
+            0 => write!(f, "sound, up to group {}", self.position),
+            1 => write!(f, "1 problem, sound up to group {}", self.position),
+            count => write!(f, "{count} problems, sound up to group {}", self.position),
+        }
+    }
+}
+
+/// Reads everything and says what is wrong. With an empty engine in `replay`, everything is loaded into it as well, which finds what does not fit
+/// each other.
+///
+/// # Errors
+/// [`OpenError::InUse`], and what keeps the directory from being looked at.
+pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, OpenError> {
+    let _lock = lock(storage)?;
+    let names = storage.list().map_err(Problem::io("list", "the directory")).map_err(OpenError::Problem)?;
+    let mut report = Report::default();
+    match load_manifest(storage, &names) {
+        Ok(None) => {}
+        Ok(Some(manifest)) => {
+            report.left_over = names.iter().filter(|name| !manifest.names(name)).cloned().collect();
+            if let Err(problem) = check(storage, &manifest, replay, &mut report) {
+                report.problems.push(problem);
+            }
+        }
+        Err(problem) => report.problems.push(problem),
+    }
+    if names.iter().any(|name| name == DUMP) {
+        match read_dump(storage, DUMP, |_| Ok(())) {
+            Ok(dump) => report.files.push(file_report(DUMP.to_owned(), dump.bytes, dump.keys, 0)),
+            Err(problem) => report.problems.push(problem),
+        }
+    }
+    Ok(report)
+}
+
+fn file_report(file: String, bytes: u64, keys: u64, groups: u64) -> FileReport {
+    FileReport { file, bytes, keys, groups }
+}
+
+/// `None`: there is none, and no data either.
+fn load_manifest(storage: &dyn Storage, names: &[String]) -> Result<Option<Manifest>, Problem> {
+    if let Some(manifest) = Manifest::load(storage).map_err(Problem::io("read", MANIFEST))? {
+        return manifest.map(Some).map_err(Problem::of_manifest);
+    }
+    for name in names {
+        let holds_data = match Named::of(name) {
+            Named::Journal(_) => storage.len(name).map_err(Problem::io("look at", name))? > HEADER_BYTES as u64,
+            Named::Base(_) => true,
+            Named::Torn(_) | Named::Temporary | Named::Other => false,
+        };
+        if holds_data {
+            return Err(Problem { file: name.clone(), offset: None, kind: ProblemKind::NoManifest });
+        }
+    }
+    Ok(None)
+}
+
+fn check(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    replay: Option<&Engine>,
+    report: &mut Report,
+) -> Result<(), Problem> {
+    if let Some(base) = &manifest.base {
+        let loaded = read_base(storage, base, |record| replay.map_or(Ok(()), |engine| put(engine, record)));
+        match loaded {
+            Ok(dump) => report.files.push(file_report(base.file(), dump.bytes, dump.keys, 0)),
+            // Without it, whether changes fit cannot be told, but whether they are whole.
+            Err(problem) => {
+                report.problems.push(problem);
+                return check_journals(storage, manifest, None, report);
+            }
+        }
+    }
+    check_journals(storage, manifest, replay, report)
+}
+
+fn check_journals(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    replay: Option<&Engine>,
+    report: &mut Report,
+) -> Result<(), Problem> {
+    report.position = manifest.journals.first().map_or(0, |journal| journal.first_position);
+    for (number, journal) in manifest.journals.iter().enumerate() {
+        check_follows(journal, report.position)?;
+        let scanned = read_journal(storage, journal, |position, group| {
+            check_group(group)?;
+            replay.map_or(Ok(()), |engine| engine.apply(group))?;
+            report.position = position + 1;
+            Ok(())
+        })?;
+        report.files.push(file_report(journal.file(), scanned.bytes, 0, scanned.groups));
+        let torn = torn_end(journal, scanned.end, number + 1 == manifest.journals.len())?;
+        report.torn = torn.map(|torn| TornTail {
+            file: journal.file(),
+            offset: torn.offset,
+            bytes: torn.bytes,
+            reason: torn.reason,
+            kept_as: None,
+        });
+    }
+    Ok(())
+}
+
+/// What was mended.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// What was wrong, and does not count any more.
+    pub problems: Vec<Problem>,
+    /// The manifest was made again from the files.
+    pub has_new_manifest: bool,
+    /// Where what does not count any more is kept.
+    pub kept_aside: Vec<String>,
+    /// Groups of changes that there are now.
+    pub position: u64,
+}
+
+/// Makes a directory usable again, with what comes before the damage. Changes nothing in one that is sound. A group that is whole but does not
+/// fit what was there is not found here.
+///
+/// # Errors
+/// [`OpenError`] if it is in use, or nothing can be kept: a base that is damaged or missing, files of a newer version, a failing disk.
+pub fn repair(storage: &dyn Storage) -> Result<Repaired, OpenError> {
+    let _lock = lock(storage)?;
+    mend(storage).map_err(OpenError::Problem)
+}
+
+fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
+    let names = storage.list().map_err(Problem::io("list", "the directory"))?;
+    let mut repaired = Repaired::default();
+    let mut manifest = match load_manifest(storage, &names) {
+        Ok(None) => return Ok(repaired),
+        Ok(Some(manifest)) => manifest,
+        Err(problem) if matches!(problem.kind, ProblemKind::Newer(_) | ProblemKind::Io(_)) => return Err(problem),
+        Err(problem) => {
+            repaired.problems.push(problem);
+            repaired.has_new_manifest = true;
+            manifest_of(storage, &names)?
+        }
+    };
+    if let Some(base) = &manifest.base {
+        read_base(storage, base, |_| Ok(()))?;
+    }
+    let first_bad = first_bad_journal(storage, &manifest, &mut repaired)?;
+    if let Some((number, offset)) = first_bad {
+        let rest = manifest.journals.split_off(number + 1);
+        let Some(last) = manifest.journals.last().copied() else { return Ok(repaired) };
+        keep_beginning(storage, &last, offset, &mut repaired)?;
+        // Set aside after the manifest is there that does without them.
+        manifest.store(storage).map_err(|error| Problem::from(error.error))?;
+        for journal in rest {
+            let (from, to) = (journal.file(), format!("{}.damaged", journal.file()));
+            if storage.rename(&from, &to).is_ok() {
+                repaired.kept_aside.push(to);
+            }
+        }
+        storage.sync_directory().map_err(Problem::io("sync", "the directory"))?;
+    } else if repaired.has_new_manifest {
+        manifest.store(storage).map_err(|error| Problem::from(error.error))?;
+    }
+    Ok(repaired)
+}
+
+/// Which journal is damaged first, and where.
+fn first_bad_journal(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    repaired: &mut Repaired,
+) -> Result<Option<(usize, u64)>, Problem> {
+    let mut position = manifest.journals.first().map_or(0, |journal| journal.first_position);
+    for (number, journal) in manifest.journals.iter().enumerate() {
+        let is_last = number + 1 == manifest.journals.len();
+        let scanned = check_follows(journal, position)
+            .and_then(|()| read_journal(storage, journal, |_, group| check_group(group).map(drop)))
+            .and_then(|scanned| torn_end(journal, scanned.end.clone(), is_last).map(|_| scanned));
+        match scanned {
+            Ok(scanned) => position = scanned.position,
+            Err(problem) if matches!(problem.kind, ProblemKind::Newer(_) | ProblemKind::Io(_)) => return Err(problem),
+            Err(problem) => {
+                let offset = problem.offset.unwrap_or(0);
+                repaired.problems.push(problem);
+                repaired.position = position_at(storage, journal, offset).unwrap_or(position);
+                // One that does not follow is as bad as a missing one: it begins anew, without anything.
+                return Ok(Some((number, offset)));
+            }
+        }
+    }
+    repaired.position = position;
+    Ok(None)
+}
+
+/// The position of the record that begins at `offset`.
+fn position_at(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<u64> {
+    let file = journal.file();
+    let mut reader = JournalReader::open(storage.read(&file).ok()?, storage.len(&file).ok()?).ok()?.ok()?;
+    while reader.offset() < offset {
+        if let Next::End(_) = reader.next().ok()? {
+            break;
+        }
+    }
+    Some(reader.position())
+}
+
+/// Cuts a journal off at `offset`, or begins it anew if not even its header is whole.
+fn keep_beginning(
+    storage: &dyn Storage,
+    journal: &Journal,
+    offset: u64,
+    repaired: &mut Repaired,
+) -> Result<(), Problem> {
+    let file = journal.file();
+    let aside = format!("{file}.damaged");
+    let is_there = storage.len(&file).is_ok();
+    if is_there {
+        set_aside(storage, &file, if offset < HEADER_BYTES as u64 { 0 } else { offset }, &aside)?;
+        repaired.kept_aside.push(aside);
+    }
+    if is_there && offset >= HEADER_BYTES as u64 {
+        Active::open(storage, journal.number, offset)?.cut_off(offset)?;
+    } else {
+        Active::create(storage, journal.number, journal.first_position)?;
+    }
+    Ok(())
+}
+
+/// The manifest that the files come from: the newest base with the journals from its number on, in the order of their positions.
+fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Problem> {
+    let mut bases: Vec<u64> = names.iter().filter_map(|name| Named::of(name).base()).collect();
+    bases.sort_unstable();
+    let mut journals = Vec::new();
+    for number in names.iter().filter_map(|name| Named::of(name).journal()) {
+        let journal = Journal { number, first_position: 0 };
+        if let Some(first_position) = first_position(storage, &journal)? {
+            journals.push(Journal { first_position, ..journal });
+        }
+    }
+    journals.sort_unstable_by_key(|journal| journal.number);
+    // The newest that is whole and has its journal: a later one may not have been finished, an earlier one not removed.
+    for number in bases.into_iter().rev() {
+        let unknown = Base { number, bytes: 0, crc: 0 };
+        let has_journal = journals.iter().any(|journal| journal.number == number);
+        if let (true, Ok(dump)) = (has_journal, read_dump(storage, &unknown.file(), |_| Ok(()))) {
+            journals.retain(|journal| journal.number >= number);
+            return Ok(Manifest { base: Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown }), journals });
+        }
+    }
+    match journals.first() {
+        Some(first) if first.first_position == 0 => Ok(Manifest { base: None, journals }),
+        _ => Err(Problem::damaged(
+            MANIFEST,
+            None,
+            "no base is whole that the journals could begin with: restore a backup",
+        )),
+    }
+}
+
+fn first_position(storage: &dyn Storage, journal: &Journal) -> Result<Option<u64>, Problem> {
+    let file = journal.file();
+    let bytes = storage.len(&file).map_err(FileError::on("look at", &file))?;
+    let input = storage.read(&file).map_err(FileError::on("open", &file))?;
+    let reader = JournalReader::open(input, bytes).map_err(FileError::on("read", &file))?;
+    Ok(reader.ok().map(|reader| reader.position()))
+}
