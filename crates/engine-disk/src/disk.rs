@@ -270,6 +270,18 @@ impl Disk {
         self.shared.set_fsync(fsync);
     }
 
+    /// What it was opened with. The fsync that is in force may be another one by now ([`set_fsync`](Self::set_fsync)).
+    #[must_use]
+    pub fn config(&self) -> &DiskConfig {
+        &self.shared.config
+    }
+
+    /// The directory, if it is one of the file system.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        self.shared.storage.path()
+    }
+
     /// Where the disk stands.
     #[must_use]
     pub fn statistics(&self) -> Statistics {

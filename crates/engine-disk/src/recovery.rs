@@ -9,6 +9,8 @@
 //! The base, then the journals in the order of the manifest. Then what the manifest does not name is removed: it is left over from a rewriting
 //! that did not end.
 
+use std::fmt;
+
 use acteon_engine::Engine;
 
 use crate::active::Active;
@@ -58,6 +60,17 @@ pub struct TornTail {
     pub kept_as: Option<String>,
 }
 
+impl fmt::Display for TornTail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, bytes, reason, kept_as } = self;
+        write!(f, "{file}, byte {offset}: the last {bytes} bytes are left out: {reason}")?;
+        match kept_as {
+            Some(kept_as) => write!(f, "; they are kept as {kept_as}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A directory that is ready to be written.
 pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
@@ -101,16 +114,17 @@ fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number:
     }
     loaded.position = position;
     let last = manifest.journals.last().ok_or_else(|| Problem::damaged(MANIFEST, None, "it names no journal"))?;
-    let active = go_on(storage, last, torn.as_ref())?;
-    loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
-    loaded.torn = torn.map(|torn| TornTail {
+    remove_unfinished(storage);
+    let torn = torn.map(|torn| TornTail {
         file: last.file(),
         offset: torn.offset,
         bytes: torn.bytes,
         reason: torn.reason,
-        kept_as: Some(torn_file(last)),
+        kept_as: keep_torn(storage, last, torn.offset),
     });
-    remove_unfinished(storage);
+    let active = go_on(storage, last, torn.as_ref())?;
+    loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
+    loaded.torn = torn;
     sweep(storage, &manifest);
     Ok(Recovered { manifest, active, next_number, loaded })
 }
@@ -140,17 +154,20 @@ pub(crate) fn put(engine: &Engine, record: acteon_engine::rdb::Record) -> Result
     if engine.load(record) { Ok(()) } else { Err(format!("there cannot be a database {database}")) }
 }
 
-fn torn_file(journal: &Journal) -> String {
-    format!("{}.torn", journal.file())
+/// Copies what will be cut off to another file. `None` if that does not work: on a full disk it is more important to go on.
+fn keep_torn(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<String> {
+    let aside = format!("{}.torn", journal.file());
+    let copied = set_aside(storage, &journal.file(), offset, &aside);
+    if copied.is_err() {
+        drop(storage.remove(&aside));
+    }
+    copied.is_ok().then_some(aside)
 }
 
 /// Opens the last journal behind its last whole record.
-fn go_on(storage: &dyn Storage, journal: &Journal, torn: Option<&Torn>) -> Result<Active, Problem> {
+fn go_on(storage: &dyn Storage, journal: &Journal, torn: Option<&TornTail>) -> Result<Active, Problem> {
     let file = journal.file();
     let bytes = storage.len(&file).map_err(Problem::io("look at", &file))?;
-    if let Some(torn) = torn {
-        set_aside(storage, &file, torn.offset, &torn_file(journal))?;
-    }
     let mut active = Active::open(storage, journal.number, bytes)?;
     match torn {
         Some(torn) => active.cut_off(torn.offset)?,

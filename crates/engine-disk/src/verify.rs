@@ -62,8 +62,8 @@ impl fmt::Display for Report {
                 if Named::of(file).journal().is_some() { (groups, "groups of changes") } else { (keys, "keys") };
             writeln!(f, "{file}: {bytes} bytes, {count} {what}")?;
         }
-        if let Some(TornTail { file, offset, bytes, reason, .. }) = &self.torn {
-            writeln!(f, "{file}, byte {offset}: the next start leaves the last {bytes} bytes out: {reason}")?;
+        if let Some(torn) = &self.torn {
+            writeln!(f, "at the next start: {torn}")?;
         }
         for file in &self.left_over {
             writeln!(f, "{file}: left over, the next start removes it")?;

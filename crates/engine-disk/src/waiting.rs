@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Why a position was not reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Progress {
         let mut waiting = self.waiting.lock();
         let still = waiting.wakers.split_off(&(position.saturating_add(1), 0));
         let served = std::mem::replace(&mut waiting.wakers, still);
-        self.wake(&waiting, served);
+        self.wake(waiting, served);
     }
 
     /// Wakes all: they will not get what they wait for.
@@ -80,18 +80,19 @@ impl Progress {
         let mut waiting = self.waiting.lock();
         waiting.failure = Some(Arc::clone(reason));
         let all = std::mem::take(&mut waiting.wakers);
-        self.wake(&waiting, all);
+        self.wake(waiting, all);
     }
 
     pub(crate) fn recover(&self) {
         self.waiting.lock().failure = None;
     }
 
-    fn wake(&self, waiting: &Waiting, wakers: BTreeMap<(u64, u64), Waker>) {
+    fn wake(&self, waiting: MutexGuard<'_, Waiting>, wakers: BTreeMap<(u64, u64), Waker>) {
         if waiting.threads > 0 {
             self.changed.notify_all();
         }
-        // Cheap: a waker hands a task to its runtime.
+        // Without the lock: some runtimes carry a task out at once.
+        drop(waiting);
         wakers.into_values().for_each(Waker::wake);
     }
 

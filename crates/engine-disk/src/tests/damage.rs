@@ -112,6 +112,51 @@ fn flipped_bit_is_found_wherever_it_is() {
     }
 }
 
+/// What is cut out, put in or overwritten at random is found, or was the end of the journal; and what is mended opens.
+#[test]
+fn directory_that_was_changed_at_random_is_refused_or_holds_a_beginning() {
+    const ROUNDS: u64 = 2_000;
+    let (directory, history) = directory();
+    let manifest = manifest(&directory);
+    let mut files = vec![MANIFEST.to_owned(), manifest.base.expect("rewritten").file()];
+    files.extend(manifest.journals.iter().map(Journal::file));
+    let mut opened = 0;
+    for seed in 0..ROUNDS {
+        let mut random = Random(seed);
+        let changed = directory.killed();
+        for _ in 0..1 + random.below(2) {
+            let file = &files[random.below(files.len())];
+            let mut bytes = changed.get(file).expect("there");
+            let (from, len) = (random.below(bytes.len()), random.below(40));
+            let to = (from + len).min(bytes.len());
+            match random.below(4) {
+                0 => bytes.truncate(from),
+                1 => drop(bytes.drain(from..to)),
+                2 => drop(bytes.splice(from..from, (0..len).map(|_| random.next() as u8))),
+                _ => bytes[from..to].fill_with(|| random.next() as u8),
+            }
+            changed.put(file, &bytes);
+        }
+        let engine = new_engine();
+        let is_sound = verify(&changed, None).expect("free").is_sound();
+        let hint = format!("seed {seed}");
+        match Lab::open(&changed.killed(), config(Fsync::No), &history) {
+            Ok(lab) => {
+                opened += 1;
+                assert!(is_sound, "{hint}");
+                lab.check(&history, manifest.journals[0].first_position, &hint);
+            }
+            Err(error) => assert!(!is_sound, "{hint}: {error}"),
+        }
+        if repair(&changed).is_ok() {
+            let (disk, loaded) = Disk::open(Arc::new(changed), &engine, config(Fsync::No), 0).expect("mended");
+            assert_eq!(engine.digest(0), history.digest_at(loaded.position), "{hint}");
+            disk.close().expect("closed");
+        }
+    }
+    assert!(opened > 50, "{opened}");
+}
+
 #[test]
 fn refusal_names_the_file_the_place_and_what_to_do() {
     let (directory, _) = directory();

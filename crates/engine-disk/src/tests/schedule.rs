@@ -1,1 +1,124 @@
+//! What begins by itself, and settings that change while it runs.
 
+use std::time::Duration;
+
+use super::lab::{History, Lab, PATIENCE, config, until};
+use crate::config::{DiskConfig, Fsync, RewriteSchedule, SavePoint};
+use crate::jobs::InProgress;
+use crate::simulation::{Directory, Faults};
+
+#[test]
+fn snapshot_is_saved_once_time_has_passed_and_enough_has_changed() {
+    let save_points = vec![SavePoint { seconds: 60, changes: 2 }, SavePoint { seconds: 10, changes: 4 }];
+    let config = DiskConfig { save_points, ..config(Fsync::No) };
+    let directory = Directory::new(1);
+    let lab = Lab::open(&directory, config, &History::default()).expect("new");
+    let saved = || {
+        until("the end", || !lab.disk.statistics().save.is_running && !lab.disk.statistics().save.is_requested);
+        lab.disk.statistics().save.ended
+    };
+    lab.set("k", "1");
+    lab.disk.tick(1_000_000);
+    assert_eq!(saved(), 0, "one change is not enough");
+    lab.set("k", "2");
+    lab.disk.tick(59_999);
+    assert_eq!(saved(), 0, "it is too early");
+    lab.disk.tick(60_000);
+    assert_eq!((saved(), lab.disk.statistics().last_save_ms), (1, 60_000));
+    (0..4).for_each(|number| lab.set("k", &number.to_string()));
+    lab.disk.tick(70_000);
+    assert_eq!(saved(), 2);
+    // One that fails is not repeated at once.
+    directory.set_faults(Faults { fails_name: Some(1), ..Faults::default() });
+    (0..4).for_each(|number| lab.set("k", &number.to_string()));
+    lab.disk.tick(90_000);
+    assert_eq!(saved(), 3);
+    assert!(lab.disk.statistics().save.last_failure.is_some());
+    lab.disk.tick(94_999);
+    assert_eq!(saved(), 3);
+    directory.set_faults(Faults::default());
+    lab.disk.tick(95_000);
+    assert_eq!((saved(), lab.disk.statistics().save.last_failure), (4, None));
+}
+
+#[test]
+fn journal_is_rewritten_once_it_has_grown() {
+    let rewrite = RewriteSchedule { growth_percent: 100, bytes_min: 4_000 };
+    let config = DiskConfig { rewrite, ..config(Fsync::Always) };
+    let (directory, history) = (Directory::new(2), History::default());
+    let lab = Lab::open(&directory, config, &history).expect("new");
+    let mut largest = 0;
+    for number in 0..2_000_u64 {
+        lab.set("k", &number.to_string());
+        assert!(lab.acknowledge());
+        lab.disk.tick(number);
+        largest = largest.max(directory.bytes());
+    }
+    until("the end", || !lab.disk.statistics().rewrite.is_running);
+    assert!(lab.disk.statistics().rewrite.ended > 3);
+    assert!(largest < 40_000, "{largest}");
+}
+
+#[test]
+fn job_that_is_under_way_is_not_begun_again() {
+    let directory = Directory::new(3);
+    let lab = Lab::open(&directory, config(Fsync::No), &History::default()).expect("new");
+    directory.set_faults(Faults { latency: Duration::from_millis(50), ..Faults::default() });
+    lab.disk.start_save().expect("idle");
+    assert_eq!(lab.disk.start_save(), Err(InProgress));
+    until("the beginning", || lab.disk.statistics().save.is_running);
+    lab.disk.start_rewrite().expect("another job");
+    assert_eq!(lab.disk.start_rewrite(), Err(InProgress));
+    lab.disk.save().expect("the one after that");
+    assert_eq!(lab.disk.statistics().save.ended, 2);
+}
+
+#[test]
+fn closing_ends_jobs_where_they_are() {
+    let (directory, history) = (Directory::new(4), History::default());
+    let lab = Lab::open(&directory, config(Fsync::No), &history).expect("new");
+    (0..1_000).for_each(|number| lab.set(&format!("k{number}"), "v"));
+    directory.set_faults(Faults { latency: Duration::from_millis(5), ..Faults::default() });
+    lab.disk.start_rewrite().expect("idle");
+    lab.disk.start_save().expect("idle");
+    lab.disk.close().expect("closed");
+    Lab::reopen(&directory, &history, "closed").check(&history, 1_000, "closed");
+}
+
+#[test]
+fn everysec_syncs_by_itself_and_no_does_not() {
+    let directory = Directory::new(5);
+    let lab = Lab::open(&directory, config(Fsync::EverySecond), &History::default()).expect("new");
+    lab.set("k", "v");
+    until("a sync", || lab.disk.statistics().synced_position == 1);
+    lab.disk.set_fsync(Fsync::No);
+    lab.set("k", "w");
+    until("a write", || lab.disk.statistics().written_position == 2);
+    assert_eq!(lab.disk.statistics().synced_position, 1);
+    lab.disk.set_fsync(Fsync::Always);
+    assert_eq!(lab.disk.wait(2, PATIENCE), Ok(()));
+    lab.disk.set_fsync(Fsync::No);
+    lab.set("k", "x");
+    assert_eq!(lab.disk.sync(PATIENCE), Ok(3));
+    assert!(lab.disk.statistics().syncs >= 3);
+}
+
+#[test]
+fn those_who_wait_share_a_sync() {
+    let directory = Directory::new(6);
+    let lab = Lab::open(&directory, config(Fsync::Always), &History::default()).expect("new");
+    directory.set_faults(Faults { latency: Duration::from_millis(1), ..Faults::default() });
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let lab = &lab;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    lab.set(&format!("k{thread}"), &number.to_string());
+                    assert!(lab.acknowledge());
+                }
+            });
+        }
+    });
+    let syncs = lab.disk.statistics().syncs;
+    assert!(syncs < 100, "{syncs} syncs for 160 writes of 8 threads");
+}
