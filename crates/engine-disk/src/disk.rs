@@ -9,7 +9,7 @@ use std::time::Duration;
 use acteon_engine::{ChangeLog, Engine};
 use parking_lot::Mutex;
 
-use crate::config::{DiskConfig, Fsync};
+use crate::config::{DiskConfig, Fsync, SavePoint};
 use crate::jobs::{Choose, InProgress};
 use crate::maintenance::Maintenance;
 use crate::problem::Problem;
@@ -70,6 +70,8 @@ pub enum OpenError {
     Problem(Problem),
     /// The engine keeps its changes elsewhere already.
     Attached,
+    /// The engine holds keys already, which the directory would not have.
+    NotEmpty,
     /// There are no threads to be had.
     Thread(std::io::Error),
 }
@@ -85,6 +87,9 @@ impl fmt::Display for OpenError {
             }
             Self::Problem(problem) => write!(f, "{problem}"),
             Self::Attached => f.write_str("the engine keeps its changes elsewhere already"),
+            Self::NotEmpty => {
+                f.write_str("the engine holds keys already: open the directory before anything is written")
+            }
             Self::Thread(error) => write!(f, "a thread cannot be started: {error}"),
         }
     }
@@ -95,7 +100,7 @@ impl std::error::Error for OpenError {
         match self {
             Self::Problem(problem) => Some(problem),
             Self::Thread(error) => Some(error),
-            Self::InUse(_) | Self::Attached => None,
+            Self::InUse(_) | Self::Attached | Self::NotEmpty => None,
         }
     }
 }
@@ -140,6 +145,9 @@ impl Disk {
         now_ms: u64,
         wrap: impl FnOnce(Arc<dyn ChangeLog>) -> Arc<dyn ChangeLog>,
     ) -> Result<(Self, Loaded), OpenError> {
+        if !engine.is_empty() {
+            return Err(OpenError::NotEmpty);
+        }
         let lock = lock(&*storage)?;
         let recovered = recover(&*storage, engine).map_err(OpenError::Problem)?;
         let place = recovered.place();
@@ -213,16 +221,17 @@ impl Disk {
         shared.set_now_ms(now_ms);
         let counters = &shared.counters;
         let base_bytes = counters.base_bytes.load(Ordering::Relaxed);
-        let rewrites = shared.config.rewrite.is_due(base_bytes, counters.journal_bytes()) && shared.failure().is_none();
+        let is_grown = shared.config.rewrite.is_due(base_bytes, counters.journal_bytes());
         let position = shared.inbox.lock().position;
-        let saves = {
+        let (rewrites, saves) = {
             let jobs = shared.jobs.lock();
-            if now_ms < jobs.quiet_until_ms {
-                return;
-            }
-            let changes = position - jobs.saved_position;
+            let changes = position.saturating_sub(jobs.saved_position);
             let passed_s = now_ms.saturating_sub(jobs.last_save_ms) / 1_000;
-            shared.config.save_points.iter().any(|point| changes >= point.changes.max(1) && passed_s >= point.seconds)
+            let is_due = |point: &SavePoint| changes >= point.changes.max(1) && passed_s >= point.seconds;
+            (
+                is_grown && jobs.rewrite_pause.is_over(now_ms) && shared.failure().is_none(),
+                jobs.save_pause.is_over(now_ms) && shared.config.save_points.iter().any(is_due),
+            )
         };
         // Refused if it is under way, which is as good.
         if rewrites {
@@ -333,6 +342,10 @@ impl Disk {
         let maintained = threads.maintenance.join();
         self.shared.close();
         let written = threads.writer.join();
+        // What comes too late is not waited for.
+        let closed: Arc<str> = "the directory was closed".into();
+        self.shared.written.fail(&closed);
+        self.shared.synced.fail(&closed);
         let reason = match (maintained, written) {
             (Ok(()), Ok(Ok(()))) => return Ok(()),
             (_, Ok(Err(reason))) => reason.as_ref().to_owned(),
@@ -347,10 +360,16 @@ const REWRITE: Choose = |jobs| &mut jobs.rewrite;
 const SAVE: Choose = |jobs| &mut jobs.save;
 
 pub(crate) fn lock(storage: &dyn Storage) -> Result<Lock, OpenError> {
-    storage.lock().map_err(|error| match error {
-        LockError::Held(pid) => OpenError::InUse(pid),
-        LockError::Io(error) => OpenError::Problem(Problem::io("lock", "lock")(error)),
-    })
+    Ok(storage.lock()?)
+}
+
+impl From<LockError> for OpenError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held(pid) => Self::InUse(pid),
+            LockError::Io(error) => Self::Problem(Problem::io("lock", "lock")(error)),
+        }
+    }
 }
 
 fn spawn<R: Send + 'static>(name: &str, run: impl FnOnce() -> R + Send + 'static) -> Result<JoinHandle<R>, OpenError> {

@@ -22,8 +22,42 @@ pub(crate) struct Jobs {
     pub(crate) last_save_ms: u64,
     /// What it held.
     pub(crate) saved_position: u64,
-    /// No snapshot and no rewriting begins by itself before this time.
-    pub(crate) quiet_until_ms: u64,
+    /// When each may begin by itself again.
+    pub(crate) save_pause: Pause,
+    pub(crate) rewrite_pause: Pause,
+}
+
+/// How long a snapshot that failed is not repeated by itself. Redis waits as long.
+const SAVE_PAUSE_MS: u64 = 5_000;
+
+/// The same for rewriting, at first and at most: each that fails leaves one more journal behind.
+const REWRITE_PAUSE_MS: (u64, u64) = (5_000, 3_600_000);
+
+/// How long something that failed is left alone: twice as long each time.
+pub(crate) struct Pause {
+    first_ms: u64,
+    max_ms: u64,
+    next_ms: u64,
+    until_ms: u64,
+}
+
+impl Pause {
+    fn new(first_ms: u64, max_ms: u64) -> Self {
+        Self { first_ms, max_ms, next_ms: first_ms, until_ms: 0 }
+    }
+
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        now_ms >= self.until_ms
+    }
+
+    pub(crate) fn note(&mut self, has_succeeded: bool, now_ms: u64) {
+        if has_succeeded {
+            (self.next_ms, self.until_ms) = (self.first_ms, 0);
+        } else {
+            self.until_ms = now_ms.saturating_add(self.next_ms);
+            self.next_ms = (self.next_ms * 2).min(self.max_ms);
+        }
+    }
 }
 
 /// Something that is done in the background, once at a time.
@@ -48,7 +82,8 @@ impl Jobs {
             rotation: None,
             last_save_ms: now_ms,
             saved_position: position,
-            quiet_until_ms: 0,
+            save_pause: Pause::new(SAVE_PAUSE_MS, SAVE_PAUSE_MS),
+            rewrite_pause: Pause::new(REWRITE_PAUSE_MS.0, REWRITE_PAUSE_MS.1),
         }
     }
 }

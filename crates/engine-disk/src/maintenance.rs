@@ -27,9 +27,6 @@ use crate::shared::{Place, Replacement, Sentinel, Shared};
 use crate::snapshot_file;
 use crate::storage::{Storage, TEMPORARY, exchange};
 
-/// After a failure, nothing begins by itself for so long. Redis waits as long.
-const QUIET_MS: u64 = 5_000;
-
 pub(crate) struct Maintenance {
     shared: Arc<Shared>,
     engine: Engine,
@@ -58,17 +55,15 @@ impl Maintenance {
                 Task::Rewrite => {
                     let result = self.rewrite();
                     let mut jobs = self.shared.jobs.lock();
-                    if result.is_err() {
-                        jobs.quiet_until_ms = self.shared.now_ms().saturating_add(QUIET_MS);
-                    }
+                    jobs.rewrite_pause.note(result.is_ok(), self.shared.now_ms());
                     jobs.rewrite.end(result);
                 }
                 Task::Save => {
                     let result = self.save();
                     let mut jobs = self.shared.jobs.lock();
-                    match &result {
-                        Ok(position) => (jobs.saved_position, jobs.last_save_ms) = (*position, self.shared.now_ms()),
-                        Err(_) => jobs.quiet_until_ms = self.shared.now_ms().saturating_add(QUIET_MS),
+                    jobs.save_pause.note(result.is_ok(), self.shared.now_ms());
+                    if let Ok(position) = &result {
+                        (jobs.saved_position, jobs.last_save_ms) = (*position, self.shared.now_ms());
                     }
                     jobs.save.end(result.map(drop));
                 }

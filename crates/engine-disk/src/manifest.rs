@@ -26,8 +26,8 @@ pub(crate) const MANIFEST: &str = "manifest";
 /// What `SAVE` writes.
 pub(crate) const DUMP: &str = "dump.rdb";
 
-/// Longest manifest that is read: hundreds of journals, where there are two at most unless rewriting fails for weeks.
-const BYTES_MAX: u64 = 1 << 20;
+/// Longest manifest that is read: a million journals, where there are two at most, and one more for each rewriting that has failed.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// Which files make up the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

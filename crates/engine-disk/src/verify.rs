@@ -17,7 +17,7 @@ use crate::manifest::{Base, DUMP, Journal, MANIFEST, Manifest, Named};
 use crate::problem::{Problem, ProblemKind};
 use crate::recovery::{TornTail, check_follows, put, set_aside, torn_end};
 use crate::scan::{JournalReader, Next};
-use crate::storage::{FileError, Storage};
+use crate::storage::{FileError, Lock, LockError, Storage};
 
 /// What is in a directory.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl fmt::Display for Report {
 /// # Errors
 /// [`OpenError::InUse`], and what keeps the directory from being looked at.
 pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, OpenError> {
-    let _lock = lock(storage)?;
+    let _lock = lock_to_read(storage)?;
     let names = storage.list().map_err(Problem::io("list", "the directory")).map_err(OpenError::Problem)?;
     let mut report = Report::default();
     match load_manifest(storage, &names) {
@@ -105,6 +105,16 @@ pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, 
         }
     }
     Ok(report)
+}
+
+/// Where nothing can be written, nobody writes.
+fn lock_to_read(storage: &dyn Storage) -> Result<Option<Lock>, OpenError> {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match storage.lock() {
+        Err(LockError::Io(error)) if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(lock) => Ok(Some(lock)),
+    }
 }
 
 fn file_report(file: String, bytes: u64, keys: u64, groups: u64) -> FileReport {

@@ -63,6 +63,13 @@ fn create_private(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
+/// What is created is for nobody else to read, whatever the directory says.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
 /// Elsewhere directories cannot be opened, and file systems keep the order of their metadata.
 fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
@@ -70,7 +77,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 impl Storage for Files {
     fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(self.at(name))?;
+        let file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(self.at(name))?;
         Ok(Box::new(Written(file)))
     }
 

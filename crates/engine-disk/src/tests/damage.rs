@@ -263,4 +263,8 @@ fn directory_has_one_writer() {
     assert!(matches!(repair(&directory), Err(OpenError::InUse(_))));
     drop(lab);
     assert!(verify(&directory, None).expect("free").is_sound());
+    let full = new_engine();
+    full.update(b"k", 1, |slot| slot.set_str(&[b"v"], acteon_engine::Expiry::Clear)).expect("no bound");
+    let opened = Disk::open(Arc::new(directory.clone()), &full, config(Fsync::No), 0);
+    assert!(matches!(opened, Err(OpenError::NotEmpty)));
 }

@@ -137,6 +137,13 @@ fn slow_disk_lets_writers_wait_and_then_refuses_them() {
     until("room", || lab.engine.check_writable().is_ok());
     lab.disk.close().expect("closed");
     assert!(refusal(&lab).contains("closed"));
+    assert!(matches!(lab.disk.sync(PATIENCE), Ok(position) if position == history.len()));
+    lab.set("late", "text");
+    assert!(
+        matches!(lab.disk.sync(PATIENCE), Err(NotKept::Failing(_))),
+        "nobody waits for what is not going to happen"
+    );
+    history.truncate(history.len() - 1);
     let again = Lab::reopen(&directory, &history, "slow");
     again.check(&history, history.len(), "slow");
 }

@@ -59,6 +59,31 @@ fn journal_is_rewritten_once_it_has_grown() {
     assert!(largest < 40_000, "{largest}");
 }
 
+/// Each attempt leaves a journal behind: for a disk that fails for a day, that must not be thousands.
+#[test]
+fn rewriting_that_fails_again_and_again_is_tried_less_and_less() {
+    let rewrite = RewriteSchedule { growth_percent: 100, bytes_min: 0 };
+    let config = DiskConfig { rewrite, ..config(Fsync::Always) };
+    let (directory, history) = (Directory::new(7), History::default());
+    let lab = Lab::open(&directory, config, &history).expect("new");
+    (0..100).for_each(|number| lab.set(&format!("k{number}"), "v"));
+    assert!(lab.acknowledge());
+    directory.set_faults(Faults { bytes_max: Some(directory.bytes() + 200), ..Faults::default() });
+    let day_s = 24 * 3_600;
+    for second in (0..day_s).step_by(5) {
+        lab.disk.tick(second * 1_000);
+        until("the end", || {
+            let rewrite = lab.disk.statistics().rewrite;
+            !rewrite.is_running && !rewrite.is_requested
+        });
+    }
+    let attempts = lab.disk.statistics().rewrite.ended;
+    assert!((20..50).contains(&attempts), "{attempts}");
+    directory.set_faults(Faults::default());
+    lab.disk.rewrite().expect("there is room");
+    Lab::reopen(&directory.restarted(), &history, "later").check(&history, 100, "later");
+}
+
 #[test]
 fn job_that_is_under_way_is_not_begun_again() {
     let directory = Directory::new(3);
