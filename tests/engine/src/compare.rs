@@ -162,7 +162,7 @@ fn subcommand_rule(arguments: &[Vec<u8>], name: &str, subcommand: &str) -> Rule 
         ("COMMAND", "INFO" | "DOCS") => Rule::Commands,
         ("COMMAND", "LIST") => Rule::Unordered,
         ("CONFIG", "GET") => Rule::UnorderedPairs,
-        ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME" | "FREQ") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
+        ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
         ("DEBUG", _) => Rule::Kind,
         ("MEMORY", _) => Rule::Shape,
         ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") => Rule::Unordered,

@@ -25,9 +25,7 @@ fn bit_offset(instance: &Instance, text: &[u8], bits: u64) -> Result<u64, Comman
 /// Makes the string at least `len` bytes long, to be written to. Whoever changes a byte notifies: growing alone is, as in Redis, nothing that
 /// watchers hear of.
 fn make_room(slot: &mut Slot<'_>, len: usize) -> Result<(), CommandError> {
-    if slot.grow_silently(len)? {
-        slot.mark_used();
-    }
+    slot.grow_silently(len)?;
     slot.set_encoding(StrEncoding::Raw);
     Ok(())
 }

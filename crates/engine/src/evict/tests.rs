@@ -360,3 +360,104 @@ fn sampled_lfu_hits_nearly_as_often_as_an_exact_one() {
         }
     }
 }
+
+#[cfg(feature = "commands")]
+mod commands {
+    use crate::{
+        Client, ClientOptions, Engine, EngineConfig, EvictionConfig, EvictionPolicy, Flow, Instance, InstanceConfig,
+        NeverEvict,
+    };
+
+    fn client(never: NeverEvict) -> Client {
+        let eviction = EvictionConfig { never, policy: EvictionPolicy::AllKeysLru, ..EvictionConfig::default() };
+        let engine = Engine::new(EngineConfig { segments: 16, eviction, ..EngineConfig::default() });
+        let instance = Instance::new(engine, InstanceConfig::default());
+        Client::connect(&instance, ClientOptions::default())
+    }
+
+    fn send(client: &mut Client, command: &str) -> String {
+        let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        let mut out = Vec::new();
+        assert_eq!(client.execute(&words, 1_000_000_000, &mut out), Flow::Done);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    const REFUSED: &str = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+
+    fn field(client: &mut Client, section: &str, name: &str) -> u64 {
+        let info = send(client, &format!("INFO {section}"));
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name} in {info}"))
+    }
+
+    #[test]
+    fn collections_grow_within_the_bound_as_strings_do() {
+        let mut client = client(NeverEvict::NONE);
+        assert_eq!(send(&mut client, "CONFIG SET maxmemory 100kb"), "+OK\r\n");
+        for number in 0..3_000 {
+            let command = match number % 4 {
+                0 => format!("RPUSH list:{} {}", number % 60, "x".repeat(100)),
+                1 => format!("SADD set:{} member-{number}", number % 70),
+                2 => format!("HSET hash:{number} field {}", "x".repeat(100)),
+                _ => format!("ZADD zset:{} {number} member-{number}", number % 50),
+            };
+            let reply = send(&mut client, &command);
+            assert!(reply.starts_with(':'), "{command}: {reply}");
+            let used = client.instance_bytes();
+            assert!(used < (100 << 10) + 10_000, "{used} in use after {command}");
+        }
+        assert!(field(&mut client, "stats", "evicted_keys") > 100);
+        send(&mut client, "CONFIG RESETSTAT");
+        assert_eq!(field(&mut client, "stats", "evicted_keys"), 0);
+    }
+
+    #[test]
+    fn evictions_are_events_and_keys_that_are_kept_lead_to_the_error_of_redis() {
+        let mut client = client(NeverEvict::matching(["kept:*"]));
+        send(&mut client, "CONFIG SET maxmemory 20kb notify-keyspace-events Ee");
+        send(&mut client, "SET goes value");
+        let mut listener = {
+            let instance = client.instance();
+            let mut listener = Client::connect(&instance, ClientOptions::default());
+            send(&mut listener, "SUBSCRIBE __keyevent@0__:evicted");
+            listener
+        };
+        let refused = (0..1_000).find(|number| send(&mut client, &format!("SET kept:{number} value")) == REFUSED);
+        let kept = refused.expect("nothing else may go");
+        assert_eq!(send(&mut client, "DBSIZE"), format!(":{kept}\r\n"));
+        assert_eq!(send(&mut client, "SADD more member"), REFUSED);
+        let advice = send(&mut client, "MEMORY DOCTOR");
+        assert!(advice.contains("nothing may be evicted"), "{advice}");
+        for number in 0..kept / 2 {
+            assert_eq!(send(&mut client, &format!("DEL kept:{number}")), ":1\r\n");
+        }
+        assert_eq!(send(&mut client, "SADD more member"), ":1\r\n");
+        let mut mail = Vec::new();
+        listener.receive(&mut mail);
+        assert!(String::from_utf8_lossy(&mail).contains("goes"), "{}", mail.escape_ascii());
+    }
+
+    #[test]
+    fn bound_that_is_lowered_in_a_transaction_is_kept_to_afterwards() {
+        let mut client = client(NeverEvict::NONE);
+        (0..1_000).for_each(|number| assert_eq!(send(&mut client, &format!("SET key:{number} value")), "+OK\r\n"));
+        for command in ["MULTI", "SET key:1 value", "CONFIG SET maxmemory 20kb", "SET key:2 value", "EXEC"] {
+            assert!(!send(&mut client, command).contains('-'), "{command}");
+        }
+        for _ in 0..20 {
+            client.instance().housekeeping(1_000_000_000, 100);
+        }
+        let used = client.instance_bytes();
+        assert!(used < 20 << 10, "{used}");
+    }
+
+    impl Client {
+        fn instance(&self) -> std::sync::Arc<Instance> {
+            self.instance_of_tests()
+        }
+
+        fn instance_bytes(&self) -> u64 {
+            self.instance().databases.first().keyspace().context.memory.used_bytes()
+        }
+    }
+}

@@ -88,6 +88,11 @@ impl Client {
         self.session.is_authenticated = true;
     }
 
+    #[cfg(test)]
+    pub(crate) fn instance_of_tests(&self) -> Arc<Instance> {
+        Arc::clone(&self.instance)
+    }
+
     /// The number that `CLIENT ID` shows: no other connection of the instance has it, before or after.
     #[must_use]
     pub fn id(&self) -> u64 {

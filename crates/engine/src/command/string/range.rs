@@ -46,7 +46,6 @@ fn append(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     }
     let len = slot.append(tail)?;
     slot.set_encoding(if len_before.is_some() { StrEncoding::Raw } else { StrEncoding::Auto });
-    slot.mark_used();
     slot.event(EventClass::STRING, "append");
     call.effects.changes += 1;
     call.reply.integer(len as i64);
@@ -88,7 +87,6 @@ fn setrange(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     slot.grow_silently(end)?;
     slot.overwrite(offset, patch);
     slot.set_encoding(StrEncoding::Raw);
-    slot.mark_used();
     slot.event(EventClass::STRING, "setrange");
     call.effects.changes += 1;
     call.reply.integer(end.max(len_before) as i64);
