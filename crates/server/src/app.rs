@@ -69,7 +69,7 @@ struct Parts {
     faults: FaultLog,
     /// What is done without an answer of the backend, by kind.
     degradation: BTreeMap<&'static str, &'static str>,
-    /// What the engine is published from, if it is.
+    /// What the engine is published from, and what its figures are read from, if the store is one.
     #[cfg(feature = "memory")]
     engine: Option<EngineSource>,
 }
@@ -123,7 +123,9 @@ impl App {
         let metrics = ServerMetrics::register(&mut registry);
         let dispatch_metrics = DispatchMetrics::register(&mut registry);
         #[cfg(feature = "memory")]
-        let engine = config.engine.is_published().then(EngineSource::new);
+        let has_engine = config.engine.is_published() || config.state.backend == "memory";
+        #[cfg(feature = "memory")]
+        let engine = has_engine.then(EngineSource::new);
         #[cfg(feature = "memory")]
         let options = with_engine(options, engine.as_ref(), &mut registry);
         let state = open_state(config, options, &mut registry).await?;
@@ -260,8 +262,8 @@ impl Server {
         let (listener, address) = listen(&config).await?;
         #[cfg(feature = "memory")]
         let engine = match &app.0.engine {
-            Some(source) => Some(source.publish(&config.engine).await?),
-            None => None,
+            Some(source) if config.engine.is_published() => Some(source.publish(&config.engine).await?),
+            _ => None,
         };
         let closing = CancellationToken::new();
         let background = start_background(&app, &config, &closing);
@@ -417,7 +419,7 @@ fn check_needs(locks: &LockSemantics, capabilities: &Capabilities, needed: &[&'s
         .with_hint("choose another backend; locks alone can be kept elsewhere, in [state.lock]"))
 }
 
-/// Opens the store in such a way that its engine can be published.
+/// Opens the store in such a way that its engine can be published, and is seen in the metrics.
 #[cfg(feature = "memory")]
 fn with_engine(options: OpenOptions, engine: Option<&EngineSource>, registry: &mut Registry) -> OpenOptions {
     let Some(engine) = engine else { return options };

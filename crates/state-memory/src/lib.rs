@@ -7,7 +7,7 @@
 //! embedded here and reached by protocol elsewhere is one store.
 //!
 //! # Failure
-//! Writes are refused with `OutOfMemory` when the configured bound is reached, and have then changed nothing. After
+//! Writes are refused with `OutOfMemory` when the configured bound is reached and nothing may be evicted, and have then changed nothing. After
 //! [`close`](acteon_state_core::StateStore::close) every call is `Closed`. Nothing is ever of unknown effect.
 //!
 //! # Time
@@ -30,12 +30,14 @@
 //! | `many.rs`, `scan.rs` | batches and transactions; listings |
 //! | `wait.rs` | who waits for a lock, in order |
 //! | `sweep.rs` | removal of expired keys in the background |
+//! | `evict.rs` | what stays when memory is short |
 //! | `text.rs`, `error.rs` | texts of keys without allocation; errors of the engine as errors of the contract |
 
 mod config;
 mod counter;
 mod due;
 mod error;
+mod evict;
 mod lock;
 mod many;
 mod rate;
@@ -46,5 +48,5 @@ mod text;
 mod value;
 mod wait;
 
-pub use config::MemoryConfig;
+pub use config::{Eviction, MemoryConfig};
 pub use store::MemoryStore;

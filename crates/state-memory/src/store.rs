@@ -91,6 +91,8 @@ impl MemoryStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with_clock(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        // Before the engine is made of it.
+        config.check()?;
         Self::over(Engine::new(config.engine_config()), config, clock)
     }
 

@@ -234,8 +234,9 @@ impl Client {
         let lacks_memory = self.instance.lacks_memory(now_us);
         // Scripts ask before their first write.
         self.session.lacks_memory = lacks_memory;
-        let takes_memory = is_queued || command.row.flags.has(Flags::DENYOOM) || self.executes(command, Flags::DENYOOM);
-        if lacks_memory && takes_memory {
+        let takes_memory =
+            || is_queued || command.row.flags.has(Flags::DENYOOM) || self.executes(command, Flags::DENYOOM);
+        if lacks_memory && takes_memory() {
             return Err(CommandError::OutOfMemory);
         }
         Ok(())

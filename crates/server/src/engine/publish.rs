@@ -52,6 +52,7 @@ impl EngineSource {
             if let Ok(store) = &store {
                 // The store of the data comes first; a second one may hold the locks.
                 let _ = source.opened.set(store.clone());
+                source.figures.follow(store.engine().clone());
             }
             async move { Ok(Arc::new(store?) as Arc<dyn StateStore>) }
         })
@@ -70,13 +71,12 @@ impl EngineSource {
         let store = self.opened.get().ok_or_else(|| {
             StartError::because("the engine cannot be published", "the store is not of backend = \"memory\"")
         })?;
-        let engine = store.engine().clone();
-        let instance = Instance::new(engine.clone(), instance_config(config));
+        let instance = Instance::new(store.engine().clone(), instance_config(config));
         share_locks(store, &instance);
         let store_clock = Arc::clone(&self.clock);
         let clock: Clock = Arc::new(move || store_clock.now_us());
         let server = EngineServer::bind(instance, listen_config(config), clock).await.map_err(cannot_listen)?;
-        self.figures.follow(engine, server.counters());
+        self.figures.follow_clients(server.counters());
         let places = places(config, &server);
         info!(places = places.join(", "), "the engine listens for Redis clients");
         if config.password.is_none() && !config.protected_mode {
