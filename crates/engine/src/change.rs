@@ -38,6 +38,7 @@ use std::fmt;
 pub(crate) use edit::Edit;
 pub(crate) use op::Op;
 pub(crate) use outlet::Outlet;
+pub use outlet::groups_of_this_thread;
 pub(crate) use record::{Recorder, Recording};
 
 /// Keeps changes.

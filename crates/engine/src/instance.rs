@@ -54,7 +54,7 @@ pub use access::{Secret, User};
 pub use client::{Client, ClientOptions, Flow};
 pub(crate) use execute::{Need, key_places, nested};
 pub use facts::Buffers;
-pub use host::{Host, HostFacts, Traffic, Usage};
+pub use host::{Host, HostFacts, Keeper, KeeperFigures, KeeperJob, SyncPolicy, Traffic, Usage};
 pub(crate) use latency::Event as LatencyEvent;
 pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
@@ -287,6 +287,12 @@ impl Instance {
             None => Ok(()),
             Some(reason) => Err(CommandError::not_writable(&reason)),
         }
+    }
+
+    /// The position of the log after all that has happened until now, see [`Engine::log_position`].
+    #[must_use]
+    pub fn log_position(&self) -> u64 {
+        self.databases.first().log_position()
     }
 
     /// Whether clients may do everything without a password: then only those of this machine should be let in.

@@ -88,7 +88,7 @@ mod value;
 
 #[cfg(feature = "commands")]
 pub use ahead::Lookups;
-pub use change::{ChangeError, ChangeLog, check_group};
+pub use change::{ChangeError, ChangeLog, check_group, groups_of_this_thread};
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;
@@ -96,8 +96,8 @@ pub use evict::{EvictReport, EvictionConfig, EvictionPolicy, NeverEvict};
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
 pub use instance::{
-    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, NetworkSettings, OutputLimit,
-    OutputLimits, Secret, Traffic, Usage, User, Waker,
+    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, Keeper, KeeperFigures, KeeperJob,
+    NetworkSettings, OutputLimit, OutputLimits, Secret, SyncPolicy, Traffic, Usage, User, Waker,
 };
 pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]

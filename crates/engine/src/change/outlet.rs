@@ -6,6 +6,7 @@
 //! # How it works
 //! One for all databases. Without a log, nothing here is ever reached: recorders are off, and an empty buffer has nothing to hand over.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +14,17 @@ use super::{ChangeLog, Recorder};
 use crate::error::EngineError;
 use crate::keyspace::Engine;
 use crate::segment::Segment;
+
+thread_local! {
+    static GROUPS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many groups of changes the calling thread has handed over to logs until now. What a caller does between two equal answers has changed
+/// nothing that a log keeps: so whoever acknowledges knows whether there is anything of its own to wait for.
+#[must_use]
+pub fn groups_of_this_thread() -> u64 {
+    GROUPS.get()
+}
 
 impl Engine {
     /// Hands all changes of all databases to `log` from now on. To be called once, after loading and before anybody writes: what others
@@ -36,6 +48,12 @@ impl Engine {
     #[must_use]
     pub fn log_position(&self) -> u64 {
         self.keyspace().context.outlet.position()
+    }
+
+    /// Why writes are refused at this moment, in the words of the log; `None`: they are not.
+    #[must_use]
+    pub fn write_refusal(&self) -> Option<String> {
+        self.keyspace().context.outlet.refusal()
     }
 
     /// To be asked before a write.
@@ -113,6 +131,7 @@ impl Outlet {
         if let Some(log) = self.log.get() {
             let position = log.append(group);
             self.position.fetch_max(position, Ordering::AcqRel);
+            GROUPS.set(GROUPS.get().wrapping_add(1));
         }
     }
 }
