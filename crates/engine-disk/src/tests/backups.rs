@@ -1,10 +1,9 @@
 //! Backups of directories in use, on a real file system and in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::lab::{History, Lab, config, new_engine};
+use super::lab::{Ends, History, Lab, config, new_engine};
 use crate::backup::BackupError;
 use crate::config::Fsync;
 use crate::disk::Disk;
@@ -18,13 +17,13 @@ fn backup_under_writes_opens_with_what_there_was_at_one_moment() {
     let (directory, history) = (Directory::new(1), History::default());
     let lab = Lab::open(&directory, config(Fsync::EverySecond), &history).expect("new");
     let folder = tempfile::tempdir().expect("a folder");
-    let ends = AtomicBool::new(false);
+    let ends = Ends::default();
     thread::scope(|scope| {
         for number in 0..2 {
             let (lab, ends) = (&lab, &ends);
             scope.spawn(move || {
                 let mut random = Random(number);
-                while !ends.load(Ordering::Relaxed) {
+                while !ends.is_so() {
                     lab.write(&mut random);
                     if random.below(100) == 0 {
                         let _ = lab.disk.start_rewrite();
@@ -32,6 +31,7 @@ fn backup_under_writes_opens_with_what_there_was_at_one_moment() {
                 }
             });
         }
+        let _later = ends.later();
         for number in 0..10 {
             let before = lab.engine.log_position();
             let path = folder.path().join(number.to_string());
@@ -45,7 +45,6 @@ fn backup_under_writes_opens_with_what_there_was_at_one_moment() {
             assert_eq!(engine.digest(0), history.digest_at(backup.position));
             assert!(matches!(lab.disk.backup(&path), Err(BackupError::NotEmpty)));
         }
-        ends.store(true, Ordering::Relaxed);
     });
 }
 

@@ -1,7 +1,7 @@
 //! An engine with a disk, and everything that was ever appended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use acteon_engine::{ChangeLog, Engine, EngineConfig, Expiry};
@@ -144,6 +144,27 @@ impl Lab {
             4 => drop(engine.update(key.as_bytes(), 1, |slot| slot.set_str(&[&vec![7; 700]], Expiry::Clear))),
             _ => drop(engine.update(key.as_bytes(), 1, |slot| slot.set_str(&[&value], Expiry::Clear))),
         }
+    }
+}
+
+/// Tells other threads to end, also if the test fails.
+#[derive(Default)]
+pub(super) struct Ends(AtomicBool);
+
+impl Ends {
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// When what is returned is dropped.
+    pub(super) fn later(&self) -> impl Drop + '_ {
+        struct Later<'a>(&'a AtomicBool);
+        impl Drop for Later<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        Later(&self.0)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Rewriting at any moment, with crashes at each of its steps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::lab::{History, Lab, PATIENCE, config, until};
+use super::lab::{Ends, History, Lab, PATIENCE, config, until};
 use crate::config::Fsync;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::simulation::{Directory, Faults, Random};
@@ -40,13 +40,13 @@ fn rewriting_and_saving_under_writes_lose_nothing_at_any_moment() {
     const REWRITES: usize = 30;
     let (directory, history) = (Directory::new(1), History::default());
     let lab = Lab::open(&directory, config(Fsync::Always), &history).expect("new");
-    let ends = AtomicBool::new(false);
+    let ends = Ends::default();
     thread::scope(|scope| {
         for number in 0..3 {
             let (lab, ends) = (&lab, &ends);
             scope.spawn(move || {
                 let mut random = Random(number);
-                while !ends.load(Ordering::Relaxed) {
+                while !ends.is_so() {
                     lab.write(&mut random);
                     if random.below(4) == 0 {
                         assert!(lab.acknowledge());
@@ -55,15 +55,16 @@ fn rewriting_and_saving_under_writes_lose_nothing_at_any_moment() {
             });
         }
         scope.spawn(|| {
+            let _later = ends.later();
             for number in 0..REWRITES {
                 lab.disk.rewrite().expect("rewritten");
                 if number % 5 == 0 {
                     lab.disk.save().expect("saved");
                 }
             }
-            ends.store(true, Ordering::Relaxed);
         });
-        while !ends.load(Ordering::Relaxed) {
+        let _later = ends.later();
+        while !ends.is_so() {
             let acknowledged = lab.acknowledged.load(Ordering::Relaxed);
             let crashed = Lab::reopen(&directory.restarted(), &history, "crashed");
             crashed.check(&history, acknowledged, "crashed");
