@@ -19,14 +19,14 @@ const POLICIES: [&str; 3] = ["allkeys-lru", "allkeys-lfu", "allkeys-random"];
 /// Different keys that are asked for again and again.
 const KEYS: usize = 200_000;
 /// The part of them that fits.
-const FITTING_PERCENT: u64 = 10;
+const FITTING_PERCENT: u64 = 20;
 const VALUE_BYTES: usize = 200;
-const REQUESTS: usize = 1_000_000;
-const REQUESTS_PER_SECOND: f64 = 50_000.0;
+const REQUESTS: usize = 500_000;
+const REQUESTS_PER_SECOND: f64 = 25_000.0;
 /// Requests that are sent together.
 const BATCH: usize = 100;
 /// How long a scan goes on, and how long it pauses, in requests.
-const SCAN_REQUESTS: usize = 20_000;
+const SCAN_REQUESTS: usize = 8_000;
 const SEED: u64 = 42;
 
 /// Which keys are asked for.
