@@ -349,6 +349,16 @@ impl Instance {
         self.ask(|host| host.shut_down()).unwrap_or(false)
     }
 
+    /// Asks whoever keeps the data on a disk, if anybody does.
+    pub(crate) fn ask_keeper<R>(&self, question: impl FnOnce(&dyn Keeper) -> R) -> Option<R> {
+        self.ask(|host| host.keeper().map(question)).flatten()
+    }
+
+    /// Where the data on the disk stand, if there are any.
+    pub(crate) fn keeper_figures(&self) -> Option<KeeperFigures> {
+        self.ask_keeper(|keeper| keeper.figures())
+    }
+
     /// Tells whoever looks after the process.
     pub(crate) fn warn(&self, text: &str) {
         self.ask(|host| host.warn(text));

@@ -125,7 +125,9 @@ impl App {
         #[cfg(feature = "memory")]
         let has_engine = config.engine.is_published() || config.state.backend == "memory";
         #[cfg(feature = "memory")]
-        let engine = has_engine.then(EngineSource::new);
+        let make_engine = || EngineSource::new(&config.engine);
+        #[cfg(feature = "memory")]
+        let engine = has_engine.then(make_engine);
         #[cfg(feature = "memory")]
         let options = with_engine(options, engine.as_ref(), &mut registry);
         let state = open_state(config, options, &mut registry).await?;

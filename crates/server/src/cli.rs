@@ -90,13 +90,67 @@ pub enum Command {
         #[command(subcommand)]
         command: LocksCommand,
     },
-    /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
+    /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP; or look after its directory
     ///
     /// Reads the sections engine and state of the configuration; the backend must be memory. Everything else in it is checked and not used.
+    /// The commands about a directory read no configuration, and need that no process uses the directory.
+    #[command(args_conflicts_with_subcommands = true)]
     Engine {
+        /// What to do with a directory, instead of running
+        #[command(subcommand)]
+        command: Option<EngineCommand>,
         /// Where to listen, instead of the configured addresses [default: 127.0.0.1:6380, if none is configured]
         #[arg(long, value_name = "HOST:PORT")]
         listen: Vec<String>,
+    },
+}
+
+/// What to do with the directory in which an engine keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum EngineCommand {
+    /// Read everything in a directory and say whether it can be used. The exit code is 1 when something is wrong
+    Verify {
+        /// The directory
+        dir: PathBuf,
+        /// Keep what comes before the damage; what comes after it is kept aside and does not count any more
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Take over the data of a Redis, for a new directory
+    Import {
+        /// An RDB file, an append-only file, or the directory of a Redis
+        #[arg(value_name = "FILE-OR-DIR")]
+        from: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+        /// Leave out what the engine has not, such as streams and values of modules, and say how much that was
+        #[arg(long)]
+        skip_unsupported: bool,
+    },
+    /// Write the data to an RDB file, which a Redis 7.0 loads
+    Export {
+        /// The directory
+        dir: PathBuf,
+        /// The new file
+        #[arg(long, value_name = "FILE.rdb")]
+        to: PathBuf,
+    },
+    /// Copy a directory, as of its last whole change
+    Backup {
+        /// The directory
+        dir: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Make a new directory of a backup, and verify both
+    Restore {
+        /// The backup
+        backup: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
     },
 }
 
@@ -147,7 +201,7 @@ impl Cli {
 
     fn engine_listen(&self) -> Vec<String> {
         match &self.command {
-            Some(Command::Engine { listen }) => listen.clone(),
+            Some(Command::Engine { listen, .. }) => listen.clone(),
             _ => Vec::new(),
         }
     }

@@ -79,6 +79,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
 const THREADS_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn try_execute(cli: &Cli) -> Result<(), StartError> {
+    if let Command::Engine { command: Some(command), .. } = cli.command() {
+        return look_after(&command);
+    }
     let sources = cli.sources();
     let config = Config::load(&sources)?;
     // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
@@ -129,6 +132,16 @@ async fn run_engine(mut config: Config) -> Result<(), StartError> {
     }
     let shutdown = Shutdown::on_signals(None)?;
     engine::run_alone(&config, shutdown).await
+}
+
+#[cfg(feature = "memory")]
+fn look_after(command: &cli::EngineCommand) -> Result<(), StartError> {
+    engine::tools::run(command, &mut std::io::stdout().lock())
+}
+
+#[cfg(not(feature = "memory"))]
+fn look_after(_: &cli::EngineCommand) -> Result<(), StartError> {
+    Err(StartError::because("the engine was not compiled in", "build with the cargo feature `memory`"))
 }
 
 #[cfg(not(feature = "memory"))]

@@ -9,6 +9,7 @@ use acteon_state_core::{Error, Keyspace, Result, Scope};
 use serde::Deserialize;
 
 use crate::evict::never_evict;
+use crate::keep::{KeepConfig, KeepFsync};
 
 /// The largest value unless configured.
 const VALUE_BYTES_DEFAULT: u64 = 64 << 20;
@@ -100,6 +101,9 @@ pub struct MemoryConfig {
     pub value_bytes_max: u64,
     /// How long the record of a lock is kept after its last lease: 1 ms to 100 years. Default 10 minutes.
     pub lock_retention: Duration,
+    /// Where the data are kept. Default: in memory only, so that they end with the process.
+    #[serde(skip)]
+    pub keep: Option<KeepConfig>,
 }
 
 impl Default for MemoryConfig {
@@ -115,6 +119,7 @@ impl Default for MemoryConfig {
             never_evict: Vec::new(),
             value_bytes_max: VALUE_BYTES_DEFAULT,
             lock_retention: RETENTION_DEFAULT,
+            keep: None,
         }
     }
 }
@@ -124,6 +129,10 @@ pub(crate) struct Checked {
     pub(crate) keyspace: Keyspace,
     pub(crate) value_bytes_max: u64,
     pub(crate) lock_retention_ms: u64,
+    /// When what is written is on a disk, if it ever is.
+    pub(crate) fsync: Option<KeepFsync>,
+    /// Nothing goes when memory is short.
+    pub(crate) keeps_all: bool,
 }
 
 impl MemoryConfig {
@@ -142,7 +151,16 @@ impl MemoryConfig {
         self.check_eviction()?;
         let lock_retention_ms = duration_ms("lock_retention", self.lock_retention)
             .map_err(|error| Error::config(error.message().to_owned()))?;
-        Ok(Checked { keyspace: Keyspace::new(&self.prefix)?, value_bytes_max: self.value_bytes_max, lock_retention_ms })
+        if let Some(keep) = &self.keep {
+            keep.check()?;
+        }
+        Ok(Checked {
+            keyspace: Keyspace::new(&self.prefix)?,
+            value_bytes_max: self.value_bytes_max,
+            lock_retention_ms,
+            fsync: self.keep.as_ref().map(|keep| keep.fsync),
+            keeps_all: self.eviction == Eviction::None,
+        })
     }
 
     fn check_eviction(&self) -> Result<()> {

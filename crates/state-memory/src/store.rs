@@ -5,19 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use acteon_engine::Engine;
+use acteon_engine::{Engine, groups_of_this_thread};
+use acteon_engine_disk::Disk;
 use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Entry, Error, ExtendOutcome, Get, Increment, IncrementOutcome, Keyspace, LockClock, LockOutcome, LockRequest,
-    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits, TransactOp, TransactOutcome,
-    TransactScope, Ttl, Waiting,
+    Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, Keyspace, LockClock, LockOutcome,
+    LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits, TransactOp,
+    TransactOutcome, TransactScope, Ttl, Waiting,
 };
 use async_trait::async_trait;
 
 use crate::config::{Checked, MemoryConfig};
 use crate::error::closed;
+use crate::keep::KeepFsync;
 use crate::lock::Attempt;
 use crate::sweep::Sweeper;
 use crate::wait::{self, Hub};
@@ -52,6 +54,8 @@ pub(crate) struct Handle {
     pub(crate) keyspace: Keyspace,
     pub(crate) capabilities: Capabilities,
     pub(crate) lock_retention_ms: u64,
+    fsync: Option<KeepFsync>,
+    keeps_all: bool,
     is_closed: AtomicBool,
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) sweeper: Sweeper,
     clock: Arc<dyn Clock>,
     handles_open: AtomicUsize,
+    /// Keeps what the engine holds.
+    pub(crate) disk: Option<Arc<Disk>>,
     /// Told when a lock was released, or the end of its lease was moved.
     pub(crate) lock_listener: LockListener,
 }
@@ -93,7 +99,19 @@ impl MemoryStore {
     pub fn open_with_clock(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
         // Before the engine is made of it.
         config.check()?;
-        Self::over(Engine::new(config.engine_config()), config, clock)
+        let engine = Engine::new(config.engine_config());
+        let now_ms = Now(clock.now_us()).ms();
+        let disk = config.keep.as_ref().map(|keep| keep.open(&engine, now_ms)).transpose()?;
+        Self::over_disk(engine, disk.map(Arc::new), config, clock)
+    }
+
+    /// A store that says of itself what one of this configuration would, over nothing: a directory is not touched. For asking what it can do.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_to_inspect(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        config.check()?;
+        Self::over_disk(Engine::new(config.engine_config()), None, config, clock)
     }
 
     /// A store over an engine that the application also uses otherwise, such as publishing it on the network. Everyone must
@@ -103,8 +121,21 @@ impl MemoryStore {
     /// handles of one store.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `Config` for a `memory_bytes_max` other than the engine's own.
+    /// As [`open`](Self::open), and `Config` for a `memory_bytes_max` other than the engine's own, and for a directory: whoever makes the engine
+    /// opens that, too.
     pub fn over(engine: Engine, config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        if config.keep.is_some() {
+            return Err(Error::config("dir: the engine is there already, and a directory is loaded into a new one"));
+        }
+        Self::over_disk(engine, None, config, clock)
+    }
+
+    fn over_disk(
+        engine: Engine,
+        disk: Option<Arc<Disk>>,
+        config: &MemoryConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let bytes_max = engine.stats().bytes_max;
         if config.memory_bytes_max.is_some() && config.memory_bytes_max != bytes_max {
             return Err(Error::config(format!(
@@ -113,7 +144,8 @@ impl MemoryStore {
             )));
         }
         let (hub, sweeper, handles_open) = (Hub::default(), Sweeper::default(), AtomicUsize::new(0));
-        let shared = Shared { engine, hub, sweeper, clock, handles_open, lock_listener: LockListener::default() };
+        let lock_listener = LockListener::default();
+        let shared = Shared { engine, hub, sweeper, clock, handles_open, disk, lock_listener };
         Ok(Self::attach(Arc::new(shared), config.check()?))
     }
 
@@ -125,6 +157,8 @@ impl MemoryStore {
             keyspace: handle.keyspace.clone(),
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
+            fsync: handle.fsync,
+            keeps_all: handle.keeps_all,
         };
         Self::attach(handle.shared.clone(), checked)
     }
@@ -139,6 +173,8 @@ impl MemoryStore {
             keyspace: Keyspace::new(prefix)?,
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
+            fsync: handle.fsync,
+            keeps_all: handle.keeps_all,
         };
         Ok(Self::attach(handle.shared.clone(), checked))
     }
@@ -147,6 +183,12 @@ impl MemoryStore {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.0.shared.engine
+    }
+
+    /// What keeps the data, if they are in a directory: to back it up, and to publish the engine.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Arc<Disk>> {
+        self.0.shared.disk.as_ref()
     }
 
     /// Looks whether somebody who waits for a lock can have it now.
@@ -174,15 +216,32 @@ impl MemoryStore {
         shared.handles_open.fetch_add(1, Ordering::AcqRel);
         Self(Arc::new(Handle {
             shared,
-            keyspace: checked.keyspace,
-            capabilities: capabilities(checked.value_bytes_max),
+            capabilities: capabilities(&checked),
             lock_retention_ms: checked.lock_retention_ms,
+            fsync: checked.fsync,
+            keeps_all: checked.keeps_all,
+            keyspace: checked.keyspace,
             is_closed: AtomicBool::new(false),
         }))
     }
 
-    /// Carries out one operation at one moment.
-    fn run<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
+    /// Carries out one operation at one moment, and waits until what it tells of is kept.
+    async fn run<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
+        let shared = &self.0.shared;
+        if shared.disk.is_none() {
+            return self.run_at_once(operation, step);
+        }
+        shared.make_way(operation).await.map_err(|error| Handle::locate(error, operation))?;
+        let (result, has_written) = {
+            let groups_before = groups_of_this_thread();
+            let result = self.run_at_once(operation, step);
+            (result, groups_of_this_thread() != groups_before)
+        };
+        shared.keep(has_written).await.map_err(|error| Handle::locate(error, operation))?;
+        result
+    }
+
+    fn run_at_once<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
         let handle = &*self.0;
         let result = if handle.is_closed() {
             Err(closed())
@@ -291,7 +350,7 @@ impl Now {
     }
 }
 
-fn capabilities(value_bytes_max: u64) -> Capabilities {
+fn capabilities(checked: &Checked) -> Capabilities {
     Capabilities {
         cas: true,
         fencing: true,
@@ -305,9 +364,9 @@ fn capabilities(value_bytes_max: u64) -> Capabilities {
         shared_locks: true,
         semaphores: true,
         server_clock: true,
-        durable: false,
+        durable: checked.fsync == Some(KeepFsync::Always) && checked.keeps_all,
         shared: false,
-        value_bytes_max,
+        value_bytes_max: checked.value_bytes_max,
     }
 }
 
@@ -322,79 +381,88 @@ impl StateStore for MemoryStore {
     }
 
     fn lock_semantics(&self) -> LockSemantics {
+        let fsync = self.0.fsync;
+        let mut notes = vec!["For a lock that other processes respect, choose a backend that they share.".to_owned()];
+        if fsync != Some(KeepFsync::Always) {
+            let note = "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile.";
+            notes.insert(0, note.to_owned());
+        }
         LockSemantics {
-            topology: "memory, one process".to_owned(),
+            topology: match fsync {
+                None => "memory, one process".to_owned(),
+                Some(fsync) => format!("memory, one process, directory with fsync `{}`", fsync.as_str()),
+            },
             clock: LockClock::Monotonic,
-            tokens_rise_across: "restart (wall-clock seed)".to_owned(),
-            survives_server_crash: Survival::No,
+            tokens_rise_across: match fsync {
+                Some(KeepFsync::Always) => "restart".to_owned(),
+                _ => "restart (wall-clock seed)".to_owned(),
+            },
+            survives_server_crash: fsync.map_or(Survival::No, KeepFsync::survival),
             survives_failover: Survival::NotApplicable,
             waiting: Waiting::FifoHandOff,
             fit_for: "correctness inside one process".to_owned(),
-            notes: vec![
-                "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile.".to_owned(),
-                "For a lock that other processes respect, choose a backend that they share.".to_owned(),
-            ],
+            notes,
         }
     }
 
     async fn ping(&self) -> Result<()> {
-        self.run(Operation::Ping, |_, _| Ok(()))
+        self.run(Operation::Ping, |_, _| Ok(())).await
     }
 
     async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
-        self.run(Operation::Get, |handle, now| handle.get(key, get, now))
+        self.run(Operation::Get, |handle, now| handle.get(key, get, now)).await
     }
 
     async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome> {
-        self.run(Operation::Put, |handle, now| handle.put(key, put, now))
+        self.run(Operation::Put, |handle, now| handle.put(key, put, now)).await
     }
 
     async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome> {
-        self.run(Operation::Delete, |handle, now| handle.delete(key, condition, now))
+        self.run(Operation::Delete, |handle, now| handle.delete(key, condition, now)).await
     }
 
     async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
-        self.run(Operation::Take, |handle, now| handle.take(key, now))
+        self.run(Operation::Take, |handle, now| handle.take(key, now)).await
     }
 
     async fn touch(&self, key: &StateKey, ttl: Ttl) -> Result<bool> {
-        self.run(Operation::Touch, |handle, now| handle.touch(key, ttl, now))
+        self.run(Operation::Touch, |handle, now| handle.touch(key, ttl, now)).await
     }
 
     async fn increment(&self, key: &StateKey, increment: Increment) -> Result<IncrementOutcome> {
-        self.run(Operation::Increment, |handle, now| handle.increment(key, increment, now))
+        self.run(Operation::Increment, |handle, now| handle.increment(key, increment, now)).await
     }
 
     async fn rate_limit(&self, key: &StateKey, request: &RateLimit) -> Result<Decision> {
-        self.run(Operation::RateLimit, |handle, now| handle.rate_limit(key, request, now))
+        self.run(Operation::RateLimit, |handle, now| handle.rate_limit(key, request, now)).await
     }
 
     async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
-        self.run(Operation::Batch, |handle, now| handle.batch(ops, now))
+        self.run(Operation::Batch, |handle, now| handle.batch(ops, now)).await
     }
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
-        self.run(Operation::Transact, |handle, now| handle.transact(ops, now))
+        self.run(Operation::Transact, |handle, now| handle.transact(ops, now)).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {
-        self.run(Operation::Scan, |handle, now| handle.scan(scan, now))
+        self.run(Operation::Scan, |handle, now| handle.scan(scan, now)).await
     }
 
     async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
-        self.run(Operation::Schedule, |handle, now| handle.schedule(queue, schedule, now))
+        self.run(Operation::Schedule, |handle, now| handle.schedule(queue, schedule, now)).await
     }
 
     async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
-        self.run(Operation::Cancel, |handle, now| handle.cancel(queue, id, now))
+        self.run(Operation::Cancel, |handle, now| handle.cancel(queue, id, now)).await
     }
 
     async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
-        self.run(Operation::ClaimDue, |handle, now| handle.claim_due(queue, claim, now))
+        self.run(Operation::ClaimDue, |handle, now| handle.claim_due(queue, claim, now)).await
     }
 
     async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
-        self.run(Operation::Ack, |handle, now| handle.ack(queue, id, token, now))
+        self.run(Operation::Ack, |handle, now| handle.ack(queue, id, token, now)).await
     }
 
     async fn extend_claim(
@@ -404,48 +472,67 @@ impl StateStore for MemoryStore {
         token: ClaimToken,
         visibility: Duration,
     ) -> Result<ClaimOutcome> {
-        self.run(Operation::ExtendClaim, |handle, now| handle.extend_claim(queue, id, token, visibility, now))
+        self.run(Operation::ExtendClaim, |handle, now| handle.extend_claim(queue, id, token, visibility, now)).await
     }
 
     async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
         let operation = Operation::LockAcquire;
-        let (lease_ms, attempt) = self.run(operation, |handle, now| {
+        let step = |handle: &Handle, now| {
             let lease_ms = request.check(&handle.capabilities)?;
             Ok((lease_ms, handle.lock_try(request, lease_ms, now)?))
-        })?;
+        };
+        let (lease_ms, attempt) = self.run(operation, step).await?;
         match attempt {
             Attempt::Granted(grant) => Ok(LockOutcome::Granted(grant)),
             Attempt::Busy(_) if !request.wait.is_zero() => {
-                wait::wait(&self.0, request, lease_ms).await.map_err(|error| Handle::locate(error, operation))
+                let outcome = wait::wait(&self.0, request, lease_ms).await;
+                let outcome = outcome.map_err(|error| Handle::locate(error, operation))?;
+                // It may have been handed over by somebody else.
+                let is_granted = matches!(outcome, LockOutcome::Granted(_));
+                let kept = self.0.shared.keep(is_granted).await;
+                kept.map_err(|error| Handle::locate(error, operation)).map(|()| outcome)
             }
             Attempt::Busy(busy) | Attempt::Refused(busy) => Ok(LockOutcome::Busy(busy)),
         }
     }
 
     async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
-        self.run(Operation::LockExtend, |handle, now| handle.lock_extend(key, owner, lease, now))
+        self.run(Operation::LockExtend, |handle, now| handle.lock_extend(key, owner, lease, now)).await
     }
 
     async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
-        self.run(Operation::LockRelease, |handle, now| handle.lock_release(key, owner, now))
+        self.run(Operation::LockRelease, |handle, now| handle.lock_release(key, owner, now)).await
     }
 
     async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
-        self.run(Operation::LockInspect, |handle, now| handle.lock_inspect(key, now))
+        self.run(Operation::LockInspect, |handle, now| handle.lock_inspect(key, now)).await
     }
 
     async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
-        self.run(Operation::LockForceRelease, |handle, now| handle.lock_force_release(key, reason, now))
+        self.run(Operation::LockForceRelease, |handle, now| handle.lock_force_release(key, reason, now)).await
     }
 
     async fn lock_list(&self, scan: &Scan) -> Result<Page<LockState>> {
-        self.run(Operation::LockList, |handle, now| handle.lock_list(scan, now))
+        self.run(Operation::LockList, |handle, now| handle.lock_list(scan, now)).await
     }
 
     async fn close(&self) -> Result<()> {
-        if self.0.close() {
-            self.0.shared.lock_call_all_of(&self.0);
+        let shared = &self.0.shared;
+        if !self.0.close() {
+            return Ok(());
         }
-        Ok(())
+        shared.lock_call_all_of(&self.0);
+        match &shared.disk {
+            // The last one writes what is left; nobody can write any more.
+            Some(disk) if !shared.is_in_use() => {
+                let disk = Arc::clone(disk);
+                let closed = tokio::task::spawn_blocking(move || disk.close()).await;
+                let closed = closed
+                    .map_err(|error| error.to_string())
+                    .and_then(|closed| closed.map_err(|error| error.to_string()));
+                closed.map_err(|error| Error::new(ErrorKind::NotDurable, error).with_effect(Effect::Unknown))
+            }
+            _ => Ok(()),
+        }
     }
 }

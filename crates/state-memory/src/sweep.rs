@@ -73,6 +73,9 @@ fn step(shared: &Weak<Shared>) -> Option<bool> {
         return None;
     }
     let now_ms = shared.now().ms();
+    if let Some(disk) = &shared.disk {
+        disk.tick(now_ms);
+    }
     let expired = shared.engine.expire_cycle(now_ms, STEP_KEYS_MAX);
     let evicted = shared.engine.evict_cycle(now_ms, STEP_KEYS_MAX);
     Some(expired.ran_out || evicted.ran_out)

@@ -87,9 +87,8 @@ async fn write_is_refused_where_nothing_may_be_evicted() {
         }
     };
     assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
-    let transact =
-        store.transact(&[TransactOp::Put(key("a"), Put::new("b")), TransactOp::Put(key("c"), Put::new("d"))]);
-    assert_eq!(transact.await.unwrap_err().kind(), ErrorKind::OutOfMemory);
+    let ops = [TransactOp::Put(key("a"), Put::new("b")), TransactOp::Put(key("c"), Put::new("d"))];
+    assert_eq!(store.transact(&ops).await.unwrap_err().kind(), ErrorKind::OutOfMemory);
     assert_eq!(store.engine().len(), number - 1);
     assert_eq!(store.engine().stats().evicted_total, 0);
 }

@@ -175,14 +175,19 @@ impl Client {
     }
 
     /// Whether a request may keep its thread busy for long, so that a thread that serves other connections should not carry it out:
-    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; and `DEBUG SLEEP`.
+    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; `DEBUG SLEEP`; and what waits
+    /// for a disk.
     #[must_use]
     pub fn may_take_long(&self, args: &[&[u8]]) -> bool {
         let Some(name) = args.first() else { return false };
         let queued = match &self.session.transaction {
             Some(transaction) if name.eq_ignore_ascii_case(b"exec") => &*transaction.queue,
             Some(_) => return false,
-            None => return name.eq_ignore_ascii_case(b"debug") || self.instance.script_may_take_long(args),
+            None => {
+                let is_long = |long: &&[u8]| name.eq_ignore_ascii_case(long);
+                let always_long: [&[u8]; 3] = [b"debug", b"save", b"shutdown"];
+                return always_long.iter().any(is_long) || self.instance.script_may_take_long(args);
+            }
         };
         queued.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();

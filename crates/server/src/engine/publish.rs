@@ -7,14 +7,14 @@ use acteon_engine_server::{BindError, Clock, EngineServer, Limits, ListenConfig,
 use acteon_state::config::ByteSize;
 use acteon_state::core::clock::{Clock as StoreClock, SeededClock};
 use acteon_state::core::key::Companion;
-use acteon_state::memory::MemoryStore;
-use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory};
+use acteon_state::memory::{KeepConfig, KeepFsync, MemoryStore};
+use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory_kept};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::config::{EngineConfig, UserConfig};
+use super::config::{EngineConfig, EngineFsync, UserConfig};
 use super::metrics::Figures;
 use crate::config::Config;
 use crate::shutdown::Shutdown;
@@ -25,6 +25,7 @@ use crate::start_error::StartError;
 pub struct EngineSource {
     clock: Arc<dyn StoreClock>,
     opened: Arc<OnceLock<MemoryStore>>,
+    keep: Option<KeepConfig>,
     figures: Figures,
 }
 
@@ -37,10 +38,11 @@ pub struct PublishedEngine {
 }
 
 impl EngineSource {
-    /// Nothing was opened yet.
+    /// Nothing was opened yet; what is will keep its data where `config` says.
     #[must_use]
-    pub fn new() -> Self {
-        Self { clock: Arc::new(SeededClock::new()), opened: Arc::default(), figures: Figures::default() }
+    pub fn new(config: &EngineConfig) -> Self {
+        let (clock, keep) = (Arc::new(SeededClock::new()), keep_config(config));
+        Self { clock, opened: Arc::default(), keep, figures: Figures::default() }
     }
 
     /// The drivers, with one for memory that keeps what it opens.
@@ -48,7 +50,9 @@ impl EngineSource {
     pub fn drivers(&self) -> Drivers {
         let source = self.clone();
         Drivers::new().with("memory", move |driver| {
-            let store = open_memory(&driver, Arc::clone(&source.clock));
+            // A second store, such as that of the locks, is one by itself: a directory has room for one.
+            let keep = source.keep.clone().filter(|_| source.opened.get().is_none());
+            let store = open_memory_kept(&driver, Arc::clone(&source.clock), keep);
             if let Ok(store) = &store {
                 // The store of the data comes first; a second one may hold the locks.
                 let _ = source.opened.set(store.clone());
@@ -75,7 +79,9 @@ impl EngineSource {
         share_locks(store, &instance);
         let store_clock = Arc::clone(&self.clock);
         let clock: Clock = Arc::new(move || store_clock.now_us());
-        let server = EngineServer::bind(instance, listen_config(config), clock).await.map_err(cannot_listen)?;
+        let disk = store.disk().cloned();
+        let server = EngineServer::bind_with_disk(instance, listen_config(config), clock, disk).await;
+        let server = server.map_err(cannot_listen)?;
         self.figures.follow_clients(server.counters());
         let places = places(config, &server);
         info!(places = places.join(", "), "the engine listens for Redis clients");
@@ -90,12 +96,6 @@ impl EngineSource {
             info!("the engine listens no longer");
         });
         Ok(PublishedEngine { places, stopper, serving })
-    }
-}
-
-impl Default for EngineSource {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -131,7 +131,7 @@ impl Drop for PublishedEngine {
 /// # Errors
 /// [`StartError`] when it cannot start.
 pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartError> {
-    let source = EngineSource::new();
+    let source = EngineSource::new(&config.engine);
     let options = OpenOptions { registry: source.drivers(), ..OpenOptions::default() };
     let opened = acteon_state::open_with(&config.state, options).await;
     let state = opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))?;
@@ -182,6 +182,21 @@ fn cannot_listen(error: BindError) -> StartError {
         Some(hint) => failed.with_hint(hint),
         None => failed,
     }
+}
+
+fn keep_config(config: &EngineConfig) -> Option<KeepConfig> {
+    Some(KeepConfig {
+        dir: config.dir.clone()?,
+        fsync: match config.fsync {
+            EngineFsync::Always => KeepFsync::Always,
+            EngineFsync::EverySecond => KeepFsync::EverySecond,
+            EngineFsync::No => KeepFsync::No,
+        },
+        save: config.save.iter().map(|save| (save.after.0.as_secs(), save.changes)).collect(),
+        rewrite_growth_percent: config.rewrite_growth_percent,
+        rewrite_bytes_min: config.rewrite_min.0,
+        buffer_bytes_max: config.disk_buffer_max.0,
+    })
 }
 
 fn instance_config(config: &EngineConfig) -> InstanceConfig {
@@ -254,11 +269,19 @@ mod tests {
     use acteon_engine::{InstanceConfig, OutputLimit, OutputLimits};
     use acteon_engine_server::{Limits, ListenConfig, TlsConfig, UnixConfig};
 
-    use super::{EngineConfig, instance_config, is_lock, listen_config};
+    use acteon_state::memory::{KeepConfig, KeepFsync};
+
+    use super::{EngineConfig, instance_config, is_lock, keep_config, listen_config};
 
     /// Every key with another value than its default.
     const ALL: &str = r#"
         listen = "127.0.0.1:1"
+        dir = "data"
+        fsync = "always"
+        save = [{ after = "15s", changes = 16 }]
+        rewrite_growth_percent = 17
+        rewrite_min = "18MiB"
+        disk_buffer_max = "19MiB"
         unix_socket = "engine.sock"
         unix_socket_mode = "640"
         tls_listen = ["127.0.0.1:2", "[::1]:2"]
@@ -324,6 +347,22 @@ mod tests {
             },
         };
         assert_eq!(listen_config(&all()), expected);
+    }
+
+    #[test]
+    fn each_key_reaches_the_directory() {
+        let expected = KeepConfig {
+            dir: "data".into(),
+            fsync: KeepFsync::Always,
+            save: vec![(15, 16)],
+            rewrite_growth_percent: 17,
+            rewrite_bytes_min: 18 << 20,
+            buffer_bytes_max: 19 << 20,
+        };
+        assert_eq!(keep_config(&all()), Some(expected));
+        assert_eq!(keep_config(&EngineConfig::default()), None);
+        let directory = EngineConfig { dir: Some("data".into()), ..EngineConfig::default() };
+        assert_eq!(keep_config(&directory), Some(KeepConfig::new("data")));
     }
 
     #[test]

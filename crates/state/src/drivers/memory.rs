@@ -1,10 +1,10 @@
-//! `backend = "memory"`: an engine in this process, which needs nothing and forgets everything at exit.
+//! `backend = "memory"`: an engine in this process, which needs nothing, and forgets everything at exit unless it is given a directory.
 
 use std::sync::Arc;
 
 use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::{Result, StateStore};
-use acteon_state_memory::{Eviction, MemoryConfig, MemoryStore};
+use acteon_state_memory::{Eviction, KeepConfig, MemoryConfig, MemoryStore};
 use serde::Deserialize;
 
 use crate::config::{ByteSize, HumanDuration};
@@ -68,6 +68,14 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
 /// # Ok(()) }
 /// ```
 pub fn open_memory(driver: &DriverConfig, clock: Arc<dyn Clock>) -> Result<MemoryStore> {
+    open_memory_kept(driver, clock, None)
+}
+
+/// [`open_memory`] with a directory where the data are kept, from which they are loaded first: this takes as long as reading it.
+///
+/// # Errors
+/// As [`open_memory`], and `Config` or `Corrupt` for a directory that cannot be used.
+pub fn open_memory_kept(driver: &DriverConfig, clock: Arc<dyn Clock>, keep: Option<KeepConfig>) -> Result<MemoryStore> {
     driver.refuse(&["url", "region", "table_name"])?;
     let section: Section = driver.read_section()?;
     let default = MemoryConfig::default();
@@ -82,6 +90,11 @@ pub fn open_memory(driver: &DriverConfig, clock: Arc<dyn Clock>) -> Result<Memor
         never_evict: section.never_evict,
         value_bytes_max: section.value_bytes_max.map_or(default.value_bytes_max, |size| size.0),
         lock_retention: section.lock_retention.map_or(default.lock_retention, |time| time.0),
+        keep,
     };
+    if driver.inspect {
+        // A running server may have the directory.
+        return MemoryStore::open_to_inspect(&config, clock);
+    }
     MemoryStore::open_with_clock(&config, clock)
 }

@@ -1,8 +1,9 @@
-//! Commands about replicas and files, of which there are none: answers of a server that stands alone and keeps everything in memory.
+//! Commands about replicas, of which there are none, and about files, where whoever runs the server keeps some.
 
 use super::super::call::Call;
 use super::super::error::CommandError;
 use super::super::options::{integer, is};
+use crate::instance::KeeperFigures;
 
 const NO_SNAPSHOTS: CommandError = CommandError::text("ERR this server keeps everything in memory and saves nothing");
 const NO_LOG: CommandError =
@@ -16,28 +17,71 @@ pub(super) fn role(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
+const SAVE_IN_PROGRESS: CommandError = CommandError::text("ERR Background save already in progress");
+
 /// Until something was saved, this is when the server began.
 pub(super) fn lastsave(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     call.instance.stats.note_start(call.keys.now_us);
     let started_s = call.instance.stats.started_us() / 1_000_000;
-    call.reply.integer(i64::try_from(started_s).unwrap_or(i64::MAX));
+    let last_s = call.instance.keeper_figures().map_or(started_s, |figures| figures.last_save_s);
+    call.reply.integer(i64::try_from(last_s).unwrap_or(i64::MAX));
     Ok(())
 }
 
-pub(super) fn save(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    Err(NO_SNAPSHOTS)
+/// Holds no key, so that the others go on; only this connection waits.
+pub(super) fn save(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    if is_saving(&call.instance.keeper_figures().ok_or(NO_SNAPSHOTS)?) {
+        return Err(SAVE_IN_PROGRESS);
+    }
+    let saved = call.instance.ask_keeper(|keeper| keeper.save()).ok_or(NO_SNAPSHOTS)?;
+    saved.map_err(|reason| CommandError::Text(format!("ERR {reason}").into()))?;
+    call.reply.simple("OK");
+    Ok(())
 }
 
 pub(super) fn bgsave(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    match *call.args {
-        [_] => Err(NO_SNAPSHOTS),
-        [_, word] if is(word, "SCHEDULE") => Err(NO_SNAPSHOTS),
-        _ => Err(CommandError::Syntax),
+    const REWRITING: CommandError = CommandError::text(
+        "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a \
+         BGSAVE whenever possible.",
+    );
+    let may_wait = match *call.args {
+        [_] => false,
+        [_, word] if is(word, "SCHEDULE") => true,
+        _ => return Err(CommandError::Syntax),
+    };
+    let figures = call.instance.keeper_figures().ok_or(NO_SNAPSHOTS)?;
+    let waits = is_rewriting(&figures);
+    if is_saving(&figures) {
+        return Err(SAVE_IN_PROGRESS);
     }
+    if waits && !may_wait {
+        return Err(REWRITING);
+    }
+    if call.instance.ask_keeper(|keeper| keeper.start_save()) != Some(true) {
+        return Err(SAVE_IN_PROGRESS);
+    }
+    call.reply.simple(if waits { "Background saving scheduled" } else { "Background saving started" });
+    Ok(())
 }
 
-pub(super) fn bgrewriteaof(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    Err(NO_LOG)
+pub(super) fn bgrewriteaof(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    const REWRITING: CommandError = CommandError::text("ERR Background append only file rewriting already in progress");
+    let figures = call.instance.keeper_figures().ok_or(NO_LOG)?;
+    if is_rewriting(&figures) || call.instance.ask_keeper(|keeper| keeper.start_rewrite()) != Some(true) {
+        return Err(REWRITING);
+    }
+    let is_scheduled = is_saving(&figures);
+    let word = if is_scheduled { "scheduled" } else { "started" };
+    call.reply.simple(&format!("Background append only file rewriting {word}"));
+    Ok(())
+}
+
+fn is_saving(figures: &KeeperFigures) -> bool {
+    figures.save.is_running || figures.save.is_scheduled
+}
+
+fn is_rewriting(figures: &KeeperFigures) -> bool {
+    figures.rewrite.is_running || figures.rewrite.is_scheduled
 }
 
 pub(super) fn replicaof(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
@@ -80,19 +124,21 @@ pub(super) fn shutdown(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     if aborts {
         return Err(CommandError::text("ERR No shutdown in progress."));
     }
-    let obstacle = match has("SAVE") {
-        true => {
-            Some("SHUTDOWN SAVE was refused: everything is in memory and nothing can be saved; without SAVE, it ends")
+    let saved = if has("SAVE") { call.instance.ask_keeper(|keeper| keeper.save()) } else { Some(Ok(())) };
+    let obstacle = match saved {
+        None => "SHUTDOWN SAVE was refused: everything is in memory and nothing can be saved; without SAVE, it ends"
+            .to_owned(),
+        Some(Err(reason)) => format!("SHUTDOWN SAVE was refused: {reason}; without SAVE, it ends"),
+        Some(Ok(())) if call.instance.shut_down() => {
+            call.effects.close = true;
+            return Ok(());
         }
-        false if call.instance.shut_down() => None,
-        false => Some("SHUTDOWN was refused: the process that the engine is part of does not end for its clients"),
+        Some(Ok(())) => {
+            "SHUTDOWN was refused: the process that the engine is part of does not end for its clients".to_owned()
+        }
     };
-    if let Some(obstacle) = obstacle {
-        call.instance.warn(obstacle);
-        return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
-    }
-    call.effects.close = true;
-    Ok(())
+    call.instance.warn(&obstacle);
+    Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
     BULK_BYTES_MAX, Home, IMMUTABLE, Kind, Refusal, Setting, parse_bytes, set_limit, set_network, shown, store,
 };
 use crate::evict::EvictionPolicy;
-use crate::instance::{Instance, OutputLimit, OutputLimits, Secret};
+use crate::instance::{Instance, OutputLimit, OutputLimits, Secret, SyncPolicy};
 
 const INT_MAX: i64 = i32::MAX as i64;
 /// The smallest bound for one argument, as Redis has.
@@ -252,9 +252,11 @@ pub(super) static SETTINGS: &[Setting] = &[
         ),
     ),
     setting("client-output-buffer-limit", Kind::Text, Home::Text(output_limits, set_output_limits)),
-    always("save", Kind::Text, ""),
-    always("appendonly", Kind::YesNo, "no"),
-    always("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec"),
+    setting("save", Kind::Text, Home::Given(save_points)),
+    setting("appendonly", Kind::YesNo, Home::Given(appendonly)),
+    setting("appendfsync", Kind::Choice(&["everysec", "always", "no"]), Home::Number(appendfsync, set_appendfsync)),
+    setting("auto-aof-rewrite-percentage", INT, Home::Given(rewrite_growth_percent)),
+    setting("auto-aof-rewrite-min-size", BYTES, Home::Given(rewrite_bytes_min)),
     always("no-appendfsync-on-rewrite", Kind::YesNo, "no"),
     always("stop-writes-on-bgsave-error", Kind::YesNo, "yes"),
     always("rdbcompression", Kind::YesNo, "yes"),
@@ -262,7 +264,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     always("dbfilename", Kind::Text, "dump.rdb"),
     setting("appendfilename", Kind::Text, Home::Immutable(|_| b"appendonly.aof".to_vec())),
     setting("appenddirname", Kind::Text, Home::Immutable(|_| b"appendonlydir".to_vec())),
-    setting("dir", Kind::Text, Home::Given(|instance| path(&instance.host_facts().directory))),
+    setting("dir", Kind::Text, Home::Given(directory)),
     setting("port", Kind::Integer(0, 65_535), Home::Given(|instance| text(instance.host_facts().port))),
     setting("tls-port", Kind::Integer(0, 65_535), Home::Given(|instance| text(instance.host_facts().tls_port))),
     setting("bind", Kind::Text, Home::Given(|instance| instance.host_facts().bind.into_bytes())),
@@ -354,6 +356,55 @@ fn set_password(instance: &Instance, password: &[u8]) -> Result<(), Refusal> {
 
 /// What Redis has for replicas, of which there are none.
 const REPLICA_LIMIT: OutputLimit = OutputLimit { hard_bytes: 256 << 20, soft_bytes: 64 << 20, soft_s: 60 };
+
+fn save_points(instance: &Instance) -> Vec<u8> {
+    let points = instance.keeper_figures().map_or_else(Vec::new, |figures| figures.save_points);
+    let points: Vec<String> = points.iter().map(|(seconds, changes)| format!("{seconds} {changes}")).collect();
+    points.join(" ").into_bytes()
+}
+
+/// The journal is what an append-only file is to Redis.
+fn appendonly(instance: &Instance) -> Vec<u8> {
+    if instance.ask_keeper(|_| ()).is_some() { b"yes".to_vec() } else { b"no".to_vec() }
+}
+
+/// The position of the word among the choices.
+fn appendfsync(instance: &Instance) -> i64 {
+    match instance.keeper_figures().map_or(SyncPolicy::EverySecond, |figures| figures.sync) {
+        SyncPolicy::EverySecond => 0,
+        SyncPolicy::Always => 1,
+        SyncPolicy::No => 2,
+    }
+}
+
+fn set_appendfsync(instance: &Instance, position: i64) -> Result<(), Refusal> {
+    let sync = match position {
+        0 => SyncPolicy::EverySecond,
+        1 => SyncPolicy::Always,
+        _ => SyncPolicy::No,
+    };
+    match instance.ask_keeper(|keeper| keeper.set_sync(sync)) {
+        Some(()) => Ok(()),
+        // As it is without a journal.
+        None if sync == SyncPolicy::EverySecond => Ok(()),
+        None => Err(IMMUTABLE.into()),
+    }
+}
+
+fn rewrite_growth_percent(instance: &Instance) -> Vec<u8> {
+    text(instance.keeper_figures().map_or(100, |figures| figures.rewrite_growth_percent))
+}
+
+fn rewrite_bytes_min(instance: &Instance) -> Vec<u8> {
+    text(instance.keeper_figures().map_or(64 << 20, |figures| figures.rewrite_bytes_min))
+}
+
+fn directory(instance: &Instance) -> Vec<u8> {
+    match instance.keeper_figures() {
+        Some(figures) => path(&figures.directory),
+        None => path(&instance.host_facts().directory),
+    }
+}
 
 fn output_limits(instance: &Instance) -> Vec<u8> {
     let OutputLimits { normal, pubsub } = instance.output_limits();
