@@ -7,6 +7,7 @@ mod drain;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod engine;
+mod engine_data;
 #[cfg(feature = "redis")]
 mod engine_locks;
 mod files;

@@ -231,7 +231,7 @@ fn an_outage_under_load_does_not_fill_the_log() {
     );
     let mut process = Process::start(&toml, &[]);
     let url = process.url();
-    let rules = process.directory.path().join("rules/rules.yaml");
+    let rules = process.directory.as_ref().expect("of its own").path().join("rules/rules.yaml");
     std::fs::write(rules, RULES).expect("writable");
     process.signal(Signal::HUP);
     process.wait_for_log("rules reloaded");

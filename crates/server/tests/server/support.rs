@@ -101,20 +101,27 @@ pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
     // Below the child, so that the folder is removed after the process that works in it.
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Option<TempDir>,
 }
 
 impl Process {
     /// Starts the binary in a folder with an empty rules directory and this `acteon.toml`.
     pub(crate) fn start(toml: &str, arguments: &[&str]) -> Self {
         let directory = folder(toml);
-        let mut command = command(directory.path(), arguments);
+        let mut process = Self::start_in(directory.path(), arguments);
+        process.directory = Some(directory);
+        process
+    }
+
+    /// The same in a folder that is there, and stays.
+    pub(crate) fn start_in(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(directory, arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = supervised(command).expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
         collect(stderr, Arc::clone(&log));
-        Self { child, log, directory }
+        Self { child, log, directory: None }
     }
 
     /// Waits until the server is ready, and returns its URL.
