@@ -129,6 +129,14 @@ impl KeepConfig {
 }
 
 impl KeepFsync {
+    pub(crate) const fn of(fsync: Fsync) -> Self {
+        match fsync {
+            Fsync::Always => Self::Always,
+            Fsync::EverySecond => Self::EverySecond,
+            Fsync::No => Self::No,
+        }
+    }
+
     /// As the configuration has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

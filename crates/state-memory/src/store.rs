@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use crate::config::{Checked, MemoryConfig};
 use crate::error::closed;
 use crate::keep::KeepFsync;
-use crate::lock::Attempt;
+use crate::lock::{Attempt, Unheard};
 use crate::sweep::Sweeper;
 use crate::wait::{self, Hub};
 
@@ -130,6 +130,15 @@ impl MemoryStore {
         Self::over_disk(engine, None, config, clock)
     }
 
+    /// The same for an engine whose changes `disk` keeps already, which was opened otherwise than by the configuration. The last handle that is
+    /// closed closes it.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub fn over_kept(engine: Engine, disk: Arc<Disk>, config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::over_disk(engine, Some(disk), config, clock)
+    }
+
     fn over_disk(
         engine: Engine,
         disk: Option<Arc<Disk>>,
@@ -146,7 +155,11 @@ impl MemoryStore {
         let (hub, sweeper, handles_open) = (Hub::default(), Sweeper::default(), AtomicUsize::new(0));
         let lock_listener = LockListener::default();
         let shared = Shared { engine, hub, sweeper, clock, handles_open, disk, lock_listener };
-        Ok(Self::attach(Arc::new(shared), config.check()?))
+        let mut checked = config.check()?;
+        if let Some(disk) = &shared.disk {
+            checked.fsync = Some(KeepFsync::of(disk.config().fsync));
+        }
+        Ok(Self::attach(Arc::new(shared), checked))
     }
 
     /// Another handle on the same data, closed by itself.
@@ -476,24 +489,28 @@ impl StateStore for MemoryStore {
     }
 
     async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
-        let operation = Operation::LockAcquire;
-        let step = |handle: &Handle, now| {
+        let (operation, shared) = (Operation::LockAcquire, &self.0.shared);
+        let locate = |error| Handle::locate(error, operation);
+        shared.make_way(operation).await.map_err(locate)?;
+        let (lease_ms, attempt) = self.run_at_once(operation, |handle, now| {
             let lease_ms = request.check(&handle.capabilities)?;
             Ok((lease_ms, handle.lock_try(request, lease_ms, now)?))
-        };
-        let (lease_ms, attempt) = self.run(operation, step).await?;
-        match attempt {
-            Attempt::Granted(grant) => Ok(LockOutcome::Granted(grant)),
+        })?;
+        let outcome = match attempt {
+            Attempt::Granted(grant) => LockOutcome::Granted(grant),
             Attempt::Busy(_) if !request.wait.is_zero() => {
-                let outcome = wait::wait(&self.0, request, lease_ms).await;
-                let outcome = outcome.map_err(|error| Handle::locate(error, operation))?;
-                // It may have been handed over by somebody else.
-                let is_granted = matches!(outcome, LockOutcome::Granted(_));
-                let kept = self.0.shared.keep(is_granted).await;
-                kept.map_err(|error| Handle::locate(error, operation)).map(|()| outcome)
+                wait::wait(&self.0, request, lease_ms).await.map_err(locate)?
             }
-            Attempt::Busy(busy) | Attempt::Refused(busy) => Ok(LockOutcome::Busy(busy)),
+            Attempt::Busy(busy) | Attempt::Refused(busy) => LockOutcome::Busy(busy),
+        };
+        let is_granted = matches!(outcome, LockOutcome::Granted(_));
+        if shared.disk.is_some() {
+            // Until the owner has heard of it, it is taken back if nobody waits for the answer any more.
+            let unheard = is_granted.then(|| Unheard::new(&self.0, request));
+            shared.keep(is_granted).await.map_err(locate)?;
+            unheard.into_iter().for_each(Unheard::is_heard);
         }
+        Ok(outcome)
     }
 
     async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {

@@ -384,7 +384,7 @@ mod tests {
             ("clients_max = 0", "clients_max: is 0"),
             ("dir = \"\"", "dir: is empty"),
             ("fsync = \"always\"", "fsync: there is no dir"),
-            ("dir = \"d\"\nfsync = \"sometimes\"", "`always`, `everysec`, `no`"),
+            ("dir = \"d\"\nfsync = \"sometimes\"", "there are always, everysec, no"),
             ("dir = \"d\"\nsave = [{ after = \"1m\", changes = 0 }]", "save: has after = 1m, changes = 0"),
             ("dir = \"d\"\nrewrite_growth_percent = 100001", "allowed: 0 to 100000"),
             ("dir = \"d\"\ndisk_buffer_max = \"1KiB\"", "disk_buffer_max: is 1KiB; allowed: 1MiB to 64GiB"),

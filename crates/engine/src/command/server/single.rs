@@ -147,7 +147,10 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Host, Instance, InstanceConfig};
+    use crate::{
+        Client, ClientOptions, Engine, EngineConfig, Flow, Host, Instance, InstanceConfig, Keeper, KeeperFigures,
+        KeeperJob, SyncPolicy,
+    };
 
     /// A process that does not end.
     #[derive(Default)]
@@ -173,6 +176,119 @@ mod tests {
             assert_eq!(reply, b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n");
             let logged = host.0.lock().pop();
             assert!(logged.as_ref().is_some_and(|text| text.contains(why)), "{logged:?}");
+        }
+    }
+
+    /// A disk that notes what it is asked for, and fails on request.
+    #[derive(Default)]
+    struct Disk {
+        figures: Mutex<KeeperFigures>,
+        asked: Mutex<Vec<&'static str>>,
+        failure: Mutex<Option<String>>,
+    }
+
+    impl Host for Disk {
+        fn keeper(&self) -> Option<&dyn Keeper> {
+            Some(self)
+        }
+
+        fn shut_down(&self) -> bool {
+            true
+        }
+    }
+
+    impl Keeper for Disk {
+        fn figures(&self) -> KeeperFigures {
+            self.figures.lock().clone()
+        }
+
+        fn save(&self) -> Result<(), String> {
+            self.asked.lock().push("save");
+            self.failure.lock().clone().map_or(Ok(()), Err)
+        }
+
+        fn start_save(&self) -> bool {
+            self.asked.lock().push("start save");
+            true
+        }
+
+        fn start_rewrite(&self) -> bool {
+            self.asked.lock().push("start rewrite");
+            true
+        }
+
+        fn set_sync(&self, sync: SyncPolicy) {
+            self.figures.lock().sync = sync;
+        }
+    }
+
+    fn kept() -> (Arc<Disk>, Client) {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let disk = Arc::new(Disk::default());
+        instance.set_host(disk.clone());
+        (disk, Client::connect(&instance, ClientOptions::default()))
+    }
+
+    fn call(client: &mut Client, request: &str) -> String {
+        let (args, mut reply): (Vec<&[u8]>, _) = (request.split(' ').map(str::as_bytes).collect(), Vec::new());
+        client.execute(&args, 1_000, &mut reply);
+        String::from_utf8(reply).expect("text").trim_end().to_owned()
+    }
+
+    #[test]
+    fn disk_is_asked_for_snapshots_and_rewriting() {
+        let (disk, mut client) = kept();
+        disk.figures.lock().last_save_s = 17;
+        for (request, reply, asked) in [
+            ("SAVE", "+OK", Some("save")),
+            ("BGSAVE", "+Background saving started", Some("start save")),
+            ("BGREWRITEAOF", "+Background append only file rewriting started", Some("start rewrite")),
+            ("LASTSAVE", ":17", None),
+            ("BGSAVE NOW", "-ERR syntax error", None),
+        ] {
+            assert_eq!(call(&mut client, request), reply);
+            assert_eq!(disk.asked.lock().pop(), asked, "{request}");
+        }
+        *disk.failure.lock() = Some("No space left on device".to_owned());
+        assert_eq!(call(&mut client, "SAVE"), "-ERR No space left on device");
+        assert_eq!(call(&mut client, "SHUTDOWN SAVE"), "-ERR Errors trying to SHUTDOWN. Check logs.");
+        assert_eq!(call(&mut client, "SHUTDOWN NOSAVE"), "");
+    }
+
+    #[test]
+    fn what_is_under_way_is_said_in_the_words_of_redis() {
+        let (disk, mut client) = kept();
+        let running = KeeperJob { is_running: true, ..KeeperJob::default() };
+        disk.figures.lock().save = running;
+        for request in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE"] {
+            assert_eq!(call(&mut client, request), "-ERR Background save already in progress");
+        }
+        let scheduled = "+Background append only file rewriting scheduled";
+        assert_eq!(call(&mut client, "BGREWRITEAOF"), scheduled);
+        *disk.figures.lock() = KeeperFigures { rewrite: running, ..KeeperFigures::default() };
+        assert!(call(&mut client, "BGSAVE").starts_with("-ERR Another child process is active (AOF?)"));
+        assert_eq!(call(&mut client, "BGSAVE SCHEDULE"), "+Background saving scheduled");
+        let refused = "-ERR Background append only file rewriting already in progress";
+        assert_eq!(call(&mut client, "BGREWRITEAOF"), refused);
+    }
+
+    #[test]
+    fn settings_and_figures_are_those_of_the_disk() {
+        let (disk, mut client) = kept();
+        *disk.figures.lock() = KeeperFigures { save_points: vec![(60, 1_000), (300, 10)], ..KeeperFigures::default() };
+        let of = |client: &mut Client, name: &str| {
+            let reply = call(client, &format!("CONFIG GET {name}"));
+            reply.rsplit("\r\n").next().map(str::to_owned)
+        };
+        assert_eq!(of(&mut client, "save").as_deref(), Some("60 1000 300 10"));
+        assert_eq!(of(&mut client, "appendonly").as_deref(), Some("yes"));
+        assert_eq!(of(&mut client, "appendfsync").as_deref(), Some("everysec"));
+        assert_eq!(call(&mut client, "CONFIG SET appendfsync always"), "+OK");
+        assert_eq!(disk.figures.lock().sync, SyncPolicy::Always);
+        assert!(call(&mut client, "CONFIG SET appendonly no").contains("can't set immutable config"));
+        let info = call(&mut client, "INFO persistence");
+        for line in ["aof_enabled:1", "aof_last_write_status:ok", "aof_current_size:0", "rdb_last_bgsave_status:ok"] {
+            assert!(info.contains(line), "{line} is not in {info}");
         }
     }
 }
