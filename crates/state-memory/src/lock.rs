@@ -115,7 +115,7 @@ impl<'a> Unheard<'a> {
         Self { handle, request, is_heard: false }
     }
 
-    pub(crate) fn is_heard(mut self) {
+    pub(crate) fn hear(mut self) {
         self.is_heard = true;
     }
 }

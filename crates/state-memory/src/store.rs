@@ -508,7 +508,7 @@ impl StateStore for MemoryStore {
             // Until the owner has heard of it, it is taken back if nobody waits for the answer any more.
             let unheard = is_granted.then(|| Unheard::new(&self.0, request));
             shared.keep(is_granted).await.map_err(locate)?;
-            unheard.into_iter().for_each(Unheard::is_heard);
+            unheard.into_iter().for_each(Unheard::hear);
         }
         Ok(outcome)
     }

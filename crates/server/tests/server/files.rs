@@ -119,6 +119,8 @@ async fn open_every_option_of(backend: &str) {
     let lines = text.lines().filter(|line| !excluded.iter().any(|option| line.starts_with(option)));
     let mut config = parse(&lines.collect::<Vec<_>>().join("\n"));
     config.rules.directory = root().join("rules");
+    let folder = tempfile::tempdir().expect("temporary directory");
+    config.engine.dir = config.engine.dir.map(|dir| folder.path().join(dir));
     App::open(&config).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
