@@ -21,7 +21,7 @@
 //!
 //! # How it works
 //! Each segment gathers the changes of whoever holds it in a buffer of its own (`change/record.rs`); before it is released, the buffers of
-//! all that is held become one group (`change/outlet.rs`). The layout of a change is in `change/op.rs`.
+//! all that is held become one group (`change/outlet.rs`). What others are told meanwhile waits for that (`change/section.rs`). The layout of a change is in `change/op.rs`.
 
 mod apply;
 #[cfg(feature = "commands")]
@@ -29,6 +29,7 @@ mod edit;
 mod op;
 mod outlet;
 mod record;
+mod section;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
 pub(crate) mod tests;
 
@@ -40,6 +41,9 @@ pub(crate) use op::Op;
 pub(crate) use outlet::Outlet;
 pub use outlet::groups_of_this_thread;
 pub(crate) use record::{Recorder, Recording};
+pub(crate) use section::Section;
+#[cfg(feature = "commands")]
+pub(crate) use section::{is_in_section, once_handed_over};
 
 /// Keeps changes.
 ///

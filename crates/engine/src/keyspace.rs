@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::change::Section;
 use crate::config::EngineConfig;
 use crate::entry::{Ref, is_expired};
 use crate::evict::EvictionPolicy;
@@ -187,7 +188,8 @@ impl Engine {
         numbers.sort_unstable();
         numbers.dedup();
         let guards = keyspace.lock_all(&numbers);
-        let mut slots = Slots { keyspace, keys, hashes, numbers, guards, now_ms, room };
+        let _section = Section::begin(&keyspace.context.outlet);
+        let mut slots = Slots { keyspace, keys, hashes, numbers, guards, now_ms, room, _section };
         if keyspace.context.memory.eviction.needs_usage() {
             (0..keys.len()).for_each(|position| slots.slot(position).mark_used());
         }
@@ -323,6 +325,7 @@ pub struct Slots<'a> {
     now_ms: u64,
     /// What may be taken.
     room: Room,
+    _section: Option<Section>,
 }
 
 impl Drop for Slots<'_> {
@@ -351,6 +354,7 @@ impl Slots<'_> {
 struct Writing<'k> {
     context: &'k Context,
     segment: MutexGuard<'k, Segment>,
+    _section: Option<Section>,
 }
 
 impl Deref for Writing<'_> {
@@ -466,7 +470,8 @@ impl Keyspace {
     /// The same for who changes something.
     #[inline]
     fn lock_to_write(&self, number: usize) -> Writing<'_> {
-        Writing { context: &self.context, segment: self.lock(number) }
+        let segment = self.lock(number);
+        Writing { context: &self.context, segment, _section: Section::begin(&self.context.outlet) }
     }
 
     /// Takes segments in ascending order. Gives them back while a script waits for one of them, see `lock.rs`.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::change::Op;
+use crate::change::{Op, Section};
 use crate::entry::Entry;
 use crate::keyspace::{Cleared, Engine, Keyspace};
 use crate::observe::Signals;
@@ -65,6 +65,8 @@ pub(crate) struct Locked<'e> {
     held: SmallVec<[Held<'e>; 2]>,
     /// Changes that came before those that the held segments have on record: those of whole databases, and what preceded them.
     group: Vec<u8>,
+    /// Below the locks: it ends after they are released.
+    section: Option<Section>,
 }
 
 impl Databases {
@@ -132,7 +134,7 @@ impl Place {
 
 impl<'e> Locked<'e> {
     pub(crate) fn none(databases: &'e Databases) -> Self {
-        Self { databases, held: SmallVec::new(), group: Vec::new() }
+        Self { databases, held: SmallVec::new(), group: Vec::new(), section: None }
     }
 
     /// Takes all `places`, in any order and with repetitions, or none. Waits for each of them for as long as `patience`.
@@ -143,6 +145,9 @@ impl<'e> Locked<'e> {
         }
         let mut locked = Self::none(databases);
         locked.held.reserve_exact(places.len());
+        if !places.is_empty() {
+            locked.begin_section();
+        }
         for place in places {
             locked.take_in_order(place, patience)?;
         }
@@ -174,6 +179,7 @@ impl<'e> Locked<'e> {
         let guard = self.databases.try_lock(place, ESCALATION_PATIENCE);
         escalations.fetch_sub(1, Ordering::SeqCst);
         self.held.insert(position, (place, guard.ok_or(Contended)?));
+        self.begin_section();
         Ok(())
     }
 
@@ -182,6 +188,7 @@ impl<'e> Locked<'e> {
         let Err(position) = self.position(place) else { return true };
         let Some(guard) = self.databases.try_lock(place, Duration::ZERO) else { return false };
         self.held.insert(position, (place, guard));
+        self.begin_section();
         true
     }
 
@@ -245,8 +252,9 @@ impl<'e> Locked<'e> {
         if self.holds(place) {
             return Ok(self.step_held(place, step));
         }
-        let mut segment = self.databases.try_lock(place, PATIENCE).ok_or(Contended)?;
         let context = &self.databases.keyspace(place).context;
+        let _section = Section::begin(&context.outlet);
+        let mut segment = self.databases.try_lock(place, PATIENCE).ok_or(Contended)?;
         let result = step(context, &mut segment);
         context.outlet.commit(&mut segment);
         Ok(result)
@@ -323,6 +331,14 @@ impl<'e> Locked<'e> {
         };
         self.held.push((place, guard));
         Ok(())
+    }
+
+    /// From here on there may be changes that others must not be told of yet.
+    #[inline]
+    fn begin_section(&mut self) {
+        if self.section.is_none() {
+            self.section = Section::begin(&self.databases.first().keyspace().context.outlet);
+        }
     }
 
     #[inline]

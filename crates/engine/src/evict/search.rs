@@ -231,9 +231,10 @@ impl<'m> Search<'m> {
         }
         let entry = segment.remove(context, bucket);
         segment.shrink_if_sparse(context);
+        // Nobody is told before the removal is handed over.
+        context.outlet.commit(&mut segment);
         context.signals.event(context.database, EventClass::EVICTED, "evicted", key);
         segment.changed(context, key);
-        context.outlet.commit(&mut segment);
         drop(segment);
         eviction.evicted[self.policy as usize].fetch_add(1, Ordering::Relaxed);
         self.evicted += 1;

@@ -110,6 +110,10 @@ impl Client {
         if args.is_empty() {
             return Flow::Done;
         }
+        // A subscriber's replies come after the messages that were sent before them.
+        if self.session.peer.is_held_back() && !self.session.is_monitor {
+            return Flow::Retry;
+        }
         self.refresh_settings();
         let out_len = out.len();
         let flow = match self.admit(args, now_us) {
