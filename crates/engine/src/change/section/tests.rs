@@ -142,7 +142,8 @@ fn event_of_an_update_by_the_application_arrives_after_its_group() {
     let seen = early.clone();
     *lab.log.look.lock() = Some(Box::new(move || seen.lock().push_str(&resume(&mut other.lock()))));
     lab.instance.set_notifications("Kn").expect("letters that mean something");
-    lab.instance.databases.first().update(b"k", 1, |slot| slot.set_str(&[b"v"], Expiry::Clear));
+    let engine = lab.instance.databases.first();
+    engine.update(b"k", 1, |slot| slot.set_str(&[b"v"], Expiry::Clear)).expect("there is memory");
     assert_eq!(lab.log.groups.load(Ordering::SeqCst), 1);
     assert_eq!(*early.lock(), "");
     assert_eq!(resume(&mut lab.other.lock()), "*3 $7 message $16 __keyspace@0__:k $3 new");
