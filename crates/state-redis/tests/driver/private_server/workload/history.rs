@@ -78,13 +78,13 @@ pub(super) struct Sums {
     pub(super) unknown: i64,
 }
 
-pub(super) type RegisterCall = Call<RegisterOperation, Option<RegisterReply>>;
+pub(super) type RegisterCall = Call<RegisterOperation, RegisterReply>;
 
 pub(super) struct RegisterHistory {
     pub(super) key: StateKey,
     /// When it was first used.
     pub(super) since: Instant,
-    /// With `None` for a reply that is not known, and when each ended.
+    /// And when each ended.
     pub(super) calls: Vec<(RegisterCall, Instant)>,
 }
 
@@ -180,10 +180,5 @@ impl History {
 
 /// The value that an operation on a register writes.
 pub(super) fn written(operation: RegisterOperation) -> Option<u32> {
-    match operation {
-        RegisterOperation::Set(value) | RegisterOperation::SetAbsent(value) | RegisterOperation::Swap(_, value) => {
-            Some(value)
-        }
-        RegisterOperation::Get | RegisterOperation::Delete | RegisterOperation::Take => None,
-    }
+    if let RegisterOperation::Put(write) = operation { Some(write.value) } else { None }
 }

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use acteon_state_conformance::linearizability::{Specification, check};
+use acteon_state_conformance::linearizability::check;
 use acteon_state_conformance::objects::{Register, RegisterOperation, RegisterReply};
 use acteon_state_core::{BatchOp, BatchReply, Entry, Get, StateKey, StateStore};
 use acteon_state_redis::RedisStore;
@@ -156,7 +156,7 @@ impl Judge<'_> {
                 }
             }
             if let Some(calls) = self.calls(register)
-                && let Err(failure) = check(&Uncertain(Register), &calls)
+                && let Err(failure) = check(&Register::default(), &calls)
             {
                 self.violation(format!("{}: {failure}", register.key));
             }
@@ -175,7 +175,7 @@ impl Judge<'_> {
             }
             // Answered by whoever: a write may have come to either server, and a read says nothing of the first one.
             let is_write = written(call.operation).is_some() || call.operation == RegisterOperation::Take;
-            is_write.then(|| RegisterCall { reply: None, ended: u64::MAX, ..call.clone() })
+            is_write.then(|| RegisterCall::maybe(call.began, call.operation))
         };
         let mut calls: Vec<_> = register.calls.iter().filter_map(known).collect();
         calls.sort_by_key(|call| call.began);
@@ -253,38 +253,6 @@ impl Judge<'_> {
             let by = grant.until - later.span.ended;
             self.violation(format!("{name}: the grants {} and {} overlap by {by:?}", grant.token, later.token));
         }
-    }
-}
-
-/// An object some of whose replies are not known: the call then took effect as it would, at some time or after all others,
-/// which is the same as never.
-struct Uncertain(Register);
-
-impl Specification for Uncertain {
-    type Operation = RegisterOperation;
-    type Reply = Option<RegisterReply>;
-    type State = Option<u32>;
-
-    fn start(&self) -> Option<u32> {
-        self.0.start()
-    }
-
-    fn step(
-        &self,
-        state: &Option<u32>,
-        operation: &RegisterOperation,
-        reply: &Option<RegisterReply>,
-    ) -> Option<Option<u32>> {
-        if let Some(reply) = reply {
-            return self.0.step(state, operation, reply);
-        }
-        Some(match *operation {
-            RegisterOperation::Set(value) => Some(value),
-            RegisterOperation::SetAbsent(value) => state.or(Some(value)),
-            RegisterOperation::Swap(old, value) if *state == Some(old) => Some(value),
-            RegisterOperation::Take | RegisterOperation::Delete => None,
-            RegisterOperation::Get | RegisterOperation::Swap(..) => *state,
-        })
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use acteon_state_conformance::history::Call;
+use acteon_state_conformance::ask::ask_register;
+use acteon_state_conformance::history::{Call, NEVER};
 use acteon_state_conformance::objects::{RegisterOperation, RegisterReply};
 use acteon_state_core::{
-    BatchOp, BatchReply, ClaimDue, ClaimOutcome, Condition, DueAt, DueItem, Effect, Entry, Get, Increment, LockGrant,
-    LockOutcome, LockRequest, Put, PutOutcome, ReleaseOutcome, Result, Schedule, StateKey, StateStore, Version,
+    BatchOp, BatchReply, ClaimDue, ClaimOutcome, DueAt, DueItem, Effect, Get, Increment, LockGrant, LockOutcome,
+    LockRequest, Put, PutOutcome, ReleaseOutcome, Result, Schedule, StateKey, StateStore,
 };
 use acteon_state_redis::RedisStore;
 use parking_lot::{Mutex, MutexGuard};
@@ -263,13 +264,13 @@ impl Tasks {
             let fresh = u32::try_from(self.number()).unwrap();
             let operation = match rand::random_range(0..8) {
                 0..=2 => RegisterOperation::Get,
-                3 => RegisterOperation::Set(fresh),
-                4 => RegisterOperation::SetAbsent(fresh),
-                5 | 6 => RegisterOperation::Swap(seen, fresh),
+                3 => RegisterOperation::set(fresh),
+                4 => RegisterOperation::set_absent(fresh),
+                5 | 6 => RegisterOperation::swap(seen, fresh),
                 _ => RegisterOperation::Take,
             };
             let began = self.order.fetch_add(1, Ordering::SeqCst);
-            let (outcome, span) = self.call(Kind::Register, &key, ask(&store, &key, operation)).await;
+            let (outcome, span) = self.call(Kind::Register, &key, ask_register(&store, &key, operation)).await;
             let ended = self.order.fetch_add(1, Ordering::SeqCst);
             if let Ok(RegisterReply::Found(Some(value)) | RegisterReply::Refused(Some(value))) = outcome {
                 seen = value;
@@ -279,7 +280,7 @@ impl Tasks {
             }
             let (told, reply) = (Told::of(&outcome), outcome.ok());
             // What is not known may still come, or never: it ends after everything else.
-            let ended = if told == Told::Unknown { u64::MAX } else { ended };
+            let ended = if told == Told::Unknown { NEVER } else { ended };
             self.note_register(register, key, Call { operation, reply, began, ended }, told, span);
             self.pause(told == Told::Acknowledged).await;
         }
@@ -300,33 +301,4 @@ impl Tasks {
             let _ = self.register.compare_exchange(register, register + 1, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
-}
-
-/// The value and the version of a write are the same number, so that a read tells which write it saw.
-fn version(number: u32) -> Version {
-    Version::from_u128(u128::from(number) + 1)
-}
-
-fn number(entry: Option<&Entry>) -> Option<u32> {
-    entry.map(|entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap())
-}
-
-async fn ask(store: &RedisStore, key: &StateKey, operation: RegisterOperation) -> Result<RegisterReply> {
-    let (value, condition) = match operation {
-        RegisterOperation::Get => {
-            return Ok(RegisterReply::Found(number(store.get(key, Get::default()).await?.as_ref())));
-        }
-        RegisterOperation::Take => return Ok(RegisterReply::Found(number(store.take(key).await?.as_ref()))),
-        RegisterOperation::Delete => {
-            return Ok(RegisterReply::Deleted(store.delete(key, Condition::Always).await?.is_deleted()));
-        }
-        RegisterOperation::Set(value) => (value, Condition::Always),
-        RegisterOperation::SetAbsent(value) => (value, Condition::Absent),
-        RegisterOperation::Swap(old, value) => (value, Condition::Version(version(old))),
-    };
-    let put = Put { version: version(value), ..Put::new(value.to_string()) }.when(condition);
-    Ok(match store.put(key, &put).await? {
-        PutOutcome::Applied(_) => RegisterReply::Written,
-        PutOutcome::NotMet(current) => RegisterReply::Refused(number(current.as_ref())),
-    })
 }

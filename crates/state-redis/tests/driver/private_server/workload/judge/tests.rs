@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use acteon_state_conformance::history::NEVER;
 use acteon_state_conformance::objects::{RegisterOperation, RegisterReply};
 use acteon_state_core::{Entry, StateKey, Version};
 
@@ -88,7 +89,7 @@ impl Story {
         let calls = calls.iter().zip(second..).map(|((operation, reply), second)| {
             let (began, ended) = (place(), place());
             // An unknown outcome ends after everything else.
-            let ended = if reply.is_none() { u64::MAX } else { ended };
+            let ended = if reply.is_none() { NEVER } else { ended };
             (RegisterCall { operation: *operation, reply: *reply, began, ended }, self.span(second).ended)
         });
         let calls = calls.collect();
@@ -216,8 +217,8 @@ fn a_grant_that_ends_early_is_found() {
 
 #[test]
 fn registers_are_linearizable_wherever_nothing_may_be_lost() {
-    use RegisterOperation::{Get, Set};
-    let written = |value| (Set(value), Some(RegisterReply::Written));
+    use RegisterOperation::Get;
+    let written = |value| (RegisterOperation::set(value), Some(RegisterReply::Written));
     let found = |value| (Get, Some(RegisterReply::Found(value)));
     let lost = [written(1), found(None)];
     Story::new().register(5, &lost).never("no order explains");
@@ -227,7 +228,7 @@ fn registers_are_linearizable_wherever_nothing_may_be_lost() {
         .only_where_writes_may_be_lost("no order explains");
     Story::new().register(21, &lost).never("no order explains");
     // Nobody knows whether the second one came, until it is read.
-    let unknown = (Set(2), None);
+    let unknown = (RegisterOperation::set(2), None);
     Story::new().register(5, &[written(1), unknown, found(Some(1)), found(Some(2))]).fine();
     Story::new().register(5, &[written(1), unknown, found(Some(1)), found(Some(1))]).fine();
     Story::new().register(5, &[unknown, found(Some(2)), found(None)]).never("no order explains");
