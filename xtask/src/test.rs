@@ -9,7 +9,7 @@
 //! One build makes the test programs of all packages with the same features, so nothing is compiled twice; then the programs run one
 //! after the other, each in the folder of its package, as `cargo test` would run them. Counts are read from their result lines.
 
-mod build;
+pub(crate) mod build;
 mod outcome;
 mod suites;
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// The program that clients run.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_acteon-faults-worker");
+/// The variable that names a folder with the programs of this package: of a long run they are the same all the time, whatever is built meanwhile.
+const PROGRAMS_VARIABLE: &str = "ACTEON_FAULTS_PROGRAMS";
 /// How many there are: the lock of one that was killed is taken over by another.
 pub(crate) const CLIENTS: u32 = 3;
 /// Tasks of each that ask objects of all kinds.
@@ -31,6 +33,15 @@ pub(crate) struct Clients {
     folder: TempDir,
     running: Vec<Child>,
     logs: Vec<PathBuf>,
+}
+
+/// Where to find a program that was built at this path.
+pub(crate) fn program(built: &str) -> PathBuf {
+    let built = Path::new(built);
+    match (std::env::var_os(PROGRAMS_VARIABLE), built.file_name()) {
+        (Some(folder), Some(name)) => Path::new(&folder).join(name),
+        _ => built.to_owned(),
+    }
 }
 
 /// What the clients of a backend do in all histories.
@@ -116,7 +127,7 @@ impl Clients {
         let seed = self.job.seed.wrapping_add(u64::from(place));
         let job = Job { first_process: place * TASKS, seed, ..self.job.clone() };
         let log = self.folder.path().join(format!("client-{number}.jsonl"));
-        let mut command = supervised_command(PROGRAM);
+        let mut command = supervised_command(program(PROGRAM));
         command.arg(serde_json::to_string(&job).map_err(io::Error::other)?).arg(&log);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command.stderr(File::create(self.folder.path().join(format!("client-{number}.err")))?);

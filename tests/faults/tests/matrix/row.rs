@@ -184,7 +184,7 @@ pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix")
 }
 
-/// Which fault comes next: each once, or any until the time is over.
+/// Which fault comes next: each once, or any until the time is over, and one at least.
 struct Schedule {
     random: Random,
     faults: Vec<Fault>,
@@ -207,8 +207,13 @@ impl Iterator for Schedule {
     type Item = (u32, Fault, Random);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left.is_empty() && self.until.is_some_and(|until| Instant::now() < until) {
-            self.left.clone_from(&self.faults);
+        if let Some(until) = self.until {
+            if self.count > 0 && Instant::now() >= until {
+                return None;
+            }
+            if self.left.is_empty() {
+                self.left.clone_from(&self.faults);
+            }
         }
         if self.left.is_empty() {
             return None;

@@ -39,7 +39,7 @@ async fn the_memory_driver_keeps_what_it_declares() {
             seed,
             folder: &folder(),
         };
-        account.add(&DROPPED, Ok(bench.judge(logged, Loss { from: 0, until: now_ns() })));
+        account.add(&DROPPED, Ok(bench.judge(logged, Loss { from: now_ns(), until: now_ns() })));
     }
     account.finish(seed);
 }

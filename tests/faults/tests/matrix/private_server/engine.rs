@@ -9,6 +9,7 @@ use acteon_test_support::{supervised, supervised_command};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clients::program;
 use crate::network::{self, Way};
 use crate::row::{self, Backend, Fault, Harm};
 
@@ -39,7 +40,7 @@ impl Engine {
 
 /// Starts the server, and returns once it answers.
 async fn serve(address: SocketAddr) -> io::Result<Child> {
-    let mut command = supervised_command(PROGRAM);
+    let mut command = supervised_command(program(PROGRAM));
     command.arg(address.port().to_string()).stdin(Stdio::null());
     let mut server = supervised(command)?;
     let begin = Instant::now();
