@@ -131,7 +131,7 @@ impl Engine {
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         let result = update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms));
         drop(segment);
-        keyspace.context.signals.announce_ready();
+        keyspace.context.signals.announce_ready(now_ms);
         result
     }
 
@@ -145,7 +145,7 @@ impl Engine {
         numbers.dedup();
         let guards = keyspace.lock_all(&numbers);
         let result = update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms });
-        keyspace.context.signals.announce_ready();
+        keyspace.context.signals.announce_ready(now_ms);
         result
     }
 

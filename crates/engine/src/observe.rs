@@ -52,8 +52,8 @@ pub(crate) trait Observer: Send + Sync {
     /// `name` happened to `key` of a database. Called under the key's lock: must be quick, and not call the engine.
     fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]);
 
-    /// Keys have become ready outside of a command. Called without locks.
-    fn keys_ready(&self);
+    /// Keys have become ready outside of a command, at this time. Called without locks.
+    fn keys_ready(&self, now_ms: u64);
 }
 
 /// A key of a database.
@@ -124,11 +124,11 @@ impl Signals {
 
     /// After an update that was no command.
     #[inline]
-    pub(crate) fn announce_ready(&self) {
+    pub(crate) fn announce_ready(&self, now_ms: u64) {
         if self.has_ready()
             && let Some(observer) = self.observer.get()
         {
-            observer.keys_ready();
+            observer.keys_ready(now_ms);
         }
     }
 }
