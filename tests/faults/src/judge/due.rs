@@ -18,11 +18,15 @@ type DueCall = Call<DueOperation, DueReply>;
 /// The history of each item of a queue, each call with its place in the whole history.
 pub(super) fn items(history: &History, calls: &[usize]) -> BTreeMap<String, Vec<(DueCall, usize)>> {
     let mut items: BTreeMap<String, Vec<(DueCall, usize)>> = BTreeMap::new();
-    // Items first: a claim is a call on each that was scheduled by then.
+    // Items first: a claim is a call on each that was there by then.
     let mut scheduled: BTreeMap<&str, u64> = BTreeMap::new();
     for call in calls.iter().map(|at| &history[*at]) {
         if let Some(DueQuestion::Schedule { id, .. }) = question(&call.operation) {
             scheduled.entry(id).or_insert(call.began);
+        }
+        // Or handed out though nobody scheduled it, which is to be found.
+        if let Some(Told::Due(DueAnswer::Claimed(handed))) = &call.reply {
+            handed.iter().for_each(|item| _ = scheduled.entry(&item.id).or_insert(call.began));
         }
     }
     for at in calls {

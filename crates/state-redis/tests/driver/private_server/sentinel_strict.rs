@@ -7,8 +7,8 @@ use acteon_state_core::{Effect, ErrorKind, Get, LockOutcome, LockRequest, StateK
 use acteon_state_redis::{RedisConfig, RedisStore, Safety};
 use acteon_test_support::{RedisSentinels, RedisServer, SentinelOptions};
 
+use super::load::{Load, Options};
 use super::sentinel_faults::promises_of;
-use super::workload::{Options, Workload};
 use super::{key, until};
 
 /// The longest lease, and the lag that replicas may have: with them, nothing is granted for 3 s after a failover.
@@ -135,11 +135,11 @@ async fn a_primary_that_dies_after_a_grant_leaves_no_second_holder() {
     println!("Sentinel, strict: {:.1} s from kill -9 to the first grant", (granted_at - killed_at).as_secs_f64());
 }
 
-async fn load_on(group: &RedisSentinels) -> Workload {
+async fn load_on(group: &RedisSentinels) -> Load {
     let stores = vec![connect(group, 1).await, connect(group, 1).await];
     let options = Options { lease: LEASE_MAX, ..promises_of(&stores[0]) };
     assert!(options.strict_locks);
-    let load = Workload::start(stores, options);
+    let mut load = Load::start(stores, options);
     load.warm_up().await;
     load.fault();
     load
@@ -148,7 +148,7 @@ async fn load_on(group: &RedisSentinels) -> Workload {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_grants_overlap_when_the_primary_is_killed_under_load() {
     let mut group = group();
-    let load = load_on(&group).await;
+    let mut load = load_on(&group).await;
     group.nodes[0].kill9().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
     load.resumed().await;
@@ -158,7 +158,7 @@ async fn no_two_grants_overlap_when_the_primary_is_killed_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_grants_overlap_when_the_primary_sleeps_and_wakes_up_under_load() {
     let group = group();
-    let load = load_on(&group).await;
+    let mut load = load_on(&group).await;
     group.nodes[0].pause().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
     // Before anything is granted by the new one.
