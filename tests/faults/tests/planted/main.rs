@@ -3,6 +3,7 @@
 //! Everything runs on one thread and a clock that is moved by hand, so a seed gives the same history each time. `ACTEON_SEED` tries another.
 
 mod store;
+mod updaters;
 
 use std::fs;
 use std::sync::Arc;

@@ -15,8 +15,8 @@ const FROZEN: Fault = Fault::new("a primary frozen until another took over", Har
 const ASKED: Fault = Fault::new("a failover that was asked for", Harm::Failover);
 
 /// The longest lease in strict safety. For so long, and for the lag on top, a new primary grants nothing.
-const LEASE_MAX: Duration = Duration::from_secs(1);
-const LAG_MAX: Duration = Duration::from_secs(1);
+pub(super) const LEASE_MAX: Duration = Duration::from_secs(1);
+pub(super) const LAG_MAX: Duration = Duration::from_secs(1);
 /// How long the first grant of all may take then.
 const FIRST_GRANT: Duration = Duration::from_secs(20);
 
@@ -36,6 +36,20 @@ impl Sentinels {
         let group = RedisSentinels::start(options).unwrap_or_else(|error| panic!("{error}"));
         Self { group, is_strict }
     }
+}
+
+/// Returns once so many locks have been granted, one after the other.
+pub(super) async fn wait_for_grant(config: &str, locks: u32) -> io::Result<()> {
+    let state = open(config).await.map_err(io::Error::other)?;
+    for number in 0..locks {
+        let lock = StateKey::new("faults", "matrix", "probe", &format!("lock-{number}")).map_err(io::Error::other)?;
+        let granted = state.lock(&lock, &LockOptions::new(LEASE_MAX).wait(FIRST_GRANT)).await;
+        match granted.map_err(io::Error::other)? {
+            LockAttempt::Acquired(guard) => guard.release().await.map(drop).map_err(io::Error::other)?,
+            LockAttempt::Busy(_) => return Err(io::Error::other("nothing is granted any more")),
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -66,13 +80,7 @@ impl Backend for Sentinels {
         if !self.is_strict {
             return Ok(());
         }
-        let state = open(&self.config()).await.map_err(io::Error::other)?;
-        let lock = StateKey::new("faults", "matrix", "probe", "lock").map_err(io::Error::other)?;
-        let granted = state.lock(&lock, &LockOptions::new(LEASE_MAX).wait(FIRST_GRANT)).await;
-        match granted.map_err(io::Error::other)? {
-            LockAttempt::Acquired(guard) => guard.release().await.map(drop).map_err(io::Error::other),
-            LockAttempt::Busy(_) => Err(io::Error::other("nothing is granted any more")),
-        }
+        wait_for_grant(&self.config(), 1).await
     }
 
     async fn strike(&mut self, fault: &Fault, _: Duration) -> io::Result<()> {
