@@ -73,7 +73,8 @@ impl Account {
 
     /// The sums so far, and what was wrong since one asked last.
     pub(crate) fn progress(&mut self) -> String {
-        let mut progress = format!("{} calls, {} histories, {} anomalies so far", self.calls, self.histories, self.wrong.len());
+        let mut progress =
+            format!("{} calls, {} histories, {} anomalies so far", self.calls, self.histories, self.wrong.len());
         if let Some(wrong) = self.wrong.get(self.shown..) {
             wrong.iter().for_each(|wrong| progress = format!("{progress}\n{wrong}"));
         }
@@ -89,8 +90,14 @@ impl Account {
         let sum = |number: fn(&Updates) -> u64| self.kept.iter().chain(&self.losing).map(number).sum::<u64>();
         let (name, grants, overlaps) = (self.name, sum(|updates| updates.grants), sum(|updates| updates.overlaps));
         println!("{name}: {} faults, {} calls, {} may have happened", self.fault_count(), self.calls, self.unknown);
-        println!("{name}: {grants} grants, {overlaps} overlaps, {} of them where grants may be lost", self.overlaps_allowed);
-        println!("{name}: lost() fired in time {} times, and {} times in a process that stood still", self.lost_in_time, self.stalled);
+        println!(
+            "{name}: {grants} grants, {overlaps} overlaps, {} of them where grants may be lost",
+            self.overlaps_allowed
+        );
+        println!(
+            "{name}: lost() fired in time {} times, and {} times in a process that stood still",
+            self.lost_in_time, self.stalled
+        );
         for writing in Writing::ALL {
             let (kept, losing) = (self.kept[writing as usize], self.losing[writing as usize]);
             let [kept, losing] = [kept, losing].map(|updates| format!("{} of {}", updates.lost, updates.acknowledged));
@@ -98,7 +105,8 @@ impl Account {
         }
         if let Some(path) = std::env::var_os(SUMMARY_VARIABLE) {
             let file = OpenOptions::new().append(true).create(true).open(&path);
-            file.and_then(|mut file| writeln!(file, "{}", self.line(grants, overlaps))).expect("the summary can be written");
+            file.and_then(|mut file| writeln!(file, "{}", self.line(grants, overlaps)))
+                .expect("the summary can be written");
         }
         assert!(self.wrong.is_empty(), "{name}: {SEED_VARIABLE}={seed}\n{}", self.wrong.join("\n"));
     }

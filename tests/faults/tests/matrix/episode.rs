@@ -29,10 +29,11 @@ const LEASE_SLACK: Duration = Duration::from_millis(100);
 
 /// What is to happen.
 pub(crate) struct Terms {
+    /// What repeats the row, and with it this.
+    pub(crate) row_seed: u64,
     pub(crate) seed: u64,
     pub(crate) number: u32,
     pub(crate) fault: Fault,
-    pub(crate) losses: Losses,
     /// Where drawings go.
     pub(crate) folder: PathBuf,
 }
@@ -42,6 +43,8 @@ pub(crate) struct Episode<'a> {
     backend: &'a mut dyn Backend,
     state: &'a State,
     terms: &'a Terms,
+    /// What it may have taken away.
+    losses: Losses,
 }
 
 impl Episode<'_> {
@@ -52,7 +55,8 @@ impl Episode<'_> {
         terms: &Terms,
         random: &mut Random,
     ) -> Result<Outcome, String> {
-        let mut episode = Episode { backend, state, terms };
+        let losses = Losses::of(state, backend.traits(), terms.fault.harm);
+        let mut episode = Episode { backend, state, terms, losses };
         let scope = episode.scope("under");
         let work = episode.job(&scope, terms.seed);
         let lease = Duration::from_millis(work.lease_ms);
@@ -60,7 +64,7 @@ impl Episode<'_> {
         let mut outcome = episode.bench().judge(logged, span);
         episode.check_register(&scope, &mut outcome).await;
         episode.check_locks(&scope, lease, &mut outcome).await;
-        if terms.losses.writes {
+        if episode.losses.writes {
             episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
         }
         Ok(outcome)
@@ -68,7 +72,7 @@ impl Episode<'_> {
 
     fn bench(&self) -> Bench<'_> {
         let (uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
-        Bench { uncertainty, traits, losses: self.terms.losses, seed: self.terms.seed, folder: &self.terms.folder }
+        Bench { uncertainty, traits, losses: self.losses, seed: self.terms.row_seed, folder: &self.terms.folder }
     }
 
     /// A scope of its own: what an earlier fault has lost is of no concern to this history.
@@ -97,8 +101,11 @@ impl Episode<'_> {
             Harm::ClientFrozen => clients.freeze_one(which, lasting + Duration::from_millis(lease_ms)).await?,
             _ => self.backend.strike(&self.terms.fault, lasting).await?,
         }
+        if let Some(harm) = self.backend.came_to() {
+            self.losses = Losses::of(self.state, self.backend.traits(), harm);
+        }
         self.wait_for_answers().await?;
-        if self.terms.losses.grants {
+        if self.losses.grants {
             tokio::time::sleep(NOTICE).await;
         }
         let until = now_ns();
@@ -125,7 +132,7 @@ impl Episode<'_> {
 
     /// The register that was written on the version that was read has counted every update that was acknowledged.
     async fn check_register(&self, scope: &Scope, outcome: &mut Outcome) {
-        if self.terms.losses.writes {
+        if self.losses.writes {
             return;
         }
         let register = scope.key(Writing::Compared.name()).expect("the name is short");

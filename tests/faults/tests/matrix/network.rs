@@ -65,13 +65,15 @@ impl Way {
         true
     }
 
-    /// A fault for a while. Then connections are cut, since those whose replies are lost would never be right again.
+    /// A fault for a while. Then connections are cut, since those whose replies are lost would never be right again; and before that they
+    /// are held up, or what follows a gap would still arrive.
     async fn set(&self, fault: Network, lasting: Duration) {
         self.proxy.set(fault);
         tokio::time::sleep(lasting).await;
-        self.proxy.set(Network::None);
         if !matches!(fault, Network::Delay(_) | Network::Blackhole) {
+            self.proxy.set(Network::Blackhole);
             self.proxy.cut();
         }
+        self.proxy.set(Network::None);
     }
 }

@@ -37,6 +37,11 @@ pub(crate) trait Backend: Send {
     /// Brings a fault about, lets it last for about this long, and repairs the damage.
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()>;
 
+    /// What the last fault came to, if it was more than it is called: a primary that is not heard for a while may be replaced.
+    fn came_to(&self) -> Option<Harm> {
+        None
+    }
+
     /// By how much ends of lifetimes may be early or late here.
     fn uncertainty(&self) -> Uncertainty {
         // The clocks of server and clients are those of one machine; servers count whole milliseconds.
@@ -119,7 +124,7 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    fn of(state: &State, traits: Traits, harm: Harm) -> Self {
+    pub(crate) fn of(state: &State, traits: Traits, harm: Harm) -> Self {
         let (semantics, capabilities) = (state.lock_semantics(), state.store().capabilities());
         let may_be_lost = |survival: Survival| !matches!(survival, Survival::Yes);
         match harm {
@@ -146,7 +151,7 @@ pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], shar
     println!("{}: {SEED_VARIABLE}={seed} repeats the schedule", backend.name());
     for (number, fault, mut random) in Schedule::new(seed, faults.to_vec(), share) {
         let begin = Instant::now();
-        let outcome = one(backend, &mut account, number, fault, &mut random).await;
+        let outcome = one(backend, &mut account, seed, number, fault, &mut random).await;
         account.add(&fault, outcome);
         let (name, seconds) = (backend.name(), begin.elapsed().as_secs_f64());
         println!("{name}: {number} {}, {seconds:.1} s: {}", fault.name, account.progress());
@@ -158,6 +163,7 @@ pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], shar
 async fn one(
     backend: &mut dyn Backend,
     account: &mut Account,
+    row_seed: u64,
     number: u32,
     fault: Fault,
     random: &mut Random,
@@ -165,8 +171,8 @@ async fn one(
     backend.prepare().await.map_err(|error| error.to_string())?;
     let state = open(&backend.config()).await?;
     account.topology = state.lock_semantics().topology;
-    let losses = Losses::of(&state, backend.traits(), fault.harm);
-    let terms = Terms { seed: random.number(), number, fault, losses, folder: folder() };
+    let folder = folder().join(format!("{}-{row_seed}-{number}", backend.name().replace(' ', "-")));
+    let terms = Terms { row_seed, seed: random.number(), number, fault, folder };
     let outcome = Episode::run(backend, &state, &terms, random).await;
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.close()).await;
     outcome

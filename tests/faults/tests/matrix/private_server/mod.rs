@@ -1,5 +1,6 @@
 //! Rows whose servers are processes of their own.
 
+mod announced;
 mod cluster;
 mod engine;
 mod evictions;
