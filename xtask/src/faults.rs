@@ -1,7 +1,8 @@
 //! `cargo xtask faults`: every backend under faults for as long as is asked for, and a table of what came of it.
 //!
 //! The rows are the tests of the matrix in `tests/faults`, each run alone, with its share of the time and at least one fault. The servers are those that
-//! the tests start for themselves: their programs must be installed (`cargo xtask services` does that). A row that finds something wrong says what, with
+//! the tests start for themselves: their programs must be installed (`cargo xtask services` does that; what steps
+//! clocks is installed here). A row that finds something wrong says what, with
 //! the seed and the drawing; the others go on. After Ctrl-C there is a table, too, of the rows that were finished.
 //!
 //! Everything is built once, and kept under a name of its own: whoever goes on working meanwhile changes nothing in a run of hours.
@@ -21,6 +22,7 @@ use self::table::Table;
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::process;
+use crate::services::CLOCK_TOOLS;
 use crate::test::build;
 use crate::workspace::Workspace;
 
@@ -48,6 +50,7 @@ const MATRIX: &str = "matrix-";
 
 /// Runs the rows. `false` means that one of them found something wrong.
 pub(crate) fn run(arguments: &FaultsArguments, workspace: &Workspace, interrupt: &Interrupt) -> Result<bool, Failure> {
+    CLOCK_TOOLS.iter().try_for_each(|tool| tool.require(interrupt))?;
     let programs = Programs::build(workspace, interrupt)?;
     let rows = chosen(programs.rows()?, arguments.backend.as_deref())?;
     let seed = arguments.seed.unwrap_or_else(seed_of_the_moment);
