@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use acteon_faults::Kind;
 use acteon_faults::job::Job;
 use acteon_faults::log::{Logged, read};
-use acteon_test_support::{supervised, supervised_command};
+use acteon_test_support::{FakeClock, supervised, supervised_command};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -25,6 +25,8 @@ const TASKS: u32 = 2;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long they may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
+/// By how much the wall clock of a client is set.
+const CLIENT_CLOCK_STEP_MS: i64 = 3_600_000;
 const POLL: Duration = Duration::from_millis(10);
 
 /// Running clients, killed when dropped.
@@ -33,6 +35,8 @@ pub(crate) struct Clients {
     folder: TempDir,
     running: Vec<Child>,
     logs: Vec<PathBuf>,
+    /// The wall clock of the first one, if it is not the machine's.
+    clock: Option<FakeClock>,
 }
 
 /// Where to find a program that was built at this path.
@@ -63,8 +67,8 @@ pub(crate) fn job(config: String, scope: String, seed: u64, lease_ms: u64) -> Jo
 
 impl Clients {
     /// Starts them, and returns once each has been answered something.
-    pub(crate) async fn start(job: Job) -> io::Result<Self> {
-        let mut clients = Self { job, folder: TempDir::new()?, running: Vec::new(), logs: Vec::new() };
+    pub(crate) async fn start(job: Job, clock: Option<FakeClock>) -> io::Result<Self> {
+        let mut clients = Self { job, folder: TempDir::new()?, running: Vec::new(), logs: Vec::new(), clock };
         for _ in 0..CLIENTS {
             clients.start_one()?;
         }
@@ -94,6 +98,17 @@ impl Clients {
         kill_process(pid, Signal::STOP)?;
         tokio::time::sleep(lasting).await;
         Ok(kill_process(pid, Signal::CONT)?)
+    }
+
+    /// Sets the clock of the first one forward, back beyond the true time, and right again.
+    pub(crate) async fn set_clock(&self, lasting: Duration) -> io::Result<()> {
+        let clock = self.clock.as_ref().ok_or_else(|| io::Error::other("the clients see the machine's clock"))?;
+        require_faketime(self.running[0].id())?;
+        for offset_ms in [CLIENT_CLOCK_STEP_MS, -CLIENT_CLOCK_STEP_MS, 0] {
+            clock.set(offset_ms)?;
+            tokio::time::sleep(lasting / 3).await;
+        }
+        Ok(())
     }
 
     /// Lets them end, and returns what they logged.
@@ -127,7 +142,10 @@ impl Clients {
         let seed = self.job.seed.wrapping_add(u64::from(place));
         let job = Job { first_process: place * TASKS, seed, ..self.job.clone() };
         let log = self.folder.path().join(format!("client-{number}.jsonl"));
-        let mut command = supervised_command(program(PROGRAM));
+        let mut command = match &self.clock {
+            Some(clock) if number == 0 => clock.supervised_command(program(PROGRAM)),
+            _ => supervised_command(program(PROGRAM)),
+        };
         command.arg(serde_json::to_string(&job).map_err(io::Error::other)?).arg(&log);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command.stderr(File::create(self.folder.path().join(format!("client-{number}.err")))?);
@@ -141,6 +159,15 @@ impl Clients {
         let text = |number| std::fs::read_to_string(self.folder.path().join(format!("client-{number}.err")));
         (0..self.logs.len()).filter_map(|number| text(number).ok()).collect()
     }
+}
+
+/// A fault that a process does not see would prove nothing: it must have loaded the library that steps its clock.
+pub(crate) fn require_faketime(process: u32) -> io::Result<()> {
+    let libraries = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
+    if libraries.contains("libfaketime") {
+        return Ok(());
+    }
+    Err(io::Error::other("the process does not see the clock that is set"))
 }
 
 impl Drop for Clients {

@@ -9,11 +9,12 @@ use acteon_faults::log::{Logged, now_ns};
 use acteon_faults::safety::{Updates, Writing};
 use acteon_faults::{Kind, Random};
 use acteon_state::{Scope, State};
-use acteon_state_conformance::objects::Loss;
+use acteon_state_conformance::objects::{ClockStep, Loss};
+use acteon_test_support::FakeClock;
 
 use crate::bench::{Bench, Outcome};
 use crate::clients::{Clients, job};
-use crate::row::{Backend, Fault, Harm, Losses, Traits};
+use crate::row::{Backend, CLOCK_STEP, Fault, Harm, Losses, Traits};
 
 /// How long clients work before a fault, and after it was repaired.
 const CALM: Duration = Duration::from_millis(400);
@@ -61,9 +62,11 @@ impl Episode<'_> {
         let work = episode.job(&scope, terms.seed);
         let lease = Duration::from_millis(work.lease_ms);
         let (logged, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
-        let mut outcome = episode.bench().judge(logged, span);
+        let mut outcome = episode.bench_with(Some(span)).judge(logged, span);
         episode.check_register(&scope, &mut outcome).await;
-        episode.check_locks(&scope, lease, &mut outcome).await;
+        // By a clock that was set back, leases end later.
+        let longer = if terms.fault.harm == Harm::ClockBack { CLOCK_STEP } else { Duration::ZERO };
+        episode.check_locks(&scope, lease + longer, &mut outcome).await;
         if episode.losses.writes {
             episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
         }
@@ -71,7 +74,16 @@ impl Episode<'_> {
     }
 
     fn bench(&self) -> Bench<'_> {
-        let (uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
+        self.bench_with(None)
+    }
+
+    /// What is known of a history in which the fault was in this span.
+    fn bench_with(&self, span: Option<Loss>) -> Bench<'_> {
+        let (mut uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
+        if let (Some(Loss { from, until }), Some(direction)) = (span, self.terms.fault.harm.step_direction()) {
+            let by_ns = u64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(u64::MAX);
+            uncertainty.step = Some(ClockStep { from, until, by_ns, direction });
+        }
         Bench { uncertainty, traits, losses: self.losses, seed: self.terms.row_seed, folder: &self.terms.folder }
     }
 
@@ -92,13 +104,18 @@ impl Episode<'_> {
     /// The history, and when the fault was.
     async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Loss)> {
         let lease_ms = work.lease_ms;
-        let mut clients = Clients::start(work).await?;
+        let clock = match self.terms.fault.harm {
+            Harm::ClientClock => Some(FakeClock::new().map_err(io::Error::other)?),
+            _ => None,
+        };
+        let mut clients = Clients::start(work, clock).await?;
         tokio::time::sleep(CALM).await;
         let lasting = Duration::from_millis(FAULT_MS.0 + random.below(FAULT_MS.1 - FAULT_MS.0));
         let (from, which) = (now_ns(), random.number() as usize);
         match self.terms.fault.harm {
             Harm::ClientKilled => clients.kill_one(which, lasting / 4).await?,
             Harm::ClientFrozen => clients.freeze_one(which, lasting + Duration::from_millis(lease_ms)).await?,
+            Harm::ClientClock => clients.set_clock(lasting).await?,
             _ => self.backend.strike(&self.terms.fault, lasting).await?,
         }
         if let Some(harm) = self.backend.came_to() {
@@ -170,7 +187,7 @@ impl Episode<'_> {
 
     /// What was lost is lost; on new objects everything is right again.
     async fn check_aftermath(&self, outcome: &mut Outcome, seed: u64) -> io::Result<()> {
-        let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }).await?;
+        let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }, None).await?;
         tokio::time::sleep(CALM).await;
         let logged = clients.finish().await?;
         outcome.calls += logged.history.len() + logged.refused;

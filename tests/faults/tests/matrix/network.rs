@@ -14,16 +14,17 @@ const LOST_REPLIES: Fault = Fault::new("lost replies", Harm::Delay);
 const CUT_REPLIES: Fault = Fault::new("replies cut in the middle", Harm::Delay);
 const HALF_CLOSED: Fault = Fault::new("half-closed connections", Harm::Delay);
 const CUT: Fault = Fault::new("cut connections", Harm::Delay);
+const RESET: Fault = Fault::new("reset connections", Harm::Delay);
 const REFUSED: Fault = Fault::new("refused connections", Harm::Delay);
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 7] = [DELAY, SILENCE, LOST_REPLIES, CUT_REPLIES, HALF_CLOSED, CUT, REFUSED];
+pub(crate) const FAULTS: [Fault; 8] = [DELAY, SILENCE, LOST_REPLIES, CUT_REPLIES, HALF_CLOSED, CUT, RESET, REFUSED];
 
 /// How much later pieces arrive: not long enough for a timeout, and long enough for everybody to overlap.
 const DELAY_BY: Duration = Duration::from_millis(40);
 /// How many bytes of replies still arrive.
 const REPLY_BYTES: u64 = 200;
-/// How often connections are cut.
+/// How often connections are cut or reset.
 const CUTS: u32 = 5;
 
 /// The way by which clients reach a server.
@@ -53,6 +54,12 @@ impl Way {
             CUT => {
                 for _ in 0..CUTS {
                     self.proxy.cut();
+                    tokio::time::sleep(lasting / CUTS).await;
+                }
+            }
+            RESET => {
+                for _ in 0..CUTS {
+                    self.proxy.reset();
                     tokio::time::sleep(lasting / CUTS).await;
                 }
             }

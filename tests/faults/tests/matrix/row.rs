@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use acteon_faults::{Random, SEED_VARIABLE, seed};
 use acteon_state::config::Document;
 use acteon_state::{State, StateConfig, Survival};
-use acteon_state_conformance::objects::Uncertainty;
+use acteon_state_conformance::objects::{StepDirection, Uncertainty};
 use async_trait::async_trait;
 
 use crate::account::Account;
@@ -45,7 +45,7 @@ pub(crate) trait Backend: Send {
     /// By how much ends of lifetimes may be early or late here.
     fn uncertainty(&self) -> Uncertainty {
         // The clocks of server and clients are those of one machine; servers count whole milliseconds.
-        Uncertainty { early_ns: 2_000_000, late_ns: 5_000_000 }
+        Uncertainty { early_ns: 2_000_000, late_ns: 5_000_000, step: None }
     }
 
     /// What else is particular about it.
@@ -97,6 +97,12 @@ pub(crate) enum Harm {
     ClientKilled,
     /// A client stands still for longer than its leases.
     ClientFrozen,
+    /// The wall clock of a client is set: nobody may notice.
+    ClientClock,
+    /// The clock of a server is set forward by [`CLOCK_STEP`]: what lives then ends earlier by that, and nothing else may happen.
+    ClockForward,
+    /// The clock of a server is set back by as much: what lives then ends later by that, or is back if it was over before, and nothing else may happen.
+    ClockBack,
 }
 
 impl Fault {
@@ -114,6 +120,23 @@ const CLIENT_FAULTS: [Fault; 2] = [
     Fault::new("a client frozen beyond its leases", Harm::ClientFrozen),
 ];
 
+/// By how much the clock of a server is set: longer than the leases of locks and than all times to live.
+pub(crate) const CLOCK_STEP: Duration = Duration::from_millis(600);
+
+/// What happens to the clients of some backends: one for each driver.
+pub(crate) const CLIENT_CLOCK: Fault = Fault::new("a client's wall clock set forward and back", Harm::ClientClock);
+
+impl Harm {
+    /// Where to the clock of a server is set.
+    pub(crate) const fn step_direction(self) -> Option<StepDirection> {
+        match self {
+            Self::ClockForward => Some(StepDirection::Forward),
+            Self::ClockBack => Some(StepDirection::Back),
+            _ => None,
+        }
+    }
+}
+
 /// What a fault may take away, by what the backend declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
@@ -128,7 +151,9 @@ impl Losses {
         let (semantics, capabilities) = (state.lock_semantics(), state.store().capabilities());
         let may_be_lost = |survival: Survival| !matches!(survival, Survival::Yes);
         match harm {
-            Harm::Delay | Harm::ClientKilled | Harm::ClientFrozen => Self::default(),
+            Harm::Delay | Harm::ClientKilled | Harm::ClientFrozen | Harm::ClientClock => Self::default(),
+            // Lifetimes are judged by the step; nothing of what lives is lost.
+            Harm::ClockForward | Harm::ClockBack => Self::default(),
             Harm::Crash => Self { grants: may_be_lost(semantics.survives_server_crash), writes: !capabilities.durable },
             Harm::Failover => {
                 Self { grants: may_be_lost(semantics.survives_failover), writes: !traits.failover_keeps_writes }

@@ -8,7 +8,7 @@ use acteon_state_conformance::objects::Uncertainty;
 use acteon_test_support::{DynamoError, DynamoFault, DynamoProxy, DynamoServer};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, Fault, Harm, Traits};
+use crate::row::{self, Backend, CLIENT_CLOCK, Fault, Harm, Traits};
 
 const THROTTLED: Fault = Fault::new("throttling", Harm::Delay);
 const FAILING: Fault = Fault::new("answers 500, carried out or not", Harm::Delay);
@@ -53,12 +53,12 @@ impl Backend for Dynamo {
     }
 
     fn faults(&self) -> Vec<Fault> {
-        vec![THROTTLED, FAILING, LOST_REPLIES, LOST_REQUESTS, SLOW, RESTARTED]
+        vec![CLIENT_CLOCK, THROTTLED, FAILING, LOST_REPLIES, LOST_REQUESTS, SLOW, RESTARTED]
     }
 
     /// Clients read clocks of their own, and those who watch a lock take it over a whole lease after they saw it last.
     fn uncertainty(&self) -> Uncertainty {
-        Uncertainty { early_ns: 5_000_000, late_ns: 3_000_000_000 }
+        Uncertainty { early_ns: 5_000_000, late_ns: 3_000_000_000, step: None }
     }
 
     fn traits(&self) -> Traits {
