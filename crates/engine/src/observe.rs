@@ -68,7 +68,7 @@ pub(crate) struct Signals {
     has_ready: AtomicBool,
     /// How many scripts wait for a segment while they hold others, see `lock.rs`.
     pub(crate) escalations: AtomicUsize,
-    /// Keys that somebody waits for and that have changed, in the order of their first changes.
+    /// Keys that somebody waits for and that have come to hold something, in this order.
     ready: Mutex<IndexSet<Name>>,
 }
 
@@ -172,26 +172,38 @@ impl Notices {
         self.by_key.is_none()
     }
 
-    /// `key` has changed.
+    /// Somebody asks about some key.
     #[inline]
-    pub(crate) fn changed(&mut self, signals: &Signals, database: usize, key: &[u8]) {
-        if self.by_key.is_some() {
-            self.tell(signals, database, key);
+    pub(crate) fn has_any(&self) -> bool {
+        self.by_key.is_some()
+    }
+
+    /// `key` has changed, and `serves` those who wait for it.
+    #[inline]
+    pub(crate) fn changed(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
+        if self.has_any() {
+            self.tell(signals, database, key, serves);
         }
     }
 
     /// All keys may have changed, because the database was cleared or exchanged: those that `was_touched` names have.
-    pub(crate) fn all_changed(&mut self, signals: &Signals, database: usize, was_touched: impl Fn(&[u8]) -> bool) {
+    pub(crate) fn all_changed(
+        &mut self,
+        signals: &Signals,
+        database: usize,
+        serve: bool,
+        was_touched: impl Fn(&[u8]) -> bool,
+    ) {
         let Some(by_key) = &mut self.by_key else { return };
         for (key, notice) in by_key.iter_mut().filter(|(key, _)| was_touched(key)) {
-            notice.tell(signals, database, key);
+            notice.tell(signals, database, key, serve);
         }
         self.tidy();
     }
 
     #[cold]
-    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
-        self.change(key, |notice| notice.tell(signals, database, key));
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
+        self.change(key, |notice| notice.tell(signals, database, key, serves));
     }
 
     fn notice(&mut self, key: &[u8]) -> &mut Notice {
@@ -221,11 +233,11 @@ impl Notices {
 }
 
 impl Notice {
-    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
         for watcher in self.watchers.drain(..) {
             watcher.store(true, Ordering::Release);
         }
-        if self.waiters > 0 {
+        if serves && self.waiters > 0 {
             signals.add_ready(database, key);
         }
     }

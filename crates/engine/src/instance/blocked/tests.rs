@@ -299,6 +299,19 @@ fn elements_pushed_by_the_embedding_application_are_served() {
 }
 
 /// Carries out `per_thread` commands on each of `threads` threads, all of which begin at once.
+/// Found by the simulation: any change of a key counted, such as the removal of what stood in the way of a list. Redis serves from `b`.
+#[test]
+fn transaction_serves_from_the_key_that_was_filled_first_not_from_the_one_that_was_changed_first() {
+    let instance = instance();
+    let [mut waiter, mut other] = testers(&instance);
+    waiter.wait("BLPOP a b 0");
+    other.run("SET a text");
+    for command in ["MULTI", "DEL a", "RPUSH b x", "RPUSH a y", "EXEC"] {
+        other.run(command);
+    }
+    assert_eq!(waiter.reply(), "*2 $1 b $1 x");
+}
+
 /// Found by the simulation: the key was looked at by the time of the last command, from before the clock was set back, and removed.
 #[test]
 fn key_that_the_embedding_application_writes_for_a_while_stays_though_somebody_waits_for_it() {
