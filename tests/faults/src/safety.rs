@@ -278,7 +278,12 @@ impl Updater {
         let (margin, begin) = (self.terms.lease / MARGIN_SHARE, now_ns());
         let since = |moment_ns| Duration::from_nanos(now_ns() - moment_ns);
         let (mut lost, mut polled_at) = (pin!(guard.lost()), begin);
-        let mut deadline = BootInstant::now() + guard.valid_for();
+        let (now, valid_for) = (BootInstant::now(), guard.valid_for());
+        // A grant whose answer took that long cannot be told of in time any more.
+        if valid_for < margin {
+            return;
+        }
+        let mut deadline = now + valid_for;
         while since(begin) < self.terms.lease * HOLD_LEASES_MAX {
             if tokio::time::timeout(margin / 4, &mut lost).await.is_ok() {
                 self.log.event(told(deadline.remaining(), since(polled_at), margin));

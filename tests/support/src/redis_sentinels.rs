@@ -171,9 +171,13 @@ impl RedisSentinels {
     /// # Errors
     /// That does not come true within a minute.
     pub fn wait_until_settled(&self) -> io::Result<()> {
-        let expected = format!("status=ok,address=127.0.0.1:{}", self.known_port(self.primary().unwrap_or(0)));
         let sizes = format!("slaves={REPLICAS},sentinels={SENTINELS}");
         let is_settled = |sentinel: &RedisServer| {
+            // Asked for each time: a failover may be under way.
+            let Some(primary) = self.primary() else {
+                return false;
+            };
+            let expected = format!("status=ok,address=127.0.0.1:{}", self.known_port(primary));
             let master = sentinel.info("master0").ok().flatten().unwrap_or_default();
             master.contains(&expected) && master.contains(&sizes)
         };
