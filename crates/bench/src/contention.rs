@@ -107,11 +107,11 @@ fn compare(runtime: &Runtime, backend: &Backend, settings: &[Setting], rounds: u
 
 fn measure(runtime: &Runtime, backend: &Backend, setting: Setting, name: &str) -> Outcome<Measured> {
     let own_cpu = || machine::cpu_time("self").ok_or("this process's CPU time is unknown");
-    let requests_before = backend.requests()?;
+    let requests_before = backend.requests(setting.lock)?;
     let (server_before, own_before) = (backend.cpu()?, own_cpu()?);
     let record = runtime.block_on(round::run(&backend.nodes, setting, name))?;
     let (server_after, own_after) = (backend.cpu()?, own_cpu()?);
-    let requests_after = backend.requests()?;
+    let requests_after = backend.requests(setting.lock)?;
     // The costs are of the whole round, so all of its turns share them.
     let turns = record.turns.len().max(1) as f64;
     let share = |before: Duration, after: Duration| (after - before).div_f64(turns);

@@ -2,7 +2,9 @@
 //!
 //! # Waiting
 //! A waiter asks once; when the lock is busy it stands in line with the other waiters of this process, and the first of
-//! them asks again when it is notified of a release, when the first lease ends, or after a second, whichever comes first.
+//! them asks again when it is notified of a release, when the first lease ends, or after a second, whichever comes first. All
+//! processes hear of a release; an exclusive waiter lets those go first whose last turn is longer ago, see
+//! [`rotation`](acteon_state_core::lock::rotation).
 //! Those who come while others stand in line join it without asking.
 //!
 //! # Cancellation
@@ -83,7 +85,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_RELEASE, &text, by);
-            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms);
+            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms).arg(self.wakeups.message(&text));
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -141,7 +143,7 @@ impl Inner {
         until: Instant,
     ) -> Result<LockOutcome> {
         loop {
-            let is_over = self.sleep_in_line(&place, busy, until).await;
+            let is_over = self.sleep_in_line(request, text, &place, busy, until).await;
             match self.attempt(request, text, lease_ms).await? {
                 Attempt::Busy(reason) if !is_over => busy = Some(reason),
                 attempt => {
@@ -155,14 +157,28 @@ impl Inner {
     }
 
     /// Sleeps until it is time to ask; returns whether the wait is over.
-    async fn sleep_in_line(&self, place: &Place, busy: Option<LockBusy>, until: Instant) -> bool {
-        let mut nap = busy.map_or(NAP_MAX, |busy| busy.retry_after.min(NAP_MAX));
+    async fn sleep_in_line(
+        &self,
+        request: &LockRequest,
+        text: &str,
+        place: &Place,
+        busy: Option<LockBusy>,
+        until: Instant,
+    ) -> bool {
+        let mut pause = with_jitter(busy.map_or(NAP_MAX, |busy| busy.retry_after.min(NAP_MAX)));
         loop {
-            let wake_at = if place.is_first() { until.min(Instant::now() + nap + jitter(nap)) } else { until };
+            let wake_at = if place.is_first() { until.min(Instant::now() + pause) } else { until };
             tokio::select! {
                 woken = place.woken() => match woken {
-                    Woken::Ask => return false,
-                    Woken::SteppedUp(lease) => nap = lease.min(NAP_MAX),
+                    Woken::Ask => {
+                        let head_start = self.wakeups.head_start_of_others(text);
+                        // Those who can hold it together with others need not take turns.
+                        if head_start.is_zero() || request.mode != LockMode::Exclusive {
+                            return false;
+                        }
+                        pause = head_start;
+                    }
+                    Woken::SteppedUp(lease) => pause = with_jitter(lease.min(NAP_MAX)),
                 },
                 () = tokio::time::sleep_until(wake_at) => return wake_at == until,
             }
@@ -352,7 +368,7 @@ fn refused(key: &StateKey, reply: &Value) -> Error {
     }
 }
 
-/// Up to a quarter of the sleep on top.
-fn jitter(nap: Duration) -> Duration {
-    (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
+/// A sleep with up to a quarter of it on top.
+fn with_jitter(nap: Duration) -> Duration {
+    nap + (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
 }

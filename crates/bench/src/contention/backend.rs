@@ -1,7 +1,7 @@
 //! The backends, each a server process of its own but for memory, with what they tell of the work that they did.
 //!
-//! A request is what the backend counts as one: a script call in Redis and the engine (`INFO commandstats`; each operation of the
-//! driver that changes something is one), a statement in PostgreSQL (pg_stat_statements; the driver may put several operations
+//! A request is what the backend counts as one: in Redis and the engine, calls of those commands that the driver sends for the lock
+//! in question (`INFO commandstats`, which also counts what scripts call), a statement in PostgreSQL (pg_stat_statements; the driver may put several operations
 //! into one), a request of the DynamoDB driver as it was sent. Memory has none.
 
 use std::path::Path;
@@ -15,6 +15,7 @@ use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 
+use super::round::Lock;
 use crate::dynamodb::Service;
 use crate::engine::Server;
 use crate::postgres::ServerCpu;
@@ -93,14 +94,19 @@ impl Backend {
         Ok(Self { name: "dynamodb, emulator", nodes: states, server: Running::Dynamo { service, nodes } })
     }
 
-    /// Requests so far; `None` where there are no such things.
-    pub(super) fn requests(&self) -> Outcome<Option<u64>> {
+    /// Requests for locks of this kind so far; `None` where there are no such things.
+    pub(super) fn requests(&self, lock: Lock) -> Outcome<Option<u64>> {
+        let commands: &[&str] = match lock {
+            Lock::Ours => &["eval", "evalsha"],
+            // Unconditional deletes and puts of what is absent need no script.
+            Lock::Polling | Lock::Greedy => &["set", "del"],
+        };
         Ok(Some(match &self.server {
             Running::InProcess => return Ok(None),
             Running::Redis { server, .. } => {
-                script_calls(&server.query(&["INFO", "commandstats"])?.ok_or("INFO has no answer")?)?
+                calls(commands, &server.query(&["INFO", "commandstats"])?.ok_or("INFO has no answer")?)?
             }
-            Running::Engine(server) => script_calls(&server.ask::<String>(&["INFO", "commandstats"])?)?,
+            Running::Engine(server) => calls(commands, &server.ask::<String>(&["INFO", "commandstats"])?)?,
             Running::Postgres { server, .. } => {
                 let rows = server.query("SELECT sum(calls) FROM pg_stat_statements")?;
                 rows.into_iter().flatten().flatten().next().ok_or("no statements are counted")?.parse()?
@@ -138,13 +144,15 @@ async fn redis_nodes(url: &str) -> Outcome<Vec<State>> {
     Ok(nodes)
 }
 
-/// How often scripts were called, out of `cmdstat_evalsha:calls=12,usec=…` and the like.
-fn script_calls(stats: &str) -> Outcome<u64> {
+/// How often these commands were called, out of `cmdstat_evalsha:calls=12,usec=…` and the like.
+fn calls(commands: &[&str], stats: &str) -> Outcome<u64> {
     let mut calls = 0;
     for line in stats.lines() {
-        let counted = ["cmdstat_evalsha:calls=", "cmdstat_eval:calls="].iter().find_map(|mark| line.strip_prefix(mark));
-        if let Some((count, _)) = counted.and_then(|rest| rest.split_once(',')) {
-            calls += count.parse::<u64>()?;
+        let counted = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls="));
+        if let Some((command, figures)) = counted
+            && commands.contains(&command)
+        {
+            calls += figures.split(',').next().unwrap_or_default().parse::<u64>()?;
         }
     }
     Ok(calls)
@@ -152,13 +160,13 @@ fn script_calls(stats: &str) -> Outcome<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::script_calls;
+    use super::calls;
 
     #[test]
-    fn only_calls_of_scripts_are_counted_as_requests() {
+    fn only_calls_of_the_named_commands_are_counted() {
         let stats = "# Commandstats\r\ncmdstat_get:calls=9,usec=1,usec_per_call=0.1\r\n\
             cmdstat_evalsha:calls=5,usec=40,usec_per_call=8.00,rejected_calls=0\r\ncmdstat_eval:calls=2,usec=1\r\n";
-        assert_eq!(script_calls(stats).unwrap(), 7);
-        assert_eq!(script_calls("# Commandstats\r\n").unwrap(), 0);
+        assert_eq!(calls(&["eval", "evalsha"], stats).unwrap(), 7);
+        assert_eq!(calls(&["set"], stats).unwrap(), 0);
     }
 }

@@ -17,7 +17,7 @@ const LEASE: Duration = Duration::from_secs(60);
 /// What the polling lock sleeps between two attempts.
 pub(super) const POLL: Duration = Duration::from_millis(50);
 /// What is counted of a round. Before it, nodes connect for notifications and lines form.
-pub(super) const WINDOW: Range<Duration> = Duration::from_millis(500)..Duration::from_millis(4_500);
+pub(super) const WINDOW: Range<Duration> = Duration::from_millis(500)..Duration::from_millis(3_500);
 
 /// What is contended for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
