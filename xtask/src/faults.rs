@@ -60,8 +60,8 @@ pub(crate) fn run(arguments: &FaultsArguments, workspace: &Workspace, interrupt:
     let mut is_interrupted = false;
     for (number, row) in rows.iter().enumerate() {
         // A row that has to wait for its servers takes from the share of all that follow, not from that of the last.
-        let left = arguments.minutes - begin.elapsed().as_secs_f64() / 60.0;
-        let share = (left / (rows.len() - number) as f64).max(0.0);
+        let left = (arguments.minutes - begin.elapsed().as_secs_f64() / 60.0).max(0.0);
+        let share = left / (rows.len() - number) as f64;
         println!("\n== {} of {}: {row}, {share:.1} of {left:.1} minutes that are left ==", number + 1, rows.len());
         let mut command = programs.matrix();
         command.args([row, "--exact", "--nocapture", "--test-threads", "1"]).env("ACTEON_SEED", seed.to_string());
