@@ -7,10 +7,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use acteon_faults::Random;
+use acteon_state::State;
+use acteon_state_core::{Effect, ErrorKind, Put, StateKey};
 use acteon_test_support::{PostgresDisk, PostgresOptions, PostgresServer, RedisOptions, RedisServer, SmallDisk};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, Fault, Harm};
+use crate::row::{self, Backend, Fault, Harm, open};
 
 const ENDED: Fault = Fault::new("a full disk that ends the server", Harm::Crash);
 const REFUSING: Fault = Fault::new("a full disk that refuses writes", Harm::Delay);
@@ -59,17 +62,29 @@ impl Server {
             Self::Postgres(server) => server.query(PROBE_ROW).map(drop),
         }
     }
-
-    /// Whether reads are answered.
-    fn answers(&self) -> bool {
-        match self {
-            Self::Redis(server) => server.query(&["GET", "probe"]).is_ok(),
-            Self::Postgres(server) => server.query("SELECT count(*) FROM probe").is_ok(),
-        }
-    }
 }
 
 impl Full {
+    /// A driver says that a write was refused for lack of space, and that it did not happen; reads go on.
+    async fn check_refusal(&self, state: &State) -> io::Result<()> {
+        let expected = match self.server {
+            Server::Redis(_) => ErrorKind::NotDurable,
+            Server::Postgres(_) => ErrorKind::OutOfMemory,
+        };
+        let key = StateKey::new("faults", "matrix", "probe", "disk").map_err(io::Error::other)?;
+        let mut random = Random::new(0);
+        // Nothing that could be compressed into a page that is there.
+        let value: Vec<u8> = (0..PROBE_BYTES).map(|_| random.below(256) as u8).collect();
+        match state.put(&key, &Put::new(value)).await {
+            Err(error) if error.kind() == expected && error.effect() == Effect::NotApplied => {}
+            outcome => return Err(io::Error::other(format!("a write to a full disk: {outcome:?}"))),
+        }
+        match state.get(&key).await {
+            Ok(None) => Ok(()),
+            outcome => Err(io::Error::other(format!("a read besides a full disk: {outcome:?}"))),
+        }
+    }
+
     /// Returns once a probe ends as it should.
     async fn wait_for_probe(&self, is_refused: bool) -> io::Result<()> {
         let begin = Instant::now();
@@ -104,10 +119,11 @@ impl Backend for Full {
         if let Server::Postgres(server) = &self.server {
             server.query(PROBE_TABLE)?;
         }
+        let state = open(&self.config()).await.map_err(io::Error::other)?;
         self.server.disk()?.fill()?;
         self.wait_for_probe(true).await?;
-        if *fault == REFUSING && !self.server.answers() {
-            return Err(io::Error::other("reads are refused, too"));
+        if *fault == REFUSING {
+            self.check_refusal(&state).await?;
         }
         tokio::time::sleep(lasting).await;
         self.server.disk()?.free()?;
