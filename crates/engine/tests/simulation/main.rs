@@ -15,7 +15,7 @@
 //! | variable | means |
 //! |---|---|
 //! | `ACTEON_SIMULATION_SEED` | the first seed, as a failure names it; default 0 |
-//! | `ACTEON_SIMULATION_SEEDS` | how many seeds to run; default 100 |
+//! | `ACTEON_SIMULATION_SEEDS` | how many seeds to run; default 200 |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which clippy does not see as such")]
 
@@ -26,7 +26,7 @@ mod script;
 mod wire;
 mod world;
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 const STEPS: u32 = 1_000;
 
 /// What some seed does: waits that end in each way, transactions that give up, scripts, messages, clocks.
