@@ -119,7 +119,9 @@ impl Backend for Announced {
     }
 
     fn came_to(&self) -> Option<Harm> {
-        self.has_failed_over.then_some(Harm::Failover)
+        // Sentinels that heard nothing for a second may act on it only after everything is well again.
+        let may_fail_over = matches!(self.servers, Servers::Sentinels(_)) || self.has_failed_over;
+        may_fail_over.then_some(Harm::Failover)
     }
 }
 
