@@ -18,8 +18,9 @@ pub use register::{Held, If, Register, RegisterOperation, RegisterReply, Write, 
 #[cfg(test)]
 mod tests {
     use super::{
-        BoundedCounter, ClockStep, CounterOperation, CounterReply, DueItem, DueOperation, DueReply, If, Lock, LockOperation,
-        LockReply, Loss, Mode, Register, RegisterOperation, RegisterReply, StepDirection, Uncertainty, Write, WriteTtl,
+        BoundedCounter, ClockStep, CounterOperation, CounterReply, DueItem, DueOperation, DueReply, If, Lock,
+        LockOperation, LockReply, Loss, Mode, Register, RegisterOperation, RegisterReply, StepDirection, Uncertainty,
+        Write, WriteTtl,
     };
     use crate::history::Call;
     use crate::linearizability::{Budget, Judgement, Specification, check, check_within};
@@ -40,7 +41,8 @@ mod tests {
     use RegisterReply::{Found, Refused, Written};
 
     const MS: u64 = 1_000_000;
-    const REGISTER: Register = Register { uncertainty: super::Uncertainty { early_ns: 0, late_ns: 2 * MS, step: None } };
+    const REGISTER: Register =
+        Register { uncertainty: super::Uncertainty { early_ns: 0, late_ns: 2 * MS, step: None } };
 
     fn set(value: u32) -> RegisterOperation {
         RegisterOperation::set(value)
@@ -270,7 +272,10 @@ mod tests {
             let calls = vec![call(0, 1, put, Written), call(at * MS, at * MS + 1, Get, Found(Some(1)))];
             accepts(&under_a_step(StepDirection::Back), calls)
         };
-        assert!(!ended_before(49) && ended_before(50) && ended_before(72) && !ended_before(73), "back by the step and no more");
+        assert!(
+            !ended_before(49) && ended_before(50) && ended_before(72) && !ended_before(73),
+            "back by the step and no more"
+        );
         assert!(!reads(0, &[(54, None)]), "nothing ends early");
     }
 
