@@ -53,6 +53,8 @@ impl Rotation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{BEFORE_MAX, HEAD_START, PROCESSES_MAX, Rotation};
 
     fn after(releases: &[(u64, bool)]) -> Rotation {
@@ -65,7 +67,7 @@ mod tests {
     fn who_had_the_lock_longest_ago_goes_first() {
         let rotation = after(&[(1, true), (2, true), (3, true), (1, true)]);
         let starts = [2, 3, 1].map(|process| rotation.head_start_of_others(process));
-        assert_eq!(starts, [HEAD_START * 0, HEAD_START, HEAD_START * 2]);
+        assert_eq!(starts, [Duration::ZERO, HEAD_START, HEAD_START * 2]);
     }
 
     #[test]
