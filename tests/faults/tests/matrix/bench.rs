@@ -44,26 +44,27 @@ impl Bench<'_> {
     /// Judges all that clients logged.
     pub(crate) fn judge(&self, logged: Logged, span: Loss) -> Outcome {
         let mut outcome = Outcome {
-            calls: logged.history.len() + logged.refused,
+            calls: logged.history.len() + logged.refused.len(),
             unknown: logged.history.iter().filter(|call| call.is_maybe()).count(),
             losses: self.losses,
             wrong: logged.broken,
             ..Outcome::default()
         };
-        self.judge_history(logged.history, Some(span), &mut outcome);
+        self.judge_history(logged.history, logged.refused, Some(span), &mut outcome);
         self.judge_events(&logged.events, span, &mut outcome);
         outcome
     }
 
     /// Locks are judged to the end, since their declaration says what may be lost of them. Everything else is judged until a fault that may
     /// take writes away, and anew after it.
-    pub(crate) fn judge_history(&self, history: History, span: Option<Loss>, outcome: &mut Outcome) {
+    pub(crate) fn judge_history(&self, history: History, refused: History, span: Option<Loss>, outcome: &mut Outcome) {
         let (mut locks, mut others): (History, History) =
             history.into_iter().partition(|call| matches!(call.operation.question, Question::Lock(_)));
         if self.traits.refuses_free_locks {
             locks.retain(|call| call.reply != Some(Told::Lock(LockReply::Busy)));
         }
-        let mut rules = Rules { uncertainty: self.uncertainty, ..Rules::default() };
+        let passes_over = self.traits.claims_pass_over.then_some(refused);
+        let mut rules = Rules { uncertainty: self.uncertainty, passes_over, ..Rules::default() };
         if let Some(span) = span {
             if self.losses.writes {
                 others = known_until(&others, span.from);

@@ -39,6 +39,23 @@ pub(crate) struct Clients {
     clock: Option<FakeClock>,
 }
 
+/// The logs of clients that have ended, removed when dropped.
+pub(crate) struct Logs {
+    folder: TempDir,
+    logs: Vec<PathBuf>,
+}
+
+impl Logs {
+    /// Keeps a copy of them in a folder, which is created. They say more than was judged: how each call failed.
+    pub(crate) fn keep(&self, folder: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        self.logs.iter().try_for_each(|log| {
+            let name = log.strip_prefix(self.folder.path()).map_err(io::Error::other)?;
+            std::fs::copy(log, folder.join(name)).map(drop)
+        })
+    }
+}
+
 /// Where to find a program that was built at this path.
 pub(crate) fn program(built: &str) -> PathBuf {
     let built = Path::new(built);
@@ -111,8 +128,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Lets them end, and returns what they logged.
-    pub(crate) async fn finish(mut self) -> io::Result<Logged> {
+    /// Lets them end, and returns what they logged, also as it is on disk.
+    pub(crate) async fn finish(mut self) -> io::Result<(Logged, Logs)> {
         // Their input ends.
         self.running.iter_mut().for_each(|client| drop(client.stdin.take()));
         let begin = Instant::now();
@@ -133,7 +150,8 @@ impl Clients {
         if has_failed {
             logged.broken.push(format!("a client failed: {}", self.complaints()));
         }
-        Ok(logged)
+        let folder = std::mem::replace(&mut self.folder, TempDir::new()?);
+        Ok((logged, Logs { folder, logs: std::mem::take(&mut self.logs) }))
     }
 
     fn start_one(&mut self) -> io::Result<()> {

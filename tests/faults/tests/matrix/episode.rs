@@ -13,7 +13,7 @@ use acteon_state_conformance::objects::{ClockStep, Loss};
 use acteon_test_support::FakeClock;
 
 use crate::bench::{Bench, Outcome};
-use crate::clients::{Clients, job};
+use crate::clients::{Clients, Logs, job};
 use crate::row::{Backend, CLOCK_STEP, Fault, Harm, Losses, Traits};
 
 /// How long clients work before a fault, and after it was repaired.
@@ -61,7 +61,7 @@ impl Episode<'_> {
         let scope = episode.scope("under");
         let work = episode.job(&scope, terms.seed);
         let lease = Duration::from_millis(work.lease_ms);
-        let (logged, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
+        let (logged, logs, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
         let mut outcome = episode.bench_with(Some(span)).judge(logged, span);
         episode.check_register(&scope, &mut outcome).await;
         // By a clock that was set back, leases end later.
@@ -69,6 +69,9 @@ impl Episode<'_> {
         episode.check_locks(&scope, lease + longer, &mut outcome).await;
         if episode.losses.writes {
             episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
+        }
+        if !outcome.wrong.is_empty() {
+            logs.keep(&terms.folder).map_err(|error| format!("the logs cannot be kept: {error}"))?;
         }
         Ok(outcome)
     }
@@ -101,8 +104,8 @@ impl Episode<'_> {
         job
     }
 
-    /// The history, and when the fault was.
-    async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Loss)> {
+    /// The history, the logs that it was read from, and when the fault was.
+    async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Logs, Loss)> {
         let lease_ms = work.lease_ms;
         let clock = match self.terms.fault.harm {
             Harm::ClientClock => Some(FakeClock::new().map_err(io::Error::other)?),
@@ -127,7 +130,8 @@ impl Episode<'_> {
         }
         let until = now_ns();
         tokio::time::sleep(CALM).await;
-        Ok((clients.finish().await?, Loss { from, until }))
+        let (logged, logs) = clients.finish().await?;
+        Ok((logged, logs, Loss { from, until }))
     }
 
     /// Returns once the backend answers, as it must when the fault was repaired.
@@ -189,10 +193,14 @@ impl Episode<'_> {
     async fn check_aftermath(&self, outcome: &mut Outcome, seed: u64) -> io::Result<()> {
         let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }, None).await?;
         tokio::time::sleep(CALM).await;
-        let logged = clients.finish().await?;
-        outcome.calls += logged.history.len() + logged.refused;
+        let (logged, logs) = clients.finish().await?;
+        outcome.calls += logged.history.len() + logged.refused.len();
+        let before = outcome.wrong.len();
         outcome.wrong.extend(logged.broken);
-        self.bench().judge_history(logged.history, None, outcome);
+        self.bench().judge_history(logged.history, logged.refused, None, outcome);
+        if outcome.wrong.len() > before {
+            logs.keep(&self.terms.folder.join("after"))?;
+        }
         Ok(())
     }
 }

@@ -65,13 +65,23 @@ pub(crate) struct Traits {
     /// Whether due queues are asked: not where one of the keys that they consist of may be evicted. That is reported as `Corrupt`, item by item,
     /// and an operator's matter.
     pub(crate) has_queues: bool,
+    /// Whether claims pass over items that another call is just changing: those are handed out by a later claim.
+    pub(crate) claims_pass_over: bool,
     /// The lease of locks under which registers are updated.
     pub(crate) lease_ms: u64,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { failover_keeps_writes: false, refuses_free_locks: false, has_queues: true, lease_ms: 400 }
+        let (failover_keeps_writes, refuses_free_locks) = (false, false);
+        Self { failover_keeps_writes, refuses_free_locks, has_queues: true, claims_pass_over: false, lease_ms: 400 }
+    }
+}
+
+impl Traits {
+    /// PostgreSQL: claims lock rows, until they are committed, and pass over those that are locked.
+    pub(crate) fn postgres() -> Self {
+        Self { claims_pass_over: true, ..Self::default() }
     }
 }
 

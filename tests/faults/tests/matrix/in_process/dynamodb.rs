@@ -62,7 +62,8 @@ impl Backend for Dynamo {
     }
 
     fn traits(&self) -> Traits {
-        Traits { refuses_free_locks: true, lease_ms: 1_000, ..Traits::default() }
+        // A claim finds items by an index, and updates each on the condition that it is as it was found.
+        Traits { refuses_free_locks: true, claims_pass_over: true, lease_ms: 1_000, ..Traits::default() }
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {

@@ -12,7 +12,7 @@ use acteon_state_conformance::objects::StepDirection;
 use acteon_test_support::{FakeClock, PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, CLIENT_CLOCK, CLOCK_STEP, Fault, Harm};
+use crate::row::{self, Backend, CLIENT_CLOCK, CLOCK_STEP, Fault, Harm, Traits};
 
 const FORWARD: Fault = Fault::new("the server's clock set forward", Harm::ClockForward);
 const BACK: Fault = Fault::new("the server's clock set back", Harm::ClockBack);
@@ -88,6 +88,13 @@ impl Backend for Stepping {
 
     fn faults(&self) -> Vec<Fault> {
         FAULTS.to_vec()
+    }
+
+    fn traits(&self) -> Traits {
+        match self.server {
+            Server::Redis(_) => Traits::default(),
+            Server::Postgres(_) => Traits::postgres(),
+        }
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {

@@ -13,7 +13,7 @@ use acteon_state_core::{Effect, ErrorKind, Put, StateKey};
 use acteon_test_support::{PostgresDisk, PostgresOptions, PostgresServer, RedisOptions, RedisServer, SmallDisk};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, Fault, Harm, open};
+use crate::row::{self, Backend, Fault, Harm, Traits, open};
 
 const ENDED: Fault = Fault::new("a full disk that ends the server", Harm::Crash);
 const REFUSING: Fault = Fault::new("a full disk that refuses writes", Harm::Delay);
@@ -113,6 +113,13 @@ impl Backend for Full {
 
     fn faults(&self) -> Vec<Fault> {
         vec![self.fault]
+    }
+
+    fn traits(&self) -> Traits {
+        match self.server {
+            Server::Redis(_) => Traits::default(),
+            Server::Postgres(_) => Traits::postgres(),
+        }
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {
