@@ -277,7 +277,7 @@ impl Updater {
     async fn outstay(&self, guard: &LockGuard, seen: &mut Seen) {
         let (margin, begin) = (self.terms.lease / MARGIN_SHARE, now_ns());
         let since = |moment_ns| Duration::from_nanos(now_ns() - moment_ns);
-        let (mut lost, mut polled_at) = (pin!(guard.lost()), begin);
+        let (mut lost, mut polls) = (pin!(guard.lost()), [begin; 2]);
         let (now, valid_for) = (BootInstant::now(), guard.valid_for());
         // A grant whose answer took that long cannot be told of in time any more.
         if valid_for < margin {
@@ -286,10 +286,10 @@ impl Updater {
         let mut deadline = now + valid_for;
         while since(begin) < self.terms.lease * HOLD_LEASES_MAX {
             if tokio::time::timeout(margin / 4, &mut lost).await.is_ok() {
-                self.log.event(told(deadline.remaining(), since(polled_at), margin));
+                self.log.event(told(deadline.remaining(), since(polls[0]), margin));
                 return;
             }
-            polled_at = now_ns();
+            polls = [polls[1], now_ns()];
             let (now, valid_for) = (BootInstant::now(), guard.valid_for());
             if seen.look(guard) && !valid_for.is_zero() {
                 deadline = now + valid_for;
@@ -356,8 +356,9 @@ impl Updater {
     }
 }
 
-/// What to note when `lost()` fired so long before the deadline, and so long after it was polled before. It was to fire by `margin`
-/// before the deadline: a task that was polled in between cannot have missed that.
+/// What to note when `lost()` fired so long before the deadline, and so long after the last poll but one began. It was to fire by `margin`
+/// before the deadline: a task that was polled twice in between cannot have missed that. One poll may: a process that was starved comes to it before
+/// the runtime has looked at its timers again.
 fn told(ahead: Duration, gap: Duration, margin: Duration) -> Event {
     if ahead.is_zero() {
         Event::LostLate { was_stalled: gap + TIMER >= margin }
