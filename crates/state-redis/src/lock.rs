@@ -28,6 +28,7 @@ use acteon_state_core::{
 };
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -188,22 +189,11 @@ impl Inner {
     /// Asks the server once.
     async fn attempt(self: &Arc<Self>, request: &LockRequest, text: &str, lease_ms: u64) -> Result<Attempt> {
         self.withdrawals.settled(request.owner).await;
-        let (mode, permits) = mode_fields(request.mode);
-        let command = |by| {
-            let mut cmd = lock_command(&script::LOCK_ACQUIRE, text, by);
-            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
-            cmd.arg(self.lock_retention_ms).arg(&request.meta);
-            cmd
-        };
         // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
         let deadline = BootInstant::now() + request.lease;
-        let under_way = UnderWay { inner: self, request, answered: false };
-        let reply = match &self.replicas {
-            None => self.run(Access::Write, command).await.map(Reply::Final),
-            Some(replicas) => self.ask_strictly(replicas, command).await,
-        };
-        under_way.answered();
-        let reply = match reply? {
+        let asking = self.clone().ask(request.clone(), text.to_owned(), lease_ms);
+        let under_way = UnderWay { inner: self, request, asking: Some(tokio::spawn(asking)) };
+        let reply = match under_way.answer().await? {
             Reply::Final(reply) => reply,
             Reply::NotYet(left) => return Ok(Attempt::Busy(LockBusy { token: None, retry_after: left })),
             Reply::TooFew(acknowledged) => {
@@ -242,6 +232,20 @@ enum Reply {
 }
 
 impl Inner {
+    async fn ask(self: Arc<Self>, request: LockRequest, text: String, lease_ms: u64) -> Result<Reply> {
+        let (mode, permits) = mode_fields(request.mode);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_ACQUIRE, &text, by);
+            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
+            cmd.arg(self.lock_retention_ms).arg(&request.meta);
+            cmd
+        };
+        match &self.replicas {
+            None => self.run(Access::Write, command).await.map(Reply::Final),
+            Some(replicas) => self.ask_strictly(replicas, command).await,
+        }
+    }
+
     /// Asks once, and counts the replicas that have what the script wrote.
     async fn ask_strictly(&self, replicas: &Replicas, command: impl Fn(By) -> Cmd) -> Result<Reply> {
         let (reply, acknowledged) = match self.router.grant(replicas, command).await? {
@@ -292,17 +296,23 @@ pub(crate) fn read_lock(key: &StateKey, reply: Value) -> Result<Option<(LockReco
     Ok(Some((record, now_us)))
 }
 
-/// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted.
+/// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted: after the answer, since what is sent
+/// over another connection may overtake it. In strict safety, a grant has connections of its own, on which it waits behind other grants.
 struct UnderWay<'a> {
     inner: &'a Arc<Inner>,
     request: &'a LockRequest,
-    answered: bool,
+    /// The request, which goes on without us. Taken when it was answered.
+    asking: Option<JoinHandle<Result<Reply>>>,
 }
 
 impl UnderWay<'_> {
-    /// An answer came, or an error that tells the caller what it must do.
-    fn answered(mut self) {
-        self.answered = true;
+    /// The answer, or an error that tells the caller what it must do.
+    async fn answer(mut self) -> Result<Reply> {
+        let Some(asking) = &mut self.asking else { return Err(closed()) };
+        let answer = asking.await;
+        self.asking = None;
+        // Only the end of the runtime breaks it off.
+        answer.unwrap_or_else(|_| Err(closed().with_effect(Effect::Unknown)))
     }
 }
 
@@ -310,12 +320,12 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         // Without a runtime the process is going away; the lease then ends by itself.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.answered {
-            return;
-        }
+        let Some(asking) = self.asking.take() else { return };
         let (inner, key, owner) = (self.inner.clone(), self.request.key.clone(), self.request.owner);
         let done = self.inner.withdrawals.begin(owner);
         let withdraw = async move {
+            // Whatever it is: without one, the request may have been granted as well.
+            let _ = asking.await;
             if let Err(error) = inner.lock_withdraw(&key, owner).await {
                 tracing::debug!(%error, "a dropped acquisition could not be withdrawn; its lease ends by itself");
             }
