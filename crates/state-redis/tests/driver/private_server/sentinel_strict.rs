@@ -66,6 +66,15 @@ fn replicas_with(group: &RedisSentinels, lock: &StateKey) -> usize {
     group.nodes[1..].iter().filter(has_it).count()
 }
 
+/// Whether the primary's record of the lock names a holder, be its lease over or not.
+fn is_held(group: &RedisSentinels, lock: &StateKey) -> bool {
+    let record = format!("{{acteon:{}}}*", lock.text());
+    let lines = "local key = redis.call('KEYS', ARGV[1])[1]; return key and select(2, string.gsub(redis.call('GET', key), '\\n', '')) or 0";
+    let lines = group.nodes[0].query(&["EVAL", lines, "0", &record]).unwrap();
+    // The first line is of the lock itself.
+    lines.is_some_and(|lines| !matches!(lines.as_str(), "0" | "1"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_counts_once_the_replicas_have_it() {
     let group = group();
@@ -84,6 +93,35 @@ async fn a_grant_counts_once_the_replicas_have_it() {
     assert!(store.lock_inspect(&lock).await.unwrap().is_none_or(|state| state.holders.is_empty()));
     group.nodes[2].resume().unwrap();
     granted_in_the_end(&store, &lock).await;
+}
+
+/// Grants travel on connections of their own, so the withdrawal of a dropped one could overtake it: it found nothing to withdraw, and the grant that
+/// came later stayed for its whole lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_that_is_dropped_at_any_moment_leaves_nothing_held() {
+    let group = group();
+    let store = connect(&group, 1).await;
+    let mut dropped = Vec::new();
+    for number in 0..300 {
+        let lock = key(&format!("dropped {number}"));
+        let request = LockRequest::new(lock.clone(), LEASE_MAX);
+        // From before it is sent until about when it is answered.
+        let moments = async {
+            for _ in 0..number % 60 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = store.lock_acquire(&request) => drop(answer.unwrap()),
+            () = moments => dropped.push(lock),
+        }
+    }
+    assert!(dropped.len() > 100, "{} were dropped", dropped.len());
+    // Closing waits for withdrawals.
+    store.close().await.unwrap();
+    let held: Vec<_> = dropped.iter().filter(|lock| is_held(&group, lock)).map(StateKey::text).collect();
+    assert!(held.is_empty(), "held by nobody: {held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
