@@ -236,12 +236,16 @@ struct Schedule {
 
 impl Schedule {
     fn new(seed: u64, faults: Vec<Fault>, share: f64) -> Self {
-        let minutes = std::env::var(MINUTES_VARIABLE)
-            .ok()
-            .map(|text| text.parse::<f64>().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number")));
-        let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * share * 60.0));
+        let until = time_given().map(|time| Instant::now() + time.mul_f64(share));
         Self { random: Random::new(seed), left: faults.clone(), faults, until, count: 0 }
     }
+}
+
+/// For how long a row should go on; `None`: once through its faults.
+pub(crate) fn time_given() -> Option<Duration> {
+    let text = std::env::var(MINUTES_VARIABLE).ok()?;
+    let minutes: f64 = text.parse().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number"));
+    Some(Duration::from_secs_f64(minutes * 60.0))
 }
 
 impl Iterator for Schedule {
