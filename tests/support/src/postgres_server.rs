@@ -217,8 +217,9 @@ impl PostgresServer {
         if !self.process.is_running() {
             return Ok(());
         }
-        // Standing still, the first process makes no more children and does not see the others die.
-        self.process.pause()?;
+        // Standing still, the first process makes no more children and does not see the others die, and those say no goodbye to
+        // their clients when they see it die.
+        self.pause()?;
         let children = children::of(self.process.pid()?)?;
         self.process.kill()?;
         children::kill(&children)?;
