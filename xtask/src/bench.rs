@@ -38,6 +38,7 @@ enum By {
 const SUITES: &[Suite] = &[
     Suite { name: "memory", by: By::Program },
     Suite { name: "lock", by: By::Program },
+    Suite { name: "contention", by: By::Program },
     Suite { name: "redis", by: By::Program },
     Suite { name: "postgres", by: By::Program },
     Suite { name: "dynamodb", by: By::Program },

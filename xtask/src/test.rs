@@ -9,12 +9,13 @@
 //! One build makes the test programs of all packages with the same features, so nothing is compiled twice; then the programs run one
 //! after the other, each in the folder of its package, as `cargo test` would run them. Counts are read from their result lines.
 
-mod build;
+pub(crate) mod build;
 mod outcome;
 mod suites;
 
 use std::fs::Permissions;
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -105,6 +106,11 @@ const REDIS_IN_DOCKER: [&str; 2] = ["valkey8", "redis8"];
 /// The program that runs the contract over one server.
 const CONFORMANCE: &str = "conformance-";
 
+/// Programs whose tests mostly wait: for servers to fail over, for leases to end.
+const WAITING: [&str; 1] = ["matrix-"];
+/// So many of them at once take half of the time, and still leave each enough of a processor for its timers.
+const WAITING_PER_PROCESSOR: usize = 2;
+
 impl Run<'_> {
     fn suite(&self, suite: &Suite, programs: &[TestProgram]) -> Result<Outcome, Failure> {
         println!("\n== {} ==", suite.name);
@@ -130,6 +136,10 @@ impl Run<'_> {
     fn program(&self, suite: &Suite, program: &TestProgram, outcome: &mut Outcome) -> Result<(), Failure> {
         let mut command = self.command(program);
         command.args(self.passed_on);
+        if program.is_integration && WAITING.iter().any(|name| program.name().starts_with(name)) {
+            let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+            command.env("RUST_TEST_THREADS", (WAITING_PER_PROCESSOR * processors).to_string());
+        }
         if program.is_integration && !suite.needs.is_empty() {
             if self.services.is_none() {
                 outcome.ignore(self.list(program)?.len(), NO_SERVICES);

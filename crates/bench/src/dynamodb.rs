@@ -16,10 +16,10 @@ use acteon_state_dynamodb::{DynamoConfig, DynamoStore};
 use tokio::runtime::{Builder, Runtime};
 
 use self::raw::Raw;
-use self::service::Service;
 use crate::rounds::median;
 use crate::{Outcome, machine, report};
 
+pub(crate) use self::service::Service;
 pub use self::service::serve;
 
 /// How long one side works before it is the other's turn.

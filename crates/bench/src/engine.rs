@@ -26,6 +26,8 @@ use std::path::Path;
 
 use crate::Outcome;
 
+pub(crate) use self::servers::Server;
+
 /// Rounds beyond which pauses are not measured: one takes minutes, and what matters is the worst of tens of thousands of requests.
 const PAUSE_ROUNDS_MAX: usize = 3;
 

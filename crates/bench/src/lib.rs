@@ -4,6 +4,7 @@
 //! have a loop of their own ([`rounds`]) beside the criterion benchmark `in_process`, which runs contestant after contestant and
 //! is good for following one of them over changes of the code.
 
+pub mod contention;
 pub mod dispatch;
 pub mod dynamodb;
 pub mod engine;

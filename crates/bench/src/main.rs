@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use acteon_bench::{dispatch, dynamodb, engine, lock, machine, memory, postgres, redis_driver};
+use acteon_bench::{contention, dispatch, dynamodb, engine, lock, machine, memory, postgres, redis_driver};
 use clap::{Parser, ValueEnum};
 
 /// What can be measured.
@@ -13,6 +13,8 @@ enum Suite {
     Memory,
     /// Locks in process: uncontended, and with waiters beside a polling lock.
     Lock,
+    /// Many waiters on one lock, on each backend, beside a polling lock.
+    Contention,
     /// The Redis driver beside raw redis-rs.
     Redis,
     /// The PostgreSQL driver beside raw sqlx.
@@ -41,13 +43,13 @@ struct Arguments {
     /// Keys in a large store, in the suite `engine`.
     #[arg(long, default_value_t = 5_000_000)]
     keys_max: usize,
-    /// Only cases whose name contains this, in the suites `postgres` and `engine` ("commands GET", "sizes", "memory", "evictions", "pauses growth").
+    /// Only cases whose name contains this, in the suites `contention` (backends), `postgres` and `engine` ("commands GET", "sizes", "memory", "evictions", "pauses growth").
     #[arg(long, default_value = "")]
     only: String,
     /// A tenth of everything in one round, to see that it runs, in the suite `engine`.
     #[arg(long)]
     quick: bool,
-    /// The acteon-server binary for the suites `dispatch` and `engine`.
+    /// The acteon-server binary for the suites `contention`, `dispatch` and `engine`.
     #[arg(long, default_value = "target/release/acteon-server")]
     server: PathBuf,
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     let result = match arguments.suite {
         Suite::Memory => memory::run(arguments.keys, arguments.rounds),
         Suite::Lock => lock::run(arguments.rounds),
+        Suite::Contention => contention::run(&arguments.server, arguments.rounds, &arguments.only),
         Suite::Redis => redis_driver::run(arguments.rounds),
         Suite::Postgres => postgres::run(arguments.rounds, &arguments.only),
         Suite::Dynamodb => dynamodb::run(arguments.rounds),

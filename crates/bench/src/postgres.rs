@@ -21,9 +21,10 @@ use acteon_test_support::{PostgresOptions, PostgresServer};
 use tokio::runtime::{Builder, Runtime};
 
 use self::raw::Raw;
-use self::server::ServerCpu;
 use crate::rounds::median;
 use crate::{Outcome, machine, report};
+
+pub(crate) use self::server::ServerCpu;
 
 /// Connections of either side, as many as the driver opens unless told otherwise.
 const CONNECTIONS: u32 = 8;

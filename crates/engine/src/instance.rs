@@ -427,11 +427,11 @@ impl Observer for Watch {
         }
     }
 
-    fn keys_ready(&self) {
+    fn keys_ready(&self, now_ms: u64) {
         if let Some(instance) = self.0.upgrade() {
-            // The embedding application changed a key that a client waits for. Whoever was served finds no deadline
-            // changed, so the time of the last command will do.
-            instance.serve_ready(instance.peers.last_us());
+            // The embedding application changed a key that a client waits for. By its time, not by that of the last command: what has
+            // just been written with a deadline may seem to be over by then, if the clock was set back in between.
+            instance.serve_ready(now_ms.saturating_mul(1_000));
         }
     }
 }

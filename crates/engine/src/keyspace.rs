@@ -174,7 +174,7 @@ impl Engine {
             update(&mut slot)
         };
         drop(segment);
-        keyspace.context.signals.announce_ready();
+        keyspace.context.signals.announce_ready(now_ms);
         result
     }
 
@@ -195,7 +195,7 @@ impl Engine {
         }
         let result = update(&mut slots);
         drop(slots);
-        keyspace.context.signals.announce_ready();
+        keyspace.context.signals.announce_ready(now_ms);
         result
     }
 

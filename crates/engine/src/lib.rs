@@ -64,9 +64,9 @@ mod error;
 mod evict;
 mod expire;
 mod family;
-mod index;
 #[cfg(feature = "commands")]
 pub mod import;
+mod index;
 #[cfg(feature = "commands")]
 mod instance;
 mod keyspace;

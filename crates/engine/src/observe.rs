@@ -52,8 +52,8 @@ pub(crate) trait Observer: Send + Sync {
     /// `name` happened to `key` of a database. Called under the key's lock: must be quick, and not call the engine.
     fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]);
 
-    /// Keys have become ready outside of a command. Called without locks.
-    fn keys_ready(&self);
+    /// Keys have become ready outside of a command, at this time. Called without locks.
+    fn keys_ready(&self, now_ms: u64);
 }
 
 /// A key of a database.
@@ -68,7 +68,7 @@ pub(crate) struct Signals {
     has_ready: AtomicBool,
     /// How many scripts wait for a segment while they hold others, see `lock.rs`.
     pub(crate) escalations: AtomicUsize,
-    /// Keys that somebody waits for and that have changed, in the order of their first changes.
+    /// Keys that somebody waits for and that have come to hold something, in this order.
     ready: Mutex<IndexSet<Name>>,
 }
 
@@ -124,11 +124,11 @@ impl Signals {
 
     /// After an update that was no command.
     #[inline]
-    pub(crate) fn announce_ready(&self) {
+    pub(crate) fn announce_ready(&self, now_ms: u64) {
         if self.has_ready()
             && let Some(observer) = self.observer.get()
         {
-            observer.keys_ready();
+            observer.keys_ready(now_ms);
         }
     }
 }
@@ -172,26 +172,38 @@ impl Notices {
         self.by_key.is_none()
     }
 
-    /// `key` has changed.
+    /// Somebody asks about some key.
     #[inline]
-    pub(crate) fn changed(&mut self, signals: &Signals, database: usize, key: &[u8]) {
-        if self.by_key.is_some() {
-            self.tell(signals, database, key);
+    pub(crate) fn has_any(&self) -> bool {
+        self.by_key.is_some()
+    }
+
+    /// `key` has changed, and `serves` those who wait for it.
+    #[inline]
+    pub(crate) fn changed(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
+        if self.has_any() {
+            self.tell(signals, database, key, serves);
         }
     }
 
     /// All keys may have changed, because the database was cleared or exchanged: those that `was_touched` names have.
-    pub(crate) fn all_changed(&mut self, signals: &Signals, database: usize, was_touched: impl Fn(&[u8]) -> bool) {
+    pub(crate) fn all_changed(
+        &mut self,
+        signals: &Signals,
+        database: usize,
+        serve: bool,
+        was_touched: impl Fn(&[u8]) -> bool,
+    ) {
         let Some(by_key) = &mut self.by_key else { return };
         for (key, notice) in by_key.iter_mut().filter(|(key, _)| was_touched(key)) {
-            notice.tell(signals, database, key);
+            notice.tell(signals, database, key, serve);
         }
         self.tidy();
     }
 
     #[cold]
-    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
-        self.change(key, |notice| notice.tell(signals, database, key));
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
+        self.change(key, |notice| notice.tell(signals, database, key, serves));
     }
 
     fn notice(&mut self, key: &[u8]) -> &mut Notice {
@@ -221,11 +233,11 @@ impl Notices {
 }
 
 impl Notice {
-    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8]) {
+    fn tell(&mut self, signals: &Signals, database: usize, key: &[u8], serves: bool) {
         for watcher in self.watchers.drain(..) {
             watcher.store(true, Ordering::Release);
         }
-        if self.waiters > 0 {
+        if serves && self.waiters > 0 {
             signals.add_ready(database, key);
         }
     }

@@ -285,14 +285,14 @@ impl Segment {
         self.expired += 1;
         let entry = self.forget(context, bucket);
         context.signals.event(context.database, EventClass::EXPIRED, "expired", entry.key());
-        self.changed(context, entry.key());
+        self.changed(context, entry.key(), false);
         entry
     }
 
-    /// Tells those who watch `key` or wait for it.
+    /// Tells those who watch `key`, and those who wait for it if it `serves`: holds what can be waited for, or is about to.
     #[inline]
-    pub(crate) fn changed(&mut self, context: &Context, key: &[u8]) {
-        self.notices.changed(&context.signals, context.database, key);
+    pub(crate) fn changed(&mut self, context: &Context, key: &[u8], serves: bool) {
+        self.notices.changed(&context.signals, context.database, key, serves);
     }
 
     /// Takes everything out, for the caller to drop after the lock: returns the number of keys, and their table, which is empty if a
@@ -303,7 +303,7 @@ impl Segment {
         self.keys_with_ttl = 0;
         self.deadlines = Deadlines::new();
         let table = std::mem::take(&mut self.table);
-        self.notices.all_changed(&context.signals, context.database, |key| contains(&table, context, key));
+        self.notices.all_changed(&context.signals, context.database, false, |key| contains(&table, context, key));
         let len = table.len();
         match self.unsaved.take().filter(|_| context.saving.is_running()) {
             Some(unsaved) => {
@@ -326,8 +326,8 @@ impl Segment {
         // Absent before and after: nothing has happened to such a key.
         let (table, other_table) = (&self.table, &other.table);
         let is_in_one = |key: &[u8]| contains(table, context, key) || contains(other_table, other_context, key);
-        self.notices.all_changed(&context.signals, context.database, is_in_one);
-        other.notices.all_changed(&other_context.signals, other_context.database, is_in_one);
+        self.notices.all_changed(&context.signals, context.database, true, is_in_one);
+        other.notices.all_changed(&other_context.signals, other_context.database, true, is_in_one);
     }
 
     /// Adds the numbers of this segment to `stats`.

@@ -8,7 +8,7 @@
 //! If the closure panics, what it wrote before stays, as it does when it returns.
 
 use crate::change::{Op, Recording};
-use crate::entry::{Collection, Entry, Ref, StrEntry, is_expired};
+use crate::entry::{Collection, Entry, Kind, Ref, StrEntry, is_expired};
 use crate::error::EngineError;
 use crate::memory::{Account, Room};
 use crate::observe::EventClass;
@@ -218,7 +218,15 @@ impl<'a> Slot<'a> {
     /// collection through [`edit`](Self::edit) calls this once it has really changed.
     #[inline]
     pub(crate) fn changed(&mut self) {
-        self.segment.changed(self.context, self.key);
+        if self.segment.notices.has_any() {
+            self.tell();
+        }
+    }
+
+    #[cold]
+    fn tell(&mut self) {
+        let serves = self.get().is_some_and(|value| matches!(value.kind(), Kind::List | Kind::SortedSet));
+        self.segment.changed(self.context, self.key, serves);
     }
 
     /// Changes only the time to live. Returns whether the key was there. Works when memory is full as well.
@@ -256,7 +264,8 @@ impl<'a> Slot<'a> {
     /// # Errors
     /// [`EngineError::WrongType`], [`EngineError::KeyTooLong`].
     pub fn sorted_set_mut(&mut self) -> Result<SortedSetMut<'_>, EngineError> {
-        self.changed();
+        // What the caller adds comes after this.
+        self.segment.changed(self.context, self.key, true);
         let bucket = self.collection_bucket(|| CollectionValue::SortedSet(Zset::default()))?;
         let (value, account, recording) = self.collection_parts(bucket);
         match value {

@@ -49,11 +49,11 @@ pub struct Cli {
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// The address or name to listen on, instead of the configured one
+    /// The address or name that the HTTP server listens on, instead of the configured one
     #[arg(long, value_name = "HOST", global = true)]
     host: Option<String>,
 
-    /// The port to listen on, instead of the configured one; 0 chooses a free one
+    /// The port that the HTTP server listens on, instead of the configured one; 0 chooses a free one
     #[arg(long, value_name = "PORT", global = true)]
     port: Option<u16>,
 

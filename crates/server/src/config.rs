@@ -280,6 +280,7 @@ impl Config {
         let DispatchConfig { lock_lease, lock_wait, claim_lease, execute_timeout, batch_concurrency, ref worker } =
             self.dispatch;
         DispatchOptions {
+            node: this_process(),
             lock_lease: lock_lease.0,
             lock_wait: lock_wait.0,
             claim_lease: claim_lease.0,
@@ -438,6 +439,13 @@ impl ServerConfig {
             Err(_) => !self.host.eq_ignore_ascii_case("localhost"),
         }
     }
+}
+
+/// What locks say of us: the machine and the process.
+fn this_process() -> String {
+    let name = rustix::system::uname();
+    let machine: String = name.nodename().to_string_lossy().chars().filter(|c| !c.is_control()).collect();
+    format!("{machine}, pid {}", std::process::id())
 }
 
 /// A token that can be guessed protects nothing, and one that no header can hold lets nobody in.

@@ -25,7 +25,7 @@ pub async fn ask_register(
     key: &StateKey,
     operation: RegisterOperation,
 ) -> Result<RegisterReply> {
-    let number = |entry: Option<Entry>| entry.map(|entry| number(key, &entry)).transpose();
+    let number = |entry: Option<Entry>| entry.map(|entry| number_of(key, &entry)).transpose();
     Ok(match operation {
         RegisterOperation::Get => RegisterReply::Found(number(store.get(key, Get::default()).await?)?),
         RegisterOperation::Take => RegisterReply::Found(number(store.take(key).await?)?),
@@ -53,7 +53,7 @@ pub async fn ask_counter(
 ) -> Result<CounterReply> {
     let CounterOperation::Add { step, .. } = operation else {
         let entry = store.get(key, Get::default()).await?;
-        return Ok(CounterReply::Found(entry.map(|entry| number(key, &entry)).transpose()?));
+        return Ok(CounterReply::Found(entry.map(|entry| number_of(key, &entry)).transpose()?));
     };
     let window = counter.window_ns.map_or(Counting::Unlimited, |ns| Counting::OnCreate(Duration::from_nanos(ns)));
     let increment = Increment { min: counter.min, max: counter.max, ..Increment::by(step).window(window) };
@@ -95,7 +95,10 @@ pub async fn ask_lock(
 }
 
 /// The write that a specification's write stands for.
-fn put(write: Write) -> Result<Put> {
+///
+/// # Errors
+/// A token that is none.
+pub fn put(write: Write) -> Result<Put> {
     let ttl = match write.ttl {
         WriteTtl::Clear => Ttl::Clear,
         WriteTtl::Keep => Ttl::Keep,
@@ -119,7 +122,11 @@ fn version(number: u32) -> Version {
     Version::from_u128(u128::from(number) + 1)
 }
 
-fn number<N: std::str::FromStr>(key: &StateKey, entry: &Entry) -> Result<N> {
+/// The number that an entry holds.
+///
+/// # Errors
+/// `Corrupt`: nobody who was asked by a specification wrote it.
+pub fn number_of<N: std::str::FromStr>(key: &StateKey, entry: &Entry) -> Result<N> {
     let number = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the entry is not the number that was written").with_key(key))
 }

@@ -145,16 +145,17 @@ impl<O, R> Recorder<O, R> {
         calls
     }
 
-    fn push(&self, call: Call<O, R>) {
-        self.0.calls.lock().push(call);
-    }
-
-    /// The next place: now, or the first one that is free.
-    fn place(&self) -> u64 {
+    /// The next place: now, or the first one that is free. Says when something happened that is no call, such as a fault.
+    #[must_use]
+    pub fn place(&self) -> u64 {
         let now_ns = self.0.clock.now_us().saturating_sub(self.0.origin_us).saturating_mul(1_000);
         let next = |last: u64| now_ns.max(last + 1);
         let last = self.0.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
         next(last.unwrap_or_default())
+    }
+
+    fn push(&self, call: Call<O, R>) {
+        self.0.calls.lock().push(call);
     }
 }
 

@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - What was scheduled is on the disk before `schedule` returns, whatever the durability of the kind is: it is work to do.
 //! - Any number of workers claim from one queue at once: each takes the earliest items that nobody is just taking, and none
-//!   waits for another.
+//!   waits for another. An item is passed over while somebody is taking it, also if that comes to nothing (a worker that was killed
+//!   before it was answered): then the next claim has it.
 //! - A claim whose answer is lost delays its items until they are visible again; nobody else has them meanwhile.
 //!
 //! # How it works

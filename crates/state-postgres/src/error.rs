@@ -3,14 +3,16 @@
 //! # Effects
 //! An error response to a statement means that its transaction was rolled back: [`NotApplied`](Effect::NotApplied). A
 //! connection that breaks, or an answer that does not come in time, leaves a write [`Unknown`](Effect::Unknown): it may have
-//! been committed. A pooler that reports a lost server connection (class 08) is the same thing at second hand. A read changes
-//! nothing either way.
+//! been committed. A pooler that reports a lost server connection (class 08) is the same thing at second hand, and so is a server
+//! that panics: a commit that it could not write to its end may be found in the log when it starts again. A read changes nothing either way.
 //!
 //! # Secrets
 //! Of the server's error only the code and the cut message are kept. Its detail, its context and, where a value was refused,
 //! the message itself repeat what was sent.
 
 use acteon_state_core::{Effect, Error, ErrorKind};
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// The backend's name in errors and configuration.
 pub(crate) const BACKEND: &str = "postgres";
@@ -159,8 +161,8 @@ fn meaning(code: &str) -> &'static Meaning {
 pub(crate) fn classify(error: sqlx::Error, sent: Sent) -> Error {
     let ours = match error {
         sqlx::Error::Database(response) => {
-            let code = response.code().unwrap_or_default();
-            return from_response(&code, response.message(), sent);
+            let (code, is_panic) = (response.code().unwrap_or_default(), is_panic(&*response));
+            return from_response(&code, response.message(), is_panic, sent);
         }
         // A handshake that fails arrives as an I/O error that carries what rustls said.
         sqlx::Error::Io(source) if sent == Sent::No && source.kind() == std::io::ErrorKind::InvalidData => {
@@ -208,8 +210,15 @@ pub(crate) fn is_retriable_conflict(error: &sqlx::Error) -> bool {
 pub(crate) fn ends_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(response) if is_panic(&**response) => true,
         _ => code_of(error).is_some_and(|code| meaning(&code).ends_connection),
     }
+}
+
+/// The server breaks everything off and starts again.
+fn is_panic(response: &dyn DatabaseError) -> bool {
+    let response = response.try_downcast_ref::<PgDatabaseError>();
+    response.is_some_and(|response| matches!(response.severity(), PgSeverity::Panic))
 }
 
 /// The store was closed.
@@ -226,7 +235,7 @@ pub(crate) fn code_of(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(String::from)
 }
 
-fn from_response(code: &str, text: &str, sent: Sent) -> Error {
+fn from_response(code: &str, text: &str, is_panic: bool, sent: Sent) -> Error {
     let refusal = || POOLER_REFUSALS.iter().find(|(phrase, _)| text.contains(phrase)).map(|(_, code)| *code);
     let stand_in = if code == "08P01" && sent == Sent::No { refusal() } else { None };
     let Meaning { kind, advice, .. } = meaning(stand_in.unwrap_or(code));
@@ -237,7 +246,8 @@ fn from_response(code: &str, text: &str, sent: Sent) -> Error {
     } else {
         format!("{text} (SQLSTATE {code}); {advice}")
     };
-    let effect = if code.starts_with("08") || code == "40003" { sent.unanswered() } else { Effect::NotApplied };
+    let is_unknown = is_panic || code.starts_with("08") || code == "40003";
+    let effect = if is_unknown { sent.unanswered() } else { Effect::NotApplied };
     Error::new(*kind, message).with_effect(effect).on_backend(BACKEND)
 }
 
@@ -282,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_error_response_changed_nothing_and_is_cut() {
-        let error = from_response("42501", &"x".repeat(10_000), Sent::Write);
+        let error = from_response("42501", &"x".repeat(10_000), false, Sent::Write);
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Denied, Effect::NotApplied));
         assert!(error.message().len() < TEXT_CHARS_MAX + 400 && error.message().contains("GRANT"));
     }
@@ -298,15 +308,25 @@ mod tests {
 
     #[test]
     fn a_refused_value_is_not_repeated() {
-        let error = from_response("22P02", "invalid input syntax for type uuid: \"hunter2\"", Sent::Write);
+        let error = from_response("22P02", "invalid input syntax for type uuid: \"hunter2\"", false, Sent::Write);
         assert!(!error.to_string().contains("hunter2") && error.message().contains("22P02"));
     }
 
     #[test]
     fn a_pooler_that_lost_the_server_leaves_a_write_unknown() {
-        let error = from_response("08P01", "server conn crashed?", Sent::Write);
+        let error = from_response("08P01", "server conn crashed?", false, Sent::Write);
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
-        assert_eq!(from_response("08P01", "server conn crashed?", Sent::Read).effect(), Effect::NotApplied);
+        assert_eq!(from_response("08P01", "server conn crashed?", false, Sent::Read).effect(), Effect::NotApplied);
+    }
+
+    /// A full disk under the log: what was written of it may have the commit in it.
+    #[test]
+    fn a_server_that_panics_leaves_a_write_unknown() {
+        let text = "could not write to file \"pg_wal/xlogtemp.7\": No space left on device";
+        let error = from_response("53100", text, true, Sent::Write);
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::Unknown));
+        assert_eq!(from_response("53100", text, false, Sent::Write).effect(), Effect::NotApplied);
+        assert_eq!(from_response("53100", text, true, Sent::Read).effect(), Effect::NotApplied);
     }
 
     #[test]
@@ -317,7 +337,7 @@ mod tests {
             ("no more connections allowed (max_client_conn)", ErrorKind::Throttled),
             ("server login has been failing, try again later (server_login_retry)", ErrorKind::Unavailable),
         ] {
-            assert_eq!(from_response("08P01", text, Sent::No).kind(), kind, "{text}");
+            assert_eq!(from_response("08P01", text, false, Sent::No).kind(), kind, "{text}");
         }
     }
 

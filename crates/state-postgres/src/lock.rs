@@ -7,7 +7,8 @@
 //!
 //! Whoever releases wakes the first local waiter before the release is answered: its request then follows right behind, if
 //! possible in the same statement, so that a lock changes hands with one commit. So that the waiters of other nodes are not
-//! kept waiting for as long as there are some here, each time with a small probability all of them start level instead.
+//! kept waiting for as long as there are some here, after a few times all of them are woken together instead, and an exclusive
+//! waiter lets those nodes go first whose last turn is longer ago, see [`rotation`](acteon_state_core::lock::rotation).
 //!
 //! Whoever was told that the lock is busy goes on waiting when a connection or the server is lost, until the wait is over.
 //!
@@ -49,10 +50,6 @@ const DEAF_NAP_MIN: Duration = Duration::from_millis(5);
 const DEAF_NAP_MAX: Duration = Duration::from_millis(250);
 /// The least that is added to a sleep, so that waiters of many nodes do not all wake at the same moment.
 const JITTER_MIN: Duration = Duration::from_millis(2);
-/// One in this many releases is told to the waiters of all nodes at the same time. Handing over at home costs one commit,
-/// between nodes three trips: rare enough to keep most of that, often enough that a waiter elsewhere waits for a few
-/// hand-overs, not for the end of all.
-const LEVEL_START_ODDS: f64 = 1.0 / 16.0;
 /// Roughly what an operation takes in a statement beside its key and its description.
 const OP_BYTES: usize = 80;
 
@@ -115,7 +112,7 @@ enum HandOver {
     Begun,
     /// Nobody waited here when the release was sent: whoever waits anywhere.
     Open,
-    /// Whoever is first to ask, the local waiters having no head start.
+    /// Whoever's turn it is, the local waiters being last.
     Level,
 }
 
@@ -201,17 +198,17 @@ impl Inner {
     }
 
     pub(crate) async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
-        let line = line_name(lock_hash(key));
-        let hand_over = match self.waiters.lines.has_waiters(&line) {
+        let hash = lock_hash(key);
+        let hand_over = match self.waiters.lines.has_waiters(&line_name(hash)) {
             false => HandOver::Open,
-            true if self.waiters.is_listening() && rand::random_bool(LEVEL_START_ODDS) => HandOver::Level,
+            true if self.waiters.is_listening() && !self.waiters.stays_at_home(hash) => HandOver::Level,
             true => HandOver::Begun,
         };
         let op = LockOp { key: key.clone(), action: Action::Release { owner, hand_over } };
         let answers = self.locks.submit_all([op])?;
         if hand_over == HandOver::Begun {
             // Only now: its request must come after ours. Should the lease have been lost, it asks in vain.
-            self.waiters.lines.wake(&line);
+            self.waiters.wake_here(hash);
         }
         match first_answer(answers).await?.status {
             1 => Ok(ReleaseOutcome::Released),
@@ -278,7 +275,12 @@ impl Inner {
         loop {
             let nap_max = if self.waiters.is_listening() && !has_failed { NAP_MAX } else { deaf_nap };
             deaf_nap = (deaf_nap * 2).min(DEAF_NAP_MAX);
-            let is_over = sleep_in_line(&place, busy, nap_max, until).await;
+            let head_start = || match request.mode {
+                LockMode::Exclusive => self.waiters.head_start_of_others(lock_hash(&request.key)),
+                // Those who can hold it together with others need not take turns.
+                _ => Duration::ZERO,
+            };
+            let is_over = sleep_in_line(&place, busy, nap_max, until, head_start).await;
             let outcome = self.attempt(request, lease_ms, until).await;
             has_failed = outcome.is_err();
             match outcome {
@@ -439,7 +441,7 @@ impl Locks {
         for Freed { lock, hand_over, is_waited_for } in freed {
             let is_level = hand_over == HandOver::Level && is_waited_for && self.waiters.is_listening();
             if !is_level {
-                self.waiters.lines.wake(&line_name(lock));
+                self.waiters.wake_here(lock);
             }
             if is_waited_for {
                 self.waiters.notify(lock, if is_level { Audience::Everyone } else { Audience::Others });
@@ -516,23 +518,34 @@ impl Answered {
 }
 
 /// Sleeps until it is time to ask; returns whether the wait is over.
-async fn sleep_in_line(place: &Place, busy: Option<LockBusy>, nap_max: Duration, until: Instant) -> bool {
-    let mut nap = busy.map_or(nap_max, |busy| busy.retry_after.min(nap_max));
+async fn sleep_in_line(
+    place: &Place,
+    busy: Option<LockBusy>,
+    nap_max: Duration,
+    until: Instant,
+    head_start_of_others: impl Fn() -> Duration,
+) -> bool {
+    let mut pause = with_jitter(busy.map_or(nap_max, |busy| busy.retry_after.min(nap_max)));
     loop {
-        let wake_at = if place.is_first() { until.min(Instant::now() + nap + jitter(nap)) } else { until };
+        let wake_at = if place.is_first() { until.min(Instant::now() + pause) } else { until };
         tokio::select! {
             woken = place.woken() => match woken {
-                Woken::Ask => return false,
-                Woken::SteppedUp(lease) => nap = lease.min(nap_max),
+                Woken::Ask => {
+                    pause = head_start_of_others();
+                    if pause.is_zero() {
+                        return false;
+                    }
+                }
+                Woken::SteppedUp(lease) => pause = with_jitter(lease.min(nap_max)),
             },
             () = tokio::time::sleep_until(wake_at) => return wake_at == until,
         }
     }
 }
 
-/// Up to a quarter of the sleep on top.
-fn jitter(nap: Duration) -> Duration {
-    (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
+/// A sleep with up to a quarter of it on top.
+fn with_jitter(nap: Duration) -> Duration {
+    nap + (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
 }
 
 async fn first_answer(mut answers: Vec<Answer<Locks>>) -> Result<Answered> {

@@ -12,8 +12,9 @@
 //! # How it works
 //! All nodes of one schema and prefix share a channel. The payload is the lock as sixteen hexadecimal digits: FNV-1a with 64
 //! bits over the key's text. Two locks with one hash wake each other's waiters, who ask in vain; nothing else. After it
-//! comes a space and, as eight digits, the process that has woken its own waiters already. Without that, everyone is meant.
-//! This is what nodes of different versions tell each other: it must not change.
+//! comes a space and, as eight digits, the process that has woken its own waiters already. Without that, everyone is meant,
+//! also by a `w` behind the digits: it says that the process still has waiters. Processes take turns by that, see
+//! [`rotation`](acteon_state_core::lock::rotation). This is what nodes of different versions tell each other: it must not change.
 //!
 //! Notifications that come up while a statement is under way are gathered for the next one.
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use acteon_state_core::StateKey;
 use acteon_state_core::lock::line::Lines;
+use acteon_state_core::lock::rotation::Rotation;
 use parking_lot::Mutex;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions};
@@ -40,6 +42,10 @@ use crate::store::{Statement, Writing};
 
 /// Sends notifications, committed without waiting for the disk: after a crash nobody listens any more.
 const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM {t}durability(true), unnest($2::text[]) AS payload";
+/// How often a lock is handed over at home before the waiters of all nodes have the same chance, those of this one last. Handing
+/// over at home costs one commit, between nodes three trips: rare enough to keep most of that, often enough that a waiter
+/// elsewhere waits for a few hand-overs, not for the end of all.
+const AT_HOME_MAX: u32 = 15;
 /// The most locks whose notifications are kept for the next statement. Beyond, waiters find out by themselves.
 const PENDING_MAX: usize = 10_000;
 /// How long the listening connection stays open without waiters.
@@ -69,6 +75,18 @@ pub(crate) struct Waiters {
     // What to tell, by lock; locked for an insertion or a swap only.
     pending: Mutex<HashMap<u64, Audience>>,
     has_pending: Notify,
+    // By lock, of those that somebody waits for here; locked for a look-up and a step only.
+    turns: Mutex<HashMap<u64, Turns>>,
+}
+
+/// Turns of this process and of others with one lock.
+#[derive(Default)]
+struct Turns {
+    rotation: Rotation,
+    /// How often the lock was handed over at home since all had the same chance.
+    at_home: u32,
+    /// The first waiter was last woken from here, not by a notification.
+    is_woken_here: bool,
 }
 
 /// Who is to be told of a release.
@@ -103,6 +121,7 @@ impl Waiters {
             is_listening: AtomicBool::new(false),
             pending: Mutex::default(),
             has_pending: Notify::new(),
+            turns: Mutex::default(),
         })
     }
 
@@ -115,6 +134,30 @@ impl Waiters {
     pub(crate) fn want_notifications(&self) {
         if !self.is_listening() {
             self.wanted.notify_one();
+        }
+    }
+
+    /// Whether a release here is to be handed over to the first waiter here; otherwise, after so many in a row, it is the others' turn.
+    pub(crate) fn stays_at_home(&self, hash: u64) -> bool {
+        let mut turns = self.turns.lock();
+        let turns = turns.entry(hash).or_default();
+        turns.at_home = if turns.at_home < AT_HOME_MAX { turns.at_home + 1 } else { 0 };
+        turns.at_home > 0
+    }
+
+    /// Lets the first waiter here ask at once.
+    pub(crate) fn wake_here(&self, hash: u64) {
+        if let Some(turns) = self.turns.lock().get_mut(&hash) {
+            turns.is_woken_here = true;
+        }
+        self.lines.wake(&line_name(hash));
+    }
+
+    /// How long the first waiter, having been woken, lets those of other processes go first.
+    pub(crate) fn head_start_of_others(&self, hash: u64) -> Duration {
+        match self.turns.lock().get(&hash) {
+            Some(turns) if !turns.is_woken_here => turns.rotation.head_start_of_others(self.origin.into()),
+            _ => Duration::ZERO,
         }
     }
 
@@ -203,6 +246,7 @@ impl Waiters {
         timeout(ANSWER_TIMEOUT, listener.listen(&self.channel)).await.map_err(no_answer)??;
         self.is_listening.store(true, Ordering::Release);
         // What was released before was not heard.
+        self.turns.lock().clear();
         self.lines.wake_all();
         let outcome = self.hear(&mut listener).await;
         drop(listener);
@@ -219,6 +263,7 @@ impl Waiters {
                 self.on_notification(notification.payload());
                 continue;
             }
+            self.forget_turns();
             let now = Instant::now();
             if !self.lines.is_empty() {
                 idle_since = now;
@@ -232,16 +277,34 @@ impl Waiters {
 
     fn on_notification(&self, payload: &str) {
         let (lock, origin) = payload.split_once(' ').unwrap_or((payload, ""));
-        if u32::from_str_radix(origin, 16) != Ok(self.origin) {
+        let (origin, waits_on) = origin.strip_suffix('w').map_or((origin, false), |origin| (origin, true));
+        let origin = u32::from_str_radix(origin, 16).ok();
+        if let Ok(hash) = u64::from_str_radix(lock, 16)
+            && self.lines.has_waiters(lock)
+        {
+            let mut turns = self.turns.lock();
+            let turns = turns.entry(hash).or_default();
+            turns.is_woken_here = false;
+            if let Some(origin) = origin {
+                turns.rotation.released(origin.into(), waits_on);
+            }
+        }
+        if waits_on || origin != Some(self.origin) {
             self.lines.wake(lock);
         }
+    }
+
+    /// Forgets the turns with locks that nobody waits for here.
+    fn forget_turns(&self) {
+        self.turns.lock().retain(|hash, _| self.lines.has_waiters(&line_name(*hash)));
     }
 }
 
 fn payload(hash: u64, audience: Audience, origin: u32) -> String {
     match audience {
         Audience::Others => format!("{} {origin:08x}", line_name(hash)),
-        Audience::Everyone => line_name(hash),
+        // Those who release to everyone do it because others wait where they are.
+        Audience::Everyone => format!("{} {origin:08x}w", line_name(hash)),
     }
 }
 
@@ -256,4 +319,45 @@ fn channel(names: &Names) -> String {
 
 fn no_answer(_: tokio::time::error::Elapsed) -> sqlx::Error {
     sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{AT_HOME_MAX, Audience, Waiters, line_name, payload};
+    use crate::names::Names;
+
+    const LOCK: u64 = 0xfeed;
+
+    fn waiters() -> Arc<Waiters> {
+        Waiters::new(&Names::new("public", "acteon_").unwrap())
+    }
+
+    #[test]
+    fn nodes_take_turns_by_what_they_are_told() {
+        let (here, there) = (waiters(), waiters());
+        let _place = here.lines.join(&line_name(LOCK), None);
+        for origin in [here.origin, there.origin] {
+            here.on_notification(&payload(LOCK, Audience::Everyone, origin));
+        }
+        assert!(here.head_start_of_others(LOCK).is_zero(), "it had the lock longest ago");
+        here.on_notification(&payload(LOCK, Audience::Everyone, here.origin));
+        assert!(!here.head_start_of_others(LOCK).is_zero(), "the other one waits too");
+        here.wake_here(LOCK);
+        assert_eq!(here.head_start_of_others(LOCK), Duration::ZERO, "a hand-over at home lets nobody go first");
+        here.on_notification(&payload(LOCK, Audience::Others, there.origin));
+        assert_eq!(here.head_start_of_others(LOCK), Duration::ZERO, "nobody waits there any more");
+    }
+
+    #[test]
+    fn a_lock_leaves_home_after_so_many_hand_overs() {
+        let waiters = waiters();
+        let stays: Vec<bool> = (0..=AT_HOME_MAX).map(|_| waiters.stays_at_home(LOCK)).collect();
+        assert_eq!(stays.iter().position(|stays| !stays), Some(AT_HOME_MAX as usize));
+        assert!(waiters.stays_at_home(LOCK));
+        waiters.forget_turns();
+        assert!(waiters.turns.lock().is_empty());
+    }
 }

@@ -13,6 +13,7 @@ mod private_server {
     use acteon_state_postgres::{PostgresConfig, PostgresStore};
     use acteon_test_support::{PostgresOptions, PostgresServer};
     use futures_util::future::{join_all, try_join_all};
+    use sqlx::{Connection as _, Executor as _, PgConnection};
 
     /// Far longer than a test lasts.
     const LONG: Duration = Duration::from_secs(3_600);
@@ -76,6 +77,33 @@ mod private_server {
         let taken = try_join_all(workers).await.unwrap().concat();
         assert_eq!(taken.len(), ITEMS, "nothing was handed out twice");
         assert_eq!(taken.into_iter().collect::<BTreeSet<_>>(), expected);
+    }
+
+    /// A worker that is killed between its claim and the commit of it, as a pooler makes possible.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_somebody_was_about_to_claim_is_passed_over_meanwhile_and_handed_out_for_the_first_time_afterwards() {
+        let server = PostgresServer::start(PostgresOptions::default()).unwrap();
+        let (store, queue) = (connect(&server).await, queue("half-claimed"));
+        store.schedule(&queue, &item("job".to_owned())).await.unwrap();
+        let mut killed = PgConnection::connect(&server.url()).await.unwrap();
+        let claim =
+            "BEGIN; SELECT FROM acteon_due_claim('due', 'tests', 'queue', 'half-claimed', 1, 60000, gen_random_uuid())";
+        killed.execute(claim).await.unwrap();
+        let attempts = async || {
+            let claimed = store.claim_due(&queue, ClaimDue { limit: 1, visibility: LONG }).await.unwrap();
+            claimed.items.into_iter().map(|item| item.attempt).collect::<Vec<_>>()
+        };
+        assert!(attempts().await.is_empty());
+        killed.close_hard().await.unwrap();
+        let begin = Instant::now();
+        let handed = loop {
+            // The server notices the end of a connection in its own time.
+            let handed = attempts().await;
+            if !handed.is_empty() || begin.elapsed() > PATIENCE {
+                break handed;
+            }
+        };
+        assert_eq!(handed, [1]);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,9 @@
 //!
 //! # Waiting
 //! A waiter asks once; when the lock is busy it stands in line with the other waiters of this process, and the first of
-//! them asks again when it is notified of a release, when the first lease ends, or after a second, whichever comes first.
+//! them asks again when it is notified of a release, when the first lease ends, or after a second, whichever comes first. All
+//! processes hear of a release; an exclusive waiter lets those go first whose last turn is longer ago, see
+//! [`rotation`](acteon_state_core::lock::rotation).
 //! Those who come while others stand in line join it without asking.
 //!
 //! # Cancellation
@@ -26,6 +28,7 @@ use acteon_state_core::{
 };
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -83,7 +86,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_RELEASE, &text, by);
-            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms);
+            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms).arg(self.wakeups.message(&text));
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -141,7 +144,7 @@ impl Inner {
         until: Instant,
     ) -> Result<LockOutcome> {
         loop {
-            let is_over = self.sleep_in_line(&place, busy, until).await;
+            let is_over = self.sleep_in_line(request, text, &place, busy, until).await;
             match self.attempt(request, text, lease_ms).await? {
                 Attempt::Busy(reason) if !is_over => busy = Some(reason),
                 attempt => {
@@ -155,14 +158,28 @@ impl Inner {
     }
 
     /// Sleeps until it is time to ask; returns whether the wait is over.
-    async fn sleep_in_line(&self, place: &Place, busy: Option<LockBusy>, until: Instant) -> bool {
-        let mut nap = busy.map_or(NAP_MAX, |busy| busy.retry_after.min(NAP_MAX));
+    async fn sleep_in_line(
+        &self,
+        request: &LockRequest,
+        text: &str,
+        place: &Place,
+        busy: Option<LockBusy>,
+        until: Instant,
+    ) -> bool {
+        let mut pause = with_jitter(busy.map_or(NAP_MAX, |busy| busy.retry_after.min(NAP_MAX)));
         loop {
-            let wake_at = if place.is_first() { until.min(Instant::now() + nap + jitter(nap)) } else { until };
+            let wake_at = if place.is_first() { until.min(Instant::now() + pause) } else { until };
             tokio::select! {
                 woken = place.woken() => match woken {
-                    Woken::Ask => return false,
-                    Woken::SteppedUp(lease) => nap = lease.min(NAP_MAX),
+                    Woken::Ask => {
+                        let head_start = self.wakeups.head_start_of_others(text);
+                        // Those who can hold it together with others need not take turns.
+                        if head_start.is_zero() || request.mode != LockMode::Exclusive {
+                            return false;
+                        }
+                        pause = head_start;
+                    }
+                    Woken::SteppedUp(lease) => pause = with_jitter(lease.min(NAP_MAX)),
                 },
                 () = tokio::time::sleep_until(wake_at) => return wake_at == until,
             }
@@ -172,22 +189,11 @@ impl Inner {
     /// Asks the server once.
     async fn attempt(self: &Arc<Self>, request: &LockRequest, text: &str, lease_ms: u64) -> Result<Attempt> {
         self.withdrawals.settled(request.owner).await;
-        let (mode, permits) = mode_fields(request.mode);
-        let command = |by| {
-            let mut cmd = lock_command(&script::LOCK_ACQUIRE, text, by);
-            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
-            cmd.arg(self.lock_retention_ms).arg(&request.meta);
-            cmd
-        };
         // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
         let deadline = BootInstant::now() + request.lease;
-        let under_way = UnderWay { inner: self, request, answered: false };
-        let reply = match &self.replicas {
-            None => self.run(Access::Write, command).await.map(Reply::Final),
-            Some(replicas) => self.ask_strictly(replicas, command).await,
-        };
-        under_way.answered();
-        let reply = match reply? {
+        let asking = self.clone().ask(request.clone(), text.to_owned(), lease_ms);
+        let under_way = UnderWay { inner: self, request, asking: Some(tokio::spawn(asking)) };
+        let reply = match under_way.answer().await? {
             Reply::Final(reply) => reply,
             Reply::NotYet(left) => return Ok(Attempt::Busy(LockBusy { token: None, retry_after: left })),
             Reply::TooFew(acknowledged) => {
@@ -226,6 +232,20 @@ enum Reply {
 }
 
 impl Inner {
+    async fn ask(self: Arc<Self>, request: LockRequest, text: String, lease_ms: u64) -> Result<Reply> {
+        let (mode, permits) = mode_fields(request.mode);
+        let command = |by| {
+            let mut cmd = lock_command(&script::LOCK_ACQUIRE, &text, by);
+            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
+            cmd.arg(self.lock_retention_ms).arg(&request.meta);
+            cmd
+        };
+        match &self.replicas {
+            None => self.run(Access::Write, command).await.map(Reply::Final),
+            Some(replicas) => self.ask_strictly(replicas, command).await,
+        }
+    }
+
     /// Asks once, and counts the replicas that have what the script wrote.
     async fn ask_strictly(&self, replicas: &Replicas, command: impl Fn(By) -> Cmd) -> Result<Reply> {
         let (reply, acknowledged) = match self.router.grant(replicas, command).await? {
@@ -276,17 +296,23 @@ pub(crate) fn read_lock(key: &StateKey, reply: Value) -> Result<Option<(LockReco
     Ok(Some((record, now_us)))
 }
 
-/// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted.
+/// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted: after the answer, since what is sent
+/// over another connection may overtake it. In strict safety, a grant has connections of its own, on which it waits behind other grants.
 struct UnderWay<'a> {
     inner: &'a Arc<Inner>,
     request: &'a LockRequest,
-    answered: bool,
+    /// The request, which goes on without us. Taken when it was answered.
+    asking: Option<JoinHandle<Result<Reply>>>,
 }
 
 impl UnderWay<'_> {
-    /// An answer came, or an error that tells the caller what it must do.
-    fn answered(mut self) {
-        self.answered = true;
+    /// The answer, or an error that tells the caller what it must do.
+    async fn answer(mut self) -> Result<Reply> {
+        let Some(asking) = &mut self.asking else { return Err(closed()) };
+        let answer = asking.await;
+        self.asking = None;
+        // Only the end of the runtime breaks it off.
+        answer.unwrap_or_else(|_| Err(closed().with_effect(Effect::Unknown)))
     }
 }
 
@@ -294,12 +320,12 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         // Without a runtime the process is going away; the lease then ends by itself.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.answered {
-            return;
-        }
+        let Some(asking) = self.asking.take() else { return };
         let (inner, key, owner) = (self.inner.clone(), self.request.key.clone(), self.request.owner);
         let done = self.inner.withdrawals.begin(owner);
         let withdraw = async move {
+            // Whatever it is: without one, the request may have been granted as well.
+            let _ = asking.await;
             if let Err(error) = inner.lock_withdraw(&key, owner).await {
                 tracing::debug!(%error, "a dropped acquisition could not be withdrawn; its lease ends by itself");
             }
@@ -352,7 +378,7 @@ fn refused(key: &StateKey, reply: &Value) -> Error {
     }
 }
 
-/// Up to a quarter of the sleep on top.
-fn jitter(nap: Duration) -> Duration {
-    (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
+/// A sleep with up to a quarter of it on top.
+fn with_jitter(nap: Duration) -> Duration {
+    nap + (nap / 4).max(JITTER_MIN).mul_f64(rand::random::<f64>())
 }

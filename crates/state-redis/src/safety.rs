@@ -71,6 +71,10 @@ pub(crate) fn dangers(facts: &Facts, setup: &Setup) -> Vec<Danger> {
             "appendfsync",
             "appendfsync is everysec: a crash may lose what was acknowledged in the last 2 s; set appendfsync always".to_owned(),
         ),
+        Durability::None if facts.is_engine => add(
+            "engine",
+            "Acteon's engine keeps locks and state in memory only: its restart loses them; where they must survive one, use Redis with an append-only file, or PostgreSQL".to_owned(),
+        ),
         Durability::None => add(
             "appendonly",
             "the server keeps no synced append-only file that we know of: a restart loses locks and state; set appendonly yes and appendfsync always".to_owned(),

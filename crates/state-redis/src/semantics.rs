@@ -69,23 +69,14 @@ impl Setup {
     pub(crate) fn lock_semantics(&self, facts: &Facts, dangers: &[Danger]) -> LockSemantics {
         let is_strict = self.safety == Safety::Strict;
         let replicated = self.kind != SetupKind::Standalone;
-        let mut topology = match self.kind {
-            SetupKind::Standalone => "redis standalone".to_owned(),
-            SetupKind::Sentinel => "redis sentinel".to_owned(),
-            SetupKind::Cluster => "redis cluster".to_owned(),
-        };
-        topology.push_str(", ");
-        topology.push_str(facts.durability.as_str());
-        if is_strict {
-            topology.push_str(", strict");
-        }
         LockSemantics {
-            topology,
-            clock: LockClock::ServerWall,
-            tokens_rise_across: if replicated {
-                "failover, while clocks differ by less than it took".to_owned()
-            } else {
-                "restart".to_owned()
+            topology: self.topology(facts),
+            // The engine goes by the wall clock of its start, and from there by a monotonic one.
+            clock: if facts.is_engine { LockClock::Monotonic } else { LockClock::ServerWall },
+            tokens_rise_across: match (replicated, facts.is_engine) {
+                (true, _) => "failover, while clocks differ by less than it took".to_owned(),
+                (false, true) => "restart (wall-clock seed)".to_owned(),
+                (false, false) => "restart".to_owned(),
             },
             survives_server_crash: match facts.durability {
                 Durability::Always => Survival::Yes,
@@ -101,6 +92,19 @@ impl Setup {
             fit_for: self.fit_for(facts).to_owned(),
             notes: self.notes(dangers),
         }
+    }
+
+    fn topology(&self, facts: &Facts) -> String {
+        if facts.is_engine {
+            return "acteon's engine over the Redis protocol".to_owned();
+        }
+        let kind = match self.kind {
+            SetupKind::Standalone => "standalone",
+            SetupKind::Sentinel => "sentinel",
+            SetupKind::Cluster => "cluster",
+        };
+        let strict = if self.safety == Safety::Strict { ", strict" } else { "" };
+        format!("redis {kind}, {}{strict}", facts.durability.as_str())
     }
 
     fn fit_for(&self, facts: &Facts) -> &'static str {
@@ -162,6 +166,13 @@ mod tests {
         let alone = setup(SetupKind::Standalone, Safety::Warn);
         assert_eq!(alone.lock_semantics(&facts(), &[]).survives_failover, Survival::NotApplicable);
         assert!(alone.capabilities(&facts(), 1).durable);
+        let engine = Facts { is_engine: true, durability: Durability::None, ..facts() };
+        assert_eq!(alone.lock_semantics(&engine, &[]).survives_server_crash, Survival::No);
+        let notes = alone.lock_semantics(&engine, &dangers(&engine, &alone)).notes.join(" ");
+        assert!(
+            notes.contains("in memory only") && !notes.contains("appendonly"),
+            "what it cannot do is not advised: {notes}"
+        );
         let sentinel = setup(SetupKind::Sentinel, Safety::Warn);
         assert!(matches!(sentinel.lock_semantics(&facts(), &[]).survives_failover, Survival::MayBeLost { .. }));
         assert!(!sentinel.capabilities(&facts(), 1).durable);

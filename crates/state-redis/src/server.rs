@@ -63,6 +63,8 @@ pub(crate) enum Role {
 pub(crate) struct Facts {
     /// Such as `7.0.15`; `None` when it would not say.
     pub(crate) version: Option<String>,
+    /// Whether it is Acteon's own engine, which answers as a Redis of that version does.
+    pub(crate) is_engine: bool,
     pub(crate) is_replica: bool,
     pub(crate) mode: Mode,
     /// Names the process and the history that it writes: another one after each start and each promotion.
@@ -86,6 +88,7 @@ impl Facts {
     pub(crate) const fn unknown() -> Self {
         Self {
             version: None,
+            is_engine: false,
             is_replica: false,
             mode: Mode::Standalone,
             office: None,
@@ -105,6 +108,7 @@ impl Facts {
         let info = answers.first().and_then(string).unwrap_or_default();
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         facts.version = field("redis_version").map(str::to_owned);
+        facts.is_engine = field("acteon_version").is_some();
         facts.is_replica = field("role") == Some("slave");
         // Valkey may call it by its own name.
         let mode = field("redis_mode").or_else(|| field("server_mode"));
@@ -183,6 +187,7 @@ impl Facts {
         Self {
             // A server that would not say counts as the one that knows least.
             version: self.version.clone().zip(other.version.clone()).map(|(one, two)| one.min(two)),
+            is_engine: self.is_engine || other.is_engine,
             is_replica: self.is_replica || other.is_replica,
             mode: self.mode,
             office: None,
@@ -258,7 +263,9 @@ mod tests {
         let facts = Facts::read(&answers(info, "always"));
         assert_eq!(facts.version.as_deref(), Some("7.0.15"));
         assert_eq!((facts.durability, facts.bulk_bytes_max), (Durability::Always, 1 << 20));
-        assert!(facts.check(PRIMARY).is_ok() && !facts.evicts());
+        assert!(facts.check(PRIMARY).is_ok() && !facts.evicts() && !facts.is_engine);
+        let engine = Facts::read(&answers("redis_version:7.0.15\nacteon_version:0.1.0\nrole:master\n", "everysec"));
+        assert!(engine.is_engine && engine.durability == Durability::None);
     }
 
     #[test]

@@ -10,12 +10,18 @@
 //! spent on them. When the server has confirmed a subscription, the first waiter asks once more, so a release just before
 //! that is not missed. Channels stay subscribed for a while after their last waiter, since a contended lock soon has the
 //! next.
+//!
+//! Each release wakes the first waiter of every process. Its message says who released, so that they take turns, see
+//! [`rotation`](acteon_state_core::lock::rotation): `w` and the process as sixteen hexadecimal digits if others wait there, `n`
+//! if not. Anything else, also what older versions send, wakes without saying anything.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::lock::line::{Lines, Place};
+use acteon_state_core::lock::rotation::Rotation;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
@@ -28,9 +34,18 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who waits for which lock.
-#[derive(Default)]
 pub(crate) struct Wakeups {
     lines: Arc<Lines>,
+    /// Drawn at random: tells this process from others.
+    process: u64,
+    // By channel, of those that are subscribed to. Locked for a look-up and a step of the rotation only.
+    rotations: Mutex<HashMap<Arc<str>, Rotation>>,
+}
+
+impl Default for Wakeups {
+    fn default() -> Self {
+        Self { lines: Arc::default(), process: rand::random(), rotations: Mutex::default() }
+    }
 }
 
 impl Wakeups {
@@ -49,12 +64,28 @@ impl Wakeups {
         self.lines.join(channel, asked)
     }
 
+    /// What others are told with a release from here.
+    pub(crate) fn message(&self, channel: &str) -> String {
+        let mark = if self.lines.has_waiters(channel) { 'w' } else { 'n' };
+        format!("{mark}{:016x}", self.process)
+    }
+
+    /// How long the first waiter here lets those of other processes go first.
+    pub(crate) fn head_start_of_others(&self, channel: &str) -> Duration {
+        self.rotations.lock().get(channel).map_or(Duration::ZERO, |known| known.head_start_of_others(self.process))
+    }
+
     /// Takes in what the server sends without being asked.
     pub(crate) fn on_push(&self, push: &PushInfo) {
         if push.kind == PushKind::Message
-            && let Some(Value::BulkString(channel)) = push.data.first()
+            && let [Value::BulkString(channel), Value::BulkString(message), ..] = push.data.as_slice()
             && let Ok(channel) = std::str::from_utf8(channel)
         {
+            if let Some((process, waits_on)) = read_message(message)
+                && let Some(rotation) = self.rotations.lock().get_mut(channel)
+            {
+                rotation.released(process, waits_on);
+            }
             self.lines.wake(channel);
         }
     }
@@ -79,13 +110,17 @@ impl Wakeups {
     /// Subscribes and unsubscribes on this connection.
     async fn follow(&self, mut connection: MultiplexedConnection) {
         let mut subscribed = Subscribed::default();
+        // What was released meanwhile is not known.
+        self.rotations.lock().clear();
         loop {
             let (added, removed) = subscribed.update(&self.lines.names(), Instant::now());
             if !removed.is_empty() {
+                self.rotations.lock().retain(|channel, _| !removed.contains(channel));
                 let names: Vec<&str> = removed.iter().map(|channel| &**channel).collect();
                 let _ = tokio::time::timeout(CONFIRM_TIMEOUT, connection.unsubscribe(names)).await;
             }
             if !added.is_empty() {
+                self.rotations.lock().extend(added.iter().map(|channel| (channel.clone(), Rotation::default())));
                 let names: Vec<&str> = added.iter().map(|channel| &**channel).collect();
                 let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, connection.subscribe(names)).await;
                 if let Ok(Err(error)) = &confirmed {
@@ -100,6 +135,16 @@ impl Wakeups {
             }
         }
     }
+}
+
+/// Who released, and whether others wait there; `None` if the message does not say.
+fn read_message(message: &[u8]) -> Option<(u64, bool)> {
+    let message = std::str::from_utf8(message).ok()?;
+    let (process, waits_on) = match message.strip_prefix('w') {
+        Some(process) => (process, true),
+        None => (message.strip_prefix('n')?, false),
+    };
+    Some((u64::from_str_radix(process, 16).ok()?, waits_on))
 }
 
 /// The channels that one connection is subscribed to.
@@ -140,7 +185,20 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::{IDLE_MAX, Subscribed};
+    use super::{IDLE_MAX, Subscribed, Wakeups, read_message};
+
+    #[test]
+    fn a_message_says_who_released_and_whether_others_wait_there() {
+        let wakeups = Wakeups { process: 0xab, ..Wakeups::default() };
+        assert_eq!(wakeups.message("lock"), "n00000000000000ab");
+        let _place = wakeups.join("lock", None);
+        assert_eq!(wakeups.message("lock"), "w00000000000000ab");
+        assert_eq!(read_message(b"w00000000000000ab"), Some((0xab, true)));
+        assert_eq!(read_message(b"n00000000000000ab"), Some((0xab, false)));
+        for silent in [&b""[..], b"w", b"x00ab", b"n-1", "w\u{e4}".as_bytes(), b"\xff"] {
+            assert_eq!(read_message(silent), None);
+        }
+    }
 
     #[test]
     fn a_channel_is_left_only_after_it_had_no_waiters_for_a_while() {

@@ -97,7 +97,8 @@ async fn open_store(config: &StateConfig, options: &OpenOptions) -> Result<Arc<d
         opened => opened,
     };
     let driver = driver.map_err(|error| {
-        let hint = if error.kind().is_transient() {
+        // Whoever only looks has nothing to start.
+        let hint = if error.kind().is_transient() && !options.inspect {
             format!("; to start without it, set {}.optional = true", config.places.path)
         } else {
             String::new()

@@ -29,13 +29,15 @@ async fn run(state: &State, customer: &str, job: &str) -> Result<Ran, Box<dyn Er
         state.delete(&claimed, Condition::Version(claim)).await?;
         return Ok(Ran::TooMany);
     }
-    // Lock: one writer, whose write is refused if it comes too late and another one has written since.
+    // Lock: one writer at a time. Its write counts only on what it has read: if it comes too late, another one has written since.
     let report = StateKey::new("jobs", customer, "report", "lines")?;
     let wanted = LockOptions::new(Duration::from_secs(10)).wait(MINUTE).renew().meta("embed");
     let guard = state.lock(&report, &wanted).await?.acquired().ok_or("the report is busy")?;
-    let before = state.get(&report).await?.map(|entry| entry.value.to_vec()).unwrap_or_default();
-    let line = [before, format!("{job}\n").into_bytes()].concat();
-    let written = state.put(&report, &Put::new(line).fenced_by(guard.token())).await?;
+    let before = state.get(&report).await?;
+    let unchanged = before.as_ref().and_then(|entry| entry.version).map_or(Condition::Absent, Condition::Version);
+    let lines = before.map(|entry| entry.value.to_vec()).unwrap_or_default();
+    let put = Put::new([lines, format!("{job}\n").into_bytes()].concat()).when(unchanged);
+    let written = state.put(&report, &put).await?;
     guard.release().await?;
     if written.is_applied() { Ok(Ran::Done) } else { Err("the lock was lost".into()) }
 }

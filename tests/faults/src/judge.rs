@@ -31,6 +31,9 @@ pub struct Rules {
     pub counter: BoundedCounter,
     /// When grants of locks may be lost.
     pub losses: Vec<Loss>,
+    /// Where claims pass over items that another call is just changing, as `SKIP LOCKED` does: the calls that were refused, which may have
+    /// kept an item to themselves for a moment, too. `None` where a claim hands out all that is in sight.
+    pub passes_over: Option<History>,
     /// How much the check of one object may remember.
     pub budget: Budget,
 }
@@ -40,8 +43,8 @@ const BUDGET_DEFAULT: Budget = Budget { configurations: 1_000_000 };
 
 impl Default for Rules {
     fn default() -> Self {
-        let uncertainty = Uncertainty::default();
-        Self { uncertainty, counter: BoundedCounter::default(), losses: Vec::new(), budget: BUDGET_DEFAULT }
+        let (uncertainty, counter) = (Uncertainty::default(), BoundedCounter::default());
+        Self { uncertainty, counter, losses: Vec::new(), passes_over: None, budget: BUDGET_DEFAULT }
     }
 }
 
@@ -224,7 +227,7 @@ impl Bench<'_> {
                 self.judge_object(&lock, name, calls);
             }
             _ => {
-                for (id, calls) in due::items(history, calls) {
+                for (id, calls) in due::items(history, calls, rules.passes_over.as_ref()) {
                     let item = DueItem { uncertainty: rules.uncertainty };
                     self.judge_object(&item, &format!("{name} item {id}"), calls);
                 }

@@ -32,6 +32,10 @@
 //! Calls on several objects at once (batches, transactions, listings), the order in which a queue hands out, rate limits. Of a semaphore whose
 //! permits may be over, any may be: a holder that is told that it lasts is believed.
 //!
+//! # Without backends
+//! Tests of a single driver record and judge with this crate, too: `default-features = false` leaves out the feature `backends`, and with it
+//! all other drivers and the processes that use them.
+//!
 //! # Running
 //! `ACTEON_SEED` repeats what a failure printed. Drawings go to the folder that the failure names.
 //!

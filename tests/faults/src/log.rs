@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use acteon_state_conformance::history::Call;
-use acteon_state_core::{Effect, Result, StateKey};
+use acteon_state_core::{Effect, Error, Result, StateKey};
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub struct Logged {
     pub history: History,
     /// What happened to those who updated a register under a lock.
     pub events: Vec<Event>,
-    /// Calls that failed and certainly changed nothing.
-    pub refused: usize,
+    /// Calls that failed and certainly changed nothing, in no order. They end when their callers learnt of it.
+    pub refused: History,
     /// What ended a process early, in its own words.
     pub broken: Vec<String>,
 }
@@ -51,9 +51,30 @@ pub struct Logged {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Began { at: u64, call: u64, process: u32, object: String, question: Question },
-    Told { at: u64, call: u64, told: Told },
-    Withdrawn { call: u64 },
+    Began {
+        at: u64,
+        call: u64,
+        process: u32,
+        object: String,
+        question: Question,
+    },
+    Told {
+        at: u64,
+        call: u64,
+        told: Told,
+    },
+    /// It failed and certainly changed nothing.
+    Withdrawn {
+        at: u64,
+        call: u64,
+        why: String,
+    },
+    /// It failed, and may have happened.
+    Unknown {
+        at: u64,
+        call: u64,
+        why: String,
+    },
     Safety(Event),
     Broken(String),
 }
@@ -83,9 +104,7 @@ impl Log {
         let outcome = call.await;
         match &outcome {
             Ok(told) => self.write(&Line::Told { at: now_ns(), call: number, told: told.clone() }),
-            Err(error) if error.effect() == Effect::NotApplied => self.write(&Line::Withdrawn { call: number }),
-            // It may have happened, which is what a beginning without an end says.
-            Err(_) => {}
+            Err(error) => self.write(&failed(number, error)),
         }
         outcome
     }
@@ -111,6 +130,15 @@ impl Log {
         text.push('\n');
         // One write without a buffer: the system has it even if the process is killed right afterwards.
         self.0.file.lock().write_all(text.as_bytes()).expect("a history without holes");
+    }
+}
+
+/// What went wrong is of no account to judges. It is what whoever doubts a finding wants to know.
+fn failed(call: u64, error: &Error) -> Line {
+    let (at, why) = (now_ns(), format!("{error:?}"));
+    match error.effect() {
+        Effect::NotApplied => Line::Withdrawn { at, call, why },
+        _ => Line::Unknown { at, call, why },
     }
 }
 
@@ -151,7 +179,11 @@ fn read_one(path: &Path, calls: &mut History, logged: &mut Logged) -> io::Result
             Line::Told { at, call, told } => {
                 calls.extend(open.remove(&call).map(|call| Call { reply: Some(told), ended: at, ..call }));
             }
-            Line::Withdrawn { call } => logged.refused += usize::from(open.remove(&call).is_some()),
+            // As a beginning without an end.
+            Line::Unknown { .. } => {}
+            Line::Withdrawn { at, call, .. } => {
+                logged.refused.extend(open.remove(&call).map(|call| Call { ended: at, ..call }));
+            }
             Line::Safety(event) => logged.events.push(event),
             Line::Broken(reason) => logged.broken.push(reason),
         }
@@ -187,6 +219,7 @@ fn set_apart(mut calls: History) -> History {
 mod tests {
     use std::io::Write as _;
 
+    use acteon_state_conformance::history::NEVER;
     use acteon_state_conformance::objects::{RegisterOperation, RegisterReply};
     use acteon_state_core::{Effect, Error, ErrorKind, StateKey};
 
@@ -211,7 +244,10 @@ mod tests {
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"told\":{\"at").unwrap();
         let logged = read(&[&path]).unwrap();
         let calls: Vec<_> = logged.history.iter().map(|call| (call.operation.process, call.reply.clone())).collect();
-        assert_eq!((calls, logged.refused), (vec![(1, Some(told)), (2, None)], 1));
+        assert_eq!(calls, [(1, Some(told)), (2, None)]);
+        let refused: Vec<_> = logged.refused.iter().map(|call| (call.operation.process, call.is_maybe())).collect();
+        assert_eq!(refused, [(3, true)]);
+        assert!(logged.refused[0].ended < NEVER);
         assert_eq!(logged.history[0].operation, asked(1));
     }
 }

@@ -7,8 +7,8 @@
 //! - A call that changes nothing is left out.
 //! - Of a call that changes something it is forgotten what came of it: it may have happened between its places.
 //!
-//! At last, calls that may have happened are not shown unless one of those that are left tells of them: by name, or while it was under way.
-//! They were part of the check, and do not explain the contradiction either.
+//! At last, calls that may have happened are not shown unless one of those that are left tells of them: by name, or of those that were under way
+//! then or ended last before. They were part of the check, and do not explain the contradiction either.
 //!
 //! # Cost
 //! Halves, quarters and so on are forgotten at once where that still fails, so the number of checks grows with the size of what is
@@ -173,15 +173,18 @@ impl<J: Judge> Shrinking<'_, J> {
         let certain: Vec<&CallOf<J>> =
             (0..roles.len()).filter(|at| roles[*at] == Role::Certain).map(|at| &self.calls[at]).collect();
         let since = certain.iter().map(|call| call.began).min().unwrap_or(0);
-        for (at, role) in roles.iter_mut().enumerate().filter(|(_, role)| **role == Role::Maybe) {
-            let other = &self.calls[at];
-            let is_told_of = |call: &&CallOf<J>| {
-                self.judge.names(call, other) || other.ended >= since && self.judge.mentions(call, other)
-            };
-            if !certain.iter().any(is_told_of) {
-                *role = Role::Out;
-            }
-        }
+        let is_mentioned = |other: &CallOf<J>| certain.iter().any(|call| self.judge.mentions(call, other));
+        let maybe = || (0..roles.len()).filter(|at| roles[*at] == Role::Maybe);
+        // What was there in the beginning. Without it a drawing would say that there was nothing.
+        let is_before = |at: &usize| self.calls[*at].ended < since && is_mentioned(&self.calls[*at]);
+        let last_before = maybe().filter(is_before).max_by_key(|at| self.calls[*at].ended);
+        let is_shown = |at: &usize| {
+            let other = &self.calls[*at];
+            let is_named = certain.iter().any(|call| self.judge.names(call, other));
+            is_named || Some(*at) == last_before || other.ended >= since && is_mentioned(other)
+        };
+        let hidden: Vec<usize> = maybe().filter(|at| !is_shown(at)).collect();
+        hidden.into_iter().for_each(|at| roles[at] = Role::Out);
     }
 
     fn fails(&mut self, roles: &[Role]) -> bool {

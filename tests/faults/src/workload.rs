@@ -113,6 +113,19 @@ impl Workload {
         }
     }
 
+    /// All its objects.
+    ///
+    /// # Errors
+    /// Keys in this scope would be too long.
+    pub fn keys(&self) -> Result<Vec<StateKey>> {
+        let of_kind = |kind: &Kind| (0..self.objects).map(|number| self.key(*kind, number)).collect::<Vec<_>>();
+        self.kinds.iter().flat_map(of_kind).collect()
+    }
+
+    fn key(&self, kind: Kind, number: u64) -> Result<StateKey> {
+        self.scope.key(&format!("{}-{number}", kind.name()))
+    }
+
     /// Carries it out over several handles, task by task in turn. Returns how many calls failed without effect, by kind.
     ///
     /// # Errors
@@ -200,8 +213,7 @@ impl<R: Records> Worker<R> {
                 break;
             }
             let kind = *self.random.pick(&self.workload.kinds);
-            let id = format!("{}-{}", kind.name(), self.random.below(self.workload.objects));
-            let object = self.workload.scope.key(&id)?;
+            let object = self.workload.key(kind, self.random.below(self.workload.objects))?;
             let question = self.question(kind, &object);
             if let Some(told) = self.ask(&object, &question).await? {
                 self.learn(&object, &question, told);

@@ -23,6 +23,7 @@ const ACCOUNTS: &str = "/etc/passwd";
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 const FILE_OWNER_ONLY: u32 = 0o600;
 const FOLDER_OWNER_ONLY: u32 = 0o700;
+const FOLDER_FOR_EVERYBODY: u32 = 0o755;
 
 impl Account {
     /// The account for a server that refuses root, or `None` where it can run as we do.
@@ -54,6 +55,12 @@ pub(crate) fn private_folder(prefix: &str, account: Option<Account>) -> io::Resu
     let folder = tempfile::Builder::new().prefix(prefix).permissions(only_owner).tempdir()?;
     hand_over(folder.path(), account)?;
     Ok(folder)
+}
+
+/// Makes a temporary folder that everybody can look into, and nobody else can change.
+pub(crate) fn pass_through_folder(prefix: &str) -> io::Result<TempDir> {
+    let everybody = fs::Permissions::from_mode(FOLDER_FOR_EVERYBODY);
+    tempfile::Builder::new().prefix(prefix).permissions(everybody).tempdir()
 }
 
 /// Writes a file that only `account` can read: most of them hold a password.

@@ -21,6 +21,9 @@ pub const POSTGRES_TEMPLATE_ENV: &str = "ACTEON_TEST_POSTGRES_TEMPLATE";
 /// Names the variable with the path of the `pgbouncer` that tests start.
 pub const PGBOUNCER_ENV: &str = "ACTEON_TEST_PGBOUNCER";
 
+/// Names the variable with the path of the `libfaketime.so.1` under which tests step clocks.
+pub const FAKETIME_ENV: &str = "ACTEON_TEST_FAKETIME";
+
 /// Names the variable with the endpoint of a DynamoDB that all tests share: DynamoDB Local, or AWS itself.
 pub const DYNAMODB_URL_ENV: &str = "ACTEON_TEST_DYNAMODB_URL";
 
@@ -38,6 +41,10 @@ const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 
 // Debian puts it where only root's PATH leads.
 const DEBIAN_PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+
+// Debian has a folder for each architecture there, others have lib64; both keep the library in a folder of its own.
+const LIBRARIES: [&str; 3] = ["/usr/lib", "/usr/lib64", "/usr/local/lib"];
+const FAKETIME: &str = "faketime/libfaketime.so.1";
 
 /// The URL of the shared Redis, if one was given. An empty variable counts as not given.
 pub fn redis_url_from_env() -> Option<String> {
@@ -76,6 +83,18 @@ pub fn pgbouncer_program() -> Option<PathBuf> {
     named_by(PGBOUNCER_ENV)
         .or_else(|| find_program("pgbouncer"))
         .or_else(|| Some(PathBuf::from(DEBIAN_PGBOUNCER)).filter(|path| is_executable(path)))
+}
+
+/// libfaketime: the one that [`FAKETIME_ENV`] names, otherwise the first one where distributions keep it.
+pub fn faketime_library() -> Option<PathBuf> {
+    if let Some(library) = named_by(FAKETIME_ENV) {
+        return Some(library);
+    }
+    let is_there = |path: &PathBuf| path.is_file();
+    LIBRARIES.iter().map(Path::new).find_map(|folder| {
+        let beside = || folder.read_dir().ok()?.flatten().map(|entry| entry.path().join(FAKETIME)).find(is_there);
+        Some(folder.join(FAKETIME)).filter(is_there).or_else(beside)
+    })
 }
 
 /// The program that starts a Redis: the one that [`REDIS_SERVER_ENV`] names, otherwise the first one on the PATH.

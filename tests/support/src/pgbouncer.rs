@@ -46,6 +46,8 @@ const CONFIG_FILE: &str = "pgbouncer.ini";
 const USERS_FILE: &str = "users.txt";
 const CLIENTS_MAX: u32 = 500; // above what the server takes, as in real use
 const SERVER_CONNECTIONS_MAX: u32 = 20; // per database; few enough that clients do share them
+/// How long it refuses everybody after the server was not there, in seconds. By default that is 15, far longer than a server that is restarted needs.
+const LOGIN_RETRY_S: u32 = 1;
 
 impl PgBouncer {
     /// Starts a PgBouncer in front of `server` and waits until it accepts connections.
@@ -128,7 +130,8 @@ impl PgBouncer {
              admin_users = {user}\n\
              pool_mode = {pool_mode}\n\
              max_client_conn = {CLIENTS_MAX}\n\
-             default_pool_size = {SERVER_CONNECTIONS_MAX}\n"
+             default_pool_size = {SERVER_CONNECTIONS_MAX}\n\
+             server_login_retry = {LOGIN_RETRY_S}\n"
         )
     }
 }

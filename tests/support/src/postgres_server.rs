@@ -30,6 +30,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -41,8 +42,10 @@ use self::standby::Upstream;
 pub use self::template::PostgresTemplate;
 use crate::account::{Account, write_private};
 use crate::environment::{POSTGRES_BIN_ENV, find_program, postgres_bin_folder};
-use crate::process::{output_within, supervised_command_as};
+use crate::fake_clock::FakeClock;
+use crate::process::{Surroundings, output_within, supervised_command_as, supervised_command_in};
 use crate::server_process::{Launch, ServerProcess, StartError, launch_again, launch_on_free_port};
+use crate::small_disk::SmallDisk;
 
 /// How a [`PostgresServer`] is set up. By default it does not wait for the disk and has no TLS.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +58,21 @@ pub struct PostgresOptions {
     /// Lines of `pg_hba.conf`, such as `hostssl all reader all cert`. They come first and therefore win over the last ones, which
     /// let everybody in who knows a password.
     pub hba: Vec<String>,
+    /// What lies on a disk that can be filled, and how many bytes that has; see [`PostgresServer::disk`].
+    pub small_disk: Option<(PostgresDisk, u64)>,
+    /// The wall clock that the server sees, instead of the machine's.
+    pub clock: Option<Arc<FakeClock>>,
     /// Further lines of `postgresql.conf`, such as `work_mem = '1MB'`. They come last and therefore win.
     pub settings: Vec<String>,
+}
+
+/// What can lie on a disk of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostgresDisk {
+    /// The write-ahead log.
+    Log,
+    /// Tables and indexes.
+    Tables,
 }
 
 /// PEM files for TLS. They are copied, since the server may run as somebody who cannot read them.
@@ -80,6 +96,8 @@ pub struct PostgresServer {
     upstream: Option<Upstream>,
     standbys_made: AtomicU32,
     process: ServerProcess,
+    // Below the process, which ends before it.
+    disk: Option<SmallDisk>,
 }
 
 /// The programs of one version, and who runs them.
@@ -114,7 +132,9 @@ impl PostgresServer {
     pub fn start(options: PostgresOptions) -> Result<Self, StartError> {
         let programs = Programs::find()?;
         let process = ServerProcess::new(programs.path("postgres"), "acteon-pg-", programs.account)?;
-        let password = template::fill(&programs, &process.folder().join(DATA))?;
+        let data = process.folder().join(DATA);
+        let password = template::fill(&programs, &data)?;
+        let disk = options.small_disk.map(|(what, bytes)| SmallDisk::over(&data.join(what.folder()), bytes));
         Self::launch_new(Self {
             options,
             programs,
@@ -122,6 +142,7 @@ impl PostgresServer {
             upstream: None,
             standbys_made: AtomicU32::new(0),
             process,
+            disk: disk.transpose()?,
         })
     }
 
@@ -196,8 +217,9 @@ impl PostgresServer {
         if !self.process.is_running() {
             return Ok(());
         }
-        // Standing still, the first process makes no more children and does not see the others die.
-        self.process.pause()?;
+        // Standing still, the first process makes no more children and does not see the others die, and those say no goodbye to
+        // their clients when they see it die.
+        self.pause()?;
         let children = children::of(self.process.pid()?)?;
         self.process.kill()?;
         children::kill(&children)?;
@@ -238,6 +260,11 @@ impl PostgresServer {
     pub fn restart(&mut self) -> Result<(), StartError> {
         self.kill9()?;
         launch_again(self)
+    }
+
+    /// The small disk, if [`PostgresOptions::small_disk`] asked for one.
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
     }
 
     /// The last lines of the server's log.
@@ -316,6 +343,16 @@ const TLS_CERTIFICATE: &str = "server.crt";
 const TLS_KEY: &str = "server.key";
 const TLS_CA: &str = "root.crt";
 
+impl PostgresDisk {
+    /// In the folder with the data.
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Log => "pg_wal",
+            Self::Tables => "base",
+        }
+    }
+}
+
 impl Launch for PostgresServer {
     fn process(&mut self) -> &mut ServerProcess {
         &mut self.process
@@ -324,7 +361,13 @@ impl Launch for PostgresServer {
     fn launch(&mut self) -> Result<(), StartError> {
         self.write_files()?;
         let data = self.data();
-        let mut command = supervised_command_as(self.process.program(), self.programs.account);
+        let surroundings = Surroundings {
+            folder: self.process.folder(),
+            account: self.programs.account,
+            clock: self.options.clock.as_deref(),
+            disk: self.disk.as_ref(),
+        };
+        let mut command = supervised_command_in(self.process.program(), &surroundings);
         command.arg("-D").arg(&data);
         self.process.launch(command, |process| {
             let lock = LockFile::read(&data)?;

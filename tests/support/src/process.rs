@@ -13,6 +13,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
@@ -23,6 +24,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::account::Account;
 use crate::environment::find_program;
+use crate::fake_clock::FakeClock;
+use crate::small_disk::SmallDisk;
 
 /// A command that runs `program` and, where the system allows it, is killed when this process ends.
 ///
@@ -46,6 +49,35 @@ pub(crate) fn supervised_command_as(program: impl AsRef<OsStr>, account: Option<
     }
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// A supervised program among what a test has arranged for it.
+pub(crate) fn supervised_command_in(program: impl AsRef<OsStr>, surroundings: &Surroundings<'_>) -> Command {
+    let mut command = match surroundings.clock {
+        Some(clock) => {
+            let mut command = supervised_command_as("env", surroundings.account);
+            command.args(clock.settings()).arg(program);
+            command
+        }
+        None => supervised_command_as(program, surroundings.account),
+    };
+    if let Some(disk) = surroundings.disk {
+        // Entered first, since whoever enters a namespace forgets whom to die with.
+        command = disk.enter(&command, surroundings.folder);
+    }
+    command
+}
+
+/// What a program is started among.
+pub(crate) struct Surroundings<'a> {
+    /// Where it works.
+    pub(crate) folder: &'a Path,
+    /// As whom; `None` is the account that we have.
+    pub(crate) account: Option<Account>,
+    /// The clock that it sees, unless that is the machine's.
+    pub(crate) clock: Option<&'a FakeClock>,
+    /// A disk that only it sees.
+    pub(crate) disk: Option<&'a SmallDisk>,
 }
 
 /// Starts `command` from a thread that lives as long as this process.

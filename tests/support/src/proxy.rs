@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! Bytes that pass, pass unchanged and in order. A [`Fault`] applies to open and to new connections, from the next bytes on.
-//! [`FaultProxy::cut`] ends all open connections and leaves the fault as it is. Dropping the proxy ends everything.
+//! [`FaultProxy::cut`] ends all open connections and leaves the fault as it is; [`FaultProxy::reset`] ends them by an RST. Dropping the proxy ends everything.
 //!
 //! # Failure
 //! When the upstream cannot be reached, the client's connection is closed: to the client that is a server that just died.
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -68,6 +68,8 @@ struct State {
     reply_bytes_passed: Arc<AtomicU64>,
     // Connections that began under an older number are to end.
     cuts: u64,
+    // How, at the last time.
+    is_reset: bool,
 }
 
 const PIECE_BYTES_MAX: usize = 16 * 1024; // pieces much below a socket buffer let a fault act in the middle of a large reply
@@ -98,7 +100,20 @@ impl FaultProxy {
 
     /// Closes all open connections, also those that are held back. New ones are accepted.
     pub fn cut(&self) {
-        self.state.send_modify(|state| state.cuts += 1);
+        self.end_all(false);
+    }
+
+    /// Resets all open connections, in both directions (RST): what is under way in buffers is thrown away, and both ends read an error instead of an
+    /// end. New ones are accepted.
+    pub fn reset(&self) {
+        self.end_all(true);
+    }
+
+    fn end_all(&self, is_reset: bool) {
+        self.state.send_modify(|state| {
+            state.cuts += 1;
+            state.is_reset = is_reset;
+        });
     }
 
     /// How many connections are open through the proxy. Closing is noticed a moment later.
@@ -115,7 +130,7 @@ impl Drop for FaultProxy {
 
 impl State {
     fn new(fault: Fault, cuts: u64) -> Self {
-        Self { fault, reply_bytes_passed: Arc::default(), cuts }
+        Self { fault, reply_bytes_passed: Arc::default(), cuts, is_reset: false }
     }
 }
 
@@ -136,22 +151,27 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, state: watch::Recei
 }
 
 /// Serves one connection until either side closes it or it is cut.
-async fn connect(client: TcpStream, upstream: SocketAddr, mut state: watch::Receiver<State>, _counted: Counted) {
+async fn connect(mut client: TcpStream, upstream: SocketAddr, mut state: watch::Receiver<State>, _counted: Counted) {
     let cuts = state.borrow_and_update().cuts;
-    let Ok(server) = TcpStream::connect(upstream).await else {
+    let Ok(mut server) = TcpStream::connect(upstream).await else {
         return;
     };
     // Small requests must not wait for each other, or every test would measure Nagle's algorithm.
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
     let requests = copy(client_read, server_write, Direction::Requests, state.clone());
     let replies = copy(server_read, client_write, Direction::Replies, state.clone());
-    tokio::select! {
-        () = requests => {}
-        () = replies => {}
-        _ = state.wait_for(|state| state.cuts > cuts) => {}
+    let is_reset = tokio::select! {
+        () = requests => false,
+        () = replies => false,
+        cut = state.wait_for(|state| state.cuts > cuts) => cut.is_ok_and(|state| state.is_reset),
+    };
+    if is_reset {
+        // Without lingering, closing throws away what was not sent and sends an RST. A connection that is already closed has nothing to reset.
+        let _ = client.set_zero_linger();
+        let _ = server.set_zero_linger();
     }
 }
 
@@ -163,8 +183,8 @@ enum Direction {
 
 /// Copies one direction until its source ends, its target is gone, or the fault ends the connection.
 async fn copy(
-    mut source: OwnedReadHalf,
-    mut target: OwnedWriteHalf,
+    mut source: ReadHalf<'_>,
+    mut target: WriteHalf<'_>,
     direction: Direction,
     mut state: watch::Receiver<State>,
 ) {

@@ -34,6 +34,8 @@ pub struct RedisCluster {
     password: Option<String>,
     settings: Vec<String>,
     tls: Option<RedisTls>,
+    /// Under which ports clients and replicas know the nodes, where that is not their own.
+    announced: Vec<u16>,
 }
 
 impl RedisCluster {
@@ -62,15 +64,41 @@ impl RedisCluster {
             buses.push(bus);
         }
         let settings = settings.iter().map(|line| (*line).to_owned()).collect();
-        let cluster = Self { nodes, password: password.map(str::to_owned), settings, tls: tls.cloned() };
+        let cluster =
+            Self { nodes, password: password.map(str::to_owned), settings, tls: tls.cloned(), announced: Vec::new() };
         cluster.join(&buses)?;
         Ok(cluster)
     }
 
+    /// Has clients and replicas reach the nodes by these ports of 127.0.0.1 from now on, one for each: proxies in front of them, for instance. Among
+    /// themselves nodes go on as before. A node that is restarted forgets it.
+    ///
+    /// # Errors
+    /// A node does not answer, or they do not all know within a minute.
+    pub fn announce(&mut self, ports: &[u16]) -> io::Result<()> {
+        self.announced = ports.to_vec();
+        for (node, port) in self.nodes.iter().zip(ports) {
+            node.query(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()])?;
+        }
+        self.until("the announced ports are not known", || {
+            let mut are_known = true;
+            for node in &self.nodes {
+                let nodes = node.query(&["CLUSTER", "NODES"])?.unwrap_or_default();
+                are_known &= ports.iter().all(|port| nodes.contains(&format!(":{port}@")));
+            }
+            Ok(are_known)
+        })
+    }
+
+    /// The port under which clients know a node.
+    fn known_port(&self, place: usize) -> u16 {
+        let node = &self.nodes[place];
+        self.announced.get(place).copied().unwrap_or_else(|| node.tls_port().unwrap_or(node.port()))
+    }
+
     /// The URL, with three of the nodes.
     pub fn url(&self) -> String {
-        let port = |node: &RedisServer| node.tls_port().unwrap_or(node.port());
-        let hosts: Vec<_> = self.nodes.iter().take(3).map(|node| format!("127.0.0.1:{}", port(node))).collect();
+        let hosts: Vec<_> = (0..PRIMARIES).map(|place| format!("127.0.0.1:{}", self.known_port(place))).collect();
         let scheme = if self.nodes.iter().any(|node| node.tls_port().is_some()) { "rediss" } else { "redis" };
         let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
         format!("{scheme}+cluster://{password}{}", hosts.join(","))
@@ -90,7 +118,11 @@ impl RedisCluster {
                 .get(1)
                 .and_then(|address| address.split(['@', ',']).next()?.rsplit_once(':')?.1.parse::<u16>().ok());
             if is_primary && fields.len() > 8 {
-                places.extend(self.nodes.iter().position(|node| Some(node.port()) == port));
+                let is_it = |place: &usize| match self.announced.get(*place) {
+                    Some(announced) => Some(*announced) == port,
+                    None => Some(self.nodes[*place].port()) == port,
+                };
+                places.extend((0..self.nodes.len()).find(is_it));
             }
         }
         Ok(places)

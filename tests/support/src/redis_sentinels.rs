@@ -60,6 +60,8 @@ pub struct RedisSentinels {
     /// Those who watch.
     pub sentinels: Vec<RedisServer>,
     options: SentinelOptions,
+    /// Under which ports nodes are known, where that is not their own.
+    announced: Vec<u16>,
 }
 
 impl RedisSentinels {
@@ -75,9 +77,41 @@ impl RedisSentinels {
         }
         let sentinels =
             (0..SENTINELS).map(|_| RedisServer::start(sentinel(&options, port))).collect::<Result<Vec<_>, _>>()?;
-        let group = Self { nodes, sentinels, options };
+        let group = Self { nodes, sentinels, options, announced: Vec::new() };
         group.wait_until_settled()?;
         Ok(group)
+    }
+
+    /// Has everybody reach the nodes by these ports of 127.0.0.1 from now on, one for each: clients, Sentinels and replicas. Proxies in front of the
+    /// nodes, for instance. To be called while the first node is the primary. A node that is restarted forgets it.
+    ///
+    /// # Errors
+    /// A server does not answer, or they do not settle within a minute.
+    pub fn announce(&mut self, ports: &[u16]) -> io::Result<()> {
+        self.announced = ports.to_vec();
+        let primary = ports[0].to_string();
+        for (place, (node, port)) in self.nodes.iter().zip(ports).enumerate() {
+            node.query(&["CONFIG", "SET", "replica-announce-port", &port.to_string()])?;
+            if place > 0 {
+                node.query(&["REPLICAOF", "127.0.0.1", &primary])?;
+            }
+        }
+        for sentinel in &self.sentinels {
+            sentinel.query(&["SENTINEL", "REMOVE", MASTER])?;
+        }
+        let quorum = QUORUM.to_string();
+        for sentinel in &self.sentinels {
+            sentinel.query(&["SENTINEL", "MONITOR", MASTER, "127.0.0.1", &primary, &quorum])?;
+            for (option, value) in times() {
+                sentinel.query(&["SENTINEL", "SET", MASTER, option, &value])?;
+            }
+        }
+        self.wait_until_settled()
+    }
+
+    /// The port under which everybody knows a node.
+    fn known_port(&self, place: usize) -> u16 {
+        self.announced.get(place).copied().unwrap_or_else(|| public_port(&self.nodes[place]))
     }
 
     /// The URL, with all Sentinels and all passwords.
@@ -101,10 +135,8 @@ impl RedisSentinels {
             address.rsplit_once(':')?.1.parse::<u16>().ok()
         };
         let ports: Vec<u16> = self.sentinels.iter().filter_map(named).collect();
-        let place = |(place, node): (usize, &RedisServer)| {
-            (ports.iter().filter(|port| **port == public_port(node)).count() >= QUORUM).then_some(place)
-        };
-        self.nodes.iter().enumerate().find_map(place)
+        let is_named = |place: &usize| ports.iter().filter(|port| **port == self.known_port(*place)).count() >= QUORUM;
+        (0..self.nodes.len()).find(is_named)
     }
 
     /// Waits until a server is primary that the Sentinels name and that knows it itself; returns its place.
@@ -139,9 +171,13 @@ impl RedisSentinels {
     /// # Errors
     /// That does not come true within a minute.
     pub fn wait_until_settled(&self) -> io::Result<()> {
-        let expected = format!("status=ok,address=127.0.0.1:{}", public_port(&self.nodes[self.primary().unwrap_or(0)]));
         let sizes = format!("slaves={REPLICAS},sentinels={SENTINELS}");
         let is_settled = |sentinel: &RedisServer| {
+            // Asked for each time: a failover may be under way.
+            let Some(primary) = self.primary() else {
+                return false;
+            };
+            let expected = format!("status=ok,address=127.0.0.1:{}", self.known_port(primary));
             let master = sentinel.info("master0").ok().flatten().unwrap_or_default();
             master.contains(&expected) && master.contains(&sizes)
         };
@@ -179,13 +215,18 @@ fn data_node(options: &SentinelOptions, primary: Option<u16>) -> RedisOptions {
     RedisOptions { password, append_only, settings, tls, ..RedisOptions::default() }
 }
 
+/// What Sentinels are told of the primary besides its address.
+fn times() -> [(&'static str, String); 3] {
+    [
+        ("down-after-milliseconds", DOWN_AFTER_MS.to_string()),
+        ("failover-timeout", "5000".to_owned()),
+        ("parallel-syncs", REPLICAS.to_string()),
+    ]
+}
+
 fn sentinel(options: &SentinelOptions, primary: u16) -> RedisOptions {
-    let mut settings = vec![
-        format!("sentinel monitor {MASTER} 127.0.0.1 {primary} {QUORUM}"),
-        format!("sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}"),
-        format!("sentinel failover-timeout {MASTER} 5000"),
-        format!("sentinel parallel-syncs {MASTER} {REPLICAS}"),
-    ];
+    let mut settings = vec![format!("sentinel monitor {MASTER} 127.0.0.1 {primary} {QUORUM}")];
+    settings.extend(times().map(|(option, value)| format!("sentinel {option} {MASTER} {value}")));
     if let Some(password) = &options.password {
         settings.push(format!("sentinel auth-pass {MASTER} {password}"));
     }

@@ -16,12 +16,15 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::environment::{REDIS_SERVER_ENV, redis_server_program};
-use crate::process::supervised_command;
+use crate::fake_clock::FakeClock;
+use crate::process::{Surroundings, supervised_command_in};
 use crate::resp;
 use crate::server_process::{Launch, ServerProcess, StartError, free_port, launch_again, launch_on_free_port};
+use crate::small_disk::SmallDisk;
 
 /// How a [`RedisServer`] is set up. The default has no password, no persistence and no unix socket.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,10 @@ pub struct RedisOptions {
     pub sentinel: bool,
     /// Certificates, with which it also listens for TLS; see [`RedisServer::tls_port`].
     pub tls: Option<RedisTls>,
+    /// How large the disk for the data is, if it is to be one that can be filled; see [`RedisServer::disk`].
+    pub small_disk_bytes: Option<u64>,
+    /// The wall clock that the server sees, instead of the machine's.
+    pub clock: Option<Arc<FakeClock>>,
     /// Further lines of `redis.conf`, such as `maxmemory 10mb`. They come last and therefore win.
     pub settings: Vec<String>,
 }
@@ -61,6 +68,8 @@ pub struct RedisServer {
     options: RedisOptions,
     tls_port: Option<u16>,
     process: ServerProcess,
+    // Below the process, which ends before it.
+    disk: Option<SmallDisk>,
 }
 
 const NO_PROGRAM: StartError =
@@ -68,6 +77,7 @@ const NO_PROGRAM: StartError =
 
 const CONFIG_FILE: &str = "redis.conf";
 const SOCKET_FILE: &str = "redis.sock";
+const DISK_FOLDER: &str = "disk";
 
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -79,7 +89,12 @@ impl RedisServer {
     pub fn start(options: RedisOptions) -> Result<Self, StartError> {
         let program = redis_server_program().ok_or(NO_PROGRAM)?;
         let tls_port = options.tls.as_ref().map(|_| free_port()).transpose()?;
-        let mut server = Self { options, tls_port, process: ServerProcess::new(program, "acteon-redis-", None)? };
+        let process = ServerProcess::new(program, "acteon-redis-", None)?;
+        let disk = options.small_disk_bytes.map(|bytes| {
+            let folder = process.folder().join(DISK_FOLDER);
+            fs::create_dir(&folder).and_then(|()| SmallDisk::over(&folder, bytes))
+        });
+        let mut server = Self { options, tls_port, process, disk: disk.transpose()? };
         launch_on_free_port(&mut server)?;
         Ok(server)
     }
@@ -178,6 +193,11 @@ impl RedisServer {
         Ok(value.map(str::to_owned))
     }
 
+    /// The disk of the data, if [`RedisOptions::small_disk_bytes`] asked for one.
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
+    }
+
     /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         self.process.log_tail()
@@ -200,6 +220,9 @@ impl RedisServer {
         }
         if let (Some(tls), Some(port)) = (&self.options.tls, self.tls_port) {
             lines.extend(tls.settings(port, self.options.sentinel));
+        }
+        if self.disk.is_some() {
+            lines.push(format!("dir {DISK_FOLDER}"));
         }
         lines.extend(self.options.settings.iter().cloned());
         lines.join("\n") + "\n"
@@ -245,7 +268,13 @@ impl Launch for RedisServer {
     fn launch(&mut self) -> Result<(), StartError> {
         let config = self.folder().join(CONFIG_FILE);
         fs::write(&config, self.config())?;
-        let mut command = supervised_command(self.process.program());
+        let surroundings = Surroundings {
+            folder: self.process.folder(),
+            account: None,
+            clock: self.options.clock.as_deref(),
+            disk: self.disk.as_ref(),
+        };
+        let mut command = supervised_command_in(self.process.program(), &surroundings);
         command.arg(&config);
         if self.options.sentinel {
             command.arg("--sentinel");

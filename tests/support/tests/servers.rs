@@ -4,6 +4,8 @@
 
 /// Named so that `cargo xtask test` knows that these need the programs, not just URLs.
 mod private_server {
+    mod clock;
+    mod disk;
     mod pgbouncer;
     mod postgres;
     mod postgres_standby;

@@ -43,6 +43,8 @@ pub(crate) struct Built {
     pub(crate) programs: Vec<TestProgram>,
     /// The dispatch server, for the suites that start it.
     pub(crate) server: Option<PathBuf>,
+    /// Other programs, which tests of their package start.
+    pub(crate) binaries: Vec<PathBuf>,
 }
 
 const SERVER: &str = "acteon-server";
@@ -83,6 +85,15 @@ pub(crate) fn build(
     built
         .programs
         .sort_by_cached_key(|program| (program.folder.clone(), program.is_integration, program.executable.clone()));
+    Ok(built)
+}
+
+/// Builds the tests of one package, and the programs of it that they start.
+pub(crate) fn build_package(workspace: &Workspace, package: &str, interrupt: &Interrupt) -> Result<Built, Failure> {
+    let mut built = Built::default();
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--package", package]);
+    run_cargo(command, workspace, interrupt, &mut built)?;
     Ok(built)
 }
 
@@ -127,8 +138,13 @@ impl Built {
         }
         if message["profile"]["test"] == true {
             self.programs.extend(test_program(&message, workspace));
-        } else if message["target"]["kind"][0] == "bin" && message["target"]["name"] == SERVER {
-            self.server = message["executable"].as_str().map(PathBuf::from);
+        } else if message["target"]["kind"][0] == "bin" {
+            let executable = message["executable"].as_str().map(PathBuf::from);
+            if message["target"]["name"] == SERVER {
+                self.server = executable;
+            } else {
+                self.binaries.extend(executable);
+            }
         }
     }
 }
@@ -210,6 +226,8 @@ mod tests {
         let server = noted("bin", "acteon-server", false).server;
         assert_eq!(server, Some(PathBuf::from("/w/target/debug/it")));
         assert_eq!(noted("bin", "acteon-server", true).server, None);
+        let other = noted("bin", "worker", false);
+        assert_eq!((other.server, other.binaries), (None, vec![PathBuf::from("/w/target/debug/it")]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::Failure;
-use crate::services::{CLIENT_TOOLS, Service, Tool};
+use crate::services::{CLIENT_TOOLS, CLOCK_TOOLS, Service, Tool};
 use crate::workspace::{Package, Workspace};
 
 /// Tests that are run and reported together.
@@ -53,8 +53,9 @@ const NEEDS: &[(&str, &[Service])] = &[
     ("test-support", &[Service::Redis, Service::Postgres]),
 ];
 
-/// The programs that the integration tests of a suite run, and that are no servers.
-const TOOLS: &[(&str, &[Tool])] = &[("engine-tests", CLIENT_TOOLS)];
+/// What the integration tests of a suite need besides servers.
+const TOOLS: &[(&str, &[Tool])] =
+    &[("engine-tests", CLIENT_TOOLS), ("faults", CLOCK_TOOLS), ("test-support", CLOCK_TOOLS)];
 
 /// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
 const STARTS_SERVER: &[&str] = &["e2e"];

@@ -13,13 +13,13 @@ const ARGUMENT: &str = "dynamodb-service";
 const ADDRESS_MARK: &str = "emulator at ";
 
 /// A running emulator; it ends when this is dropped.
-pub(super) struct Service {
+pub(crate) struct Service {
     process: Child,
     url: String,
 }
 
 impl Service {
-    pub(super) fn start() -> Outcome<Self> {
+    pub(crate) fn start() -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = supervised(command)?;
@@ -32,8 +32,12 @@ impl Service {
         Err("the emulator ended before it said where it is".into())
     }
 
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{Outcome, machine};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running server; it ends when this is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Child,
     port: u16,
     /// Where it runs.
@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// The engine alone, with so many threads.
-    pub(super) fn engine(program: &Path, threads: usize) -> Outcome<Self> {
+    pub(crate) fn engine(program: &Path, threads: usize) -> Outcome<Self> {
         Self::start(|port, folder| {
             let config = folder.join("acteon.toml");
             fs::write(&config, format!("[server]\nthreads = {threads}\nlog = \"warn\"\n"))?;
@@ -59,12 +59,12 @@ impl Server {
         Ok(server)
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Sends one command over a connection of its own.
-    pub(super) fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Outcome<T> {
+    pub(crate) fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Outcome<T> {
         let mut connection = redis::Client::open(("127.0.0.1", self.port))?.get_connection()?;
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Processor time so far, of all threads.
-    pub(super) fn cpu_time(&self) -> Outcome<Duration> {
+    pub(crate) fn cpu_time(&self) -> Outcome<Duration> {
         machine::cpu_time(&self.process.id().to_string()).ok_or_else(|| "the server's processor time is unknown".into())
     }
 

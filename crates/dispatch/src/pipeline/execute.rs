@@ -19,6 +19,7 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
 use crate::pipeline::error::DispatchError;
+use crate::pipeline::options::DispatchOptions;
 use crate::providers::ExecuteContext;
 use crate::rules::{Reroute, Verdict};
 
@@ -56,7 +57,8 @@ impl Dispatcher {
     async fn lock(&self, action: &Action) -> Result<LockGuard, DispatchError> {
         let failed = DispatchError::state("lock");
         let key = keys::action_lock(action).map_err(&failed)?;
-        let options = LockOptions::new(self.0.options.lock_lease).wait(self.0.options.lock_wait);
+        let DispatchOptions { lock_lease, lock_wait, ref node, .. } = self.0.options;
+        let options = LockOptions::new(lock_lease).wait(lock_wait).meta(node.as_str());
         match self.0.state.lock(&key, &options).await.map_err(failed)? {
             LockAttempt::Acquired(guard) => Ok(guard),
             LockAttempt::Busy(_) => Err(DispatchError::Busy { action_id: action.id.clone() }),

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// The options of a [`Dispatcher`](crate::Dispatcher).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DispatchOptions {
+    /// What locks say of their holder, so that people know where to look: a name for this process, such as `web-3, pid 4711`.
+    pub node: String,
     /// How long the lock of an action lasts without renewal; it is renewed for as long as the work takes.
     pub lock_lease: Duration,
     /// How long to wait when the same action is being executed elsewhere.
@@ -58,6 +60,7 @@ pub struct WorkerOptions {
 impl Default for DispatchOptions {
     fn default() -> Self {
         Self {
+            node: String::new(),
             lock_lease: Duration::from_secs(15),
             lock_wait: Duration::from_secs(10),
             claim_lease: Duration::from_secs(15),

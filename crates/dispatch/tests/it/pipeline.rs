@@ -14,7 +14,7 @@ use acteon_dispatch::{
 use acteon_state_core::layer::degrade::{self, Bounds, Degradation, Policies};
 use acteon_state_core::layer::{Around, Layered, Layers};
 use acteon_state_core::operation::{Call, Reply};
-use acteon_state_core::{Error, ErrorKind, Scan, Scope, State, StateStore};
+use acteon_state_core::{Error, ErrorKind, Scan, Scope, State, StateKey, StateStore};
 use acteon_state_memory::MemoryStore;
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -213,6 +213,26 @@ async fn a_dispatch_whose_caller_went_away_is_finished() {
     probe.gate.add_permits(1);
     assert!(server.drain(PATIENCE).await);
     assert_eq!(probe.total(), 1);
+}
+
+#[tokio::test]
+async fn the_lock_of_an_action_says_who_executes_it() {
+    let mut probe = Probe::new();
+    probe.gate = Semaphore::new(0);
+    let (probe, state) = (Arc::new(probe), State::new(memory()));
+    let options = DispatchOptions { node: "web-3, pid 4711".to_owned(), ..DispatchOptions::default() };
+    let server = server_on(state.clone(), &probe, "", options);
+    let action = action("k");
+    let key = StateKey::new(&action.namespace, &action.tenant, "action", &action.id).unwrap();
+    let look = async {
+        until("it is locked", async || state.inspect_lock(&key).await.unwrap().is_some()).await;
+        let holders = state.inspect_lock(&key).await.unwrap().unwrap().holders;
+        probe.gate.add_permits(1);
+        holders
+    };
+    let (outcome, holders) = tokio::join!(server.dispatch(action.clone()), look);
+    assert_eq!(outcome.unwrap().status(), "executed");
+    assert_eq!(holders.iter().map(|holder| holder.meta.as_str()).collect::<Vec<_>>(), ["web-3, pid 4711"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -234,7 +234,7 @@ impl<'m> Search<'m> {
         // Nobody is told before the removal is handed over.
         context.outlet.commit(&mut segment);
         context.signals.event(context.database, EventClass::EVICTED, "evicted", key);
-        segment.changed(context, key);
+        segment.changed(context, key, false);
         drop(segment);
         eviction.evicted[self.policy as usize].fetch_add(1, Ordering::Relaxed);
         self.evicted += 1;

@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - Whoever fills a key carries out the commands that wait for it before letting go of the key, in the order in which they came. So nobody
 //!   can take what a waiting command is entitled to, and who has filled a key finds it as the waiting commands have left it.
-//! - What a transaction or script pushes is served after its end, key by key in the order of their first changes.
+//! - What a transaction or script pushes is served after its end, key by key in the order in which they first came to hold a list or a sorted set,
+//!   as Redis does.
 //! - A command is carried out once or gives up, never both; what it takes, it delivers, unless its connection is gone.
 //! - Nobody gets a reply before what it tells of was handed to the log, if there is one, whatever wakes the connection.
 //!
@@ -22,8 +23,8 @@
 //! [`Group::SortedSet`]: crate::command::Group::SortedSet
 //!
 //! # How it works
-//! A command joins the queue of each of its keys while it holds them, right after it found nothing. Every later change of such a key makes
-//! it ready (`observe.rs`), and who holds a ready key serves it before releasing it, whoever has made it ready.
+//! A command joins the queue of each of its keys while it holds them, right after it found nothing. Every later change that leaves a list or
+//! a sorted set there makes it ready (`observe.rs`), and who holds a ready key serves it before releasing it, whoever has made it ready.
 //!
 //! `BLMOVE` also needs its destination, which may belong to somebody else at this moment. Waiting for it while holding the source could
 //! close a circle, so the source is released then and both are taken in order. Whoever takes the source in between finds it ready, and does the

@@ -148,10 +148,6 @@ impl Peers {
         self.common.last_us.store(now_us, Ordering::Relaxed);
     }
 
-    pub(crate) fn last_us(&self) -> u64 {
-        self.common.last_us.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn limits(&self) -> OutputLimits {
         *self.common.limits.read()
     }

@@ -72,7 +72,7 @@ pub async fn list(
     State(app): State<App>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<LockPage>, ApiError> {
-    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let text = query.prefix.ok_or_else(|| invalid(format!("`prefix` is missing: {PREFIX_FORM}")))?;
     let prefix = parse_prefix(&text).map_err(|why| invalid(format!("`prefix`: {why}")))?;
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
@@ -137,7 +137,7 @@ pub async fn release(
     request: Request<Body>,
 ) -> Result<Json<Released>, ApiError> {
     let key = key_of(path)?;
-    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let reason = read_reason(&app, query, request).await?;
     let state = app.state().clone();
     let work = async move {
@@ -183,6 +183,12 @@ async fn read_reason(app: &App, query: Reason, request: Request<Body>) -> Result
 
 fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::new("invalid_request", message)
+}
+
+/// In the words for a wrong body.
+fn wrong_query(error: &QueryRejection) -> ApiError {
+    let text = error.body_text();
+    invalid(format!("the query: {}", text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text)))
 }
 
 fn unknown(key: &StateKey) -> ApiError {

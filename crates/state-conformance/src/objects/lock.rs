@@ -159,7 +159,10 @@ impl Specification for Lock {
                 Some(after)
             }
             (LockOperation::Extend { .. } | LockOperation::Release(_), Some(LockReply::Lost)) => match held {
-                Some(at) if self.may_be_over(&state.holders[at], call) => Some(state.without(at)),
+                Some(at) if self.may_be_over(&state.holders[at], call) => {
+                    let may_return = self.uncertainty.may_return(call);
+                    Some(if may_return { state.clone() } else { state.without(at) })
+                }
                 Some(_) => None,
                 None => Some(state.clone()),
             },

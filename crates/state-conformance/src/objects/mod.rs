@@ -11,15 +11,16 @@ mod register;
 
 pub use counter::{BoundedCounter, Count, CounterOperation, CounterReply};
 pub use due::{DueItem, DueOperation, DueReply, Queued};
-pub use lifetime::{Lifetime, Uncertainty};
+pub use lifetime::{ClockStep, Lifetime, StepDirection, Uncertainty};
 pub use lock::{Holder, Lock, LockOperation, LockRecord, LockReply, Loss, Mode};
 pub use register::{Held, If, Register, RegisterOperation, RegisterReply, Write, WriteTtl};
 
 #[cfg(test)]
 mod tests {
     use super::{
-        BoundedCounter, CounterOperation, CounterReply, DueItem, DueOperation, DueReply, If, Lock, LockOperation,
-        LockReply, Loss, Mode, Register, RegisterOperation, RegisterReply, Write, WriteTtl,
+        BoundedCounter, ClockStep, CounterOperation, CounterReply, DueItem, DueOperation, DueReply, If, Lock,
+        LockOperation, LockReply, Loss, Mode, Register, RegisterOperation, RegisterReply, StepDirection, Uncertainty,
+        Write, WriteTtl,
     };
     use crate::history::Call;
     use crate::linearizability::{Budget, Judgement, Specification, check, check_within};
@@ -40,7 +41,8 @@ mod tests {
     use RegisterReply::{Found, Refused, Written};
 
     const MS: u64 = 1_000_000;
-    const REGISTER: Register = Register { uncertainty: super::Uncertainty { early_ns: 0, late_ns: 2 * MS } };
+    const REGISTER: Register =
+        Register { uncertainty: super::Uncertainty { early_ns: 0, late_ns: 2 * MS, step: None } };
 
     fn set(value: u32) -> RegisterOperation {
         RegisterOperation::set(value)
@@ -224,6 +226,57 @@ mod tests {
         };
         assert!(back(None));
         assert!(!back(Some(1)));
+    }
+
+    /// A clock that is set somewhere between 50 and 60 ms, by 30 ms, under values that live for 100 ms.
+    fn under_a_step(direction: StepDirection) -> Register {
+        let step = ClockStep { from: 50 * MS, until: 60 * MS, by_ns: 30 * MS, direction };
+        Register { uncertainty: Uncertainty { step: Some(step), ..REGISTER.uncertainty } }
+    }
+
+    #[test]
+    fn a_value_ends_early_only_by_as_much_as_the_clock_was_set_forward_and_not_before_that() {
+        let write = |ttl_ms| Write { value: 1, when: If::Always, ttl: WriteTtl::AfterNs(ttl_ms * MS) };
+        let is_over = |written_at: u64, ttl_ms, read_at: u64| {
+            let put = RegisterOperation::Put(write(ttl_ms));
+            let written = call(written_at * MS, written_at * MS + 1, put, Written);
+            let read = call(read_at * MS, read_at * MS + 1, Get, Found(None));
+            accepts(&under_a_step(StepDirection::Forward), vec![written, read])
+        };
+        assert!(is_over(0, 100, 70) && !is_over(0, 100, 69), "by the step and no more");
+        assert!(is_over(0, 60, 50) && !is_over(0, 60, 49), "not before the step");
+        assert!(!is_over(61, 100, 150) && is_over(61, 100, 161), "not what was written after it");
+        let is_there = |read_at: u64| {
+            let read = call(read_at * MS, read_at * MS + 1, Get, Found(Some(1)));
+            let written = call(0, 1, RegisterOperation::Put(write(100)), Written);
+            accepts(&under_a_step(StepDirection::Forward), vec![written, read])
+        };
+        assert!(is_there(102) && !is_there(103), "nothing ends late");
+    }
+
+    #[test]
+    fn a_value_lasts_longer_or_returns_only_by_a_clock_that_is_set_back() {
+        let put = RegisterOperation::Put(Write { value: 1, when: If::Always, ttl: WriteTtl::AfterNs(55 * MS) });
+        let reads = |written_at: u64, reads: &[(u64, Option<u32>)]| {
+            let written = call(written_at * MS, written_at * MS + 1, put, Written);
+            let read = |(at, found): &(u64, _)| call(at * MS, at * MS + 1, Get, Found(*found));
+            let calls = std::iter::once(written).chain(reads.iter().map(read)).collect();
+            accepts(&under_a_step(StepDirection::Back), calls)
+        };
+        assert!(reads(0, &[(87, Some(1))]) && !reads(0, &[(88, Some(1))]), "by the step and no more");
+        assert!(reads(0, &[(56, None), (58, Some(1))]), "the clock was set in between");
+        assert!(!reads(0, &[(62, None), (63, Some(1))]), "it was set before");
+        assert!(!reads(61, &[(119, Some(1))]), "not what was written after it");
+        let ended_before = |at: u64| {
+            let put = RegisterOperation::Put(Write { value: 1, when: If::Always, ttl: WriteTtl::AfterNs(40 * MS) });
+            let calls = vec![call(0, 1, put, Written), call(at * MS, at * MS + 1, Get, Found(Some(1)))];
+            accepts(&under_a_step(StepDirection::Back), calls)
+        };
+        assert!(
+            !ended_before(49) && ended_before(50) && ended_before(72) && !ended_before(73),
+            "back by the step and no more"
+        );
+        assert!(!reads(0, &[(54, None)]), "nothing ends early");
     }
 
     #[test]

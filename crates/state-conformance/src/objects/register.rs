@@ -125,10 +125,12 @@ impl Specification for Register {
 
     fn step(&self, state: &Self::State, call: &Call<RegisterOperation, RegisterReply>) -> Option<Self::State> {
         let mut after = Vec::with_capacity(state.len());
-        for found in state.iter().flat_map(|held| possibilities(*held, call)) {
+        let found = state.iter().flat_map(|held| possibilities(*held, call).map(move |found| (*held, found)));
+        for (held, found) in found {
             let (left, reply) = self.apply(found, call);
             if call.reply.map_or(left != found, |told| told == reply) {
-                after.push(left);
+                let is_only_hidden = found.is_none() && left.is_none() && self.uncertainty.may_return(call);
+                after.push(if is_only_hidden { held } else { left });
             }
         }
         after.sort_unstable();

@@ -9,6 +9,7 @@
 //! - [`record`]: the lock record as text, and its transitions
 //! - [`guard`]: what an application holds: extension, renewal, the lost signal, release
 //! - [`mod@line`]: those who wait for a lock in one process, for drivers
+//! - [`rotation`]: whose waiters ask first when several processes wait, for drivers
 //! - [`election`]: one leader at a time, on top of a guard
 //! - [`semantics`]: the guarantees of a connected backend as data
 
@@ -17,4 +18,5 @@ pub mod guard;
 pub mod line;
 pub mod record;
 pub mod request;
+pub mod rotation;
 pub mod semantics;

@@ -28,7 +28,7 @@ pub struct LockSemantics {
 /// Whose clock ends a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockClock {
-    /// A monotonic clock inside of the process.
+    /// A monotonic clock inside of the process that keeps the locks.
     Monotonic,
     /// The wall clock of the server.
     ServerWall,

@@ -50,7 +50,7 @@ local function find(lock, owner)
   return nil
 end
 
--- Tells waiters. The right to publish may be missing: then they find out by their own sleep.
-local function notify(key)
-  redis.pcall('PUBLISH', key, '')
+-- Tells waiters, with what they may know of it. The right to publish may be missing: then they find out by their own sleep.
+local function notify(key, message)
+  redis.pcall('PUBLISH', key, message or '')
 end

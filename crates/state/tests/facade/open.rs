@@ -298,7 +298,7 @@ mod with_memory {
 mod with_redis {
     use std::time::Duration;
 
-    use acteon_state::{ErrorKind, StateKey, open};
+    use acteon_state::{ErrorKind, OpenOptions, StateKey, open, open_with};
 
     use crate::state;
 
@@ -313,6 +313,10 @@ mod with_redis {
         assert!(message.starts_with("cannot open the backend at redis://:***@127.0.0.1:1: "), "{error}");
         assert!(message.ends_with("; to start without it, set state.optional = true"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
+
+        let looking = OpenOptions { inspect: true, ..OpenOptions::default() };
+        let error = open_with(&state(NOBODY), looking).await.unwrap_err();
+        assert!(!error.message().contains("to start without it"), "a tool has nothing to start: {error}");
     }
 
     #[tokio::test]

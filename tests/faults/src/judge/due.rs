@@ -15,14 +15,22 @@ const BUDGET: Budget = Budget { configurations: 100_000 };
 
 type DueCall = Call<DueOperation, DueReply>;
 
-/// The history of each item of a queue, each call with its place in the whole history.
-pub(super) fn items(history: &History, calls: &[usize]) -> BTreeMap<String, Vec<(DueCall, usize)>> {
+/// The history of each item of a queue, each call with its place in the whole history. See [`Rules`](crate::Rules) for what claims pass over.
+pub(super) fn items(
+    history: &History,
+    calls: &[usize],
+    passes_over: Option<&History>,
+) -> BTreeMap<String, Vec<(DueCall, usize)>> {
     let mut items: BTreeMap<String, Vec<(DueCall, usize)>> = BTreeMap::new();
-    // Items first: a claim is a call on each that was scheduled by then.
+    // Items first: a claim is a call on each that was there by then.
     let mut scheduled: BTreeMap<&str, u64> = BTreeMap::new();
     for call in calls.iter().map(|at| &history[*at]) {
         if let Some(DueQuestion::Schedule { id, .. }) = question(&call.operation) {
             scheduled.entry(id).or_insert(call.began);
+        }
+        // Or handed out though nobody scheduled it, which is to be found.
+        if let Some(Told::Due(DueAnswer::Claimed(handed))) = &call.reply {
+            handed.iter().for_each(|item| _ = scheduled.entry(&item.id).or_insert(call.began));
         }
     }
     for at in calls {
@@ -34,11 +42,25 @@ pub(super) fn items(history: &History, calls: &[usize]) -> BTreeMap<String, Vec<
             continue;
         }
         for (id, _) in scheduled.iter().filter(|(_, since)| **since < call.ended) {
-            let part = claim_part(question, call.reply.as_ref(), id);
+            let mut part = claim_part(question, call.reply.as_ref(), id);
+            if let (Some((_, Some(DueReply::Passed))), Some(refused)) = (part, passes_over) {
+                let mut others = calls.iter().map(|at| &history[*at]).chain(refused);
+                // Nothing can be told from it.
+                part = part.filter(|_| !others.any(|other| may_keep(other, call, id)));
+            }
             items.entry((*id).to_owned()).or_default().extend(part.map(|part| (place(call, part), *at)));
         }
     }
     items
+}
+
+/// Whether a call that came to nothing at last may have kept this item to itself at some moment of a claim: one that was broken off with its
+/// connection, or refused. (One that put the item back into sight explains by itself that the claim did not find it.)
+fn may_keep(other: &Call<Asked, Told>, claim: &Call<Asked, Told>, id: &str) -> bool {
+    let is_of_queue = other.operation.object == claim.operation.object;
+    let is_beside = other.began < claim.ended && other.ended > claim.began;
+    let is_about = || question(&other.operation).is_some_and(|question| item(question).is_none_or(|about| about == id));
+    other.is_maybe() && is_of_queue && is_beside && is_about()
 }
 
 type Part = (DueOperation, Option<DueReply>);
@@ -228,4 +250,75 @@ fn would_be_explained_by_late_acks(due: &DueItem, case: &Case<'_, DueItem>) -> b
 /// The end of a token: enough to tell apart the few of a counterexample.
 fn token_label(token: u128) -> String {
     format!("#{:04x}", token & 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use acteon_state_conformance::history::Call;
+    use acteon_state_core::StateKey;
+
+    use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, History, Question, Told};
+    use crate::judge::{Rules, judge};
+
+    const MS: u64 = 1_000_000;
+
+    fn call(process: u32, began_ms: u64, question: DueQuestion) -> Call<Asked, Told> {
+        let object = StateKey::new("faults", "judge", "queue", "due").expect("the parts are valid");
+        Call::maybe(began_ms * MS, Asked { process, object, question: Question::Due(question) })
+    }
+
+    fn answered(
+        process: u32,
+        (began_ms, ended_ms): (u64, u64),
+        asked: DueQuestion,
+        told: DueAnswer,
+    ) -> Call<Asked, Told> {
+        Call { reply: Some(Told::Due(told)), ended: ended_ms * MS, ..call(process, began_ms, asked) }
+    }
+
+    fn claim() -> DueQuestion {
+        DueQuestion::Claim { limit: 2, visibility_ns: 100 * MS }
+    }
+
+    fn schedule() -> DueQuestion {
+        DueQuestion::Schedule { id: "item".to_owned(), after_ns: 0 }
+    }
+
+    fn handed(attempt: u32) -> DueAnswer {
+        DueAnswer::Claimed(vec![HandedOut { id: "item".to_owned(), token: 7, attempt }])
+    }
+
+    /// An item in sight is passed over by a claim, and handed out by the next one as if nobody had had it.
+    fn passed_over(beside: Option<Call<Asked, Told>>) -> History {
+        let mut history = vec![
+            answered(1, (10, 20), schedule(), DueAnswer::Scheduled(true)),
+            answered(1, (50, 60), claim(), DueAnswer::Claimed(Vec::new())),
+            answered(1, (70, 80), claim(), handed(1)),
+        ];
+        history.extend(beside);
+        history.sort_by_key(|call| call.began);
+        history
+    }
+
+    fn is_right(history: &History, passes_over: Option<History>) -> bool {
+        judge(history, &Rules { passes_over, ..Rules::default() }).is_clean()
+    }
+
+    /// Found in clients that were killed, and under poolers that were: the claim that had locked the item was rolled back.
+    #[test]
+    fn an_item_may_be_passed_over_while_another_call_that_comes_to_nothing_has_it() {
+        let history = passed_over(Some(call(2, 40, claim())));
+        assert!(is_right(&history, Some(Vec::new())));
+        assert!(!is_right(&history, None), "not where a claim hands out all that is in sight");
+        let refused = |(began_ms, ended_ms): (u64, u64)| Call { ended: ended_ms * MS, ..call(2, began_ms, claim()) };
+        assert!(is_right(&passed_over(None), Some(vec![refused((40, 55))])));
+    }
+
+    #[test]
+    fn an_item_that_nobody_can_have_had_is_not_passed_over() {
+        assert!(!is_right(&passed_over(None), Some(Vec::new())));
+        let (before, other) =
+            (Call { ended: 45 * MS, ..call(2, 40, claim()) }, DueQuestion::Cancel { id: "other".to_owned() });
+        assert!(!is_right(&passed_over(None), Some(vec![before, call(2, 40, other)])));
+    }
 }

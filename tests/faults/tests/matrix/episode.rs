@@ -9,11 +9,12 @@ use acteon_faults::log::{Logged, now_ns};
 use acteon_faults::safety::{Updates, Writing};
 use acteon_faults::{Kind, Random};
 use acteon_state::{Scope, State};
-use acteon_state_conformance::objects::Loss;
+use acteon_state_conformance::objects::{ClockStep, Loss};
+use acteon_test_support::FakeClock;
 
 use crate::bench::{Bench, Outcome};
-use crate::clients::{Clients, job};
-use crate::row::{Backend, Fault, Harm, Losses, Traits};
+use crate::clients::{Clients, Logs, job};
+use crate::row::{Backend, CLOCK_STEP, Fault, Harm, Losses, Traits};
 
 /// How long clients work before a fault, and after it was repaired.
 const CALM: Duration = Duration::from_millis(400);
@@ -29,10 +30,11 @@ const LEASE_SLACK: Duration = Duration::from_millis(100);
 
 /// What is to happen.
 pub(crate) struct Terms {
+    /// What repeats the row, and with it this.
+    pub(crate) row_seed: u64,
     pub(crate) seed: u64,
     pub(crate) number: u32,
     pub(crate) fault: Fault,
-    pub(crate) losses: Losses,
     /// Where drawings go.
     pub(crate) folder: PathBuf,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Episode<'a> {
     backend: &'a mut dyn Backend,
     state: &'a State,
     terms: &'a Terms,
+    /// What it may have taken away.
+    losses: Losses,
 }
 
 impl Episode<'_> {
@@ -52,23 +56,38 @@ impl Episode<'_> {
         terms: &Terms,
         random: &mut Random,
     ) -> Result<Outcome, String> {
-        let mut episode = Episode { backend, state, terms };
+        let losses = Losses::of(state, backend.traits(), terms.fault.harm);
+        let mut episode = Episode { backend, state, terms, losses };
         let scope = episode.scope("under");
         let work = episode.job(&scope, terms.seed);
         let lease = Duration::from_millis(work.lease_ms);
-        let (logged, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
-        let mut outcome = episode.bench().judge(logged, span);
+        let (logged, logs, span) = episode.strike(work, random).await.map_err(|error| error.to_string())?;
+        let mut outcome = episode.bench_with(Some(span)).judge(logged, span);
         episode.check_register(&scope, &mut outcome).await;
-        episode.check_locks(&scope, lease, &mut outcome).await;
-        if terms.losses.writes {
+        // By a clock that was set back, leases end later.
+        let longer = if terms.fault.harm == Harm::ClockBack { CLOCK_STEP } else { Duration::ZERO };
+        episode.check_locks(&scope, lease + longer, &mut outcome).await;
+        if episode.losses.writes {
             episode.check_aftermath(&mut outcome, random.number()).await.map_err(|error| error.to_string())?;
+        }
+        if !outcome.wrong.is_empty() {
+            logs.keep(&terms.folder).map_err(|error| format!("the logs cannot be kept: {error}"))?;
         }
         Ok(outcome)
     }
 
     fn bench(&self) -> Bench<'_> {
-        let (uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
-        Bench { uncertainty, traits, losses: self.terms.losses, seed: self.terms.seed, folder: &self.terms.folder }
+        self.bench_with(None)
+    }
+
+    /// What is known of a history in which the fault was in this span.
+    fn bench_with(&self, span: Option<Loss>) -> Bench<'_> {
+        let (mut uncertainty, traits) = (self.backend.uncertainty(), self.backend.traits());
+        if let (Some(Loss { from, until }), Some(direction)) = (span, self.terms.fault.harm.step_direction()) {
+            let by_ns = u64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(u64::MAX);
+            uncertainty.step = Some(ClockStep { from, until, by_ns, direction });
+        }
+        Bench { uncertainty, traits, losses: self.losses, seed: self.terms.row_seed, folder: &self.terms.folder }
     }
 
     /// A scope of its own: what an earlier fault has lost is of no concern to this history.
@@ -85,25 +104,34 @@ impl Episode<'_> {
         job
     }
 
-    /// The history, and when the fault was.
-    async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Loss)> {
+    /// The history, the logs that it was read from, and when the fault was.
+    async fn strike(&mut self, work: Job, random: &mut Random) -> io::Result<(Logged, Logs, Loss)> {
         let lease_ms = work.lease_ms;
-        let mut clients = Clients::start(work).await?;
+        let clock = match self.terms.fault.harm {
+            Harm::ClientClock => Some(FakeClock::new().map_err(io::Error::other)?),
+            _ => None,
+        };
+        let mut clients = Clients::start(work, clock).await?;
         tokio::time::sleep(CALM).await;
         let lasting = Duration::from_millis(FAULT_MS.0 + random.below(FAULT_MS.1 - FAULT_MS.0));
         let (from, which) = (now_ns(), random.number() as usize);
         match self.terms.fault.harm {
             Harm::ClientKilled => clients.kill_one(which, lasting / 4).await?,
             Harm::ClientFrozen => clients.freeze_one(which, lasting + Duration::from_millis(lease_ms)).await?,
+            Harm::ClientClock => clients.set_clock(lasting).await?,
             _ => self.backend.strike(&self.terms.fault, lasting).await?,
         }
+        if let Some(harm) = self.backend.came_to() {
+            self.losses = Losses::of(self.state, self.backend.traits(), harm);
+        }
         self.wait_for_answers().await?;
-        if self.terms.losses.grants {
+        if self.losses.grants {
             tokio::time::sleep(NOTICE).await;
         }
         let until = now_ns();
         tokio::time::sleep(CALM).await;
-        Ok((clients.finish().await?, Loss { from, until }))
+        let (logged, logs) = clients.finish().await?;
+        Ok((logged, logs, Loss { from, until }))
     }
 
     /// Returns once the backend answers, as it must when the fault was repaired.
@@ -125,7 +153,7 @@ impl Episode<'_> {
 
     /// The register that was written on the version that was read has counted every update that was acknowledged.
     async fn check_register(&self, scope: &Scope, outcome: &mut Outcome) {
-        if self.terms.losses.writes {
+        if self.losses.writes {
             return;
         }
         let register = scope.key(Writing::Compared.name()).expect("the name is short");
@@ -163,12 +191,16 @@ impl Episode<'_> {
 
     /// What was lost is lost; on new objects everything is right again.
     async fn check_aftermath(&self, outcome: &mut Outcome, seed: u64) -> io::Result<()> {
-        let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }).await?;
+        let clients = Clients::start(Job { updaters: 0, ..self.job(&self.scope("after"), seed) }, None).await?;
         tokio::time::sleep(CALM).await;
-        let logged = clients.finish().await?;
-        outcome.calls += logged.history.len() + logged.refused;
+        let (logged, logs) = clients.finish().await?;
+        outcome.calls += logged.history.len() + logged.refused.len();
+        let before = outcome.wrong.len();
         outcome.wrong.extend(logged.broken);
-        self.bench().judge_history(logged.history, None, outcome);
+        self.bench().judge_history(logged.history, logged.refused, None, outcome);
+        if outcome.wrong.len() > before {
+            logs.keep(&self.terms.folder.join("after"))?;
+        }
         Ok(())
     }
 }

@@ -14,16 +14,17 @@ const LOST_REPLIES: Fault = Fault::new("lost replies", Harm::Delay);
 const CUT_REPLIES: Fault = Fault::new("replies cut in the middle", Harm::Delay);
 const HALF_CLOSED: Fault = Fault::new("half-closed connections", Harm::Delay);
 const CUT: Fault = Fault::new("cut connections", Harm::Delay);
+const RESET: Fault = Fault::new("reset connections", Harm::Delay);
 const REFUSED: Fault = Fault::new("refused connections", Harm::Delay);
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 7] = [DELAY, SILENCE, LOST_REPLIES, CUT_REPLIES, HALF_CLOSED, CUT, REFUSED];
+pub(crate) const FAULTS: [Fault; 8] = [DELAY, SILENCE, LOST_REPLIES, CUT_REPLIES, HALF_CLOSED, CUT, RESET, REFUSED];
 
 /// How much later pieces arrive: not long enough for a timeout, and long enough for everybody to overlap.
 const DELAY_BY: Duration = Duration::from_millis(40);
 /// How many bytes of replies still arrive.
 const REPLY_BYTES: u64 = 200;
-/// How often connections are cut.
+/// How often connections are cut or reset.
 const CUTS: u32 = 5;
 
 /// The way by which clients reach a server.
@@ -56,6 +57,12 @@ impl Way {
                     tokio::time::sleep(lasting / CUTS).await;
                 }
             }
+            RESET => {
+                for _ in 0..CUTS {
+                    self.proxy.reset();
+                    tokio::time::sleep(lasting / CUTS).await;
+                }
+            }
             REFUSED => {
                 self.proxy.cut();
                 self.set(Network::Refuse, lasting).await;
@@ -65,13 +72,15 @@ impl Way {
         true
     }
 
-    /// A fault for a while. Then connections are cut, since those whose replies are lost would never be right again.
+    /// A fault for a while. Then connections are cut, since those whose replies are lost would never be right again; and before that they
+    /// are held up, or what follows a gap would still arrive.
     async fn set(&self, fault: Network, lasting: Duration) {
         self.proxy.set(fault);
         tokio::time::sleep(lasting).await;
-        self.proxy.set(Network::None);
         if !matches!(fault, Network::Delay(_) | Network::Blackhole) {
+            self.proxy.set(Network::Blackhole);
             self.proxy.cut();
         }
+        self.proxy.set(Network::None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use acteon_faults::{Random, SEED_VARIABLE, seed};
 use acteon_state::config::Document;
 use acteon_state::{State, StateConfig, Survival};
-use acteon_state_conformance::objects::Uncertainty;
+use acteon_state_conformance::objects::{StepDirection, Uncertainty};
 use async_trait::async_trait;
 
 use crate::account::Account;
@@ -37,10 +37,15 @@ pub(crate) trait Backend: Send {
     /// Brings a fault about, lets it last for about this long, and repairs the damage.
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()>;
 
+    /// What the last fault came to, if it was more than it is called: a primary that is not heard for a while may be replaced.
+    fn came_to(&self) -> Option<Harm> {
+        None
+    }
+
     /// By how much ends of lifetimes may be early or late here.
     fn uncertainty(&self) -> Uncertainty {
         // The clocks of server and clients are those of one machine; servers count whole milliseconds.
-        Uncertainty { early_ns: 2_000_000, late_ns: 5_000_000 }
+        Uncertainty { early_ns: 2_000_000, late_ns: 5_000_000, step: None }
     }
 
     /// What else is particular about it.
@@ -60,13 +65,23 @@ pub(crate) struct Traits {
     /// Whether due queues are asked: not where one of the keys that they consist of may be evicted. That is reported as `Corrupt`, item by item,
     /// and an operator's matter.
     pub(crate) has_queues: bool,
+    /// Whether claims pass over items that another call is just changing: those are handed out by a later claim.
+    pub(crate) claims_pass_over: bool,
     /// The lease of locks under which registers are updated.
     pub(crate) lease_ms: u64,
 }
 
 impl Default for Traits {
     fn default() -> Self {
-        Self { failover_keeps_writes: false, refuses_free_locks: false, has_queues: true, lease_ms: 400 }
+        let (failover_keeps_writes, refuses_free_locks) = (false, false);
+        Self { failover_keeps_writes, refuses_free_locks, has_queues: true, claims_pass_over: false, lease_ms: 400 }
+    }
+}
+
+impl Traits {
+    /// PostgreSQL: claims lock rows, until they are committed, and pass over those that are locked.
+    pub(crate) fn postgres() -> Self {
+        Self { claims_pass_over: true, ..Self::default() }
     }
 }
 
@@ -92,6 +107,12 @@ pub(crate) enum Harm {
     ClientKilled,
     /// A client stands still for longer than its leases.
     ClientFrozen,
+    /// The wall clock of a client is set: nobody may notice.
+    ClientClock,
+    /// The clock of a server is set forward by [`CLOCK_STEP`]: what lives then ends earlier by that, and nothing else may happen.
+    ClockForward,
+    /// The clock of a server is set back by as much: what lives then ends later by that, or is back if it was over before, and nothing else may happen.
+    ClockBack,
 }
 
 impl Fault {
@@ -109,6 +130,23 @@ const CLIENT_FAULTS: [Fault; 2] = [
     Fault::new("a client frozen beyond its leases", Harm::ClientFrozen),
 ];
 
+/// By how much the clock of a server is set: longer than the leases of locks and than all times to live.
+pub(crate) const CLOCK_STEP: Duration = Duration::from_millis(600);
+
+/// What happens to the clients of some backends: one for each driver.
+pub(crate) const CLIENT_CLOCK: Fault = Fault::new("a client's wall clock set forward and back", Harm::ClientClock);
+
+impl Harm {
+    /// Where to the clock of a server is set.
+    pub(crate) const fn step_direction(self) -> Option<StepDirection> {
+        match self {
+            Self::ClockForward => Some(StepDirection::Forward),
+            Self::ClockBack => Some(StepDirection::Back),
+            _ => None,
+        }
+    }
+}
+
 /// What a fault may take away, by what the backend declares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
@@ -119,11 +157,13 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    fn of(state: &State, traits: Traits, harm: Harm) -> Self {
+    pub(crate) fn of(state: &State, traits: Traits, harm: Harm) -> Self {
         let (semantics, capabilities) = (state.lock_semantics(), state.store().capabilities());
         let may_be_lost = |survival: Survival| !matches!(survival, Survival::Yes);
         match harm {
-            Harm::Delay | Harm::ClientKilled | Harm::ClientFrozen => Self::default(),
+            Harm::Delay | Harm::ClientKilled | Harm::ClientFrozen | Harm::ClientClock => Self::default(),
+            // Lifetimes are judged by the step; nothing of what lives is lost.
+            Harm::ClockForward | Harm::ClockBack => Self::default(),
             Harm::Crash => Self { grants: may_be_lost(semantics.survives_server_crash), writes: !capabilities.durable },
             Harm::Failover => {
                 Self { grants: may_be_lost(semantics.survives_failover), writes: !traits.failover_keeps_writes }
@@ -146,7 +186,7 @@ pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], shar
     println!("{}: {SEED_VARIABLE}={seed} repeats the schedule", backend.name());
     for (number, fault, mut random) in Schedule::new(seed, faults.to_vec(), share) {
         let begin = Instant::now();
-        let outcome = one(backend, &mut account, number, fault, &mut random).await;
+        let outcome = one(backend, &mut account, seed, number, fault, &mut random).await;
         account.add(&fault, outcome);
         let (name, seconds) = (backend.name(), begin.elapsed().as_secs_f64());
         println!("{name}: {number} {}, {seconds:.1} s: {}", fault.name, account.progress());
@@ -158,6 +198,7 @@ pub(crate) async fn run_faults(backend: &mut dyn Backend, faults: &[Fault], shar
 async fn one(
     backend: &mut dyn Backend,
     account: &mut Account,
+    row_seed: u64,
     number: u32,
     fault: Fault,
     random: &mut Random,
@@ -165,8 +206,8 @@ async fn one(
     backend.prepare().await.map_err(|error| error.to_string())?;
     let state = open(&backend.config()).await?;
     account.topology = state.lock_semantics().topology;
-    let losses = Losses::of(&state, backend.traits(), fault.harm);
-    let terms = Terms { seed: random.number(), number, fault, losses, folder: folder() };
+    let folder = folder().join(format!("{}-{row_seed}-{number}", backend.name().replace(' ', "-")));
+    let terms = Terms { row_seed, seed: random.number(), number, fault, folder };
     let outcome = Episode::run(backend, &state, &terms, random).await;
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, state.close()).await;
     outcome
@@ -184,7 +225,7 @@ pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("matrix")
 }
 
-/// Which fault comes next: each once, or any until the time is over.
+/// Which fault comes next: each once, or any until the time is over, and one at least.
 struct Schedule {
     random: Random,
     faults: Vec<Fault>,
@@ -195,20 +236,29 @@ struct Schedule {
 
 impl Schedule {
     fn new(seed: u64, faults: Vec<Fault>, share: f64) -> Self {
-        let minutes = std::env::var(MINUTES_VARIABLE)
-            .ok()
-            .map(|text| text.parse::<f64>().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number")));
-        let until = minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * share * 60.0));
+        let until = time_given().map(|time| Instant::now() + time.mul_f64(share));
         Self { random: Random::new(seed), left: faults.clone(), faults, until, count: 0 }
     }
+}
+
+/// For how long a row should go on; `None`: once through its faults.
+pub(crate) fn time_given() -> Option<Duration> {
+    let text = std::env::var(MINUTES_VARIABLE).ok()?;
+    let minutes: f64 = text.parse().unwrap_or_else(|_| panic!("{MINUTES_VARIABLE}={text} is no number"));
+    Some(Duration::from_secs_f64(minutes * 60.0))
 }
 
 impl Iterator for Schedule {
     type Item = (u32, Fault, Random);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left.is_empty() && self.until.is_some_and(|until| Instant::now() < until) {
-            self.left.clone_from(&self.faults);
+        if let Some(until) = self.until {
+            if self.count > 0 && Instant::now() >= until {
+                return None;
+            }
+            if self.left.is_empty() {
+                self.left.clone_from(&self.faults);
+            }
         }
         if self.left.is_empty() {
             return None;

@@ -3,11 +3,13 @@
 //! Everything runs on one thread and a clock that is moved by hand, so a seed gives the same history each time. `ACTEON_SEED` tries another.
 
 mod store;
+mod updaters;
 
 use std::fs;
 use std::sync::Arc;
 
 use acteon_faults::{Anomaly, History, HistoryRecorder, Report, Rules, Workload, judge, seed_or};
+use acteon_state_conformance::linearizability::Budget;
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::{Scope, State, StateStore};
 use acteon_state_memory::{MemoryConfig, MemoryStore};
@@ -81,6 +83,8 @@ async fn a_store_whose_answers_are_lost_passes() {
 
 #[tokio::test]
 async fn faults_are_found_although_answers_are_lost() {
+    // With some seeds a few of the histories take much of the usual budget, and then others show the fault.
+    let rules = Rules { budget: Budget { configurations: 50_000 }, ..Rules::default() };
     let first = seed_or(SEED);
     for (fault, kind) in [
         (Fault::ClaimInTwoSteps, "register"),
@@ -90,7 +94,7 @@ async fn faults_are_found_although_answers_are_lost() {
     ] {
         let mut found = 0;
         for seed in first..first + ROUNDS {
-            let report = judge(&record(fault, Answers::AreLost, seed, 400).await, &Rules::default());
+            let report = judge(&record(fault, Answers::AreLost, seed, 400).await, &rules);
             for finding in &report.findings {
                 assert!(finding.object.starts_with(kind), "ACTEON_SEED={seed}: {}", finding.title());
                 found += 1;

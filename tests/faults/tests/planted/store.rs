@@ -2,7 +2,7 @@
 //!
 //! Most faults are the usual mistake: a condition is checked in one step and acted upon in another, with others in between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,12 @@ pub(crate) enum Fault {
     GrantAnyway,
     /// A token is not compared.
     WriteAnyway,
+    /// A release is answered and not carried out: what a renewal leaves that comes after it.
+    ReleaseNothing,
+    /// An extension is answered and not carried out.
+    ExtendNothing,
+    /// Whoever goes away while waiting goes on waiting, and is granted the lock.
+    WaitOn,
 }
 
 /// Whether answers arrive.
@@ -86,6 +92,8 @@ struct Memory {
     granted: HashMap<StateKey, LockGrant>,
     /// The last item that was handed out.
     handed: HashMap<StateKey, DueItem>,
+    /// Everybody who was told of a grant.
+    owners: HashSet<OwnerId>,
 }
 
 impl Broken {
@@ -96,8 +104,8 @@ impl Broken {
         clock: Arc<ManualClock>,
         seed: u64,
     ) -> Self {
-        let (read, granted, handed) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let memory = Memory { random: Random::new(seed), read, granted, handed };
+        let (read, granted, handed, owners) = Default::default();
+        let memory = Memory { random: Random::new(seed), read, granted, handed, owners };
         Self { inner, fault, answers, clock, memory: Mutex::new(memory) }
     }
 
@@ -188,7 +196,20 @@ impl Broken {
     }
 
     async fn acquire_with_memory(&self, request: &LockRequest) -> Result<LockOutcome> {
-        let mut outcome = self.inner.lock_acquire(request).await?;
+        let mut outcome = match self.fault {
+            Fault::WaitOn => {
+                let (inner, request) = (self.inner.clone(), request.clone());
+                tokio::spawn(async move { inner.lock_acquire(&request).await }).await.expect("no panic")?
+            }
+            // Who waits until the lock is free is never refused.
+            Fault::GrantAnyway => {
+                self.inner.lock_acquire(&LockRequest { wait: Duration::ZERO, ..request.clone() }).await?
+            }
+            _ => self.inner.lock_acquire(request).await?,
+        };
+        if matches!(outcome, LockOutcome::Granted(_)) {
+            self.memory.lock().owners.insert(request.owner);
+        }
         if matches!(outcome, LockOutcome::Busy(_)) && self.strikes(Fault::GrantAnyway) {
             self.inner.lock_force_release(&request.key, "broken on purpose").await?;
             outcome = self.inner.lock_acquire(request).await?;
@@ -312,10 +333,17 @@ impl StateStore for Broken {
     }
 
     async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
+        if self.fault == Fault::ExtendNothing {
+            return Ok(ExtendOutcome::Extended);
+        }
         self.slowly(self.inner.lock_extend(key, owner, lease)).await
     }
 
     async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
+        let was_told = self.memory.lock().owners.contains(&owner);
+        if self.strikes(Fault::ReleaseNothing) || self.fault == Fault::WaitOn && !was_told {
+            return Ok(ReleaseOutcome::Released);
+        }
         self.slowly(self.inner.lock_release(key, owner)).await
     }
 

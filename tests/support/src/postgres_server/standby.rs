@@ -43,6 +43,7 @@ impl PostgresServer {
             upstream: Some(upstream),
             standbys_made: AtomicU32::new(0),
             process,
+            disk: None,
         };
         standby.copy_upstream()?;
         Self::launch_new(standby)

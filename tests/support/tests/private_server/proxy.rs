@@ -98,6 +98,22 @@ async fn a_black_hole_holds_back_until_it_is_lifted() {
 }
 
 #[tokio::test]
+async fn reset_connections_end_by_an_error_and_new_ones_work() {
+    let (server, proxy) = start().await;
+    let mut client = connect(&proxy).await;
+    send(&mut client, "PING").await;
+    expect(&mut client, "+PONG\r\n").await;
+    proxy.reset();
+    let mut byte = [0];
+    let ended = timeout(PATIENCE, client.read(&mut byte)).await.expect("the connection ends in time");
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let mut client = connect(&proxy).await;
+    send(&mut client, "PING").await;
+    expect(&mut client, "+PONG\r\n").await;
+    drop(server);
+}
+
+#[tokio::test]
 async fn a_connection_in_a_black_hole_can_be_cut() {
     let (_server, proxy) = start().await;
     let mut client = connect(&proxy).await;

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use acteon_state_core::clock::SeededClock;
+use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
+use acteon_engine_server::{EngineServer, ListenConfig};
+use acteon_state_core::clock::{Clock as _, SeededClock};
 use acteon_state_core::{LockSemantics, StateStore};
 use acteon_state_dynamodb::lock_semantics_on_aws;
 use acteon_state_memory::{KeepConfig, KeepFsync, MemoryConfig, MemoryStore};
@@ -51,6 +53,20 @@ async fn redis_row(config: RedisConfig) -> String {
     row
 }
 
+/// The engine of this project, as another process would reach it.
+async fn engine_row() -> String {
+    let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+    let listen = ListenConfig { tcp: vec!["127.0.0.1:0".to_owned()], ..ListenConfig::default() };
+    let clock = SeededClock::new();
+    let server = EngineServer::bind(instance, listen, Arc::new(move || clock.now_us())).await.unwrap();
+    let url = format!("redis://{}", server.addresses()[0]);
+    let (stopper, serving) = (server.stopper(), tokio::spawn(server.serve()));
+    let row = redis_row(RedisConfig::from_url(&url).unwrap()).await;
+    stopper.stop();
+    serving.await.unwrap();
+    row
+}
+
 /// One server in each way to persist; then with all that strict safety asks for: Sentinels and a Cluster, each with and without it.
 async fn redis_rows() -> String {
     let url = |url: String| RedisConfig::from_url(&url).unwrap();
@@ -88,6 +104,7 @@ fn memory_rows() -> String {
 async fn the_table_of_lock_guarantees_says_what_the_drivers_report() {
     let mut table = LockSemantics::TABLE_HEAD.to_owned();
     table.push_str(&memory_rows());
+    table.push_str(&engine_row().await);
     table.push_str(&redis_rows().await);
     table.push_str(&postgres_rows().await);
     // An emulator keeps nothing and has one region: what the driver reports of AWS is asked without a table.

@@ -3,6 +3,7 @@
 mod documentation;
 mod dynamodb;
 mod facade;
+mod fences;
 mod once;
 mod outage;
 mod postgres;

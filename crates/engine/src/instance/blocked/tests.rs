@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+use crate::{Client, ClientOptions, Engine, EngineConfig, Expiry, Flow, Instance, InstanceConfig};
 
 /// Longer than any wait that comes to an end takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -299,6 +299,31 @@ fn elements_pushed_by_the_embedding_application_are_served() {
 }
 
 /// Carries out `per_thread` commands on each of `threads` threads, all of which begin at once.
+/// Found by the simulation: any change of a key counted, such as the removal of what stood in the way of a list. Redis serves from `b`.
+#[test]
+fn transaction_serves_from_the_key_that_was_filled_first_not_from_the_one_that_was_changed_first() {
+    let instance = instance();
+    let [mut waiter, mut other] = testers(&instance);
+    waiter.wait("BLPOP a b 0");
+    other.run("SET a text");
+    for command in ["MULTI", "DEL a", "RPUSH b x", "RPUSH a y", "EXEC"] {
+        other.run(command);
+    }
+    assert_eq!(waiter.reply(), "*2 $1 b $1 x");
+}
+
+/// Found by the simulation: the key was looked at by the time of the last command, from before the clock was set back, and removed.
+#[test]
+fn key_that_the_embedding_application_writes_for_a_while_stays_though_somebody_waits_for_it() {
+    let engine = Engine::new(EngineConfig::default());
+    let instance = Instance::new(engine.clone(), InstanceConfig::default());
+    let mut waiter = Client::connect(&instance, ClientOptions::default());
+    let command: [&[u8]; 3] = [b"BLPOP", b"queue", b"0"];
+    assert_eq!(waiter.execute(&command, 9_000_000, &mut Vec::new()), Flow::Blocked { until_us: None });
+    engine.update(b"queue", 1_000, |slot| slot.set_str(&[b"text"], Expiry::At(1_500))).expect("unbounded");
+    assert!(engine.read(b"queue", 1_000, |value| value.is_some()));
+}
+
 fn on_threads(threads: usize, run: impl Fn(usize) + Sync) {
     let start = Barrier::new(threads);
     thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use acteon_state_core::{DueAt, Effect, ErrorKind, Get, Increment, LockRequest, Put, RateLimit, Schedule, StateStore};
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
-use acteon_test_support::{PostgresOptions, PostgresServer};
+use acteon_test_support::{PostgresDisk, PostgresOptions, PostgresServer};
 use futures_util::future::join_all;
 
 use super::findings::{Findings, forgotten, hold};
@@ -36,6 +36,38 @@ async fn kill_9_during_writes_loses_nothing_that_was_acknowledged() {
     eprintln!("{} writes were acknowledged; failures: {:?}", ledger.acknowledged, ledger.failures);
     Findings::of(&store, "crash", ledger).await.assert_none(SEED);
     assert_eq!(forgotten(&store, &held).await, 0, "grants are durable");
+    store.close().await.unwrap();
+}
+
+/// Without room for its log the server breaks everything off. Commits that it was just writing may be in the log nevertheless: a client that
+/// takes the answer for a refusal counts wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_without_room_loses_nothing_and_brings_no_write_back_that_was_refused() {
+    const SEED: u64 = 5;
+    // For segments of 16 MiB, of which two are kept.
+    const LOG_BYTES: u64 = 96 << 20;
+    let options = PostgresOptions {
+        durable: true,
+        small_disk: Some((PostgresDisk::Log, LOG_BYTES)),
+        settings: vec!["min_wal_size = '32MB'".to_owned(), "max_wal_size = '48MB'".to_owned()],
+        ..PostgresOptions::default()
+    };
+    let mut server = PostgresServer::start(options).unwrap();
+    let store = connect(config(&server.url())).await;
+    let load = Load::start(&store, "log", SEED);
+    for _ in 0..3 {
+        load.until_acknowledged(100).await;
+        server.disk().unwrap().fill().unwrap();
+        // The next segment is one that is not there yet, sooner or later.
+        until("the log has no room", || async { server.query("SELECT pg_switch_wal()").is_err() }).await;
+        load.until_failing().await;
+        server.disk().unwrap().free().unwrap();
+        server.restart().unwrap();
+    }
+    load.until_acknowledged(100).await;
+    let ledger = load.stop().await;
+    eprintln!("{} writes were acknowledged; failures: {:?}", ledger.acknowledged, ledger.failures);
+    Findings::of(&store, "log", ledger).await.assert_none(SEED);
     store.close().await.unwrap();
 }
 

@@ -283,7 +283,9 @@ impl Writer {
     fn note_failure(&self, error: &Error) {
         let mut ledger = self.shared.ledger.lock();
         let kind = error.kind();
-        if ![ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Failover].contains(&kind) {
+        // Without room for its log, a server goes down in the middle of whatever it was doing.
+        let is_full = kind == ErrorKind::OutOfMemory && error.effect() == Effect::Unknown;
+        if !is_full && ![ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Failover].contains(&kind) {
             ledger.wrong.push(format!("not how an outage is told: {error}"));
         }
         *ledger.failures.entry(format!("{} {}", kind.as_str(), error.effect().as_str())).or_default() += 1;

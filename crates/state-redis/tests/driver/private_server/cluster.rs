@@ -13,7 +13,7 @@ use acteon_state_core::StateKey;
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{RedisCluster, RedisServer};
 
-use super::workload::ShardOf;
+use super::load::ShardOf;
 use super::{key, text};
 
 const SLOTS: u16 = 16_384;

@@ -8,6 +8,7 @@ mod deadlines;
 mod encryption;
 mod fake_sentinel;
 mod faults;
+mod load;
 mod locks;
 mod options;
 mod reconnecting;
@@ -16,7 +17,6 @@ mod round_trips;
 mod sentinel_claims;
 mod sentinel_faults;
 mod sentinel_strict;
-mod workload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

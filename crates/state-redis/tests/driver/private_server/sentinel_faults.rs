@@ -1,6 +1,6 @@
 //! A primary behind Sentinels fails in each way that it can, while a load of all kinds of operations goes on.
 //!
-//! What is checked after each fault is in [`workload`](super::workload): traffic resumes by itself, nothing is applied that was
+//! What is checked after each fault is in [`load`](super::load): traffic resumes by itself, nothing is applied that was
 //! told not to be, nothing twice, and nothing is lost but what the driver's own words on its locks and durability allow.
 
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use acteon_state_core::{StateStore, Survival};
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{RedisSentinels, RedisServer, SentinelOptions};
 
+use super::load::{Load, Options, Report};
 use super::until;
-use super::workload::{Options, Report, Workload};
 
 /// By when traffic must be back, in the worst case on a busy machine. Sentinels here take a server for dead after a second of
 /// silence; the usual time is measured in the documentation.
@@ -36,8 +36,8 @@ pub(super) fn promises_of(store: &RedisStore) -> Options {
     Options { may_lose, strict_locks, ..Options::default() }
 }
 
-async fn load_on(stores: &[RedisStore]) -> Workload {
-    let load = Workload::start(stores.to_vec(), promises_of(&stores[0]));
+async fn load_on(stores: &[RedisStore]) -> Load {
+    let load = Load::start(stores.to_vec(), promises_of(&stores[0]));
     load.warm_up().await;
     load
 }
@@ -82,7 +82,7 @@ async fn until_replica(server: &RedisServer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_resumes_after_kill9_of_the_primary() {
     let (mut group, stores) = start().await;
-    let load = load_on(&stores).await;
+    let mut load = load_on(&stores).await;
     load.fault();
     group.nodes[0].kill9().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
@@ -93,7 +93,7 @@ async fn traffic_resumes_after_kill9_of_the_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_wakes_up_after_its_failover_gets_no_writes() {
     let (group, stores) = start().await;
-    let load = load_on(&stores).await;
+    let mut load = load_on(&stores).await;
     load.fault();
     group.nodes[0].pause().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
@@ -111,7 +111,7 @@ async fn a_primary_that_wakes_up_after_its_failover_gets_no_writes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traffic_moves_to_the_new_primary_of_a_failover_that_was_asked_for() {
     let (group, stores) = start().await;
-    let load = load_on(&stores).await;
+    let mut load = load_on(&stores).await;
     load.fault();
     group.ask_for_failover().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
@@ -127,7 +127,7 @@ async fn traffic_moves_to_the_new_primary_of_a_failover_that_was_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_during_a_pause_of_writes_loses_nothing() {
     let (group, stores) = start().await;
-    let load = Workload::start(stores.clone(), Options { may_lose: Vec::new(), ..promises_of(&stores[0]) });
+    let mut load = Load::start(stores.clone(), Options { may_lose: Vec::new(), ..promises_of(&stores[0]) });
     load.warm_up().await;
     load.fault();
     group.nodes[0].query(&["CLIENT", "PAUSE", "60000", "WRITE"]).unwrap();
@@ -147,7 +147,7 @@ async fn a_failover_during_a_pause_of_writes_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_is_followed_while_a_sentinel_is_dead_and_another_stale() {
     let (mut group, stores) = start().await;
-    let load = load_on(&stores).await;
+    let mut load = load_on(&stores).await;
     // Two of three decide, and one of three is enough to tell.
     group.sentinels[0].pause().unwrap();
     load.fault();

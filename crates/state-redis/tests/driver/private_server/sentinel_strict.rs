@@ -7,8 +7,8 @@ use acteon_state_core::{Effect, ErrorKind, Get, LockOutcome, LockRequest, StateK
 use acteon_state_redis::{RedisConfig, RedisStore, Safety};
 use acteon_test_support::{RedisSentinels, RedisServer, SentinelOptions};
 
+use super::load::{Load, Options};
 use super::sentinel_faults::promises_of;
-use super::workload::{Options, Workload};
 use super::{key, until};
 
 /// The longest lease, and the lag that replicas may have: with them, nothing is granted for 3 s after a failover.
@@ -66,6 +66,15 @@ fn replicas_with(group: &RedisSentinels, lock: &StateKey) -> usize {
     group.nodes[1..].iter().filter(has_it).count()
 }
 
+/// Whether the primary's record of the lock names a holder, be its lease over or not.
+fn is_held(group: &RedisSentinels, lock: &StateKey) -> bool {
+    let record = format!("{{acteon:{}}}*", lock.text());
+    let lines = "local key = redis.call('KEYS', ARGV[1])[1]; return key and select(2, string.gsub(redis.call('GET', key), '\\n', '')) or 0";
+    let lines = group.nodes[0].query(&["EVAL", lines, "0", &record]).unwrap();
+    // The first line is of the lock itself.
+    lines.is_some_and(|lines| !matches!(lines.as_str(), "0" | "1"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_counts_once_the_replicas_have_it() {
     let group = group();
@@ -84,6 +93,35 @@ async fn a_grant_counts_once_the_replicas_have_it() {
     assert!(store.lock_inspect(&lock).await.unwrap().is_none_or(|state| state.holders.is_empty()));
     group.nodes[2].resume().unwrap();
     granted_in_the_end(&store, &lock).await;
+}
+
+/// Grants travel on connections of their own, so the withdrawal of a dropped one could overtake it: it found nothing to withdraw, and the grant that
+/// came later stayed for its whole lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquisition_that_is_dropped_at_any_moment_leaves_nothing_held() {
+    let group = group();
+    let store = connect(&group, 1).await;
+    let mut dropped = Vec::new();
+    for number in 0..300 {
+        let lock = key(&format!("dropped {number}"));
+        let request = LockRequest::new(lock.clone(), LEASE_MAX);
+        // From before it is sent until about when it is answered.
+        let moments = async {
+            for _ in 0..number % 60 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = store.lock_acquire(&request) => drop(answer.unwrap()),
+            () = moments => dropped.push(lock),
+        }
+    }
+    assert!(dropped.len() > 100, "{} were dropped", dropped.len());
+    // Closing waits for withdrawals.
+    store.close().await.unwrap();
+    let held: Vec<_> = dropped.iter().filter(|lock| is_held(&group, lock)).map(StateKey::text).collect();
+    assert!(held.is_empty(), "held by nobody: {held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,11 +173,11 @@ async fn a_primary_that_dies_after_a_grant_leaves_no_second_holder() {
     println!("Sentinel, strict: {:.1} s from kill -9 to the first grant", (granted_at - killed_at).as_secs_f64());
 }
 
-async fn load_on(group: &RedisSentinels) -> Workload {
+async fn load_on(group: &RedisSentinels) -> Load {
     let stores = vec![connect(group, 1).await, connect(group, 1).await];
     let options = Options { lease: LEASE_MAX, ..promises_of(&stores[0]) };
     assert!(options.strict_locks);
-    let load = Workload::start(stores, options);
+    let mut load = Load::start(stores, options);
     load.warm_up().await;
     load.fault();
     load
@@ -148,7 +186,7 @@ async fn load_on(group: &RedisSentinels) -> Workload {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_grants_overlap_when_the_primary_is_killed_under_load() {
     let mut group = group();
-    let load = load_on(&group).await;
+    let mut load = load_on(&group).await;
     group.nodes[0].kill9().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
     load.resumed().await;
@@ -158,7 +196,7 @@ async fn no_two_grants_overlap_when_the_primary_is_killed_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_grants_overlap_when_the_primary_sleeps_and_wakes_up_under_load() {
     let group = group();
-    let load = load_on(&group).await;
+    let mut load = load_on(&group).await;
     group.nodes[0].pause().unwrap();
     group.wait_for_primary_other_than(0).unwrap();
     // Before anything is granted by the new one.

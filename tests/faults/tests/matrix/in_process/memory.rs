@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acteon_faults::job::Job;
 use acteon_faults::log::{Log, now_ns, read};
@@ -15,12 +15,13 @@ use tempfile::TempDir;
 use crate::account::Account;
 use crate::bench::Bench;
 use crate::clients::{CLIENTS, job};
-use crate::row::{Fault, Harm, Losses, Traits, folder};
+use crate::row::{Fault, Harm, Losses, Traits, folder, time_given};
 
 const DROPPED: Fault = Fault::new("dropped calls and clients", Harm::ClientKilled);
 /// Shorter than many waits for a lock, so that they are dropped.
 const PATIENCE_MS: u64 = 4;
 const RUN: Duration = Duration::from_millis(1_500);
+/// At least.
 const ROUNDS: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -28,7 +29,10 @@ async fn the_memory_driver_keeps_what_it_declares() {
     let (seed, mut account) = (seed(), Account::new("memory"));
     println!("memory: {SEED_VARIABLE}={seed} repeats the schedule");
     let mut random = Random::new(seed);
-    for _ in 0..ROUNDS {
+    let until = time_given().map(|time| Instant::now() + time);
+    let mut rounds = 0;
+    while rounds < ROUNDS || until.is_some_and(|until| Instant::now() < until) {
+        rounds += 1;
         let store = MemoryStore::default();
         account.topology = State::new(Arc::new(store.handle())).lock_semantics().topology;
         let logged = record(&store, random.number()).await;
@@ -39,7 +43,8 @@ async fn the_memory_driver_keeps_what_it_declares() {
             seed,
             folder: &folder(),
         };
-        account.add(&DROPPED, Ok(bench.judge(logged, Loss { from: 0, until: now_ns() })));
+        account.add(&DROPPED, Ok(bench.judge(logged, Loss { from: now_ns(), until: now_ns() })));
+        println!("memory: {rounds} {}: {}", DROPPED.name, account.progress());
     }
     account.finish(seed);
 }

@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use acteon_test_support::{supervised, supervised_command};
+use acteon_test_support::{FakeClock, supervised};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::clients::{program, require_faketime};
 use crate::network::{self, Way};
 use crate::row::{self, Backend, Fault, Harm};
 
@@ -18,9 +19,15 @@ const POLL: Duration = Duration::from_millis(10);
 
 const KILLED: Fault = Fault::new("kill -9 of the server", Harm::Crash);
 const FROZEN: Fault = Fault::new("a frozen server", Harm::Delay);
+/// The engine looks at the wall clock when it starts and goes on by a monotonic one: nobody may notice.
+const CLOCK_SET: Fault = Fault::new("the server's wall clock set forward and back", Harm::Delay);
+
+/// By how much.
+const CLOCK_STEP_MS: i64 = 3_600_000;
 
 struct Engine {
     server: Child,
+    clock: FakeClock,
     address: SocketAddr,
     way: Way,
 }
@@ -28,7 +35,8 @@ struct Engine {
 impl Engine {
     async fn start() -> io::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        Ok(Self { server: serve(address).await?, address, way: Way::to(address).await? })
+        let clock = FakeClock::new().map_err(io::Error::other)?;
+        Ok(Self { server: serve(address, &clock).await?, clock, address, way: Way::to(address).await? })
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -38,8 +46,8 @@ impl Engine {
 }
 
 /// Starts the server, and returns once it answers.
-async fn serve(address: SocketAddr) -> io::Result<Child> {
-    let mut command = supervised_command(PROGRAM);
+async fn serve(address: SocketAddr, clock: &FakeClock) -> io::Result<Child> {
+    let mut command = clock.supervised_command(program(PROGRAM));
     command.arg(address.port().to_string()).stdin(Stdio::null());
     let mut server = supervised(command)?;
     let begin = Instant::now();
@@ -63,7 +71,7 @@ impl Backend for Engine {
     }
 
     fn faults(&self) -> Vec<Fault> {
-        [KILLED, FROZEN].into_iter().chain(network::FAULTS).collect()
+        [KILLED, FROZEN, CLOCK_SET].into_iter().chain(network::FAULTS).collect()
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {
@@ -72,13 +80,21 @@ impl Backend for Engine {
                 self.server.kill()?;
                 self.server.wait()?;
                 tokio::time::sleep(lasting).await;
-                self.server = serve(self.address).await?;
+                self.server = serve(self.address, &self.clock).await?;
                 Ok(())
             }
             FROZEN => {
                 self.signal(Signal::STOP)?;
                 tokio::time::sleep(lasting).await;
                 self.signal(Signal::CONT)
+            }
+            CLOCK_SET => {
+                require_faketime(self.server.id())?;
+                for offset_ms in [CLOCK_STEP_MS, -CLOCK_STEP_MS, 0] {
+                    self.clock.set(offset_ms)?;
+                    tokio::time::sleep(lasting / 3).await;
+                }
+                Ok(())
             }
             _ => {
                 assert!(self.way.strike(fault, lasting).await, "{} is not known here", fault.name);

@@ -1,6 +1,9 @@
 //! Rows whose servers are processes of their own.
 
+mod announced;
+mod clocks;
 mod cluster;
+mod disks;
 mod engine;
 mod evictions;
 mod pgbouncer;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use acteon_test_support::{PgBouncer, PoolMode, PostgresOptions, PostgresServer};
 use async_trait::async_trait;
 
-use crate::row::{self, Backend, Fault, Harm};
+use crate::row::{self, Backend, Fault, Harm, Traits};
 
 const POOLER_KILLED: Fault = Fault::new("kill -9 of the pooler", Harm::Delay);
 const SERVER_KILLED: Fault = Fault::new("kill -9 of the server behind the pooler", Harm::Crash);
@@ -29,6 +29,10 @@ impl Backend for Pooled {
 
     fn faults(&self) -> Vec<Fault> {
         vec![POOLER_KILLED, SERVER_KILLED]
+    }
+
+    fn traits(&self) -> Traits {
+        Traits::postgres()
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {

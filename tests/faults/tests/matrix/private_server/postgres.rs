@@ -7,7 +7,7 @@ use acteon_test_support::{PostgresOptions, PostgresServer};
 use async_trait::async_trait;
 
 use crate::network::{self, Way};
-use crate::row::{self, Backend, Fault, Harm};
+use crate::row::{self, Backend, Fault, Harm, Traits};
 
 const KILLED: Fault = Fault::new("kill -9 of the server", Harm::Crash);
 const STOPPED: Fault = Fault::new("a restarted server", Harm::Crash);
@@ -37,6 +37,10 @@ impl Backend for Postgres {
 
     fn faults(&self) -> Vec<Fault> {
         FAULTS.into_iter().chain(network::FAULTS).collect()
+    }
+
+    fn traits(&self) -> Traits {
+        Traits::postgres()
     }
 
     async fn strike(&mut self, fault: &Fault, lasting: Duration) -> io::Result<()> {

@@ -38,7 +38,7 @@ impl Backend for Promotion {
     }
 
     fn traits(&self) -> Traits {
-        Traits { failover_keeps_writes: self.is_synchronous, ..Traits::default() }
+        Traits { failover_keeps_writes: self.is_synchronous, ..Traits::postgres() }
     }
 
     async fn prepare(&mut self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! with it, no grant of a lock is lost.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acteon_state::{LockAttempt, LockOptions, StateKey};
 use acteon_test_support::{RedisSentinels, SentinelOptions};
@@ -15,10 +15,11 @@ const FROZEN: Fault = Fault::new("a primary frozen until another took over", Har
 const ASKED: Fault = Fault::new("a failover that was asked for", Harm::Failover);
 
 /// The longest lease in strict safety. For so long, and for the lag on top, a new primary grants nothing.
-const LEASE_MAX: Duration = Duration::from_secs(1);
-const LAG_MAX: Duration = Duration::from_secs(1);
+pub(super) const LEASE_MAX: Duration = Duration::from_secs(1);
+pub(super) const LAG_MAX: Duration = Duration::from_secs(1);
 /// How long the first grant of all may take then.
 const FIRST_GRANT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
 
 struct Sentinels {
     group: RedisSentinels,
@@ -36,6 +37,31 @@ impl Sentinels {
         let group = RedisSentinels::start(options).unwrap_or_else(|error| panic!("{error}"));
         Self { group, is_strict }
     }
+}
+
+/// Returns once so many locks have been granted, one after the other. A primary that its replicas do not follow yet refuses.
+pub(super) async fn wait_for_grant(config: &str, locks: u32) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match grant(config, locks).await {
+            Err(_) if begin.elapsed() < FIRST_GRANT => tokio::time::sleep(POLL).await,
+            outcome => return outcome.map_err(io::Error::other),
+        }
+    }
+}
+
+async fn grant(config: &str, locks: u32) -> Result<(), String> {
+    let state = open(config).await?;
+    for number in 0..locks {
+        let lock =
+            StateKey::new("faults", "matrix", "probe", &format!("lock-{number}")).map_err(|error| error.to_string())?;
+        let granted = state.lock(&lock, &LockOptions::new(LEASE_MAX).wait(FIRST_GRANT)).await;
+        match granted.map_err(|error| error.to_string())? {
+            LockAttempt::Acquired(guard) => _ = guard.release().await.map_err(|error| error.to_string())?,
+            LockAttempt::Busy(_) => return Err("nothing is granted any more".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -66,13 +92,7 @@ impl Backend for Sentinels {
         if !self.is_strict {
             return Ok(());
         }
-        let state = open(&self.config()).await.map_err(io::Error::other)?;
-        let lock = StateKey::new("faults", "matrix", "probe", "lock").map_err(io::Error::other)?;
-        let granted = state.lock(&lock, &LockOptions::new(LEASE_MAX).wait(FIRST_GRANT)).await;
-        match granted.map_err(io::Error::other)? {
-            LockAttempt::Acquired(guard) => guard.release().await.map(drop).map_err(io::Error::other),
-            LockAttempt::Busy(_) => Err(io::Error::other("nothing is granted any more")),
-        }
+        wait_for_grant(&self.config(), 1).await
     }
 
     async fn strike(&mut self, fault: &Fault, _: Duration) -> io::Result<()> {

@@ -6,8 +6,8 @@ use acteon_state_core::{ErrorKind, LockOutcome, LockRequest, StateStore, Surviva
 use acteon_state_redis::{RedisConfig, RedisStore, Safety};
 use acteon_test_support::RedisCluster;
 
+use super::super::load::{Load, Options};
 use super::super::until;
-use super::super::workload::{Options, Workload};
 use super::{clients, cluster, cluster_with, config, connect, key_of, shard_of, slot_of};
 
 /// The settings that strict safety asks for.
@@ -115,7 +115,7 @@ async fn strict_locks_never_overlap_while_a_primary_dies_under_load() {
         strict_locks: true,
         lease: LEASE_MAX - Duration::from_secs(1),
     };
-    let load = Workload::start(stores, options);
+    let mut load = Load::start(stores, options);
     load.warm_up().await;
     load.fault();
     cluster.nodes[0].kill9().unwrap();

@@ -6,7 +6,7 @@ use acteon_state_core::StateKey;
 use acteon_state_redis::RedisStore;
 use acteon_test_support::RedisCluster;
 
-use super::super::workload::{Options, Report, Workload};
+use super::super::load::{Load, Options, Report};
 use super::{SHARE, SLOTS, cluster, errors, shard_of, slot_of, two_stores};
 
 /// The longest time for which any kind of operation may be without success, on a busy machine.
@@ -16,11 +16,11 @@ const STEP: Duration = Duration::from_millis(20);
 /// Slots that are moved as fast as possible.
 const MANY: u16 = 300;
 
-async fn start() -> (RedisCluster, Vec<RedisStore>, Workload) {
+async fn start() -> (RedisCluster, Vec<RedisStore>, Load) {
     let cluster = cluster();
     let stores = two_stores(&cluster).await;
     let options = Options { shard_of: shard_of(), ..Options::default() };
-    let load = Workload::start(stores.clone(), options);
+    let load = Load::start(stores.clone(), options);
     load.warm_up().await;
     (cluster, stores, load)
 }
@@ -43,7 +43,7 @@ fn assert_hardly_noticed(report: &Report) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resharding_under_load_loses_nothing() {
-    let (cluster, _stores, load) = start().await;
+    let (cluster, _stores, mut load) = start().await;
     load.fault();
     // Each slot goes to the next node, and to the one after that.
     for round in 1..=2 {
@@ -69,7 +69,7 @@ async fn resharding_under_load_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_added_takes_over_slots_under_load() {
-    let (mut cluster, stores, load) = start().await;
+    let (mut cluster, stores, mut load) = start().await;
     load.fault();
     let new = cluster.add_node().unwrap();
     for key in load.shared_keys() {
