@@ -305,13 +305,12 @@ impl Segment {
         let table = std::mem::take(&mut self.table);
         self.notices.all_changed(&context.signals, context.database, false, |key| contains(&table, context, key));
         let len = table.len();
-        match self.unsaved.take().filter(|_| context.saving.is_running()) {
-            Some(unsaved) => {
-                context.saving.add(Saved::Table(unsaved.database, table));
-                (len, HashTable::new())
-            }
-            None => (len, table),
-        }
+        let Some(unsaved) = self.unsaved.take() else { return (len, table) };
+        let table = match context.saving.add(Saved::Table(unsaved.database, table)) {
+            Some(Saved::Table(_, table)) => table,
+            Some(Saved::Records(_)) | None => HashTable::new(),
+        };
+        (len, table)
     }
 
     /// Exchanges all keys with a segment of another database; the caller exchanges the indexes.

@@ -71,14 +71,16 @@ impl Saving {
         self.is_running.load(Ordering::Acquire)
     }
 
-    /// Takes what was in a marked segment, which is held.
-    pub(crate) fn add(&self, saved: Saved) {
+    /// Takes what was in a marked segment, which is held. Gives it back if the snapshot was dropped meanwhile: it is not freed here, where
+    /// others wait for the segment.
+    pub(crate) fn add(&self, saved: Saved) -> Option<Saved> {
         let mut running = self.running.lock();
-        // Looked at again: the snapshot may have been dropped meanwhile.
-        if self.is_running() {
-            running.saved.push_back(saved);
-            running.left -= 1;
+        if !self.is_running() {
+            return Some(saved);
         }
+        running.saved.push_back(saved);
+        running.left -= 1;
+        None
     }
 
     /// Marks `segments`, each with its database, all of which are held. Returns whether it did: not if a snapshot runs.

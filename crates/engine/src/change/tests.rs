@@ -254,6 +254,30 @@ fn nothing_is_written_while_the_log_cannot_keep_it_and_everything_is_read() {
     lab.check("");
 }
 
+/// A disk falls behind by what others write, at any moment: a script that had written was cut off there once, and its first half was kept as if
+/// it were the whole.
+#[test]
+fn script_and_transaction_are_refused_as_a_whole_or_carried_out_to_their_end_when_the_log_fills_up_meanwhile() {
+    const SCRIPT: &str = "EVAL redis.call('GET','a')redis.call('SET','a','1')redis.call('RPUSH','b','1')return(redis.call('SET','c','1')) 0";
+    let transaction = ["MULTI", "SET d 1", SCRIPT, "EXEC"];
+    let after_reading = ["MULTI", "GET a", SCRIPT, "SET d 1", "EXEC"];
+    for (lines, keys) in [(&[SCRIPT][..], 3), (&transaction, 4), (&after_reading, 4)] {
+        let mut outcomes = BTreeSet::new();
+        for asked in 0..12 {
+            let mut lab = Lab::new(9);
+            let (last, before) = lines.split_last().expect("there are lines");
+            before.iter().for_each(|line| drop(lab.execute(0, line)));
+            lab.log.fill_after(asked);
+            let reply = lab.execute(0, last);
+            let (found, refused) = (dump(&lab.engine, lab.now_ms()).len(), reply.contains("MISCONF"));
+            assert_eq!(found, if refused { 0 } else { keys }, "full when asked {asked} times: {reply}");
+            assert_eq!(lab.groups(), usize::from(!refused), "{reply}");
+            outcomes.insert(refused);
+        }
+        assert_eq!(outcomes.len(), 2, "both happen: {lines:?}");
+    }
+}
+
 /// Changes that do not fit are refused where they do not, and what came before them stays.
 #[test]
 fn group_that_was_lost_is_noticed_by_those_that_build_on_it() {

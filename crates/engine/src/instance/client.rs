@@ -253,13 +253,8 @@ impl Client {
 
     /// Whether it is an EXEC of commands some of which have this flag.
     fn executes(&self, command: &Command, flag: Flags) -> bool {
-        let Some(transaction) = self.session.transaction.as_ref().filter(|_| command.row.name == "exec") else {
-            return false;
-        };
-        transaction.queue.iter().any(|args| {
-            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
-            look_up(&args).is_ok_and(|command| command.row.flags.has(flag))
-        })
+        let transaction = self.session.transaction.as_ref().filter(|_| command.row.name == "exec");
+        transaction.is_some_and(|transaction| transaction.has(flag))
     }
 
     fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {

@@ -232,8 +232,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
             if command.row.flags.has(Flags::WRITE) {
-                let is_writable = self.call.instance.check_writable();
-                is_writable.map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))?;
+                self.check_writable()?;
             }
             self.check_memory(&command)?;
             self.prepare_to_write()?;
@@ -246,6 +245,14 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let protocol = self.interpreter.version.get();
         nested(self.call, command, args, protocol, &mut self.reply)
             .map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
+    }
+
+    /// Refuses all commands that write if the log could not keep the first one. In Redis, too, a script goes on once it has written
+    /// (`SCRIPT_WRITE_DIRTY`, src/script.c).
+    fn check_writable(&mut self) -> Result<(), Refusal> {
+        let instance = self.call.instance;
+        let is_writable = self.call.effects.is_writable.get_or_insert_with(|| instance.check_writable());
+        is_writable.as_ref().map(|()| ()).map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
     }
 
     /// Refuses a command that takes memory if there was none when the script began: not once it has written, for it cannot be undone.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,10 +14,17 @@ use crate::value::CollectionValue;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Expiry, Flow, Instance, InstanceConfig};
 
 /// A log in memory.
-#[derive(Default)]
 pub(crate) struct Memory {
     groups: Mutex<Vec<Vec<u8>>>,
     is_full: AtomicBool,
+    /// How often it still says that it is not full.
+    asks_left: AtomicU32,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { groups: Mutex::default(), is_full: AtomicBool::new(false), asks_left: AtomicU32::new(u32::MAX) }
+    }
 }
 
 impl Memory {
@@ -31,6 +38,11 @@ impl Memory {
 
     pub(super) fn set_writable(&self, is_writable: bool) {
         self.is_full.store(!is_writable, Ordering::SeqCst);
+    }
+
+    /// Becomes full once it was asked so often whether it is.
+    pub(super) fn fill_after(&self, asks: u32) {
+        self.asks_left.store(asks, Ordering::SeqCst);
     }
 
     /// Leaves empty groups in the place of those that there are.
@@ -48,7 +60,12 @@ impl ChangeLog for Memory {
     }
 
     fn is_writable(&self) -> bool {
-        !self.is_full.load(Ordering::SeqCst)
+        let asked = self.asks_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
+            // Never full by being asked.
+            u32::MAX => Some(left),
+            left => left.checked_sub(1),
+        });
+        asked.is_ok() && !self.is_full.load(Ordering::SeqCst)
     }
 
     fn refusal(&self) -> Option<String> {
