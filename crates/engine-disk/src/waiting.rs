@@ -168,6 +168,12 @@ impl Kept {
     pub(crate) fn until(source: Arc<Progress>, position: u64) -> Self {
         Self { source: Some(source), position, ticket: 0 }
     }
+
+    /// Whether there is nothing to wait for, so that being ready tells nothing of the disk.
+    #[must_use]
+    pub fn is_at_once(&self) -> bool {
+        self.source.is_none()
+    }
 }
 
 impl Future for Kept {

@@ -24,7 +24,7 @@ use acteon_engine_disk::{Disk, Kept, NotKept};
 pub(crate) struct Gate {
     disk: Option<Arc<Disk>>,
     state: State,
-    /// Everything up to here is kept.
+    /// The disk has everything up to here.
     passed: u64,
     /// The connection has written something that it was not answered for.
     has_written: bool,
@@ -79,8 +79,14 @@ impl Gate {
         if position <= self.passed || !has_output && !has_written {
             return;
         }
-        self.has_written |= has_written;
-        self.state = State::Keeping { kept: disk.kept(position), position };
+        let kept = disk.kept(position);
+        if !kept.is_at_once() {
+            self.has_written |= has_written;
+            self.state = State::Keeping { kept, position };
+        } else if has_written {
+            // Nothing has passed: a stricter setting must find that the disk does not have it yet.
+            self.state = State::Crowded(disk.room());
+        }
     }
 
     /// Ready once it is open.

@@ -13,11 +13,7 @@ impl Keeper for DiskKeeper {
         let (statistics, config) = (self.0.statistics(), self.0.config());
         KeeperFigures {
             directory: self.0.path().map(Into::into).unwrap_or_default(),
-            sync: match statistics.fsync {
-                Fsync::Always => SyncPolicy::Always,
-                Fsync::EverySecond => SyncPolicy::EverySecond,
-                Fsync::No => SyncPolicy::No,
-            },
+            sync: policy(statistics.fsync),
             refusal: statistics.refusal,
             journal_bytes: statistics.base_bytes + statistics.journal_bytes,
             base_bytes: statistics.base_bytes,
@@ -45,12 +41,44 @@ impl Keeper for DiskKeeper {
         self.0.start_rewrite().is_ok()
     }
 
-    fn set_sync(&self, sync: SyncPolicy) {
+    // What the disk was opened with is what its owner has promised to others: a store that is embedded beside the clients says by it which
+    // writes and grants of locks survive a crash. A client may have more, not less.
+    fn set_sync(&self, sync: SyncPolicy) -> Result<(), String> {
+        let opened_with = policy(self.0.config().fsync);
+        if strictness(sync) < strictness(opened_with) {
+            let (wanted, floor) = (name(sync), name(opened_with));
+            return Err(format!("the engine was started with fsync {floor}, which others rely on: {wanted} is less"));
+        }
         self.0.set_fsync(match sync {
             SyncPolicy::Always => Fsync::Always,
             SyncPolicy::EverySecond => Fsync::EverySecond,
             SyncPolicy::No => Fsync::No,
         });
+        Ok(())
+    }
+}
+
+fn policy(fsync: Fsync) -> SyncPolicy {
+    match fsync {
+        Fsync::Always => SyncPolicy::Always,
+        Fsync::EverySecond => SyncPolicy::EverySecond,
+        Fsync::No => SyncPolicy::No,
+    }
+}
+
+fn strictness(sync: SyncPolicy) -> u8 {
+    match sync {
+        SyncPolicy::No => 0,
+        SyncPolicy::EverySecond => 1,
+        SyncPolicy::Always => 2,
+    }
+}
+
+fn name(sync: SyncPolicy) -> &'static str {
+    match sync {
+        SyncPolicy::No => "no",
+        SyncPolicy::EverySecond => "everysec",
+        SyncPolicy::Always => "always",
     }
 }
 

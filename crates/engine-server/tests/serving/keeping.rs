@@ -123,3 +123,32 @@ async fn everysec_waits_for_nothing() {
     assert!(disk.statistics().synced_position < disk.statistics().position);
     directory.set_faults(Faults::default());
 }
+
+/// Whoever opened the disk has told others what survives a crash; a client could have made that untrue.
+#[tokio::test]
+async fn clients_may_ask_for_more_than_the_disk_was_opened_with_and_not_for_less() {
+    let Kept { server, disk, .. } = start(Fsync::EverySecond).await;
+    let mut client = server.connect().await;
+    let refused = "-ERR CONFIG SET failed (possibly related to argument 'appendfsync') - the engine was started with \
+                   fsync everysec, which others rely on: no is less\r\n";
+    client.call("CONFIG SET appendfsync no\r\n", refused).await;
+    assert_eq!(disk.statistics().fsync, Fsync::EverySecond);
+    client.call("CONFIG SET appendfsync always\r\n", "+OK\r\n").await;
+    client.call("CONFIG SET appendfsync everysec\r\n", "+OK\r\n").await;
+    assert_eq!(disk.statistics().fsync, Fsync::EverySecond);
+}
+
+/// What a connection had been answered under the old setting counted as kept for it, so that it could read, and pass on, what the disk did not
+/// have yet.
+#[tokio::test]
+async fn setting_that_becomes_stricter_holds_back_what_was_answered_before_it() {
+    let Kept { server, directory, disk } = start(Fsync::No).await;
+    directory.set_faults(Faults { latency: LATENCY, ..Faults::default() });
+    let mut client = server.connect().await;
+    client.call("SET a 1\r\n", "+OK\r\n").await;
+    let position = disk.statistics().position;
+    disk.set_fsync(Fsync::Always);
+    client.call("GET a\r\n", "$1\r\n1\r\n").await;
+    assert!(disk.statistics().synced_position >= position);
+    assert_eq!(keys_after_crash(&directory), 1);
+}

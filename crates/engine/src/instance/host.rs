@@ -56,7 +56,10 @@ pub trait Keeper: Send + Sync {
     fn start_rewrite(&self) -> bool;
 
     /// Chooses when changes have to be on the disk.
-    fn set_sync(&self, sync: SyncPolicy);
+    ///
+    /// # Errors
+    /// Why it stays as it is: it is less than whoever has opened the disk relies on, for example.
+    fn set_sync(&self, sync: SyncPolicy) -> Result<(), String>;
 }
 
 /// When changes have to be on the disk, as `appendfsync` says it.

@@ -217,8 +217,12 @@ mod tests {
             true
         }
 
-        fn set_sync(&self, sync: SyncPolicy) {
+        fn set_sync(&self, sync: SyncPolicy) -> Result<(), String> {
+            if sync == SyncPolicy::No {
+                return Err("everysec is the least".to_owned());
+            }
             self.figures.lock().sync = sync;
+            Ok(())
         }
     }
 
@@ -285,6 +289,9 @@ mod tests {
         assert_eq!(of(&mut client, "appendfsync").as_deref(), Some("everysec"));
         assert_eq!(call(&mut client, "CONFIG SET appendfsync always"), "+OK");
         assert_eq!(disk.figures.lock().sync, SyncPolicy::Always);
+        let refused = "-ERR CONFIG SET failed (possibly related to argument 'appendfsync') - everysec is the least";
+        assert_eq!(call(&mut client, "CONFIG SET appendfsync no"), refused);
+        assert_eq!(of(&mut client, "appendfsync").as_deref(), Some("always"));
         assert!(call(&mut client, "CONFIG SET appendonly no").contains("can't set immutable config"));
         let info = call(&mut client, "INFO persistence");
         for line in ["aof_enabled:1", "aof_last_write_status:ok", "aof_current_size:0", "rdb_last_bgsave_status:ok"] {

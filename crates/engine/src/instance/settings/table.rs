@@ -384,7 +384,7 @@ fn set_appendfsync(instance: &Instance, position: i64) -> Result<(), Refusal> {
         _ => SyncPolicy::No,
     };
     match instance.ask_keeper(|keeper| keeper.set_sync(sync)) {
-        Some(()) => Ok(()),
+        Some(outcome) => Ok(outcome?),
         // As it is without a journal.
         None if sync == SyncPolicy::EverySecond => Ok(()),
         None => Err(IMMUTABLE.into()),
