@@ -1,6 +1,8 @@
 //! How well eviction chooses: hits of a cache that holds a part of what is asked for, beside redis-server.
 //!
-//! Both servers get `maxmemory` for the same part of what all keys take in them, each by its own figures, so that about as many keys fit.
+//! What fits is counted in keys, not in bytes: both servers get a `maxmemory` of their own, found by filling them, under which each holds as
+//! many keys. How well they choose is one thing, how many keys fit in so many bytes another; the bounds stand beside the hits.
+//!
 //! The trace is the same for both, at the same rate, because the clock that tells uses apart ticks once in a second. A key that is
 //! missed is set. The first half of the trace fills the cache, the second one counts.
 
@@ -14,12 +16,19 @@ use redis::Connection;
 use super::servers::Server;
 use super::{Options, load};
 use crate::Outcome;
+use crate::report::megabytes;
 
 const POLICIES: [&str; 3] = ["allkeys-lru", "allkeys-lfu", "allkeys-random"];
 /// Different keys that are asked for again and again.
 const KEYS: usize = 200_000;
 /// The part of them that fits.
-const FITTING_PERCENT: u64 = 20;
+const FITTING_PERCENT: usize = 20;
+/// What is held may differ from that by one in so many.
+const FITTING_PRECISION: usize = 200;
+/// Corrections by proportion of a bound that lets too many keys in or too few.
+const BOUND_ATTEMPTS: usize = 10;
+/// Keys that are looked at for each that goes; the default of both.
+const SAMPLES: &str = "5";
 const VALUE_BYTES: usize = 200;
 const REQUESTS: usize = 500_000;
 const REQUESTS_PER_SECOND: f64 = 25_000.0;
@@ -39,24 +48,34 @@ enum Trace {
 }
 
 pub(super) fn run(options: &Options<'_>) -> Outcome {
-    if !options.includes("evictions", "") {
+    let traces = [(Trace::Zipf, "zipf"), (Trace::Scanned, "zipf, and scans")];
+    let cases =
+        POLICIES.iter().flat_map(|policy| traces.map(|(trace, name)| (*policy, trace, format!("{policy}, {name}"))));
+    let chosen: Vec<_> = cases.filter(|(.., name)| options.includes("evictions", name)).collect();
+    if chosen.is_empty() {
         return Ok(());
     }
     let (keys, requests) = (options.scaled(KEYS), options.scaled(REQUESTS));
     println!(
-        "\n| hits, with room for {FITTING_PERCENT} % of {keys} keys | redis | engine | redis keeps | engine keeps |"
+        "\n{requests} requests, {REQUESTS_PER_SECOND} per second, values of {VALUE_BYTES} bytes, maxmemory-samples {SAMPLES}\n"
     );
-    println!("|---|---:|---:|---:|---:|");
-    for policy in POLICIES {
-        for (trace, name) in [(Trace::Zipf, "zipf"), (Trace::Scanned, "zipf, and scans")] {
-            eprintln!("evictions: {policy}, {name}");
-            let redis = measure(&Server::redis()?, policy, trace, keys, requests)?;
-            let engine = measure(&Server::engine(options.program, 1)?, policy, trace, keys, requests)?;
-            println!(
-                "| {policy}, {name} | {:.1} % | {:.1} % | {} | {} |",
-                redis.hits_percent, engine.hits_percent, redis.keys, engine.keys
-            );
-        }
+    println!(
+        "| hits, with room for {FITTING_PERCENT} % of {keys} keys | redis | engine | redis keeps | engine keeps | redis: bound | engine: bound |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for (policy, trace, name) in chosen {
+        eprintln!("evictions: {name}");
+        let redis = measure(&Server::redis()?, policy, trace, keys, requests)?;
+        let engine = measure(&Server::engine(options.program, 1)?, policy, trace, keys, requests)?;
+        println!(
+            "| {name} | {:.1} % | {:.1} % | {} | {} | {} | {} |",
+            redis.hits_percent,
+            engine.hits_percent,
+            redis.keys,
+            engine.keys,
+            megabytes(redis.bound_bytes),
+            megabytes(engine.bound_bytes),
+        );
     }
     Ok(())
 }
@@ -65,28 +84,38 @@ struct Measured {
     hits_percent: f64,
     /// Keys at the end.
     keys: usize,
+    /// What the data may take beyond what the empty server uses.
+    bound_bytes: u64,
 }
 
 fn measure(server: &Server, policy: &str, trace: Trace, keys: usize, requests: usize) -> Outcome<Measured> {
-    let used = |server: &Server| -> Outcome<u64> {
-        let info: String = server.ask(&["INFO", "memory"])?;
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).ok_or("INFO has no used_memory")?;
-        Ok(line.trim().parse()?)
-    };
-    let empty = used(server)?;
-    load::fill(server, keys, VALUE_BYTES, &[])?;
-    let bound = empty + (used(server)? - empty) * FITTING_PERCENT / 100;
-    for command in [
-        &["FLUSHALL"][..],
-        &["CONFIG", "SET", "maxmemory-policy", policy],
-        &["CONFIG", "SET", "maxmemory", &bound.to_string()],
-    ] {
-        server.ask::<String>(command)?;
+    for (name, value) in [("maxmemory-policy", policy), ("maxmemory-samples", SAMPLES)] {
+        server.ask::<String>(&["CONFIG", "SET", name, value])?;
     }
+    let bound_bytes = bound_for(server, keys, keys * FITTING_PERCENT / 100)?;
+    server.ask::<String>(&["FLUSHALL"])?;
     let mut connection = redis::Client::open(("127.0.0.1", server.port()))?.get_connection()?;
     let hits = follow(&mut connection, &asked(trace, keys, requests))?;
     let keys = server.ask(&["DBSIZE"])?;
-    Ok(Measured { hits_percent: hits as f64 * 100.0 / (requests / 2) as f64, keys })
+    Ok(Measured { hits_percent: hits as f64 * 100.0 / (requests / 2) as f64, keys, bound_bytes })
+}
+
+/// Gives the server a bound under which so many of `keys` are there after all were written. Returns it without what the empty server uses.
+fn bound_for(server: &Server, keys: usize, fitting: usize) -> Outcome<u64> {
+    let empty_bytes = server.used_bytes()?;
+    load::fill(server, keys, VALUE_BYTES, &[])?;
+    let mut bound_bytes = (server.used_bytes()? - empty_bytes) * fitting as u64 / keys as u64;
+    for _ in 0..BOUND_ATTEMPTS {
+        server.ask::<String>(&["FLUSHALL"])?;
+        server.ask::<String>(&["CONFIG", "SET", "maxmemory", &(empty_bytes + bound_bytes).to_string()])?;
+        load::fill(server, keys, VALUE_BYTES, &[])?;
+        let held: usize = server.ask(&["DBSIZE"])?;
+        if held.abs_diff(fitting) * FITTING_PRECISION <= fitting {
+            return Ok(bound_bytes);
+        }
+        bound_bytes = bound_bytes * fitting as u64 / held.max(1) as u64;
+    }
+    Err(format!("no bound was found under which {fitting} keys fit; the last was {bound_bytes} bytes").into())
 }
 
 /// The numbers of the keys that are asked for.
