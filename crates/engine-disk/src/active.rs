@@ -52,6 +52,11 @@ impl Active {
         appended.map_err(FileError::on("write to", &self.name))
     }
 
+    /// Writes records over themselves, so that the next sync takes them to the disk.
+    pub(crate) fn overwrite(&mut self, offset: u64, records: &[u8]) -> Result<(), FileError> {
+        self.file.overwrite(offset, records).map_err(FileError::on("write to", &self.name))
+    }
+
     pub(crate) fn sync(&mut self) -> Result<(), FileError> {
         self.file.sync().map_err(FileError::on("sync", &self.name))
     }

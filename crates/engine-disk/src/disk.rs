@@ -17,6 +17,7 @@ use crate::recovery::{Loaded, Recovered, recover};
 use crate::shared::{Shared, Start};
 use crate::statistics::Statistics;
 use crate::storage::{Lock, LockError, Storage};
+use crate::synced;
 use crate::waiting::{Kept, NotKept};
 use crate::writer::Writer;
 
@@ -342,6 +343,8 @@ impl Disk {
         let maintained = threads.maintenance.join();
         self.shared.close();
         let written = threads.writer.join();
+        let place = *self.shared.synced_place.lock();
+        synced::note(&*self.shared.storage, place.number, place.bytes);
         // What comes too late is not waited for.
         let closed: Arc<str> = "the directory was closed".into();
         self.shared.written.fail(&closed);

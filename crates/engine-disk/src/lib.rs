@@ -25,6 +25,7 @@
 //! | `base.<n>.rdb` | a snapshot, which the journals from `<n>` on continue |
 //! | `journal.<n>` | groups of changes, one for each command, transaction or script that changed something |
 //! | `journal.<n>.torn` | a last record that was cut off by a crash, kept aside |
+//! | `synced` | how much of the last journal is on the disk for certain; the rest is written again when it is opened |
 //! | `dump.rdb` | what `SAVE` writes; a new directory that holds nothing else begins with it |
 //!
 //! # Where is what
@@ -40,8 +41,9 @@
 //! | `manifest.rs` | the manifest, and the names of files |
 //! | `scan.rs`, `contents.rs` | reading journals and bases |
 //! | `recovery.rs` | loading a directory |
+//! | `synced.rs` | what of the last journal is on the disk for certain |
 //! | `verify.rs` | verification and repair |
-//! | `backup.rs` | backups |
+//! | `backup.rs` | backups, of a directory in use as well |
 //! | `storage.rs` | what is asked of a directory, and the real one |
 //! | `simulation.rs` | one in memory that fails by plan |
 
@@ -64,13 +66,14 @@ pub mod simulation;
 mod snapshot_file;
 mod statistics;
 mod storage;
+mod synced;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod waiting;
 mod writer;
 
-pub use backup::{Backup, BackupError};
+pub use backup::{Backup, BackupError, backup_of};
 pub use config::{DiskConfig, Fsync, RewriteSchedule, SavePoint};
 pub use disk::{CloseError, Disk, OpenError};
 pub use format::VERSION;

@@ -26,6 +26,9 @@ pub(crate) const MANIFEST: &str = "manifest";
 /// What `SAVE` writes.
 pub(crate) const DUMP: &str = "dump.rdb";
 
+/// Up to where the last journal is on the disk for certain.
+pub(crate) const SYNCED: &str = "synced";
+
 /// Longest manifest that is read: a million journals, where there are two at most, and one more for each rewriting that has failed.
 const BYTES_MAX: u64 = 64 << 20;
 
@@ -98,7 +101,7 @@ impl Named {
         let journal = name.strip_prefix("journal.");
         let torn = journal.and_then(|rest| rest.strip_suffix(".torn")).and_then(number).map(Self::Torn);
         let base = name.strip_prefix("base.").and_then(|rest| rest.strip_suffix(".rdb"));
-        let is_temporary = name == format!("{MANIFEST}{TEMPORARY}") || name == format!("{DUMP}{TEMPORARY}");
+        let is_temporary = name.strip_suffix(TEMPORARY).is_some_and(|name| [MANIFEST, DUMP, SYNCED].contains(&name));
         let temporary = is_temporary.then_some(Self::Temporary);
         let whole = journal.and_then(number).map(Self::Journal).or_else(|| base.and_then(number).map(Self::Base));
         whole.or(torn).or(temporary).unwrap_or(Self::Other)

@@ -7,7 +7,8 @@
 //!
 //! # How it works
 //! The base, then the journals in the order of the manifest. Then what the manifest does not name is removed: it is left over from a rewriting
-//! that did not end.
+//! that did not end. Before anything is appended or removed, what a process before may have left in the memory of the operating system is brought
+//! to the disk: names, and the end of the last journal.
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::scan::{End, Torn, TornReason};
 use crate::shared::Place;
 use crate::storage::{FileError, Storage, append_all};
+use crate::synced;
 
 /// What was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,6 +124,10 @@ fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number:
         reason: torn.reason,
         kept_as: keep_torn(storage, last, torn.offset),
     });
+    // What names these files, and the manifest itself, may be in the memory of the operating system only: a process that was killed did not come to
+    // sync it. Otherwise the machine could stop and bring an older manifest back, that does not name what is appended now, and names what
+    // is removed now.
+    storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))?;
     let active = go_on(storage, last, torn.as_ref())?;
     loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
     loaded.torn = torn;
@@ -169,10 +175,18 @@ fn go_on(storage: &dyn Storage, journal: &Journal, torn: Option<&TornTail>) -> R
     let file = journal.file();
     let bytes = storage.len(&file).map_err(Problem::io("look at", &file))?;
     let mut active = Active::open(storage, journal.number, bytes)?;
-    match torn {
-        Some(torn) => active.cut_off(torn.offset)?,
-        // What a process wrote before it was killed may never have been synced.
-        None => active.sync()?,
+    let mut known = synced::known(storage, journal.number);
+    // It was cut by somebody else, or lost what it had: what is known of it is about another one.
+    if torn.map_or(bytes, |torn| torn.offset) < known {
+        synced::forget(storage)?;
+        known = HEADER_BYTES as u64;
+    }
+    if let Some(torn) = torn {
+        active.cut_off(torn.offset)?;
+    }
+    // What a process wrote before it was killed may not be on the disk, and it may have been told so, which we are not told again.
+    if synced::write_again(storage, journal, &mut active, known)? {
+        synced::note(storage, journal.number, active.bytes);
     }
     Ok(active)
 }
@@ -186,7 +200,12 @@ pub(crate) fn set_aside(storage: &dyn Storage, file: &str, offset: u64, aside: &
 }
 
 /// Copies what is left of an input to a file, which is synced. Returns its length and checksum.
-fn copy(storage: &dyn Storage, input: &mut dyn std::io::Read, from: &str, to: &str) -> Result<(u64, u32), Problem> {
+pub(crate) fn copy(
+    storage: &dyn Storage,
+    input: &mut dyn std::io::Read,
+    from: &str,
+    to: &str,
+) -> Result<(u64, u32), Problem> {
     const CHUNK_BYTES: usize = 64 << 10;
     let mut output = storage.create(to).map_err(FileError::on("create", to))?;
     let (mut chunk, mut bytes, mut crc) = (vec![0; CHUNK_BYTES], 0, 0);

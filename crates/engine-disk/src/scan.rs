@@ -99,7 +99,8 @@ pub(crate) struct JournalReader<R> {
     bytes: u64,
     offset: u64,
     position: u64,
-    group: Vec<u8>,
+    /// The last one, with its header.
+    record: Vec<u8>,
 }
 
 /// What comes next.
@@ -119,7 +120,7 @@ impl<R: Read> JournalReader<R> {
         let mut header = [0; HEADER_BYTES];
         input.read_exact(&mut header)?;
         match read_header(&header) {
-            Ok(position) => Ok(Ok(Self { input, bytes, offset: HEADER_BYTES as u64, position, group: Vec::new() })),
+            Ok(position) => Ok(Ok(Self { input, bytes, offset: HEADER_BYTES as u64, position, record: Vec::new() })),
             Err(problem) => damage(What::Header(problem)),
         }
     }
@@ -156,14 +157,26 @@ impl<R: Read> JournalReader<R> {
         if end > self.bytes {
             return self.torn(TornReason::WithinGroup);
         }
-        self.group.resize(header.group_bytes as usize, 0);
-        self.input.read_exact(&mut self.group)?;
-        if !header.fits(&self.group) {
-            let record = [&bytes[..], &self.group].concat();
+        self.record.resize(RECORD_HEADER_BYTES + header.group_bytes as usize, 0);
+        let (head, group) = self.record.split_at_mut(RECORD_HEADER_BYTES);
+        head.copy_from_slice(&bytes);
+        self.input.read_exact(group)?;
+        if !header.fits(group) {
+            let record = std::mem::take(&mut self.record);
             return self.damaged(&record, end, What::Group);
         }
         (self.offset, self.position) = (end, self.position + 1);
-        Ok(Next::Group(&self.group))
+        Ok(Next::Group(self.group()))
+    }
+
+    /// The last group.
+    pub(crate) fn group(&self) -> &[u8] {
+        self.record.get(RECORD_HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// The last group as it is in the file, with its header.
+    pub(crate) fn record(&self) -> &[u8] {
+        &self.record
     }
 
     fn torn(&self, reason: TornReason) -> io::Result<Next<'static>> {

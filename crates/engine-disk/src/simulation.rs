@@ -22,6 +22,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 use std::thread;
@@ -30,6 +31,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::storage::{File, Lock, LockError, Storage};
+
+/// What is lost in a crash is lost in units of this size.
+const SECTOR_BYTES: usize = 512;
 
 /// What goes wrong.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +58,7 @@ pub struct Faults {
 #[derive(Clone, Debug)]
 pub struct Directory(Arc<Mutex<World>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct World {
     files: Vec<Contents>,
     names: BTreeMap<String, usize>,
@@ -68,15 +72,23 @@ struct World {
     is_locked: bool,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Contents {
     bytes: Vec<u8>,
     /// So many of them will survive.
     synced: usize,
-    /// Since a sync has failed: what lies behind this will not survive, whatever later ones say.
+    /// Since a sync has failed: what lies behind this will not survive, whatever later ones say, unless it is written once more.
     lost_from: Option<usize>,
     /// What it was before it was shortened, if that was not synced.
     before: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Contents {
+    /// Without the bytes, so that a directory can be shown when a test fails.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, before) = (self.bytes.len(), self.before.as_ref().map(Vec::len));
+        write!(f, "{bytes} bytes, synced {}, lost from {:?}, before {before:?}", self.synced, self.lost_from)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -98,12 +110,8 @@ impl Directory {
             files,
             synced_names: names.clone(),
             names,
-            unsynced: Vec::new(),
-            faults: Faults::default(),
             random: Random(seed),
-            operations: 0,
-            has_crashed: false,
-            is_locked: false,
+            ..World::default()
         })))
     }
 
@@ -139,15 +147,29 @@ impl Directory {
         Self::with(world.random.next(), files, names)
     }
 
-    /// The same, as if everything had been synced: what another process finds if only this one is killed.
+    /// The same, but what was not synced is not cut off: it keeps its length and has a hole, with something behind it. Pages are written in no
+    /// order.
+    #[must_use]
+    pub fn restarted_with_holes(&self) -> Self {
+        let mut world = self.0.lock();
+        let files = (0..world.files.len()).map(|number| world.survivor_with_a_hole(number)).collect();
+        let names = world.surviving_names();
+        Self::with(world.random.next(), files, names)
+    }
+
+    /// What another process finds if only this one is killed: everything that was done, without faults. What was not synced is not synced by
+    /// that, and what a failed sync has lost is still lost: if the machine stops later, it goes.
     #[must_use]
     pub fn killed(&self) -> Self {
         let mut world = self.0.lock();
-        let synced =
-            |file: &Contents| Contents { synced: file.bytes.len(), before: None, lost_from: None, ..file.clone() };
-        let files = world.files.iter().map(synced).collect();
-        let names = world.names.clone();
-        Self::with(world.random.next(), files, names)
+        Self(Arc::new(Mutex::new(World {
+            files: world.files.clone(),
+            names: world.names.clone(),
+            synced_names: world.synced_names.clone(),
+            unsynced: world.unsynced.clone(),
+            random: Random(world.random.next()),
+            ..World::default()
+        })))
     }
 
     /// The bytes of a file.
@@ -230,11 +252,21 @@ impl World {
         let survives = synced + self.random.below(bytes.len() - synced + 1);
         if self.random.below(4) == 0 {
             // The length is on the disk, and of the contents only the first sectors.
-            let zeros_from = survives.next_multiple_of(512).clamp(synced, bytes.len());
+            let zeros_from = survives.next_multiple_of(SECTOR_BYTES).clamp(synced, bytes.len());
             bytes[zeros_from..].fill(0);
         } else {
             bytes.truncate(survives);
         }
+        Contents { synced: bytes.len(), bytes, ..Contents::default() }
+    }
+
+    fn survivor_with_a_hole(&mut self, number: usize) -> Contents {
+        let Contents { mut bytes, synced, .. } = self.files[number].clone();
+        let sectors = (bytes.len() - synced) / SECTOR_BYTES;
+        let from = (synced + self.random.below(sectors.max(1)) * SECTOR_BYTES).next_multiple_of(SECTOR_BYTES);
+        let to = from + (1 + self.random.below(sectors)) * SECTOR_BYTES;
+        let (from, to) = (from.min(bytes.len()), to.min(bytes.len()));
+        bytes[from..to].fill(0);
         Contents { synced: bytes.len(), bytes, ..Contents::default() }
     }
 
@@ -380,13 +412,34 @@ impl File for Open {
         }
     }
 
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.pause();
+        let mut world = self.directory.world()?;
+        let fails = world.faults.fails_append;
+        if world.random.hits(fails) {
+            return Err(failure());
+        }
+        let file = &mut world.files[self.number];
+        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let place = file.bytes.get_mut(from..from + bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        place.copy_from_slice(bytes);
+        // What was lost is to be written again.
+        let to = from + bytes.len();
+        if file.lost_from.is_some_and(|lost| (from..to).contains(&lost)) {
+            file.lost_from = Some(to).filter(|to| *to < file.bytes.len());
+        }
+        Ok(())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.pause();
         let mut world = self.directory.world()?;
         let fails = world.faults.fails_sync;
         if world.random.hits(fails) {
             let file = &mut world.files[self.number];
-            file.lost_from.get_or_insert(file.synced);
+            if file.synced < file.bytes.len() {
+                file.lost_from.get_or_insert(file.synced);
+            }
             return Err(failure());
         }
         let file = &mut world.files[self.number];
@@ -414,7 +467,7 @@ impl File for Open {
 }
 
 /// Sebastiano Vigna's splitmix64.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

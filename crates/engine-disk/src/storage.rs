@@ -1,7 +1,7 @@
 //! What is asked of a directory: a real one, or one that fails by plan.
 //!
 //! # Guarantees expected of an implementation
-//! What was appended before a successful [`File::sync`] survives a crash. Names that were created, renamed and removed before a successful
+//! What was appended or overwritten before a successful [`File::sync`] survives a crash. Names that were created, renamed and removed before a successful
 //! [`Storage::sync_directory`] are so after a crash; a rename takes effect as a whole or not at all. Nothing is expected of anything
 //! else: it may survive in part.
 //!
@@ -88,6 +88,13 @@ pub trait File: Send {
     /// # Errors
     /// Those of the file.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes over what is there from `offset` on, all of `bytes`; the file keeps its length, and what is appended next goes to its end. With the
+    /// bytes that are there already, this makes the next sync take them to the disk, whatever became of an earlier attempt.
+    ///
+    /// # Errors
+    /// Those of the file; it must be as long already.
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes all that was appended survive a crash.
     ///

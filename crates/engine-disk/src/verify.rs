@@ -18,6 +18,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::recovery::{TornTail, check_follows, put, set_aside, torn_end};
 use crate::scan::{JournalReader, Next};
 use crate::storage::{FileError, Lock, LockError, Storage};
+use crate::synced;
 
 /// What is in a directory.
 #[derive(Debug, Default)]
@@ -139,7 +140,8 @@ fn load_manifest(storage: &dyn Storage, names: &[String]) -> Result<Option<Manif
     Ok(None)
 }
 
-fn check(
+/// Reads all files that a manifest names. What is wrong with the base is noted in the report, and with a journal is the error.
+pub(crate) fn check(
     storage: &dyn Storage,
     manifest: &Manifest,
     replay: Option<&Engine>,
@@ -226,21 +228,29 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
     if let Some(base) = &manifest.base {
         read_base(storage, base, |_| Ok(()))?;
     }
-    let first_bad = first_bad_journal(storage, &manifest, &mut repaired)?;
-    if let Some((number, offset)) = first_bad {
-        let rest = manifest.journals.split_off(number + 1);
-        let Some(last) = manifest.journals.last().copied() else { return Ok(repaired) };
-        keep_beginning(storage, &last, offset, &mut repaired)?;
-        // Set aside after the manifest is there that does without them.
-        manifest.store(storage).map_err(|error| Problem::from(error.error))?;
-        for journal in rest {
-            let (from, to) = (journal.file(), format!("{}.damaged", journal.file()));
-            if storage.rename(&from, &to).is_ok() {
-                repaired.kept_aside.push(to);
-            }
+    if let Some((number, offset)) = first_bad_journal(storage, &manifest, &mut repaired)? {
+        // The first one has to be there, for the base to be continued. Of any other nothing is left without its header.
+        let begins_anew = number == 0 && offset < HEADER_BYTES as u64;
+        let is_cut = offset >= HEADER_BYTES as u64;
+        let rest = manifest.journals.split_off(number + usize::from(begins_anew || is_cut));
+        let last = manifest.journals.last().copied();
+        // First everything is kept under another name, then the manifest does without it, then what it still names is cut: whoever is interrupted
+        // repairs again.
+        if let Some(last) = last.filter(|_| begins_anew || is_cut) {
+            keep_end(storage, &last, if is_cut { offset } else { 0 }, &mut repaired)?;
         }
-        storage.sync_directory().map_err(Problem::io("sync", "the directory"))?;
+        for journal in &rest {
+            keep_whole(storage, journal, &mut repaired)?;
+        }
+        synced::forget(storage)?;
+        manifest.store(storage).map_err(|error| Problem::from(error.error))?;
+        match last {
+            Some(last) if is_cut => Active::open(storage, last.number, offset)?.cut_off(offset)?,
+            Some(last) if begins_anew => drop(Active::create(storage, last.number, last.first_position)?),
+            _ => {}
+        }
     } else if repaired.has_new_manifest {
+        storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))?;
         manifest.store(storage).map_err(|error| Problem::from(error.error))?;
     }
     Ok(repaired)
@@ -265,7 +275,7 @@ fn first_bad_journal(
                 let offset = problem.offset.unwrap_or(0);
                 repaired.problems.push(problem);
                 repaired.position = position_at(storage, journal, offset).unwrap_or(position);
-                // One that does not follow is as bad as a missing one: it begins anew, without anything.
+                // One that does not follow is as bad as a missing one.
                 return Ok(Some((number, offset)));
             }
         }
@@ -274,7 +284,7 @@ fn first_bad_journal(
     Ok(None)
 }
 
-/// The position of the record that begins at `offset`.
+/// The position of the record that begins at `offset`, or of the end.
 fn position_at(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<u64> {
     let file = journal.file();
     let mut reader = JournalReader::open(storage.read(&file).ok()?, storage.len(&file).ok()?).ok()?.ok()?;
@@ -286,29 +296,39 @@ fn position_at(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<
     Some(reader.position())
 }
 
-/// Cuts a journal off at `offset`, or begins it anew if not even its header is whole.
-fn keep_beginning(
-    storage: &dyn Storage,
-    journal: &Journal,
-    offset: u64,
-    repaired: &mut Repaired,
-) -> Result<(), Problem> {
+/// Copies what lies behind `offset` in a journal, if there is one.
+fn keep_end(storage: &dyn Storage, journal: &Journal, offset: u64, repaired: &mut Repaired) -> Result<(), Problem> {
     let file = journal.file();
-    let aside = format!("{file}.damaged");
-    let is_there = storage.len(&file).is_ok();
-    if is_there {
-        set_aside(storage, &file, if offset < HEADER_BYTES as u64 { 0 } else { offset }, &aside)?;
+    if storage.len(&file).is_ok() {
+        let aside = name_aside(storage, &file)?;
+        set_aside(storage, &file, offset, &aside)?;
         repaired.kept_aside.push(aside);
-    }
-    if is_there && offset >= HEADER_BYTES as u64 {
-        Active::open(storage, journal.number, offset)?.cut_off(offset)?;
-    } else {
-        Active::create(storage, journal.number, journal.first_position)?;
     }
     Ok(())
 }
 
-/// The manifest that the files come from: the newest base with the journals from its number on, in the order of their positions.
+/// Gives a journal another name, if there is one.
+fn keep_whole(storage: &dyn Storage, journal: &Journal, repaired: &mut Repaired) -> Result<(), Problem> {
+    let file = journal.file();
+    if storage.len(&file).is_ok() {
+        let aside = name_aside(storage, &file)?;
+        storage.rename(&file, &aside).map_err(FileError::on("rename", &file))?;
+        repaired.kept_aside.push(aside);
+    }
+    Ok(())
+}
+
+/// `<file>.damaged`, or `<file>.damaged.<n>`: what an earlier repair has kept stays.
+fn name_aside(storage: &dyn Storage, file: &str) -> Result<String, Problem> {
+    let names = storage.list().map_err(Problem::io("list", "the directory"))?;
+    let first = format!("{file}.damaged");
+    // One more than there are names: one of them is free.
+    let more = (2..names.len() + 3).map(|number| format!("{first}.{number}"));
+    let free = std::iter::once(first.clone()).chain(more).find(|name| !names.contains(name));
+    Ok(free.unwrap_or(first))
+}
+
+/// The manifest that the files come from: the newest base with the journals that continue it.
 fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Problem> {
     let mut bases: Vec<u64> = names.iter().filter_map(|name| Named::of(name).base()).collect();
     bases.sort_unstable();
@@ -326,17 +346,37 @@ fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Prob
         let has_journal = journals.iter().any(|journal| journal.number == number);
         if let (true, Ok(dump)) = (has_journal, read_dump(storage, &unknown.file(), |_| Ok(()))) {
             journals.retain(|journal| journal.number >= number);
-            return Ok(Manifest { base: Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown }), journals });
+            let base = Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown });
+            return Ok(Manifest { base, journals: without_abandoned(storage, journals)? });
         }
     }
     match journals.first() {
-        Some(first) if first.first_position == 0 => Ok(Manifest { base: None, journals }),
+        Some(first) if first.first_position == 0 => {
+            Ok(Manifest { base: None, journals: without_abandoned(storage, journals)? })
+        }
         _ => Err(Problem::damaged(
             MANIFEST,
             None,
             "no base is whole that the journals could begin with: restore a backup",
         )),
     }
+}
+
+/// Leaves out journals that were created for a rewriting which failed before a manifest named them. They hold nothing, and the one before went
+/// on behind the place where they begin.
+fn without_abandoned(storage: &dyn Storage, journals: Vec<Journal>) -> Result<Vec<Journal>, Problem> {
+    let mut kept: Vec<Journal> = Vec::new();
+    let mut position = 0;
+    for journal in journals {
+        let file = journal.file();
+        let is_empty = storage.len(&file).map_err(Problem::io("look at", &file))? <= HEADER_BYTES as u64;
+        if is_empty && !kept.is_empty() && journal.first_position < position {
+            continue;
+        }
+        position = position_at(storage, &journal, u64::MAX).unwrap_or(journal.first_position);
+        kept.push(journal);
+    }
+    Ok(kept)
 }
 
 fn first_position(storage: &dyn Storage, journal: &Journal) -> Result<Option<u64>, Problem> {

@@ -93,7 +93,7 @@ pub enum Command {
     /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP; or look after its directory
     ///
     /// Reads the sections engine and state of the configuration; the backend must be memory. Everything else in it is checked and not used.
-    /// The commands about a directory read no configuration, and need that no process uses the directory.
+    /// The commands about a directory read no configuration, and need that no process uses the directory; only of a backup it may be in use.
     #[command(args_conflicts_with_subcommands = true)]
     Engine {
         /// What to do with a directory, instead of running
@@ -136,7 +136,7 @@ pub enum EngineCommand {
         #[arg(long, value_name = "FILE.rdb")]
         to: PathBuf,
     },
-    /// Copy a directory, as of its last whole change
+    /// Copy a directory, as of its last whole change; a running engine may use it, and does not notice
     Backup {
         /// The directory
         dir: PathBuf,

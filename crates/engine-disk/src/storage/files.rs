@@ -25,13 +25,7 @@ impl Files {
     /// It is not a directory, or cannot be created.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
-            create_private(&path)?;
-            // The directory must be there after a crash as well; above it, that is the business of whoever made it.
-            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                sync_directory(parent)?;
-            }
-        }
+        create_levels(&path, sync_directory)?;
         Ok(Self { path })
     }
 
@@ -52,15 +46,31 @@ impl Files {
     }
 }
 
-#[cfg(unix)]
-fn create_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Creates the directory and those above it that are not there. All of them are there after a crash as well, for the data are in the last one.
+fn create_levels(path: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let levels: Vec<&Path> = path.ancestors().filter(|level| !level.as_os_str().is_empty()).collect();
+    for level in levels.into_iter().rev() {
+        let created = match create_private(level) {
+            Ok(()) => true,
+            Err(_) if level.is_dir() => false,
+            Err(error) => return Err(error),
+        };
+        let Some(parent) = level.parent() else { continue };
+        let synced = sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        // One that was there may have been made by a process that was killed before it could sync it. Mostly it is older, and belongs to
+        // somebody who does not let us.
+        if created {
+            synced?;
+        }
+    }
+    Ok(())
 }
 
-#[cfg(not(unix))]
 fn create_private(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// What is created is for nobody else to read, whatever the directory says.
@@ -152,6 +162,17 @@ impl File for Written {
         self.0.write(bytes)
     }
 
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset + bytes.len() as u64 > self.0.metadata()?.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.0.seek(SeekFrom::Start(offset))?;
+        let written = self.0.write_all(bytes);
+        // Also after an error, so that nothing is ever appended in the middle.
+        self.0.seek(SeekFrom::End(0))?;
+        written
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -164,9 +185,38 @@ impl File for Written {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::cell::RefCell;
+    use std::io::{self, Read};
+    use std::path::{Path, PathBuf};
 
-    use super::{Files, LockError, Storage};
+    use super::{Files, LockError, Storage, create_levels};
+
+    /// Only the last level was synced once: after a crash there was no `a` to find the data in.
+    #[test]
+    fn every_level_that_is_created_is_synced_in_the_one_above() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let synced = RefCell::new(Vec::new());
+        let note = |path: &Path| -> io::Result<()> {
+            synced.borrow_mut().push(path.to_owned());
+            Ok(())
+        };
+        let path = folder.path().join("a/b/c");
+        create_levels(&path, note).expect("created");
+        assert!(path.is_dir());
+        let expected: Vec<PathBuf> = ["", "a", "a/b"].map(|level| folder.path().join(level)).to_vec();
+        let ends_with = |synced: &[PathBuf]| synced[synced.len() - 3..] == expected;
+        assert!(ends_with(&synced.borrow()), "{synced:?}");
+        // A level that is there may be one that a process made before it was killed.
+        synced.borrow_mut().clear();
+        create_levels(&path, note).expect("there");
+        assert!(ends_with(&synced.borrow()), "{synced:?}");
+        // It may be somebody else's, who does not let us; one of our own must be synced.
+        let refuse = |_: &Path| Err(io::ErrorKind::PermissionDenied.into());
+        create_levels(&path, refuse).expect("there");
+        assert!(create_levels(&path.join("d"), refuse).is_err());
+        std::fs::write(path.join("file"), "text").expect("written");
+        assert!(create_levels(&path.join("file/e"), note).is_err(), "a file is no directory");
+    }
 
     #[test]
     fn files_go_on_where_they_were_cut_off() {
@@ -176,6 +226,9 @@ mod tests {
         assert_eq!(file.append(b"hello, world").expect("written"), 12);
         file.truncate(5).expect("cut");
         file.append(b"!").expect("written");
+        file.overwrite(1, b"ELL").expect("written");
+        file.overwrite(1, b"ell").expect("written");
+        assert!(file.overwrite(4, b"o!?").is_err(), "it would be longer");
         file.sync().expect("synced");
         drop(file);
         let mut file = files.open_to_append("f").expect("opened");

@@ -3,11 +3,12 @@
 
 use std::thread;
 
-use super::lab::{History, Lab, config};
+use super::lab::{History, Lab, PATIENCE, config, until};
 use crate::config::Fsync;
 use crate::disk::OpenError;
 use crate::problem::ProblemKind;
 use crate::simulation::{Directory, Faults, Random};
+use crate::verify::repair;
 
 /// What a seed decides.
 struct Plan {
@@ -112,6 +113,97 @@ fn run(seed: u64, fsync: Fsync) {
         }
         directory = if plan.random.below(5) == 0 { directory.killed() } else { directory.restarted() };
     }
+}
+
+/// A rewriting is killed at each of its steps, before the operating system has written the names of files to the disk. The next process reads
+/// them from memory; what it acknowledges must not hang on them when the machine stops.
+#[test]
+fn what_a_process_acknowledges_after_one_that_was_killed_survives_the_machine() {
+    for step in 0.. {
+        let (directory, history) = (Directory::new(step), History::default());
+        let lab = Lab::open(&directory, config(Fsync::Always), &history).expect("new");
+        let mut random = Random(step);
+        (0..20).for_each(|_| lab.write(&mut random));
+        assert!(lab.acknowledge());
+        directory.set_faults(Faults { crash_at: Some(directory.operations() + step), ..Faults::default() });
+        drop(lab.disk.rewrite());
+        let (has_crashed, killed) = (directory.has_crashed(), directory.killed());
+        drop(lab);
+        let next = Lab::reopen(&killed, &history, &format!("step {step}"));
+        history.truncate(next.loaded.position);
+        (0..20).for_each(|_| next.write(&mut random));
+        assert!(next.acknowledge());
+        for way in 0..20 {
+            let hint = format!("step {step}, way {way}");
+            Lab::reopen(&killed.restarted(), &history, &hint).check(&history, history.len(), &hint);
+        }
+        if !has_crashed {
+            assert!(step > 10, "a rewriting has more steps than {step}");
+            return;
+        }
+    }
+}
+
+/// A sync fails, and the process ends before it has new files. The next one reads what never came to the disk from the memory of the operating
+/// system, which says that all is well when it is asked to sync. What is acknowledged then must not lie behind a hole.
+#[test]
+fn what_a_failed_sync_has_lost_is_written_again_by_the_next_process() {
+    for seed in 0..40 {
+        let (directory, history) = (Directory::new(seed), History::default());
+        let lab = Lab::open(&directory, config(Fsync::Always), &history).expect("new");
+        (0..10).for_each(|number| lab.set(&format!("k{number}"), "before"));
+        assert!(lab.acknowledge());
+        if seed % 2 == 0 {
+            // With a mark of what is on the disk.
+            lab.disk.close().expect("closed");
+        }
+        let lab = if seed % 2 == 0 {
+            drop(lab);
+            Lab::reopen(&directory, &history, "again")
+        } else {
+            lab
+        };
+        directory.set_faults(Faults { fails_sync: Some(1), ..Faults::default() });
+        (0..5).for_each(|number| lab.set(&format!("k{number}"), "unsynced"));
+        assert!(!lab.acknowledge());
+        let killed = directory.killed();
+        let next = Lab::reopen(&killed, &history, &format!("seed {seed}"));
+        history.truncate(next.loaded.position);
+        (0..5).for_each(|number| next.set(&format!("k{number}"), "after"));
+        assert!(next.acknowledge());
+        for way in 0..10 {
+            let hint = format!("seed {seed}, way {way}");
+            Lab::reopen(&killed.restarted(), &history, &hint).check(&history, history.len(), &hint);
+        }
+    }
+}
+
+/// Pages of what was not synced are written in no order: a hole may have something behind it. That looks like damage, is not opened by itself, and
+/// a repair loses nothing that was acknowledged.
+#[test]
+fn hole_in_what_was_not_synced_is_refused_and_repair_loses_nothing_acknowledged() {
+    let mut refused = 0;
+    for seed in 0..200 {
+        let (directory, history) = (Directory::new(seed), History::default());
+        let lab = Lab::open(&directory, config(Fsync::No), &history).expect("new");
+        let mut random = Random(seed);
+        (0..20).for_each(|_| lab.write(&mut random));
+        let acknowledged = lab.disk.sync(PATIENCE).expect("synced");
+        (0..20).for_each(|number| lab.set(&format!("k{number}"), &"v".repeat(random.below(900))));
+        until("written", || lab.disk.statistics().written_position == history.len());
+        let (after, hint) = (directory.restarted_with_holes(), format!("seed {seed}"));
+        match Lab::open(&after, config(Fsync::No), &history) {
+            Ok(opened) => opened.check(&history, acknowledged, &hint),
+            Err(OpenError::Problem(problem)) => {
+                assert!(matches!(problem.kind, ProblemKind::Damaged(_)), "{hint}: {problem}");
+                repair(&after).expect("mended");
+                Lab::reopen(&after, &history, &hint).check(&history, acknowledged, &hint);
+                refused += 1;
+            }
+            Err(error) => panic!("{hint}: {error}"),
+        }
+    }
+    assert!((20..200).contains(&refused), "{refused}");
 }
 
 /// Runs the seeds on as many threads as the machine has: they mostly wait for each other.

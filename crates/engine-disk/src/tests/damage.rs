@@ -1,13 +1,14 @@
 //! Directories that were cut off, changed, or lack something.
 
-use super::lab::{History, Lab, config, new_engine};
+use super::lab::{History, Lab, PATIENCE, config, new_engine, until};
 use crate::config::Fsync;
 use crate::crc32c;
 use crate::disk::{Disk, OpenError};
 use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header};
 use crate::manifest::{Journal, MANIFEST, Manifest};
 use crate::problem::ProblemKind;
-use crate::simulation::{Directory, Random};
+use crate::simulation::{Directory, Faults, Random};
+use crate::storage::Storage;
 use crate::verify::{repair, verify};
 use std::sync::Arc;
 
@@ -195,7 +196,7 @@ fn directory_that_lacks_a_file_is_refused() {
     let manifest = manifest(&directory);
     let without = |file: &str| {
         let copy = directory.killed();
-        crate::storage::Storage::remove(&copy, file).expect("there");
+        Storage::remove(&copy, file).expect("there");
         problem_of(&copy)
     };
     assert!(matches!(without(&manifest.base.expect("rewritten").file()).kind, ProblemKind::Missing));
@@ -244,13 +245,120 @@ fn repair_keeps_what_comes_before_the_damage_and_the_rest_aside() {
         lab.check(&history, last.first_position, &format!("byte {byte}"));
     }
     let lost = directory.killed();
-    crate::storage::Storage::remove(&lost, MANIFEST).expect("there");
+    Storage::remove(&lost, MANIFEST).expect("there");
     assert!(repair(&lost).expect("mended").has_new_manifest);
     let lab = Lab::reopen(&lost, &history, "without a manifest");
     assert_eq!(lab.loaded.position, history.len());
     lab.check(&history, history.len(), "without a manifest");
     let base = manifest(&directory).base.expect("rewritten").file();
     assert!(repair(&with(&directory, &base, b"REDIS0010")).is_err(), "a base is not mended");
+}
+
+/// The machine stops at each step of a repair. Whatever is there afterwards is repaired again, and nothing of what was put aside is gone.
+#[test]
+fn repair_that_is_interrupted_is_repeated_and_keeps_everything_aside() {
+    let (directory, history) = directory_with_three_journals();
+    let journals = manifest(&directory).journals;
+    let middle = journals[1].file();
+    let mut bytes = directory.get(&middle).expect("there");
+    let offset = HEADER_BYTES + RECORD_HEADER_BYTES;
+    bytes[offset] ^= 1;
+    // What must not be lost: the end of the one that is cut, and the whole one behind it.
+    let kept = [bytes[HEADER_BYTES..].to_vec(), directory.get(&journals[2].file()).expect("there")];
+    for step in 0.. {
+        let mut has_crashed = false;
+        for way in 0..20 {
+            let (broken, hint) = (with(&directory, &middle, &bytes), format!("step {step}, way {way}"));
+            broken.set_faults(Faults { crash_at: Some(broken.operations() + step), ..Faults::default() });
+            drop(repair(&broken));
+            has_crashed = broken.has_crashed();
+            let after = if way % 2 == 0 { broken.restarted() } else { broken.killed() };
+            repair(&after).unwrap_or_else(|error| panic!("{hint}: {error}"));
+            let lab = Lab::reopen(&after, &history, &hint);
+            assert_eq!(lab.loaded.position, journals[1].first_position, "{hint}");
+            lab.check(&history, journals[1].first_position, &hint);
+            let names = after.list().expect("listed");
+            for part in &kept {
+                let is_kept = |name: &&String| after.get(name).as_ref() == Some(part);
+                assert!(names.iter().any(|name| is_kept(&name)), "{hint}: {names:?}");
+            }
+        }
+        if !has_crashed {
+            assert!(step > 10, "a repair has more steps than {step}");
+            return;
+        }
+    }
+}
+
+/// A second repair of the same journal overwrote what the first had put aside.
+#[test]
+fn repairs_of_one_journal_keep_what_each_of_them_put_aside() {
+    let (directory, _) = directory();
+    let last = *manifest(&directory).journals.last().expect("there");
+    let whole = directory.get(&last.file()).expect("there");
+    let mut kept = Vec::new();
+    for round in 0..3 {
+        let mut bytes = directory.get(&last.file()).expect("there");
+        bytes[HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1;
+        directory.put(&last.file(), &bytes);
+        let repaired = repair(&directory).expect("mended");
+        assert_eq!((repaired.problems.len(), repaired.kept_aside.len()), (1, 1), "round {round}");
+        kept.push((repaired.kept_aside[0].clone(), bytes[HEADER_BYTES..].to_vec()));
+        directory.put(&last.file(), &whole);
+    }
+    for (name, bytes) in kept {
+        assert_eq!(directory.get(&name), Some(bytes), "{name}");
+    }
+}
+
+#[test]
+fn journal_behind_a_missing_one_is_put_aside_by_a_repair() {
+    let (directory, history) = directory_with_three_journals();
+    let journals = manifest(&directory).journals;
+    Storage::remove(&directory, &journals[1].file()).expect("there");
+    let repaired = repair(&directory).expect("mended");
+    assert_eq!(repaired.kept_aside, [format!("{}.damaged", journals[2].file())]);
+    let lab = Lab::reopen(&directory, &history, "mended");
+    assert_eq!(lab.loaded.position, journals[1].first_position);
+    lab.check(&history, journals[1].first_position, "mended");
+}
+
+/// A rewriting failed after it had created its journal, and before a manifest named it. It begins in the middle of the one that went on, and
+/// made a gap when a lost manifest was made again: everything behind it was put aside.
+#[test]
+fn journal_of_a_failed_rewriting_is_left_out_when_a_manifest_is_made_again() {
+    let (directory, history) = directory_with_three_journals();
+    let journals = manifest(&directory).journals;
+    let number = journals[2].number;
+    let moved = Journal { number: number + 1, ..journals[2] };
+    directory.put(&moved.file(), &directory.get(&journals[2].file()).expect("there"));
+    directory.put(&journals[2].file(), &header(journals[2].first_position - 1));
+    Storage::remove(&directory, MANIFEST).expect("there");
+    let repaired = repair(&directory).expect("mended");
+    assert!(repaired.has_new_manifest && repaired.kept_aside.is_empty(), "{repaired:?}");
+    let lab = Lab::reopen(&directory, &history, "mended");
+    lab.check(&history, history.len(), "mended");
+}
+
+/// As a rewriting that failed after its cut leaves it.
+fn directory_with_three_journals() -> (Directory, History) {
+    let (directory, history) = directory();
+    let lab = Lab::reopen(&directory, &history, "three journals");
+    for round in 0..2 {
+        rotate(&lab);
+        (0..3).for_each(|number| lab.set(&format!("round{round}"), &number.to_string()));
+    }
+    lab.disk.close().expect("closed");
+    assert_eq!(manifest(&directory).journals.len(), 3);
+    (directory, history)
+}
+
+fn rotate(lab: &Lab) {
+    let shared = lab.disk.shared();
+    lab.disk.sync(PATIENCE).expect("synced");
+    let number = shared.next_number();
+    shared.rotate_here(number);
+    until("a new file", || shared.manifest.lock().journals.iter().any(|journal| journal.number == number));
 }
 
 #[test]

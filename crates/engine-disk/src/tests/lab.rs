@@ -11,6 +11,7 @@ use crate::config::{DiskConfig, Fsync, RewriteSchedule};
 use crate::disk::{Disk, OpenError};
 use crate::recovery::Loaded;
 use crate::simulation::{Directory, Random};
+use crate::storage::Storage;
 
 /// Longer than anything takes that does not hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,10 +90,14 @@ pub(super) fn config(fsync: Fsync) -> DiskConfig {
 
 impl Lab {
     pub(super) fn open(directory: &Directory, config: DiskConfig, history: &History) -> Result<Self, OpenError> {
+        Self::open_in(Arc::new(directory.clone()), config, history)
+    }
+
+    pub(super) fn open_in(storage: Arc<dyn Storage>, config: DiskConfig, history: &History) -> Result<Self, OpenError> {
         let engine = new_engine();
         let history = history.clone();
         let wrap = |log| -> Arc<dyn ChangeLog> { Arc::new(Tee { history, log }) };
-        let (disk, loaded) = Disk::open_with(Arc::new(directory.clone()), &engine, config, 0, wrap)?;
+        let (disk, loaded) = Disk::open_with(storage, &engine, config, 0, wrap)?;
         Ok(Self { engine, disk, loaded, acknowledged: AtomicU64::new(0) })
     }
 

@@ -5,7 +5,7 @@ use std::thread;
 
 use super::lab::{Ends, History, Lab, PATIENCE, config, until};
 use crate::config::Fsync;
-use crate::manifest::{MANIFEST, Manifest};
+use crate::manifest::{MANIFEST, Manifest, SYNCED};
 use crate::simulation::{Directory, Faults, Random};
 use crate::storage::Storage;
 
@@ -81,7 +81,7 @@ fn rewriting_and_saving_under_writes_lose_nothing_at_any_moment() {
 fn assert_tidy(directory: &Directory) {
     let manifest = Manifest::decode(&directory.get(MANIFEST).expect("there")).expect("whole");
     assert_eq!(manifest.journals.len(), 1);
-    let mut expected = vec![MANIFEST.to_owned(), "dump.rdb".to_owned(), manifest.journals[0].file()];
+    let mut expected = vec![MANIFEST.to_owned(), SYNCED.to_owned(), "dump.rdb".to_owned(), manifest.journals[0].file()];
     expected.extend(manifest.base.map(|base| base.file()));
     expected.sort();
     let mut names = directory.list().expect("listed");

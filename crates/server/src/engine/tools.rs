@@ -1,19 +1,18 @@
-//! `acteon-server engine verify | import | export | backup | restore`: what is done with the directory of an engine that does not run.
+//! `acteon-server engine verify | import | export | backup | restore`: what is done with the directory of an engine from outside.
 //!
 //! # What they promise
-//! The directory is locked meanwhile, so that none of them meddles with a running engine. Import, export and restore write to a place that is
-//! new, and change nothing else; what they could not finish can be removed. Reports go to stdout, reasons of failure to stderr, with exit
-//! code 1.
+//! The directory is locked meanwhile, so that none of them meddles with a running engine; only a backup may be made of one that runs. Import,
+//! export, backup and restore write to a place that is new, and change nothing else; what they could not finish can be removed. Reports go to
+//! stdout, reasons of failure to stderr, with exit code 1.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use acteon_engine::import::{Files as ImportFiles, ImportOptions, ImportReport, Importer, Manifest};
 use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
 use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
-use acteon_engine_disk::{Disk, DiskConfig, Files, OpenError, repair, verify};
+use acteon_engine_disk::{BackupError, Files, OpenError, backup_of, repair, verify};
 use acteon_state::core::clock::{Clock, SeededClock};
 
 use crate::cli::EngineCommand;
@@ -177,12 +176,19 @@ fn export(dir: &Path, to: &Path, out: &mut impl Write) -> Result<(), StartError>
 }
 
 fn backup(dir: &Path, to: &Path, out: &mut impl Write) -> Result<(), StartError> {
-    let files = Arc::new(open(dir)?);
-    let opened = Disk::open(files, &engine(), DiskConfig::default(), now_ms());
-    let (disk, _) = opened.map_err(|error| cannot_use(dir, &error))?;
-    let backup = disk.backup(to).map_err(|error| failed("there is no backup", to, &error))?;
-    disk.close().map_err(|error| failed("the directory was not closed", dir, &error))?;
-    print(out, &format!("{}: {} bytes, as of group {}", to.display(), backup.bytes, backup.position))
+    let backup = backup_of(dir, to).map_err(|error| {
+        let failed = failed("there is no backup", dir, &error);
+        match error {
+            BackupError::Nothing => failed.with_hint("if there is a dump.rdb, it is a backup by itself: copy it"),
+            BackupError::Damaged(_) => failed.with_hint("`acteon-server engine verify DIR` says more"),
+            _ => failed,
+        }
+    })?;
+    print(out, &format!("{}: {} bytes, as of group {}", to.display(), backup.bytes, backup.position))?;
+    if backup.is_base_linked {
+        print(out, "its base is the same file as that of the directory: copy the backup to another disk")?;
+    }
+    Ok(())
 }
 
 fn restore(backup: &Path, into: &Path, out: &mut impl Write) -> Result<(), StartError> {
@@ -216,7 +222,7 @@ fn write_dump(engine: &Engine, to: &Path) -> Result<u64, StartError> {
     let write = || -> io::Result<u64> {
         let unfinished = to.with_extension("rdb.tmp");
         let mut file = BufWriter::new(File::create(&unfinished)?);
-        let snapshot = engine.cut(|| ()).ok_or_else(|| io::Error::other("another snapshot runs"))?;
+        let snapshot = engine.cut(now_ms(), || ()).ok_or_else(|| io::Error::other("another snapshot runs"))?;
         let facts = FileFacts { created_at_s: now_ms() / 1_000, used_memory_bytes: engine.stats().bytes };
         let bytes = write_file(&facts, snapshot, &mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -262,7 +268,7 @@ fn cannot_use(dir: &Path, error: &OpenError) -> StartError {
     let failed = failed("the directory cannot be used", dir, error);
     match error {
         OpenError::InUse(_) => failed.with_hint(
-            "stop the process first; of a running one, BGSAVE writes a snapshot to dump.rdb, which can be copied",
+            "stop the process first; of a running one, `acteon-server engine backup` makes a copy to look at",
         ),
         _ => failed,
     }

@@ -64,20 +64,23 @@ fn directory_is_verified_exported_backed_up_and_restored() {
     assert_eq!(in_use.code, Some(1));
     assert!(in_use.stderr.contains("uses the directory"), "{}", in_use.stderr);
     call(&mut client, "SET b 1", "+OK\r\n");
-    process.signal(Signal::TERM);
-    process.wait();
-
     let succeeds = |arguments: &[&str]| {
         let finished = run_in(folder.path(), arguments, &[]);
         assert_eq!(finished.code, Some(0), "{arguments:?}: {}", finished.stderr);
         finished.stdout
     };
+    // A backup is made while the engine runs, and has what was acknowledged.
+    assert!(succeeds(&["engine", "backup", "data", "--to", "online"]).contains("as of group 2"));
+    process.signal(Signal::TERM);
+    process.wait();
+
     assert!(succeeds(&["engine", "verify", "data"]).contains("sound, up to group 2"));
     succeeds(&["engine", "export", "data", "--to", "out.rdb"]);
     assert!(succeeds(&["engine", "import", "out.rdb", "--into", "imported"]).contains("2 keys"));
     succeeds(&["engine", "backup", "data", "--to", "backup"]);
     succeeds(&["engine", "restore", "backup", "--into", "restored"]);
-    for dir in ["imported", "restored"] {
+    succeeds(&["engine", "restore", "online", "--into", "restored-online"]);
+    for dir in ["imported", "restored", "restored-online"] {
         let toml = TOML.replace("\"data\"", &format!("{dir:?}"));
         fs::write(folder.path().join("acteon.toml"), toml).expect("writable");
         let (mut process, mut client) = start(folder.path());
@@ -88,6 +91,9 @@ fn directory_is_verified_exported_backed_up_and_restored() {
     let refused = run_in(folder.path(), &["engine", "restore", "backup", "--into", "data"], &[]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("holds something already"), "{}", refused.stderr);
+    let nothing = run_in(folder.path(), &["engine", "backup", ".", "--to", "none"], &[]);
+    assert_eq!(nothing.code, Some(1));
+    assert!(nothing.stderr.contains("no manifest"), "{}", nothing.stderr);
 }
 
 #[test]
