@@ -150,6 +150,7 @@ impl Disk {
             return Err(OpenError::NotEmpty);
         }
         let lock = lock(&*storage)?;
+        engine.set_load_time(now_ms);
         let recovered = recover(&*storage, engine).map_err(OpenError::Problem)?;
         let place = recovered.place();
         let Recovered { manifest, active, next_number, loaded } = recovered;

@@ -193,7 +193,7 @@ impl Maintenance {
     }
 
     fn cut(&self, on_cut: impl FnOnce()) -> Result<Snapshot, Reason> {
-        self.engine.cut(on_cut).ok_or_else(|| "another snapshot is under way".into())
+        self.engine.cut(self.shared.now_ms(), on_cut).ok_or_else(|| "another snapshot is under way".into())
     }
 
     fn write_base(&self, number: u64, snapshot: &mut Snapshot) -> Result<Base, Reason> {

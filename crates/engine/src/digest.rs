@@ -10,7 +10,7 @@ use crate::value::CollectionValue;
 
 impl Engine {
     /// A digest of all keys of all databases that are there at `now_ms`, with their types, deadlines and values. How they lie in memory, their
-    /// last uses, and the order of what has no order make no difference. Engines of one build that hold the same have the same
+    /// last uses, the order of what has no order, and the sign of a score of zero make no difference. Engines of one build that hold the same have the same
     /// digest; that two that differ have the same is as likely as guessing 128 bits. Not made for those who want to deceive.
     ///
     /// Locks one segment after the other: while others write, it is the digest of no one moment.
@@ -56,7 +56,8 @@ fn add_collection(digest: &mut Digest, value: &CollectionValue) {
             digest.bytes(b"sorted set");
             for (member, score) in set.iter() {
                 digest.bytes(member);
-                digest.number(score.to_bits());
+                // Without the sign of zero, which a small set does not keep: large ones that have shrunk come back from a file as small ones.
+                digest.number((score + 0.0).to_bits());
             }
         }
         CollectionValue::Hash(fields) => {

@@ -142,6 +142,10 @@ pub(crate) enum StrEncoding {
 impl Usage {
     pub(crate) const CLOCK_MASK: u32 = (1 << 24) - 1;
 
+    /// The longest time that is told apart from none. Threads read their clocks a little apart, and clocks are set: a use that lies ahead by less
+    /// than an hour was just now, and not half a year ago.
+    pub(crate) const IDLE_MAX_S: u32 = Self::CLOCK_MASK - 3_600;
+
     /// Seconds, modulo 2^24 (194 days).
     pub(crate) fn clock_s(self) -> u32 {
         self.0 & Self::CLOCK_MASK
@@ -154,6 +158,13 @@ impl Usage {
     pub(crate) fn clock(now_ms: u64) -> u32 {
         // Truncated on purpose: only differences count.
         (now_ms / 1_000) as u32 & Self::CLOCK_MASK
+    }
+
+    /// Seconds since then.
+    pub(crate) fn idle_s(self, now_ms: u64) -> u32 {
+        // The clock wraps around, and so does the difference.
+        let idle_s = Self::clock(now_ms).wrapping_sub(self.clock_s()) & Self::CLOCK_MASK;
+        if idle_s > Self::IDLE_MAX_S { 0 } else { idle_s }
     }
 
     /// Counted instead of timed: the minute of the latest decay, of which 16 bits are kept, and a count of uses.

@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::entry::{Entry, Usage};
 use crate::keyspace::Engine;
 use crate::memory::{Demand, Room};
+use crate::rdb::Touched;
 use crate::sync::{Mutex, MutexGuard};
 use frequency::Frequency;
 pub(crate) use frequency::Luck;
@@ -70,6 +71,8 @@ pub(crate) struct Eviction {
     lfu_log_factor: AtomicU32,
     lfu_decay_min: AtomicU32,
     never: NeverEvict,
+    /// The time at which keys are loaded.
+    loaded_ms: AtomicU64,
     /// Keys that each policy has evicted.
     evicted: [AtomicU64; EvictionPolicy::ALL.len()],
     /// Held while somebody looks for keys to evict. Segments are taken while it is held, but not waited for, and never the other way round.
@@ -182,6 +185,7 @@ impl Eviction {
             lfu_log_factor: AtomicU32::new(lfu_log_factor),
             lfu_decay_min: AtomicU32::new(lfu_decay_min),
             never,
+            loaded_ms: AtomicU64::new(0),
             evicted: Default::default(),
             pool: Mutex::new(Pool::new(seed)),
             garbage: Mutex::new(Vec::new()),
@@ -241,12 +245,38 @@ impl Eviction {
     }
 
     /// The usage of a key that comes from outside, of which that is known which was tracked there.
-    pub(crate) fn restored_usage(&self, now_ms: u64, idle_s: Option<u64>, frequency: Option<u8>) -> Usage {
-        match (self.policy().is_lfu(), idle_s, frequency) {
-            (true, _, Some(count)) => Frequency::usage_of(count, now_ms),
-            (false, Some(idle_s), _) => Usage::default().at(now_ms.saturating_sub(idle_s.saturating_mul(1_000))),
+    pub(crate) fn restored_usage(&self, now_ms: u64, touched: Option<Touched>) -> Usage {
+        match (self.policy().is_lfu(), touched) {
+            (true, Some(Touched::Frequency(count))) => Frequency::usage_of(count, now_ms),
+            (false, Some(Touched::IdleS(idle_s))) => {
+                let idle_s = idle_s.min(u64::from(Usage::IDLE_MAX_S));
+                Usage::default().at(now_ms.saturating_sub(idle_s * 1_000))
+            }
             _ => self.new_usage(now_ms),
         }
+    }
+
+    /// What there is to be said of the uses of a key, for who restores it: only where a policy goes by it, as Redis does.
+    pub(crate) fn touched(&self, usage: Usage, now_ms: u64) -> Option<Touched> {
+        match self.policy() {
+            policy if policy.is_lfu() => Some(Touched::Frequency(self.count(usage, now_ms))),
+            policy if policy.is_lru() => Some(Touched::IdleS(u64::from(usage.idle_s(now_ms)))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_loaded_ms(&self, now_ms: u64) {
+        self.loaded_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The usage of a key that is loaded.
+    pub(crate) fn loaded_usage(&self, touched: Option<Touched>) -> Usage {
+        self.restored_usage(self.loaded_ms.load(Ordering::Relaxed), touched)
+    }
+
+    /// The usage of a key that was loaded and is then changed by what is applied.
+    pub(crate) fn applied(&self, usage: Usage, luck: &mut Luck) -> Usage {
+        self.used(usage, self.loaded_ms.load(Ordering::Relaxed), luck)
     }
 
     /// How often a key was used of late, on a logarithmic scale.

@@ -46,7 +46,7 @@ use std::io::{self, BufRead, Cursor, Read};
 use std::sync::Arc;
 
 use crate::instance::Instance;
-use crate::rdb::{self, MAGIC, RdbError, ReadOptions, ReadReport, Reader, Record, Touched, Unsupported};
+use crate::rdb::{self, MAGIC, RdbError, ReadOptions, ReadReport, Reader, Record, Unsupported};
 use crate::typed::Whole;
 use replay::Replay;
 
@@ -199,13 +199,8 @@ impl<'a> Importer<'a> {
             let place = rdb::KeyPlace { database, key };
             return Err(ImportProblem::Dump(RdbError::new(offset, Some(place), problem)));
         };
-        let (idle_s, frequency) = match touched {
-            Some(Touched::IdleS(idle_s)) => (Some(idle_s), None),
-            Some(Touched::Frequency(count)) => (None, Some(count)),
-            None => (None, None),
-        };
         let eviction = &databases.first().keyspace().context.memory.eviction;
-        let usage = eviction.restored_usage(self.options.now_ms, idle_s, frequency);
+        let usage = eviction.restored_usage(self.options.now_ms, touched);
         let whole = Whole::restored(value, expires_at_ms, usage);
         databases.get(number).update(&key, EPOCH_MS, |slot| drop(slot.put_whole(whole)));
         Ok(())

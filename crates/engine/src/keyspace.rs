@@ -289,6 +289,12 @@ impl Engine {
         }
     }
 
+    /// What is evicted when the memory is used up.
+    #[must_use]
+    pub fn eviction_policy(&self) -> EvictionPolicy {
+        self.keyspace.context.memory.eviction.policy()
+    }
+
     /// Changes what is evicted. When or how often keys were used is known only from now on, if the policies track different things.
     pub fn set_eviction_policy(&self, policy: EvictionPolicy) {
         self.keyspace.context.memory.set_policy(policy);
@@ -303,7 +309,13 @@ impl Engine {
     /// Whether there is no key, not even an expired one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        (0..self.keyspace.segments.len()).all(|number| self.keyspace.lock(number).table.is_empty())
+        self.keyspace.is_empty()
+    }
+
+    /// Whether [`is_empty`](Self::is_empty) holds for all databases.
+    #[must_use]
+    pub fn are_all_empty(&self) -> bool {
+        self.family.all().iter().all(|(_, keyspace)| keyspace.is_empty())
     }
 }
 
@@ -390,6 +402,10 @@ impl Keyspace {
             ttl_average_ms: AtomicU64::new(0),
             turns: AtomicUsize::new(0),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        (0..self.segments.len()).all(|number| self.lock(number).table.is_empty())
     }
 
     /// A cycle that begins at the segment `cursor`, and leaves it where the next one should begin.

@@ -146,7 +146,7 @@ impl Segment {
     fn save(&mut self, context: &Context, unsaved: Unsaved) {
         self.unsaved = None;
         if context.saving.is_running() {
-            let records = records_of(unsaved.database, &self.table, self.bytes);
+            let records = records_of(context, unsaved.database, &self.table, self.bytes);
             context.saving.add(Saved::Records(records));
         }
     }

@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -26,7 +26,7 @@ use hashbrown::HashTable;
 use crate::entry::Entry;
 use crate::keyspace::{Engine, Keyspace, Padded};
 use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
-use crate::segment::Segment;
+use crate::segment::{Context, Segment};
 use crate::sync::{Mutex, MutexGuard};
 
 /// How long a cut waits for one segment while it holds others.
@@ -45,6 +45,8 @@ pub(crate) struct Unsaved {
 pub(crate) struct Saving {
     /// A snapshot runs. Becomes true only while all segments are held.
     is_running: AtomicBool,
+    /// The time of the latest cut.
+    cut_ms: AtomicU64,
     /// A lock that is taken while a segment is held, never the other way round.
     running: Mutex<Running>,
 }
@@ -83,8 +85,13 @@ impl Saving {
         None
     }
 
+    /// The time of the cut of the snapshot that runs.
+    pub(crate) fn cut_ms(&self) -> u64 {
+        self.cut_ms.load(Ordering::Relaxed)
+    }
+
     /// Marks `segments`, each with its database, all of which are held. Returns whether it did: not if a snapshot runs.
-    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>) -> bool {
+    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>, now_ms: u64) -> bool {
         let mut running = self.running.lock();
         if self.is_running() {
             return false;
@@ -96,6 +103,7 @@ impl Saving {
             segment.unsaved = (!segment.table.is_empty()).then_some(unsaved);
             running.left += usize::from(segment.unsaved.is_some());
         }
+        self.cut_ms.store(now_ms, Ordering::Relaxed);
         self.is_running.store(true, Ordering::Release);
         true
     }
@@ -112,20 +120,22 @@ impl Engine {
     /// Begins a snapshot of all databases at this moment, at which `on_cut` is called: while nothing can change, so that a log can begin a new
     /// file there. `on_cut` must be quick, and must not call the engine. `None` if another snapshot has not been dropped yet.
     ///
+    /// Under a policy of eviction that goes by the use of keys, the records say when (LRU) or how often (LFU) each was used, as of `now_ms`.
+    ///
     /// ```
     /// use acteon_engine::{Engine, EngineConfig, Expiry};
     ///
     /// let engine = Engine::new(EngineConfig::default());
     /// let set = |key: &[u8]| engine.update(key, 1, |slot| slot.set_str(&[b"value"], Expiry::Clear));
     /// set(b"before")?;
-    /// let snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+    /// let snapshot = engine.cut(1, || ()).expect("no other snapshot runs");
     /// set(b"after")?;
     /// let records: Vec<u8> = snapshot.flatten().collect();
     /// assert!(records.windows(6).any(|bytes| bytes == b"before"));
     /// assert!(!records.windows(5).any(|bytes| bytes == b"after"));
     /// # Ok::<(), acteon_engine::EngineError>(())
     /// ```
-    pub fn cut(&self, on_cut: impl FnOnce()) -> Option<Snapshot> {
+    pub fn cut(&self, now_ms: u64, on_cut: impl FnOnce()) -> Option<Snapshot> {
         let family = self.family();
         loop {
             if self.keyspace().context.saving.is_running() {
@@ -143,7 +153,8 @@ impl Engine {
                 continue;
             }
             let numbers = segments.iter().map(|(number, _)| *number);
-            if !self.keyspace().context.saving.begin(numbers.zip(guards.iter_mut().map(|guard| &mut **guard))) {
+            let held = numbers.zip(guards.iter_mut().map(|guard| &mut **guard));
+            if !self.keyspace().context.saving.begin(held, now_ms) {
                 return None;
             }
             // Before the call, so that a panic there ends the snapshot.
@@ -198,7 +209,7 @@ impl Snapshot {
         let is_last = *number == keyspace.segments.len();
         let records = segment.unsaved.take().map(|unsaved| {
             keyspace.context.saving.running.lock().left -= 1;
-            records_of(unsaved.database, &segment.table, segment.bytes)
+            records_of(&keyspace.context, unsaved.database, &segment.table, segment.bytes)
         });
         drop(segment);
         if is_last {
@@ -220,7 +231,9 @@ impl Iterator for Snapshot {
             match saved {
                 Some(Saved::Records(records)) => return Some(records),
                 // Freed here, where nobody waits.
-                Some(Saved::Table(database, table)) => return Some(records_of(database, &table, 0)),
+                Some(Saved::Table(database, table)) => {
+                    return Some(records_of(&self.engine.keyspace().context, database, &table, 0));
+                }
                 None if left == 0 => return None,
                 None => {}
             }
@@ -254,12 +267,14 @@ mod interleavings;
 mod tests;
 
 /// The entries of a table as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
-pub(crate) fn records_of(database: u32, table: &HashTable<Entry>, bytes: u64) -> Vec<u8> {
+pub(crate) fn records_of(context: &Context, database: u32, table: &HashTable<Entry>, bytes: u64) -> Vec<u8> {
+    let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
     let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
     write_select_database(database as usize, &mut records);
     for entry in table.iter().filter(|entry| !entry.is_empty_collection()) {
         let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
-        let record = RecordRef { key: entry.key(), value, expires_at_ms, touched: None };
+        let record =
+            RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };
         write_record(&record, Compression::Off, &mut records);
     }
     records

@@ -193,9 +193,7 @@ impl<'a> Slot<'a> {
 
     /// Seconds since the key was last used.
     pub(crate) fn idle_s(&self) -> Option<u32> {
-        let usage = self.segment.get(self.bucket?)?.usage();
-        // The clock wraps around, and so does the difference.
-        Some(Usage::clock(self.now_ms).wrapping_sub(usage.clock_s()) & Usage::CLOCK_MASK)
+        Some(self.segment.get(self.bucket?)?.usage().idle_s(self.now_ms))
     }
 
     /// How often the key was used of late, on the scale of `OBJECT FREQ`.

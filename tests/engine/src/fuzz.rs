@@ -115,7 +115,7 @@ pub fn file(data: &[u8]) {
         _ = Importer::new(&instance, options).append_only_file("fuzzed", data);
 
         let mut written = Vec::new();
-        let snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+        let snapshot = engine.cut(0, || ()).expect("no other snapshot runs");
         write_file(&FileFacts::default(), snapshot, &mut written).expect("memory takes everything");
         let again = Engine::new(SMALL);
         let instance = Instance::new(again.clone(), InstanceConfig::default());

@@ -1,5 +1,9 @@
 //! Brings an engine to the state that changes lead to.
 //!
+//! # Guarantees
+//! Values and deadlines are those of the engine that recorded the changes. When keys were used is not recorded: what a change has made or
+//! touched was used at the time of loading, as when Redis reads an append-only file; what only a file holds, when the file says.
+//!
 //! # How it works
 //! No deadline has passed while changes are applied: what a key held is there until the changes say otherwise, and removing what has
 //! expired is left to those who come afterwards. Changes are strict: one that does not find the key as it was when it was recorded is an
@@ -10,11 +14,16 @@ use super::{ChangeError, Op, Problem};
 use crate::entry::{Collection, Entry, Kind, StrEntry, Usage};
 use crate::keyspace::{Engine, Keyspace};
 use crate::memory::Room;
-use crate::rdb;
+use crate::rdb::{self, Touched};
 use crate::segment::{Context, Segment};
 use crate::value::{CollectionValue, Fields, Limits, List, Place, Set, Zset};
 
 impl Engine {
+    /// Says when keys are loaded, for [`load`](Self::load) and [`apply`](Self::apply): policies of eviction go by when keys were used.
+    pub fn set_load_time(&self, now_ms: u64) {
+        self.keyspace().context.memory.eviction.set_loaded_ms(now_ms);
+    }
+
     /// Applies the changes of a group, one after the other. Meant for loading, before others use the engine and before a log is attached: what
     /// is applied is not recorded again, and others could see a part of a group. Works above the bound of the memory.
     ///
@@ -58,7 +67,7 @@ impl Engine {
         let number = usize::try_from(record.database).ok().filter(|number| *number < DATABASES_MAX);
         let Some(number) = number else { return false };
         let (key, entry) = (&*record.key, entry_of(&record.key, record.value, record.expires_at_ms));
-        Target::find(self.sibling(number).keyspace(), key, |target| target.put(entry));
+        Target::find(self.sibling(number).keyspace(), key, |target| target.put_used(entry, record.touched));
         true
     }
 }
@@ -140,6 +149,12 @@ impl Target<'_> {
     }
 
     fn put(&mut self, entry: Entry) {
+        self.put_used(entry, None);
+    }
+
+    fn put_used(&mut self, mut entry: Entry, touched: Option<Touched>) {
+        let usage = self.context.memory.eviction.loaded_usage(touched);
+        entry.set_usage(entry.usage().with_use_of(usage));
         if let Some(bucket) = self.bucket.take() {
             self.segment.take_out(self.context, bucket);
         }
@@ -150,9 +165,16 @@ impl Target<'_> {
         if let Some(bucket) = self.bucket
             && self.segment.overwrite_str(self.context, bucket, &[value], expires_at_ms, Room::Made).is_ok()
         {
-            return;
+            return self.mark_used();
         }
         self.put(Entry::Str(StrEntry::new(key, &[value], expires_at_ms)));
+    }
+
+    fn mark_used(&mut self) {
+        let (eviction, segment) = (&self.context.memory.eviction, &mut *self.segment);
+        if let Some(entry) = self.bucket.and_then(|bucket| segment.table.get_bucket_mut(bucket)) {
+            entry.set_usage(eviction.applied(entry.usage(), &mut segment.luck));
+        }
     }
 
     fn string(&self) -> Result<&[u8], Problem> {
@@ -176,12 +198,14 @@ impl Target<'_> {
             self.set_string(key, &grown, expires_at_ms);
         } else if let Some(bucket) = self.bucket {
             self.segment.overwrite_range(self.context, bucket, range.start, bytes);
+            self.mark_used();
         }
         Ok(())
     }
 
     fn change_collection(&mut self, op: &Op<'_>) -> Result<(), Problem> {
         let bucket = self.bucket.ok_or(ABSENT)?;
+        self.mark_used();
         self.segment.save_first(self.context);
         let (entry, mut account, _) = self.segment.entry_and_account(self.context, bucket, Room::Made);
         let Some(Entry::Collection(collection)) = entry else {

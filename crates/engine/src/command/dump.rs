@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::options::{integer, is};
 use super::row::{Flags, Group, Row};
 use crate::observe::EventClass;
-use crate::rdb::{Compression, PayloadError, read_payload, write_payload};
+use crate::rdb::{Compression, PayloadError, Touched, read_payload, write_payload};
 use crate::typed::Whole;
 
 const BUSY_KEY: CommandError = CommandError::text("BUSYKEY Target key name already exists.");
@@ -34,8 +34,7 @@ struct Options {
     replace: bool,
     /// The time to live is a moment.
     is_absolute: bool,
-    idle_s: Option<u64>,
-    frequency: Option<u8>,
+    touched: Option<Touched>,
 }
 
 impl Options {
@@ -47,12 +46,12 @@ impl Options {
                 options.replace = true;
             } else if is(word, "ABSTTL") {
                 options.is_absolute = true;
-            } else if is(word, "IDLETIME") && options.frequency.is_none() {
+            } else if is(word, "IDLETIME") && !matches!(options.touched, Some(Touched::Frequency(_))) {
                 let idle_s = integer(words.next().ok_or(CommandError::Syntax)?)?;
-                options.idle_s = Some(u64::try_from(idle_s).map_err(|_| INVALID_IDLE_TIME)?);
-            } else if is(word, "FREQ") && options.idle_s.is_none() {
+                options.touched = Some(Touched::IdleS(u64::try_from(idle_s).map_err(|_| INVALID_IDLE_TIME)?));
+            } else if is(word, "FREQ") && !matches!(options.touched, Some(Touched::IdleS(_))) {
                 let frequency = integer(words.next().ok_or(CommandError::Syntax)?)?;
-                options.frequency = Some(u8::try_from(frequency).map_err(|_| INVALID_FREQUENCY)?);
+                options.touched = Some(Touched::Frequency(u8::try_from(frequency).map_err(|_| INVALID_FREQUENCY)?));
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -84,8 +83,7 @@ fn restore(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
             call.effects.changes += 1;
         }
     } else {
-        let eviction = &slot.context.memory.eviction;
-        let usage = eviction.restored_usage(now_ms, options.idle_s, options.frequency);
+        let usage = slot.context.memory.eviction.restored_usage(now_ms, options.touched);
         slot.put_whole(Whole::restored(value, expires_at_ms, usage));
         slot.event(EventClass::GENERIC, "restore");
         call.effects.changes += 1;

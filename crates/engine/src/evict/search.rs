@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::pool::{Candidate, Pool};
 use super::{Eviction, EvictionPolicy};
-use crate::entry::{Entry, Ref, Usage, is_expired};
+use crate::entry::{Entry, Ref, is_expired};
 use crate::expire::BLOCK_BUCKETS;
 use crate::keyspace::Keyspace;
 use crate::memory::Memory;
@@ -300,10 +300,7 @@ impl Eviction {
     /// How well a key would go.
     fn score(&self, policy: EvictionPolicy, entry: &Entry, now_ms: u64) -> u64 {
         match policy {
-            EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => {
-                // The clock wraps around, and so does the difference.
-                u64::from(Usage::clock(now_ms).wrapping_sub(entry.usage().clock_s()) & Usage::CLOCK_MASK)
-            }
+            EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => u64::from(entry.usage().idle_s(now_ms)),
             EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu => {
                 u64::from(u8::MAX - self.count(entry.usage(), now_ms))
             }

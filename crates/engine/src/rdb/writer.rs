@@ -37,7 +37,7 @@ pub struct FileFacts {
 /// let engine = Engine::new(EngineConfig::default());
 /// engine.update(b"greeting", 1, |slot| slot.set_str(&[b"hello"], Expiry::Clear))?;
 /// let mut file = Vec::new();
-/// let snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+/// let snapshot = engine.cut(1, || ()).expect("no other snapshot runs");
 /// write_file(&FileFacts::default(), snapshot, &mut file)?;
 ///
 /// let mut reader = Reader::open(&*file, ReadOptions::default())?;

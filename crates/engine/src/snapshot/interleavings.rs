@@ -111,7 +111,7 @@ impl Lab {
             self.log.before_cut.store(self.log.groups.lock().len(), Ordering::SeqCst);
             self.log.is_cut.store(true, Ordering::SeqCst);
         };
-        for piece in self.databases.first().cut(on_cut).expect("no other snapshot runs") {
+        for piece in self.databases.first().cut(NOW_MS, on_cut).expect("no other snapshot runs") {
             writer.add(&piece);
             file.extend_from_slice(&piece);
             thread::yield_now();

@@ -1,11 +1,13 @@
 //! Snapshots that are cut while others write: with the groups of changes after the cut, they lead to the state of today.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::change::tests::{Memory, Tester, Words, dump, restored};
-use crate::{Engine, EngineConfig, Expiry, Instance, InstanceConfig};
+use crate::change::tests::{Memory, Tester, Words, dump, load, restored};
+use crate::rdb::{FileFacts, Touched, write_file};
+use crate::{Engine, EngineConfig, EvictionConfig, EvictionPolicy, Expiry, Instance, InstanceConfig};
 
 const NOW_US: u64 = 1_000_000_000;
 const NOW_MS: u64 = NOW_US / 1_000;
@@ -32,7 +34,11 @@ fn assert_leads_to_today(engine: &Engine, log: &Memory, pieces: Vec<Vec<u8>>, gr
         copy.apply(group).unwrap_or_else(|error| panic!("{hint}: {error}"));
     }
     if copy.digest(NOW_MS) != engine.digest(NOW_MS) {
-        assert_eq!(dump(&copy, NOW_MS), dump(engine, NOW_MS), "{hint}");
+        let (found, expected) = (dump(&copy, NOW_MS), dump(engine, NOW_MS));
+        let differing: Vec<_> =
+            found.keys().chain(expected.keys()).filter(|key| found.get(*key) != expected.get(*key)).collect();
+        let shown: Vec<_> = differing.iter().map(|key| (key, found.get(*key), expected.get(*key))).collect();
+        panic!("{hint}: {shown:#?}");
     }
 }
 
@@ -80,7 +86,7 @@ fn snapshot_and_the_groups_after_it_lead_to_the_state_of_today() {
                     thread::yield_now();
                 }
                 let mut groups_before = 0;
-                let snapshot = engine.cut(|| groups_before = log.len()).expect("no other snapshot runs");
+                let snapshot = engine.cut(NOW_MS, || groups_before = log.len()).expect("no other snapshot runs");
                 let mut pieces = Vec::new();
                 for piece in snapshot {
                     pieces.push(piece);
@@ -124,7 +130,7 @@ fn databases_that_are_emptied_or_exchanged_meanwhile_are_saved_as_they_were() {
     ] {
         for pieces_first in [0, 3, 12] {
             let groups_before = log.len();
-            let mut snapshot = engine.cut(|| ()).expect("no other snapshot runs");
+            let mut snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
             let mut pieces: Vec<_> = snapshot.by_ref().take(pieces_first).collect();
             for line in lines {
                 tester.execute(&args(line), NOW_US);
@@ -152,8 +158,8 @@ fn databases_that_are_emptied_or_exchanged_meanwhile_are_saved_as_they_were() {
 fn writer_saves_only_what_the_snapshot_still_needs() {
     let (engine, _) = engine(1);
     set(&engine, "k", "old");
-    let mut snapshot = engine.cut(|| ()).expect("no other snapshot runs");
-    assert!(engine.cut(|| panic!("one at a time")).is_none());
+    let mut snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
+    assert!(engine.cut(NOW_MS, || panic!("one at a time")).is_none());
     set(&engine, "k", "new");
     set(&engine, "k", "newer");
     let pieces: Vec<_> = snapshot.by_ref().collect();
@@ -162,22 +168,23 @@ fn writer_saves_only_what_the_snapshot_still_needs() {
     drop(snapshot);
 
     // One that is dropped halfway leaves nothing to those who write, nor to the next one.
-    drop(engine.cut(|| ()));
+    drop(engine.cut(NOW_MS, || ()));
     set(&engine, "k", "newest");
-    let pieces: Vec<_> = engine.cut(|| ()).expect("the other one has ended").collect();
+    let pieces: Vec<_> = engine.cut(NOW_MS, || ()).expect("the other one has ended").collect();
     assert!(dump(&restored(pieces.into_iter()), NOW_MS)["0 k"].starts_with("string newest"));
     engine.clear();
-    assert_eq!(engine.cut(|| ()).expect("the other one has ended").count(), 0);
+    assert_eq!(engine.cut(NOW_MS, || ()).expect("the other one has ended").count(), 0);
 }
 
 #[test]
 fn cut_whose_callback_panics_ends() {
     let (engine, _) = engine(4);
     set(&engine, "k", "v");
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.cut(|| panic!("a log has failed"))));
+    let result =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| engine.cut(NOW_MS, || panic!("a log has failed"))));
     assert!(result.is_err());
     set(&engine, "k", "w");
-    assert_eq!(engine.cut(|| ()).expect("the other one has ended").count(), 1);
+    assert_eq!(engine.cut(NOW_MS, || ()).expect("the other one has ended").count(), 1);
 }
 
 /// A script may hold keys for long. Who cuts waits for it, and nobody waits for who cuts.
@@ -189,7 +196,7 @@ fn cut_waits_for_a_long_script_without_holding_what_others_use() {
         engine.update(b"held", NOW_MS, |_| {
             let cut = scope.spawn(|| {
                 waits.store(true, Ordering::SeqCst);
-                engine.cut(|| ()).expect("no other snapshot runs").count()
+                engine.cut(NOW_MS, || ()).expect("no other snapshot runs").count()
             });
             while !waits.load(Ordering::SeqCst) {
                 thread::yield_now();
@@ -204,4 +211,85 @@ fn cut_waits_for_a_long_script_without_holding_what_others_use() {
             assert!(!cut.is_finished());
         });
     });
+}
+
+/// What a file would say of the uses of each key.
+fn uses(engine: &Engine, now_ms: u64) -> BTreeMap<String, Touched> {
+    let keyspace = engine.keyspace();
+    let mut uses = BTreeMap::new();
+    for number in 0..keyspace.segments.len() {
+        for entry in keyspace.lock(number).table.iter() {
+            if let Some(touched) = keyspace.context.memory.eviction.touched(entry.usage(), now_ms) {
+                uses.insert(entry.key().escape_ascii().to_string(), touched);
+            }
+        }
+    }
+    uses
+}
+
+fn engine_by(policy: EvictionPolicy) -> Engine {
+    let eviction = EvictionConfig { policy, lfu_decay_min: 0, ..EvictionConfig::default() };
+    Engine::new(EngineConfig { segments: 4, eviction, ..EngineConfig::default() })
+}
+
+/// After a restart all keys once seemed unused for months, or used at that moment, and eviction took the wrong ones.
+#[test]
+fn uses_of_keys_come_back_with_a_snapshot_where_a_policy_goes_by_them() {
+    const LOADED_MS: u64 = NOW_MS + 7_000_000;
+    for policy in [EvictionPolicy::AllKeysLru, EvictionPolicy::VolatileLfu, EvictionPolicy::AllKeysRandom] {
+        let engine = engine_by(policy);
+        for number in 0..200_u64 {
+            let (key, at_ms) = (format!("k{number}"), NOW_MS - number * 1_000);
+            engine.update(key.as_bytes(), at_ms, |slot| slot.set_str(&[b"v"], Expiry::Clear)).expect("no bound");
+            (0..number * 20).for_each(|_| engine.read(key.as_bytes(), at_ms, |_| ()));
+        }
+        // Threads may be ahead of the one that cuts.
+        engine.update(b"ahead", NOW_MS + 5_000, |slot| slot.set_str(&[b"v"], Expiry::Clear)).expect("no bound");
+        let before = uses(&engine, NOW_MS);
+        let mut file = Vec::new();
+        let snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
+        // Some are saved by who adds a key beside them.
+        set(&engine, "later", "v");
+        write_file(&FileFacts::default(), snapshot, &mut file).expect("memory takes everything");
+        let copy = engine_by(policy);
+        copy.set_load_time(LOADED_MS);
+        load(&copy, &file);
+        assert_eq!(uses(&copy, LOADED_MS), before, "{policy}");
+        assert_eq!(before.len(), if policy == EvictionPolicy::AllKeysRandom { 0 } else { 201 });
+    }
+}
+
+#[test]
+fn what_changes_have_made_or_touched_was_used_when_it_was_loaded() {
+    const LOADED_MS: u64 = NOW_MS + 7_000_000;
+    let (engine, log) = engine(4);
+    let instance = Instance::new(engine.clone(), InstanceConfig::default());
+    let mut tester = Tester::new(&instance);
+    let base =
+        ["SET untouched v", "SET written v", "HSET hash f v", "SETRANGE range 0 text", "SET moved v", "SET ttl v"];
+    base.iter().for_each(|line| drop(tester.execute(&args(line), NOW_US)));
+    let mut file = Vec::new();
+    engine.set_eviction_policy(EvictionPolicy::AllKeysLru);
+    let snapshot = engine.cut(NOW_MS + 100_000, || ()).expect("no other snapshot runs");
+    write_file(&FileFacts::default(), snapshot, &mut file).expect("memory takes everything");
+    let groups_before = log.len();
+    for line in ["SET written w", "HSET hash g v", "SETRANGE range 1 x", "RENAME moved there", "RPUSH new a"] {
+        tester.execute(&args(line), NOW_US);
+    }
+    for (policy, old, new) in [
+        (EvictionPolicy::AllKeysLru, Touched::IdleS(100), Touched::IdleS(0)),
+        (EvictionPolicy::AllKeysLfu, Touched::Frequency(5), Touched::Frequency(6)),
+    ] {
+        let copy = engine_by(policy);
+        copy.set_load_time(LOADED_MS);
+        load(&copy, &file);
+        log.groups()[groups_before..].iter().for_each(|group| copy.apply(group).expect("it fits"));
+        let uses = uses(&copy, LOADED_MS);
+        assert_eq!((uses["untouched"], uses["ttl"]), (old, old));
+        // The list was made, and then changed.
+        for key in ["written", "hash", "range", "new"] {
+            assert_eq!(uses[key], new, "{key}");
+        }
+        assert_eq!(uses["there"], if policy.is_lfu() { old } else { new });
+    }
 }

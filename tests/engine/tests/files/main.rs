@@ -93,7 +93,7 @@ impl Ours {
     fn file(&self) -> Vec<u8> {
         let mut file = Vec::new();
         let facts = FileFacts { created_at_s: now_ms() / 1_000, used_memory_bytes: 1 << 20 };
-        let snapshot = self.engine.cut(|| ()).expect("no other snapshot runs");
+        let snapshot = self.engine.cut(now_ms(), || ()).expect("no other snapshot runs");
         let bytes = write_file(&facts, snapshot, &mut file).unwrap();
         assert_eq!(bytes, file.len() as u64);
         file

@@ -6,9 +6,11 @@ use std::fs;
 use acteon_engine::import::Importer;
 use acteon_engine::rdb::Unsupported;
 use acteon_engine_tests::command::Command;
+use acteon_engine_tests::endpoint::{Client, Endpoint};
 use acteon_engine_tests::families::families;
 use acteon_engine_tests::keyspace::contents;
 use acteon_engine_tests::random::Random;
+use acteon_engine_tests::reply::Reply;
 use acteon_engine_tests::sequence::{reset, run};
 
 use crate::data::data_set;
@@ -184,4 +186,69 @@ fn keys_that_expired_since_the_file_was_written_are_left_out_and_counted() {
     let mut importer = Importer::new(&ours.instance, later);
     importer.rdb("dump.rdb", &*file).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((importer.finish().expired, ours.engine.len()), (1, 1));
+}
+
+/// Strings whose uses differ: by seconds since the last one, or by how many there were.
+fn keys_with_uses(endpoint: &mut dyn Endpoint, option: &str) {
+    let mut client = Client::connect(endpoint).unwrap();
+    client.call(&Command::words("SET model value")).unwrap();
+    let Reply::Blob(_, payload) = client.call(&Command::words("DUMP model")).unwrap() else {
+        panic!("there is a value")
+    };
+    for amount in USES {
+        let words = [
+            &b"RESTORE"[..],
+            format!("k{amount}").as_bytes(),
+            b"0",
+            &payload,
+            option.as_bytes(),
+            amount.to_string().as_bytes(),
+        ]
+        .map(<[u8]>::to_vec);
+        let reply = client.call(&Command::new(words.into())).unwrap();
+        assert!(!reply.is_error(), "{reply}");
+    }
+}
+
+fn assert_uses(endpoint: &mut dyn Endpoint, subcommand: &str, slack: i64, about: &str) {
+    let mut client = Client::connect(endpoint).unwrap();
+    for amount in USES {
+        let reply = client.call(&Command::words(&format!("OBJECT {subcommand} k{amount}"))).unwrap();
+        let found: i64 = match &reply {
+            Reply::Line(b':', digits) => std::str::from_utf8(digits).unwrap().parse().unwrap(),
+            _ => panic!("{about}: {reply}"),
+        };
+        assert!((amount..=amount + slack).contains(&found), "{about}: {found} instead of {amount}");
+    }
+}
+
+const USES: [i64; 4] = [0, 20, 77, 255];
+
+#[test]
+fn uses_of_keys_travel_both_ways_under_the_policies_that_go_by_them() {
+    // Seconds that may pass meanwhile on a machine that stands still.
+    const SLOW_S: i64 = 5_000;
+    for (policy, option, subcommand, slack) in
+        [("allkeys-lru", "IDLETIME", "IDLETIME", SLOW_S), ("volatile-lfu", "FREQ", "FREQ", 0)]
+    {
+        let settings = [format!("CONFIG SET maxmemory-policy {policy}"), "CONFIG SET lfu-decay-time 0".to_owned()];
+        let settings: Vec<_> = settings.iter().map(|line| Command::words(line)).collect();
+        let mut redis = Redis::start(&[], false);
+        tell(&mut redis, &settings);
+        keys_with_uses(&mut redis, option);
+        redis.save();
+        let mut ours = Ours::new();
+        tell(&mut ours.endpoint, &settings);
+        let file = fs::read(redis.folder().join(DUMP_FILE)).unwrap();
+        let mut importer = Importer::new(&ours.instance, options(Unsupported::Refuse));
+        importer.rdb(DUMP_FILE, &*file).unwrap_or_else(|error| panic!("{error}"));
+        assert_uses(&mut ours.endpoint, subcommand, slack, "from Redis");
+
+        let mut ours = Ours::new();
+        tell(&mut ours.endpoint, &settings);
+        keys_with_uses(&mut ours.endpoint, option);
+        fs::write(redis.folder().join(DUMP_FILE), ours.file()).unwrap();
+        redis.reload();
+        assert_uses(&mut redis, subcommand, slack, "to Redis");
+    }
 }

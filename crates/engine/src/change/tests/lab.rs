@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use super::restored;
 use super::words::Words;
 use crate::change::ChangeLog;
 use crate::change::op::Ops;
@@ -117,6 +118,9 @@ pub(crate) struct Lab {
     applied: usize,
     testers: Vec<Tester>,
     now_us: u64,
+    /// The latest time that any clock has shown.
+    newest_us: u64,
+    clocks_differ: bool,
     dumped: Vec<u8>,
     /// The latest commands, for who has to find out what went wrong.
     history: Vec<String>,
@@ -144,6 +148,8 @@ impl Lab {
             applied: 0,
             testers,
             now_us: 1_000_000_000,
+            newest_us: 1_000_000_000,
+            clocks_differ: false,
             dumped,
             history,
         }
@@ -159,6 +165,30 @@ impl Lab {
 
     pub(crate) fn advance(&mut self, ms: u64) {
         self.now_us += ms * 1_000;
+        self.newest_us = self.newest_us.max(self.now_us);
+    }
+
+    /// From now on the clocks of those who write go apart, as those of threads and of hosts do.
+    pub(super) fn let_clocks_differ(&mut self) {
+        self.clocks_differ = true;
+    }
+
+    /// Goes on by a clock that is behind the fastest one, by up to a little more than keys live.
+    fn exchange_clocks(&mut self) {
+        let behind_us = self.words.below(60) as u64 * 1_000;
+        self.now_us = self.newest_us.saturating_sub(behind_us);
+        self.history.push(format!("clock at {}", self.now_ms()));
+    }
+
+    /// Follows from now on as somebody who has come up from a snapshot, read by a clock of its own.
+    pub(super) fn follow_from_snapshot(&mut self) {
+        self.check("before a snapshot");
+        let snapshot = self.engine.cut(self.now_ms(), || ()).expect("no other snapshot runs");
+        // What expires before it is written out may be missing.
+        self.instance.housekeeping(self.newest_us, 20);
+        self.replica = restored(snapshot);
+        self.history.push("snapshot".to_owned());
+        self.check("after a snapshot");
     }
 
     /// The reply to `line`, whose words are separated by blanks.
@@ -193,6 +223,7 @@ impl Lab {
                 let ms = self.words.below(25) as u64;
                 self.advance(ms);
             }
+            30 if self.clocks_differ => self.exchange_clocks(),
             30..34 => {
                 self.history.push("housekeeping".to_owned());
                 self.instance.housekeeping(self.now_us, 20);
@@ -298,7 +329,8 @@ impl Lab {
                 panic!("seed {}, {hint}: {error}\n{}\n{}", self.seed, shown(group), self.story());
             }
         }
-        let now_ms = self.now_ms();
+        // What has expired by the fastest clock may have been removed by it, and is there for those who follow.
+        let now_ms = self.newest_us / 1_000;
         if self.engine.digest(now_ms) != self.replica.digest(now_ms) {
             let recorded: Vec<_> = groups.iter().map(|group| shown(group)).collect();
             let (expected, found) = (dump(&self.engine, now_ms), dump(&self.replica, now_ms));
@@ -354,7 +386,8 @@ fn value_text(entry: &Entry) -> String {
             }
             CollectionValue::Set(set) => set.iter().map(|member| text(&member)).collect(),
             CollectionValue::SortedSet(set) => {
-                set.iter().map(|(member, score)| format!("{}:{score}", text(member))).collect()
+                // Without the sign of zero, as in a digest.
+                set.iter().map(|(member, score)| format!("{}:{}", text(member), score + 0.0)).collect()
             }
         },
     };
