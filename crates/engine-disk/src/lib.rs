@@ -45,6 +45,7 @@
 //! | `verify.rs` | verification and repair |
 //! | `backup.rs` | backups, of a directory in use as well |
 //! | `storage.rs` | what is asked of a directory, and the real one |
+//! | `watched.rs` | one that tells how much of it was read |
 //! | `simulation.rs` | one in memory that fails by plan |
 
 mod active;
@@ -71,6 +72,7 @@ mod synced;
 mod tests;
 mod verify;
 mod waiting;
+mod watched;
 mod writer;
 
 pub use backup::{Backup, BackupError, backup_of};
@@ -85,3 +87,4 @@ pub use statistics::{JobStatistics, Statistics};
 pub use storage::{File, FileError, Files, Lock, LockError, Storage};
 pub use verify::{FileReport, Repaired, Report, repair, verify};
 pub use waiting::{Kept, NotKept};
+pub use watched::Watched;

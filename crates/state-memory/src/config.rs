@@ -131,8 +131,6 @@ pub(crate) struct Checked {
     pub(crate) lock_retention_ms: u64,
     /// When what is written is on a disk, if it ever is.
     pub(crate) fsync: Option<KeepFsync>,
-    /// Nothing goes when memory is short.
-    pub(crate) keeps_all: bool,
 }
 
 impl MemoryConfig {
@@ -159,7 +157,6 @@ impl MemoryConfig {
             value_bytes_max: self.value_bytes_max,
             lock_retention_ms,
             fsync: self.keep.as_ref().map(|keep| keep.fsync),
-            keeps_all: self.eviction == Eviction::None,
         })
     }
 
@@ -194,7 +191,10 @@ impl MemoryConfig {
         u32::try_from(seconds / SECONDS_PER_MINUTE).ok().filter(|minutes| u64::from(*minutes) <= LFU_DECAY_MINUTES_MAX)
     }
 
-    pub(crate) fn engine_config(&self) -> EngineConfig {
+    /// What [`MemoryStore::open`](crate::MemoryStore::open) makes its engine of, with what never goes: for applications that make the engine by
+    /// themselves, and give it to [`MemoryStore::over`](crate::MemoryStore::over).
+    #[must_use]
+    pub fn engine_config(&self) -> EngineConfig {
         let eviction = EvictionConfig {
             policy: self.eviction.policy(),
             samples: self.eviction_samples,

@@ -5,6 +5,11 @@
 //! it may have read. So a crash takes nothing back that anybody has been told. Where nothing waits for the disk, nobody waits; those who
 //! wait at the same time share a sync. Under the other settings nobody waits.
 //!
+//! # Time
+//! Opening reads the directory on the calling thread, which may take minutes; within a runtime, do it on a thread for such work
+//! (`tokio::task::spawn_blocking`). So do closing, and dropping the last handle of a store that was not closed: both write and sync what is
+//! left. [`close`](acteon_state_core::StateStore::close) finds such a thread by itself; a drop cannot.
+//!
 //! # Failure
 //! While the disk fails, operations that write are `Unavailable` and have changed nothing; the message has the reason. Those that were waiting are
 //! `Unavailable` with an unknown effect if they have written something: it is in memory, and is kept if the disk recovers before the
@@ -16,7 +21,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use acteon_engine::Engine;
-use acteon_engine_disk::{Disk, DiskConfig, Files, Fsync, Loaded, NotKept, OpenError, RewriteSchedule, SavePoint};
+use acteon_engine_disk::{
+    Disk, DiskConfig, Files, Fsync, Loaded, NotKept, OpenError, RewriteSchedule, SavePoint, Watched,
+};
 use acteon_state_core::{Effect, Error, ErrorKind, Operation, Result, Survival};
 use tracing::{info, warn};
 
@@ -110,14 +117,14 @@ impl KeepConfig {
         }
     }
 
-    /// Loads the directory into an engine that nobody uses yet. Takes as long as reading it.
+    /// Loads the directory into an engine that nobody uses yet. Takes as long as reading it, and logs now and then how far it is.
     pub(crate) fn open(&self, engine: &Engine, now_ms: u64) -> Result<Disk> {
         let (dir, began) = (self.dir.display(), Instant::now());
         let failed = |error: &dyn std::fmt::Display| format!("the directory {dir} cannot be used: {error}");
         let files = Files::create(&self.dir).map_err(|error| Error::config(failed(&error)).with_source(error))?;
-        info!(%dir, "loading the data of the engine");
-        let progress = Progress::begin(engine, &self.dir);
-        let opened = Disk::open(Arc::new(files), engine, self.disk_config(), now_ms);
+        let storage = Arc::new(Watched::new(Arc::new(files)));
+        let progress = Progress::begin(engine, &self.dir, Arc::clone(&storage));
+        let opened = Disk::open(storage, engine, self.disk_config(), now_ms);
         drop(progress);
         let (disk, loaded) = opened.map_err(|error| {
             let kind = if matches!(error, OpenError::Problem(_)) { ErrorKind::Corrupt } else { ErrorKind::Config };
@@ -164,13 +171,17 @@ struct Progress {
 }
 
 impl Progress {
-    fn begin(engine: &Engine, dir: &Path) -> Self {
+    fn begin(engine: &Engine, dir: &Path, storage: Arc<Watched>) -> Self {
         let (sender, ended) = mpsc::channel::<()>();
         let (engine, dir, began) = (engine.clone(), dir.to_owned(), Instant::now());
+        let of_bytes = storage.data_bytes();
+        info!(dir = %dir.display(), bytes = of_bytes, "loading the data of the engine");
         let watch = move || {
             while ended.recv_timeout(PROGRESS_EVERY) == Err(RecvTimeoutError::Timeout) {
-                let (dir, keys, seconds) = (dir.display(), engine.len(), began.elapsed().as_secs());
-                info!(%dir, keys, seconds, "still loading the data of the engine");
+                let (dir, file, bytes) = (dir.display(), storage.file(), storage.read_bytes());
+                let (keys, seconds) = (engine.len(), began.elapsed().as_secs());
+                let percent = percent(bytes, of_bytes);
+                info!(%dir, percent, bytes, of_bytes, file, keys, seconds, "still loading the data of the engine");
             }
         };
         // Without a thread there is no word of it, and nothing else is missing.
@@ -179,14 +190,19 @@ impl Progress {
     }
 }
 
+/// How much of it is done. What is not known to be the whole is never said to be it.
+fn percent(bytes: u64, of_bytes: u64) -> u64 {
+    bytes.saturating_mul(100).checked_div(of_bytes).unwrap_or(0).min(99)
+}
+
 fn log_loaded(loaded: &Loaded, engine: &Engine, dir: &Path, began: Instant) {
     let (dir, seconds) = (dir.display(), began.elapsed().as_secs_f64());
-    let Loaded { groups, base_bytes, journal_bytes, is_new, is_from_dump, .. } = loaded;
+    let Loaded { position, groups, base_bytes, journal_bytes, is_new, is_from_dump, .. } = loaded;
     if *is_new {
         return info!(%dir, "the data of the engine are kept in a new directory");
     }
     let keys = engine.len();
-    info!(%dir, keys, base_bytes, journal_bytes, groups, seconds, is_from_dump, "the data of the engine are loaded");
+    info!(%dir, position, keys, base_bytes, journal_bytes, groups, seconds, is_from_dump, "the data of the engine are loaded");
     if let Some(torn) = &loaded.torn {
         let (file, offset, bytes, reason) = (&torn.file, torn.offset, torn.bytes, torn.reason.to_string());
         let kept_as = torn.kept_as.as_deref().unwrap_or("nowhere");
@@ -231,4 +247,18 @@ impl Shared {
 
 fn not_kept(error: &NotKept) -> Error {
     Error::new(ErrorKind::Unavailable, error.to_string()).with_effect(Effect::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn loading_is_never_said_to_be_over_before_it_is() {
+        for ((bytes, of_bytes), expected) in
+            [((0, 0), 0), ((0, 10), 0), ((5, 10), 50), ((10, 10), 99), ((11, 10), 99), ((u64::MAX, u64::MAX), 1)]
+        {
+            assert_eq!(percent(bytes, of_bytes), expected, "{bytes} of {of_bytes}");
+        }
+    }
 }

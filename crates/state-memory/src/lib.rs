@@ -2,8 +2,9 @@
 //!
 //! # Guarantees
 //! Everything that [`StateStore`](acteon_state_core::StateStore) promises, with every capability but two: something survives the end of the
-//! process only with a directory, and everything acknowledged (`durable`) only with [`KeepFsync::Always`]; and other processes share the store
-//! only where the application publishes its engine (`shared`). Keys, values and records are written byte for byte as the Redis driver writes them, so an engine that is
+//! process only with a directory, and everything acknowledged (`durable`) only with [`KeepFsync::Always`] and without eviction; and other processes
+//! share the store only where the application publishes its engine (`shared`). With eviction, what is [never evicted](MemoryConfig::eviction) is
+//! as durable as without. Keys, values and records are written byte for byte as the Redis driver writes them, so an engine that is
 //! embedded here and reached by protocol elsewhere is one store.
 //!
 //! # Failure

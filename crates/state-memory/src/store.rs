@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use acteon_engine::{Engine, groups_of_this_thread};
+use acteon_engine::{Engine, EvictionPolicy, groups_of_this_thread};
 use acteon_engine_disk::Disk;
 use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::{
@@ -55,7 +55,8 @@ pub(crate) struct Handle {
     pub(crate) capabilities: Capabilities,
     pub(crate) lock_retention_ms: u64,
     fsync: Option<KeepFsync>,
-    keeps_all: bool,
+    /// Something goes when memory is short.
+    evicts: bool,
     is_closed: AtomicBool,
 }
 
@@ -117,6 +118,9 @@ impl MemoryStore {
     /// A store over an engine that the application also uses otherwise, such as publishing it on the network. Everyone must
     /// give it the time of the same clock.
     ///
+    /// What an engine may evict is decided where it is made: one that is made of [`MemoryConfig::engine_config`] keeps locks, queues, counters and
+    /// the like; another one may lose them when its memory is used up.
+    ///
     /// Call this once per engine and [`handle`](Self::handle) for more: those who wait for locks know of each other only among the
     /// handles of one store.
     ///
@@ -171,7 +175,6 @@ impl MemoryStore {
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
             fsync: handle.fsync,
-            keeps_all: handle.keeps_all,
         };
         Self::attach(handle.shared.clone(), checked)
     }
@@ -187,7 +190,6 @@ impl MemoryStore {
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
             fsync: handle.fsync,
-            keeps_all: handle.keeps_all,
         };
         Ok(Self::attach(handle.shared.clone(), checked))
     }
@@ -198,7 +200,8 @@ impl MemoryStore {
         &self.0.shared.engine
     }
 
-    /// What keeps the data, if they are in a directory: to back it up, and to publish the engine.
+    /// What keeps the data, if they are in a directory: to back it up, and to publish the engine. Its fsync may be made stricter, and then what it
+    /// was again; less than it was opened with would make [`capabilities`](StateStore::capabilities) untrue.
     #[must_use]
     pub fn disk(&self) -> Option<&Arc<Disk>> {
         self.0.shared.disk.as_ref()
@@ -227,12 +230,14 @@ impl MemoryStore {
 
     fn attach(shared: Arc<Shared>, checked: Checked) -> Self {
         shared.handles_open.fetch_add(1, Ordering::AcqRel);
+        // Of the engine, which may have been made by somebody else.
+        let evicts = shared.engine.eviction_policy() != EvictionPolicy::NoEviction;
         Self(Arc::new(Handle {
             shared,
-            capabilities: capabilities(&checked),
+            capabilities: capabilities(&checked, evicts),
             lock_retention_ms: checked.lock_retention_ms,
             fsync: checked.fsync,
-            keeps_all: checked.keeps_all,
+            evicts,
             keyspace: checked.keyspace,
             is_closed: AtomicBool::new(false),
         }))
@@ -363,7 +368,7 @@ impl Now {
     }
 }
 
-fn capabilities(checked: &Checked) -> Capabilities {
+fn capabilities(checked: &Checked, evicts: bool) -> Capabilities {
     Capabilities {
         cas: true,
         fencing: true,
@@ -377,10 +382,23 @@ fn capabilities(checked: &Checked) -> Capabilities {
         shared_locks: true,
         semaphores: true,
         server_clock: true,
-        durable: checked.fsync == Some(KeepFsync::Always) && checked.keeps_all,
+        // A value that is evicted is lost without a crash. What is never evicted is as durable as without a policy.
+        durable: checked.fsync == Some(KeepFsync::Always) && !evicts,
         shared: false,
         value_bytes_max: checked.value_bytes_max,
     }
+}
+
+fn notes(fsync: Option<KeepFsync>, evicts: bool) -> Vec<String> {
+    let tokens = if fsync == Some(KeepFsync::Always) {
+        "Tokens keep rising across a restart as long as the record of the lock is kept, for `lock_retention` after its last \
+         lease, and after that as long as the wall clock is not set back meanwhile."
+    } else {
+        "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile."
+    };
+    let eviction = "Whatever the policy of eviction, locks and values under a fence are never evicted.";
+    let others = "For a lock that other processes respect, choose a backend that they share.";
+    [tokens].into_iter().chain(evicts.then_some(eviction)).chain([others]).map(str::to_owned).collect()
 }
 
 #[async_trait]
@@ -395,11 +413,6 @@ impl StateStore for MemoryStore {
 
     fn lock_semantics(&self) -> LockSemantics {
         let fsync = self.0.fsync;
-        let mut notes = vec!["For a lock that other processes respect, choose a backend that they share.".to_owned()];
-        if fsync != Some(KeepFsync::Always) {
-            let note = "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile.";
-            notes.insert(0, note.to_owned());
-        }
         LockSemantics {
             topology: match fsync {
                 None => "memory, one process".to_owned(),
@@ -414,7 +427,7 @@ impl StateStore for MemoryStore {
             survives_failover: Survival::NotApplicable,
             waiting: Waiting::FifoHandOff,
             fit_for: "correctness inside one process".to_owned(),
-            notes,
+            notes: notes(fsync, self.0.evicts),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The contract, on the memory driver over directories, one for each setting of fsync in turn.
+//! The memory driver over directories, for the conformance kit: one directory for each prefix that is open.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -11,21 +11,20 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-const FSYNC: [KeepFsync; 3] = [KeepFsync::Always, KeepFsync::EverySecond, KeepFsync::No];
-
-/// One store and its directory for each prefix that is open. The store is dropped first.
-#[derive(Debug, Default)]
-struct Kept(Mutex<HashMap<String, (MemoryStore, TempDir)>>);
+#[derive(Debug)]
+struct Kept {
+    fsync: KeepFsync,
+    /// Each store is dropped before its directory.
+    stores: Mutex<HashMap<String, (MemoryStore, TempDir)>>,
+}
 
 #[async_trait]
 impl Factory for Kept {
     async fn open(&self, prefix: &str) -> Result<Arc<dyn StateStore>> {
-        let mut stores = self.0.lock();
+        let mut stores = self.stores.lock();
         if !stores.contains_key(prefix) {
             let folder = tempfile::tempdir().expect("a directory");
-            // By the name, so that a case that is run again has the same.
-            let fsync = FSYNC[prefix.bytes().map(usize::from).sum::<usize>() % FSYNC.len()];
-            let keep = KeepConfig { fsync, ..KeepConfig::new(folder.path().join("data")) };
+            let keep = KeepConfig { fsync: self.fsync, ..KeepConfig::new(folder.path().join("data")) };
             let config = MemoryConfig { prefix: prefix.to_owned(), keep: Some(keep), ..MemoryConfig::default() };
             stores.insert(prefix.to_owned(), (MemoryStore::open(&config)?, folder));
         }
@@ -33,11 +32,12 @@ impl Factory for Kept {
     }
 
     async fn clean(&self, prefix: &str) -> Result<()> {
-        self.0.lock().remove(prefix);
+        self.stores.lock().remove(prefix);
         Ok(())
     }
 }
 
-fn main() -> ExitCode {
-    acteon_state_conformance::main(Kept::default())
+/// Runs the kit under this setting.
+pub(crate) fn run(fsync: KeepFsync) -> ExitCode {
+    acteon_state_conformance::main(Kept { fsync, stores: Mutex::default() })
 }
