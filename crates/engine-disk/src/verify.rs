@@ -222,7 +222,9 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
         Err(problem) => {
             repaired.problems.push(problem);
             repaired.has_new_manifest = true;
-            manifest_of(storage, &names)?
+            let manifest = manifest_of(storage, &names)?;
+            sync_all(storage, &manifest)?;
+            manifest
         }
     };
     if let Some(base) = &manifest.base {
@@ -250,10 +252,19 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
             _ => {}
         }
     } else if repaired.has_new_manifest {
-        storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))?;
         manifest.store(storage).map_err(|error| Problem::from(error.error))?;
     }
     Ok(repaired)
+}
+
+/// What a process was about to name in a manifest when it was killed may be in the memory of the operating system only.
+fn sync_all(storage: &dyn Storage, manifest: &Manifest) -> Result<(), Problem> {
+    let base = manifest.base.iter().map(Base::file);
+    for file in base.chain(manifest.journals.iter().map(Journal::file)) {
+        let synced = storage.open_to_append(&file).and_then(|mut opened| opened.sync());
+        synced.map_err(Problem::io("sync", &file))?;
+    }
+    storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))
 }
 
 /// Which journal is damaged first, and where.

@@ -290,6 +290,25 @@ fn repair_that_is_interrupted_is_repeated_and_keeps_everything_aside() {
     }
 }
 
+/// The manifest is lost, and a process was killed before it had synced the base that is the newest now. Once a repair has made a manifest of it,
+/// and the old files are removed, the machine stops.
+#[test]
+fn what_a_repaired_manifest_names_is_on_the_disk() {
+    let (directory, history) = directory();
+    let manifest = manifest(&directory);
+    for file in [manifest.base.expect("rewritten").file(), manifest.journals[0].file()] {
+        let bytes = directory.get(&file).expect("there");
+        let mut unsynced = directory.create(&file).expect("created");
+        unsynced.append(&bytes).expect("written");
+    }
+    Storage::remove(&directory, MANIFEST).expect("there");
+    repair(&directory).expect("mended");
+    for way in 0..20 {
+        let hint = format!("way {way}");
+        Lab::reopen(&directory.restarted(), &history, &hint).check(&history, history.len(), &hint);
+    }
+}
+
 /// A second repair of the same journal overwrote what the first had put aside.
 #[test]
 fn repairs_of_one_journal_keep_what_each_of_them_put_aside() {
@@ -299,7 +318,7 @@ fn repairs_of_one_journal_keep_what_each_of_them_put_aside() {
     let mut kept = Vec::new();
     for round in 0..3 {
         let mut bytes = directory.get(&last.file()).expect("there");
-        bytes[HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1;
+        bytes[HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1 << round;
         directory.put(&last.file(), &bytes);
         let repaired = repair(&directory).expect("mended");
         assert_eq!((repaired.problems.len(), repaired.kept_aside.len()), (1, 1), "round {round}");
