@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::manifest::{DUMP, Manifest};
 use crate::storage::{File, Lock, LockError, Storage};
+use crate::synced;
 
 /// How often a dump is read that a new directory begins with: once to be loaded, once to be copied.
 const READS_OF_DUMP: u64 = 2;
@@ -50,7 +51,12 @@ impl Watched {
         match Manifest::load(&*self.storage) {
             Ok(Some(Ok(manifest))) => {
                 let journals: u64 = manifest.journals.iter().map(|journal| len(&journal.file())).sum();
-                journals + manifest.base.map_or(0, |base| base.bytes)
+                let again = manifest.journals.last().map_or(0, |last| {
+                    let bytes = len(&last.file());
+                    // What is not known to be on the disk is written once more, after having been read once more.
+                    if synced::known(&*self.storage, last.number) == bytes { 0 } else { bytes }
+                });
+                journals + again + manifest.base.map_or(0, |base| base.bytes)
             }
             Ok(Some(Err(_))) | Err(_) => 0,
             Ok(None) => len(DUMP) * READS_OF_DUMP,
@@ -118,6 +124,7 @@ impl Read for Counted<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use acteon_engine::{Engine, EngineConfig, Expiry};
 
@@ -152,6 +159,10 @@ mod tests {
             let set = engine.update(&number.to_be_bytes(), NOW_MS, |slot| slot.set_str(&[b"value"], Expiry::Clear));
             set.expect("no bound");
         }
+        // After a process that was killed, the journal is read twice.
+        disk.sync(Duration::from_secs(30)).expect("written");
+        let (_, _other, expected, read) = open(&directory.killed());
+        assert_read(expected, read);
         disk.close().expect("written");
         let (_, disk, expected, read) = open(&directory);
         assert_read(expected, read);
