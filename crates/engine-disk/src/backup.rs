@@ -276,6 +276,10 @@ struct Output {
 
 impl Output {
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() >= CHUNK_BYTES {
+            self.flush()?;
+            return append_all(&mut *self.output, bytes);
+        }
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
     }

@@ -240,6 +240,7 @@ fn begin(storage: &dyn Storage, engine: &Engine, names: &[String], number: u64) 
         }
     }
     remove_unfinished(storage);
+    synced::forget(storage)?;
     // The first files have the number 1 in any case, so that this can be told the next time.
     let mut loaded = Loaded { is_new: !has_dump, is_from_dump: has_dump, ..Loaded::default() };
     let base = if has_dump { Some(adopt_dump(storage, engine, &mut loaded)?) } else { None };

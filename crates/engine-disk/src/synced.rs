@@ -8,8 +8,8 @@
 //!
 //! # How it works
 //! The file `synced` says how much of which journal is known to be on the disk. It is written when a directory is closed, and when it was opened
-//! behind something that had to be written again. It stays true while the journal grows, so nobody has to remove it in time; only a repair, or a
-//! journal that ends before it, makes it false, and then it is removed before the journal is cut.
+//! behind something that had to be written again. It stays true while the journal grows, so nobody has to remove it in time; only a repair, a
+//! journal that ends before it, and a directory that begins anew make it false, and then it is removed first.
 //! It decides on nothing but this: without it, everything in the last journal is written again.
 //!
 //! # Failure
@@ -24,7 +24,7 @@ use crate::format::HEADER_BYTES;
 use crate::manifest::{Journal, SYNCED, journal_file};
 use crate::problem::Problem;
 use crate::scan::{End, JournalReader, Next};
-use crate::storage::{Storage, replace};
+use crate::storage::{FileError, Storage, replace};
 
 /// Longest one that is read: three words of at most twenty characters and a name.
 const BYTES_MAX: u64 = 100;
@@ -76,37 +76,105 @@ pub(crate) fn write_again(
     let input = storage.read(&file).map_err(Problem::io("open", &file))?;
     let reader = JournalReader::open(input, active.bytes).map_err(Problem::io("read", &file))?;
     let mut reader = reader.map_err(|damage| Problem::of_journal(&file, damage))?;
-    let (mut chunk, mut written_to) = (Vec::new(), known);
+    let mut again = Again { active, chunk: Vec::new(), chunk_offset: known };
     loop {
         let offset = reader.offset();
         // Checked again: what was read from memory may have been dropped from there, and the disk has something else.
-        let is_end = match reader.next().map_err(Problem::io("read", &file))? {
-            Next::Group(_) => false,
-            Next::End(End::Whole) => true,
+        match reader.next().map_err(Problem::io("read", &file))? {
+            Next::Group(_) => {}
+            Next::End(End::Whole) => break,
             Next::End(_) => return Err(Problem::damaged(&file, Some(offset), "it changes while it is being read")),
-        };
-        if !is_end && offset >= known {
-            chunk.extend_from_slice(reader.record());
         }
-        if chunk.len() >= CHUNK_BYTES || (is_end && !chunk.is_empty()) {
-            active.overwrite(written_to, &chunk)?;
-            written_to += chunk.len() as u64;
-            chunk.clear();
-        }
-        if is_end {
-            break;
+        // The one in which the known part ends, if it does not end with one, is a part of what is not known.
+        if reader.offset() > known {
+            again.add(offset, reader.record())?;
         }
     }
+    again.flush()?;
     active.sync()?;
     Ok(true)
 }
 
+/// Records that are written over themselves, many at once.
+struct Again<'a> {
+    active: &'a mut Active,
+    chunk: Vec<u8>,
+    chunk_offset: u64,
+}
+
+impl Again<'_> {
+    fn add(&mut self, offset: u64, record: &[u8]) -> Result<(), FileError> {
+        if record.len() >= CHUNK_BYTES {
+            self.flush()?;
+            return self.active.overwrite(offset, record);
+        }
+        if self.chunk.is_empty() {
+            self.chunk_offset = offset;
+        }
+        self.chunk.extend_from_slice(record);
+        if self.chunk.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), FileError> {
+        if !self.chunk.is_empty() {
+            self.active.overwrite(self.chunk_offset, &self.chunk)?;
+            self.chunk.clear();
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{forget, known, note};
-    use crate::format::HEADER_BYTES;
-    use crate::manifest::SYNCED;
-    use crate::simulation::Directory;
+    use super::{CHUNK_BYTES, forget, known, note, write_again};
+    use crate::active::Active;
+    use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, frame, header, seal};
+    use crate::manifest::{Journal, SYNCED};
+    use crate::simulation::{Directory, Faults};
+    use crate::storage::{File, Storage};
+
+    /// Records of all sizes, none of which has come to the disk though that was asked for; some of them are known to have.
+    #[test]
+    fn everything_behind_what_is_known_comes_to_the_disk_and_nothing_changes() {
+        let mut records = Vec::new();
+        let sizes = [0, 1, 5_000, CHUNK_BYTES - RECORD_HEADER_BYTES, 10, CHUNK_BYTES * 2, 7];
+        let starts: Vec<usize> = sizes
+            .map(|size| {
+                let start = HEADER_BYTES + records.len();
+                frame(&vec![b'v'; size], &mut records);
+                start
+            })
+            .to_vec();
+        seal(&mut records, 3);
+        let whole = [&header(3)[..], &records].concat();
+        let journal = Journal { number: 1, first_position: 3 };
+        // In the middle of a record as well, though that is never written.
+        let places = starts.iter().flat_map(|start| [*start, start + 1]).chain([whole.len()]);
+        for known in places {
+            let directory = Directory::new(1);
+            directory.put(&journal.file(), &whole[..known]);
+            let mut file: Box<dyn File> = directory.open_to_append(&journal.file()).expect("there");
+            file.append(&whole[known..]).expect("written");
+            directory.set_faults(Faults { fails_sync: Some(1), ..Faults::default() });
+            file.sync().expect_err("the disk fails");
+            directory.set_faults(Faults::default());
+            let mut active = Active::open(&directory, 1, whole.len() as u64).expect("there");
+            let is_written = write_again(&directory, &journal, &mut active, known as u64).expect("there is room");
+            assert_eq!(is_written, known < whole.len());
+            for _ in 0..5 {
+                assert!(directory.restarted().get(&journal.file()) == Some(whole.clone()), "known to {known}");
+            }
+        }
+    }
+
+    #[test]
+    fn directory_that_begins_anew_knows_nothing_of_another_journal() {
+        let directory = Directory::new(1);
+        note(&directory, 1, 30);
+        let engine = acteon_engine::Engine::new(acteon_engine::EngineConfig::default());
+        crate::recovery::recover(&directory, &engine).expect("new");
+        assert_eq!((directory.get(SYNCED), directory.restarted().get(SYNCED)), (None, None));
+    }
 
     #[test]
     fn mark_is_for_its_journal_and_none_once_it_is_damaged_or_forgotten() {

@@ -111,7 +111,7 @@ fn run(seed: u64, fsync: Fsync) {
             Err(OpenError::Problem(problem)) if matches!(problem.kind, ProblemKind::Io(_)) && !is_last => {}
             Err(error) => panic!("{hint}: {error}; {directory:?}"),
         }
-        directory = if plan.random.below(5) == 0 { directory.killed() } else { directory.restarted() };
+        directory = if plan.random.below(3) == 0 { directory.killed() } else { directory.restarted() };
     }
 }
 
