@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::format::GROUP_BYTES_MAX;
+
 /// Unless configured: what a busy engine writes in about a second.
 const BUFFER_BYTES_MAX_DEFAULT: usize = 256 << 20;
 
@@ -26,6 +28,9 @@ pub struct DiskConfig {
     pub fsync_interval: Duration,
     /// How much may wait for the disk. Above it writes are refused until half of it is written.
     pub buffer_bytes_max: usize,
+    /// How large a group of changes may be that goes into the journal. A larger one is kept by writing all data anew, and writes are refused
+    /// meanwhile. By default and at most a gigabyte and a bit.
+    pub group_bytes_max: usize,
     /// When the journal is rewritten by itself.
     pub rewrite: RewriteSchedule,
     /// When a snapshot is saved by itself; any of them suffices.
@@ -40,6 +45,7 @@ impl Default for DiskConfig {
             fsync: Fsync::default(),
             fsync_interval: Duration::from_secs(1),
             buffer_bytes_max: BUFFER_BYTES_MAX_DEFAULT,
+            group_bytes_max: GROUP_BYTES_MAX,
             rewrite: RewriteSchedule::default(),
             save_points: Vec::new(),
             retry: (Duration::from_millis(100), Duration::from_secs(5)),

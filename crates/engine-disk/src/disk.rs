@@ -14,7 +14,7 @@ use crate::jobs::{Choose, InProgress};
 use crate::maintenance::Maintenance;
 use crate::problem::Problem;
 use crate::recovery::{Loaded, Recovered, recover};
-use crate::shared::{Shared, Start};
+use crate::shared::{Place, Shared, Start};
 use crate::statistics::Statistics;
 use crate::storage::{Lock, LockError, Storage};
 use crate::synced;
@@ -26,6 +26,12 @@ const PRESSURE: usize = 2;
 
 /// A directory with the data of an engine, which keeps what the engine changes until it is closed or dropped.
 ///
+/// # Dropping
+/// Whoever drops it closes it, and is not told whether that worked. That takes as long as the disk needs for one last write and sync, on the
+/// thread that drops it. In async code, [`close`](Self::close) it first, where blocking is allowed (`spawn_blocking` of a runtime):
+/// dropping it after that waits for nothing.
+///
+/// # Example
 /// ```
 /// use std::sync::Arc;
 /// use std::time::Duration;
@@ -51,7 +57,13 @@ const PRESSURE: usize = 2;
 /// ```
 pub struct Disk {
     shared: Arc<Shared>,
-    threads: Mutex<Option<Threads>>,
+    /// Held while it is being closed: whoever closes it as well waits for the outcome.
+    life: Mutex<Life>,
+}
+
+enum Life {
+    Open(Threads),
+    Closed(Result<(), CloseError>),
 }
 
 struct Threads {
@@ -71,7 +83,7 @@ pub enum OpenError {
     Problem(Problem),
     /// The engine keeps its changes elsewhere already.
     Attached,
-    /// The engine holds keys already, which the directory would not have.
+    /// The engine holds keys already, in any of its databases, which the directory would not have.
     NotEmpty,
     /// There are no threads to be had.
     Thread(std::io::Error),
@@ -146,7 +158,7 @@ impl Disk {
         now_ms: u64,
         wrap: impl FnOnce(Arc<dyn ChangeLog>) -> Arc<dyn ChangeLog>,
     ) -> Result<(Self, Loaded), OpenError> {
-        if !engine.is_empty() {
+        if !engine.are_all_empty() {
             return Err(OpenError::NotEmpty);
         }
         let lock = lock(&*storage)?;
@@ -158,7 +170,7 @@ impl Disk {
         let counters = &shared.counters;
         counters.base_bytes.store(loaded.base_bytes, Ordering::Relaxed);
         counters.active_bytes.store(active.bytes, Ordering::Relaxed);
-        counters.closed_bytes.store(loaded.journal_bytes - active.bytes, Ordering::Relaxed);
+        counters.closed_bytes.store(loaded.journal_bytes.saturating_sub(active.bytes), Ordering::Relaxed);
         counters.dropped_at_start_bytes.store(loaded.torn.as_ref().map_or(0, |torn| torn.bytes), Ordering::Relaxed);
         let writer = Writer::new(Arc::clone(&shared), active, place.position);
         let writer = spawn("acteon-journal", move || writer.run())?;
@@ -172,18 +184,29 @@ impl Disk {
             }
         };
         let threads = Threads { writer, maintenance, _lock: lock };
-        let disk = Self { shared, threads: Mutex::new(Some(threads)) };
+        let disk = Self { shared, life: Mutex::new(Life::Open(threads)) };
         let log: Arc<dyn ChangeLog> = disk.shared.clone();
         if engine.attach_log(wrap(log)) { Ok((disk, loaded)) } else { Err(OpenError::Attached) }
     }
 
     /// Waits until everything up to `position` is kept as the setting promises: under [`Fsync::Always`] until it is on the disk, otherwise not at
     /// all. A write is acknowledged after that, with the position that [`Engine::log_position`] has after it. Needs no runtime.
+    ///
+    /// The setting is that of the moment of the call, and it is about everything up to the position: once it is [`Fsync::Always`], also what had been
+    /// acknowledged without a sync before is waited for. Where the journal lacks something, because the files were given up or the directory is
+    /// closed, positions that are not on the disk are waited for, or are [`NotKept`], under every setting.
     pub fn kept(&self, position: u64) -> Kept {
-        match self.shared.fsync() {
-            Fsync::Always => Kept::until(Arc::clone(&self.shared.synced), position),
-            Fsync::EverySecond | Fsync::No => Kept::at_once(),
+        if self.shared.awaits_sync() {
+            Kept::until(Arc::clone(&self.shared.health.synced), position)
+        } else {
+            Kept::at_once()
         }
+    }
+
+    /// Whether [`kept`](Self::kept) has nothing to wait for. Nobody may remember that for longer than the setting stays.
+    #[must_use]
+    pub fn is_kept(&self, position: u64) -> bool {
+        self.shared.health.synced.reached() >= position || !self.shared.awaits_sync()
     }
 
     /// Like [`kept`](Self::kept), for a thread that may wait.
@@ -191,10 +214,7 @@ impl Disk {
     /// # Errors
     /// [`NotKept`] if the disk fails or does not answer in time: the write is in memory and visible to others, and may be lost.
     pub fn wait(&self, position: u64, timeout: Duration) -> Result<(), NotKept> {
-        match self.shared.fsync() {
-            Fsync::Always => self.shared.synced.wait(position, timeout),
-            Fsync::EverySecond | Fsync::No => Ok(()),
-        }
+        if self.shared.awaits_sync() { self.shared.health.synced.wait(position, timeout) } else { Ok(()) }
     }
 
     /// Has everything until now written and synced, whatever the setting. Returns its position.
@@ -203,18 +223,18 @@ impl Disk {
     /// As [`wait`](Self::wait).
     pub fn sync(&self, timeout: Duration) -> Result<u64, NotKept> {
         let position = self.shared.demand_sync();
-        self.shared.synced.wait(position, timeout)?;
+        self.shared.health.synced.wait(position, timeout)?;
         Ok(position)
     }
 
     /// To be awaited before more is written: ready at once, unless half of what may wait for the disk does. Who never asks is refused when
     /// all of it does.
     pub fn room(&self) -> Kept {
-        if self.shared.pending_bytes() < self.shared.config.buffer_bytes_max / PRESSURE {
+        let inbox = self.shared.inbox.lock();
+        if self.shared.pending_bytes_with(&inbox) < self.shared.config.buffer_bytes_max / PRESSURE {
             return Kept::at_once();
         }
-        let position = self.shared.inbox.lock().position;
-        Kept::until(Arc::clone(&self.shared.written), position)
+        Kept::until(Arc::clone(&self.shared.health.written), inbox.position)
     }
 
     /// To be called some times a second, with the time in milliseconds since 1970: begins what is due by schedule.
@@ -231,7 +251,7 @@ impl Disk {
             let passed_s = now_ms.saturating_sub(jobs.last_save_ms) / 1_000;
             let is_due = |point: &SavePoint| changes >= point.changes.max(1) && passed_s >= point.seconds;
             (
-                is_grown && jobs.rewrite_pause.is_over(now_ms) && shared.failure().is_none(),
+                is_grown && jobs.rewrite_pause.is_over(now_ms) && shared.health.failure().is_none(),
                 jobs.save_pause.is_over(now_ms) && shared.config.save_points.iter().any(is_due),
             )
         };
@@ -276,12 +296,19 @@ impl Disk {
         self.shared.run_to_end(SAVE).map_err(|reason| reason.as_ref().to_owned())
     }
 
-    /// Changes when what was written has to be on the disk.
+    /// When what was written has to be on the disk, at this moment: what may be said of the survival of a write depends on it, and it changes.
+    #[must_use]
+    pub fn fsync(&self) -> Fsync {
+        self.shared.fsync()
+    }
+
+    /// Changes when what was written has to be on the disk, from the next [`kept`](Self::kept) on. Who waits already gets the sync that was
+    /// promised. What was acknowledged without one is synced at once if it becomes [`Fsync::Always`]; [`sync`](Self::sync) waits for that.
     pub fn set_fsync(&self, fsync: Fsync) {
         self.shared.set_fsync(fsync);
     }
 
-    /// What it was opened with. The fsync that is in force may be another one by now ([`set_fsync`](Self::set_fsync)).
+    /// What it was opened with. The fsync that is in force may be another one by now: [`fsync`](Self::fsync) says which.
     #[must_use]
     pub fn config(&self) -> &DiskConfig {
         &self.shared.config
@@ -299,14 +326,20 @@ impl Disk {
         let shared = &*self.shared;
         let counters = &shared.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let position = shared.inbox.lock().position;
-        let (pending_bytes, refusal) = (shared.pending_bytes() as u64, shared.refusal());
+        // In this order, so that none is behind what must be behind it.
+        let synced_position = shared.health.synced.reached();
+        let written_position = shared.health.written.reached().max(synced_position);
+        let (position, pending_bytes) = {
+            let inbox = shared.inbox.lock();
+            (inbox.position, shared.pending_bytes_with(&inbox) as u64)
+        };
+        let refusal = shared.refusal();
         let jobs = shared.jobs.lock();
         Statistics {
             fsync: shared.fsync(),
             position,
-            written_position: shared.written.reached(),
-            synced_position: shared.synced.reached(),
+            written_position,
+            synced_position,
             pending_bytes,
             base_bytes: get(&counters.base_bytes),
             journal_bytes: counters.journal_bytes(),
@@ -315,6 +348,7 @@ impl Disk {
             syncs: get(&counters.syncs),
             write_failures: get(&counters.write_failures),
             sync_failures: get(&counters.sync_failures),
+            sync_total: Duration::from_micros(get(&counters.sync_total_us)),
             last_sync: Duration::from_micros(get(&counters.last_sync_us)),
             sync_max: Duration::from_micros(get(&counters.sync_max_us)),
             dropped_at_start_bytes: get(&counters.dropped_at_start_bytes),
@@ -330,33 +364,48 @@ impl Disk {
     }
 
     /// Writes and syncs what is left, and gives the directory back. From then on the engine refuses writes. Work in the background ends
-    /// where it is. Closing again does nothing.
+    /// where it is, unless files were given up: then new ones are begun first, which takes as long as writing all data. Closing again waits
+    /// for the first one and says the same.
     ///
     /// # Errors
-    /// [`CloseError`] if not everything is on the disk; there is one attempt.
+    /// [`CloseError`] if not everything is on the disk that was changed until the end; there is one attempt.
     pub fn close(&self) -> Result<(), CloseError> {
-        let Some(threads) = self.threads.lock().take() else { return Ok(()) };
-        {
-            let mut jobs = self.shared.jobs.lock();
-            jobs.stops = true;
-            self.shared.jobs_changed.notify_all();
-        }
-        let maintained = threads.maintenance.join();
-        self.shared.close();
-        let written = threads.writer.join();
-        let place = *self.shared.synced_place.lock();
-        synced::note(&*self.shared.storage, place.number, place.bytes);
-        // What comes too late is not waited for.
-        let closed: Arc<str> = "the directory was closed".into();
-        self.shared.written.fail(&closed);
-        self.shared.synced.fail(&closed);
-        let reason = match (maintained, written) {
-            (Ok(()), Ok(Ok(()))) => return Ok(()),
-            (_, Ok(Err(reason))) => reason.as_ref().to_owned(),
-            _ => "a thread of the disk has panicked".to_owned(),
+        let mut life = self.life.lock();
+        let threads = match &mut *life {
+            Life::Closed(result) => return result.clone(),
+            // In between nobody sees it.
+            open => std::mem::replace(open, Life::Closed(Ok(()))),
         };
-        let position = self.shared.inbox.lock().position;
-        Err(CloseError { reason, groups_lost: position - self.shared.synced.reached() })
+        let Life::Open(threads) = threads else { return Ok(()) };
+        let result = self.end(threads);
+        *life = Life::Closed(result.clone());
+        result
+    }
+
+    fn end(&self, threads: Threads) -> Result<(), CloseError> {
+        let shared = &*self.shared;
+        shared.jobs.lock().stops = true;
+        shared.jobs_changed.notify_all();
+        let maintained = threads.maintenance.join();
+        shared.close();
+        let written = threads.writer.join();
+        let Place { number, bytes, .. } = *shared.synced_place.lock();
+        synced::note(&*shared.storage, number, bytes);
+        // What comes too late is not waited for.
+        shared.end("the directory was closed");
+        let failure = match (maintained, written) {
+            (Ok(()), Ok(result)) => result.err(),
+            _ => Some("a thread of the disk has panicked".into()),
+        };
+        let position = shared.inbox.lock().position;
+        let groups_lost = position.saturating_sub(shared.health.synced.reached());
+        match failure {
+            None if groups_lost == 0 => Ok(()),
+            None => {
+                Err(CloseError { reason: "they came while the directory was being closed".to_owned(), groups_lost })
+            }
+            Some(reason) => Err(CloseError { reason: reason.as_ref().to_owned(), groups_lost }),
+        }
     }
 }
 

@@ -190,7 +190,7 @@ impl Shared {
             if jobs.stops {
                 return Err("the directory is being closed".into());
             }
-            if let Some(reason) = self.failure() {
+            if let Some(reason) = self.health.failure() {
                 return Err(reason);
             }
             self.jobs_changed.wait(&mut jobs);

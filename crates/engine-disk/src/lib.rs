@@ -34,6 +34,7 @@
 //! | `disk.rs` | [`Disk`]: opening, waiting, jobs, closing |
 //! | `shared.rs` | what threads share; what the engine appends to |
 //! | `writer.rs`, `active.rs` | the thread that writes the journal, and its file |
+//! | `health.rs` | whether writes are taken, and why not |
 //! | `waiting.rs` | who waits for the disk |
 //! | `maintenance.rs`, `jobs.rs` | the thread that rewrites, saves and heals, and what it is asked for |
 //! | `snapshot_file.rs` | a snapshot as an RDB file |
@@ -55,6 +56,7 @@ mod contents;
 mod crc32c;
 mod disk;
 mod format;
+mod health;
 mod jobs;
 mod maintenance;
 mod manifest;

@@ -9,7 +9,8 @@
 //! once both are on the disk, the manifest is replaced, and what it does not name any more is removed. Whoever crashes in between comes back
 //! with the old base and all journals.
 //!
-//! *Healing*: the same, but what was not synced is not waited for. The snapshot has it.
+//! *Healing*: the same, but what was not synced is not waited for. The snapshot has it. It is done before anything else, and once more when the
+//! disk is closed while its files are given up: nothing else would have what they lack.
 //!
 //! *Saving*: a snapshot that takes the place of `dump.rdb`.
 
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 
 use acteon_engine::rdb::FileFacts;
 use acteon_engine::{Engine, Snapshot};
+use parking_lot::MutexGuard;
 
 use crate::active::Active;
-use crate::jobs::Reason;
+use crate::jobs::{Jobs, Reason};
 use crate::manifest::{Base, DUMP, Journal, Manifest, Named, base_file, journal_file};
 use crate::shared::{Place, Replacement, Sentinel, Shared};
 use crate::snapshot_file;
@@ -32,6 +34,8 @@ pub(crate) struct Maintenance {
     engine: Engine,
     /// When to try to heal again, and how long to wait the time after.
     retry: Option<(Instant, Duration)>,
+    /// The disk is being closed, and the last attempt to heal was made.
+    is_over: bool,
 }
 
 enum Task {
@@ -43,7 +47,7 @@ enum Task {
 
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>, engine: Engine) -> Self {
-        Self { shared, engine, retry: None }
+        Self { shared, engine, retry: None, is_over: false }
     }
 
     /// Works until the disk is closed.
@@ -73,10 +77,14 @@ impl Maintenance {
         }
     }
 
-    fn wait(&self) -> Task {
-        let mut jobs = self.shared.jobs.lock();
+    fn wait(&mut self) -> Task {
+        let shared = Arc::clone(&self.shared);
+        let mut jobs = shared.jobs.lock();
         loop {
             if jobs.stops {
+                if !std::mem::replace(&mut self.is_over, true) && self.waits_for_breakdown(&mut jobs) {
+                    return Task::Heal;
+                }
                 return Task::Stop;
             }
             let heal_at = self.retry.map(|(at, _)| at).filter(|_| jobs.heal_wanted);
@@ -90,21 +98,30 @@ impl Maintenance {
                 return Task::Save;
             }
             match heal_at {
-                Some(at) => drop(self.shared.jobs_changed.wait_until(&mut jobs, at)),
-                None => self.shared.jobs_changed.wait(&mut jobs),
+                Some(at) => drop(shared.jobs_changed.wait_until(&mut jobs, at)),
+                None => shared.jobs_changed.wait(&mut jobs),
             }
         }
+    }
+
+    /// Whether there is something to heal, once the writer has done what it could.
+    fn waits_for_breakdown(&self, jobs: &mut MutexGuard<'_, Jobs>) -> bool {
+        let health = &self.shared.health;
+        while !jobs.heal_wanted && health.is_broken() && !health.has_ended() {
+            self.shared.jobs_changed.wait(jobs);
+        }
+        jobs.heal_wanted
     }
 
     fn rewrite(&self) -> Result<(), Reason> {
         let shared = &*self.shared;
         let _files = shared.files.lock();
-        if let Some(reason) = shared.failure() {
+        if let Some(reason) = shared.health.failure() {
             return Err(reason);
         }
         let number = shared.next_number();
         let mut snapshot = self.cut(|| shared.rotate_here(number))?;
-        let base = self.write_base(number, &mut snapshot);
+        let base = self.write_base(number, &mut snapshot, || self.is_stopped());
         // Ends the snapshot, so that writers save nothing more for it while the journal is waited for.
         drop(snapshot);
         let rotated = base.and_then(|base| shared.await_rotation(number).map(|()| base));
@@ -113,7 +130,7 @@ impl Maintenance {
         let journals = manifest.journals.iter().filter(|journal| journal.number >= number).copied().collect();
         let next = Manifest { base: Some(base), journals };
         // Both manifests lead to the same, and all files of both are there: whichever it is after an error, it is right.
-        next.store(&*shared.storage).map_err(|error| Reason::from(error.error.to_string()))?;
+        self.store(&next, &[&base_file(number)])?;
         *manifest = next.clone();
         drop(manifest);
         shared.counters.base_bytes.store(base.bytes, Ordering::Relaxed);
@@ -127,7 +144,7 @@ impl Maintenance {
         let mut position = 0;
         let mut snapshot = self.cut(|| position = shared.inbox.lock().position)?;
         let temporary = format!("{DUMP}{TEMPORARY}");
-        let written = self.write_snapshot(&temporary, &mut snapshot);
+        let written = self.write_snapshot(&temporary, &mut snapshot, || self.is_stopped());
         drop(snapshot);
         written.inspect_err(|_| self.discard(&temporary))?;
         exchange(&*shared.storage, &temporary, DUMP).map_err(|error| Reason::from(error.error.to_string()))?;
@@ -140,9 +157,9 @@ impl Maintenance {
             Err(reason) => {
                 let (first, max) = self.shared.config.retry;
                 let pause = self.retry.map_or(first, |(_, pause)| pause);
-                self.retry = Some((Instant::now() + pause, (pause * 2).min(max)));
+                self.retry = Some((Instant::now() + pause, pause.saturating_mul(2).min(max)));
                 // Who is refused is told of the latest obstacle.
-                self.shared.fail(reason);
+                self.shared.stay_broken(reason);
             }
         }
     }
@@ -153,17 +170,18 @@ impl Maintenance {
         let number = shared.next_number();
         let mut position = 0;
         let mut snapshot = self.cut(|| position = shared.begin_anew())?;
-        let base = self.write_base(number, &mut snapshot);
+        // Also while the disk is being closed.
+        let base = self.write_base(number, &mut snapshot, || false);
         drop(snapshot);
         let base = base.inspect_err(|_| self.discard(&base_file(number)))?;
+        let files = [&*base_file(number), &*journal_file(number)];
         let active = Active::create(&*shared.storage, number, position).map_err(|error| {
-            self.discard(&base_file(number));
-            self.discard(&journal_file(number));
+            files.iter().for_each(|file| self.discard(file));
             Reason::from(error.to_string())
         })?;
         let next = Manifest { base: Some(base), journals: vec![Journal { number, first_position: position }] };
         let mut manifest = shared.manifest.lock();
-        next.store(&*shared.storage).map_err(|error| Reason::from(error.error.to_string()))?;
+        self.store(&next, &files)?;
         *manifest = next.clone();
         drop(manifest);
         self.hand_over(active, &base, position);
@@ -171,7 +189,17 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Lets the writer go on with new files.
+    /// Puts the manifest in force. If it certainly is not, the files that only it would have named are removed.
+    fn store(&self, next: &Manifest, files: &[&str]) -> Result<(), Reason> {
+        next.store(&*self.shared.storage).map_err(|error| {
+            if !error.may_have_happened {
+                files.iter().for_each(|file| self.discard(file));
+            }
+            Reason::from(error.error.to_string())
+        })
+    }
+
+    /// Lets the writer go on with new files. If something was left out of the journal since their snapshot, it is healed once more.
     fn hand_over(&self, active: Active, base: &Base, position: u64) {
         let shared = &*self.shared;
         let counters = &shared.counters;
@@ -179,32 +207,31 @@ impl Maintenance {
         counters.closed_bytes.store(0, Ordering::Relaxed);
         counters.active_bytes.store(active.bytes, Ordering::Relaxed);
         *shared.synced_place.lock() = Place { number: active.number, bytes: active.bytes, position };
-        shared.jobs.lock().heal_wanted = false;
-        {
-            let mut inbox = shared.inbox.lock();
-            inbox.replacement = Some(Replacement { active, position });
-            inbox.is_broken = false;
-            shared.work.notify_one();
-        }
-        // The snapshot has it.
-        shared.written.advance(position);
-        shared.synced.advance(position);
-        shared.recover();
+        shared.mend(Replacement { active, position });
     }
 
     fn cut(&self, on_cut: impl FnOnce()) -> Result<Snapshot, Reason> {
         self.engine.cut(self.shared.now_ms(), on_cut).ok_or_else(|| "another snapshot is under way".into())
     }
 
-    fn write_base(&self, number: u64, snapshot: &mut Snapshot) -> Result<Base, Reason> {
-        let written = self.write_snapshot(&base_file(number), snapshot)?;
+    fn write_base(&self, number: u64, snapshot: &mut Snapshot, stops: impl Fn() -> bool) -> Result<Base, Reason> {
+        let written = self.write_snapshot(&base_file(number), snapshot, stops)?;
         Ok(Base { number, bytes: written.bytes, crc: written.crc })
     }
 
-    fn write_snapshot(&self, name: &str, snapshot: &mut Snapshot) -> Result<snapshot_file::WrittenFile, Reason> {
+    fn write_snapshot(
+        &self,
+        name: &str,
+        snapshot: &mut Snapshot,
+        stops: impl Fn() -> bool,
+    ) -> Result<snapshot_file::WrittenFile, Reason> {
         let facts =
             FileFacts { created_at_s: self.shared.now_ms() / 1_000, used_memory_bytes: self.engine.stats().bytes };
-        snapshot_file::write(&*self.shared.storage, name, snapshot, &facts, || self.shared.jobs.lock().stops)
+        snapshot_file::write(&*self.shared.storage, name, snapshot, &facts, stops)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.jobs.lock().stops
     }
 
     /// What is left of it is removed at the next start, if not now.

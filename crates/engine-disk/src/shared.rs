@@ -4,8 +4,15 @@
 //! Appending copies the group and wakes the writer if it sleeps; it waits for nothing else than others who append.
 //!
 //! # Order of locks
-//! The engine's segments, then `inbox`, then `jobs`, then the others, of which nobody holds two. No disk is waited for under any of these but
-//! `manifest` and `files`, which only the threads of the disk and backups take.
+//! `files`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody holds two. No disk is
+//! waited for under any of these but `manifest` and `files`, which only the threads of the disk and backups take.
+//!
+//! # When files are given up
+//! 1. *Something is missing*: a sync has failed, or a group is too large for the journal. From then on what is appended is only counted
+//!    (`only_counts`), writes are refused, and the writer writes no more (`is_broken`).
+//! 2. *The cut* of a snapshot has everything that was counted. What is appended from then on is gathered again, for a new file.
+//! 3. *The new files* are on the disk: the writer goes on with them, and writes are taken again. Unless something is missing again by then:
+//!    that needs another snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -16,25 +23,14 @@ use parking_lot::{Condvar, Mutex};
 use crate::active::Active;
 use crate::config::{DiskConfig, Fsync};
 use crate::format::{GROUP_BYTES_MAX, frame};
+use crate::health::Health;
 use crate::jobs::Jobs;
 use crate::manifest::Manifest;
 use crate::statistics::Counters;
 use crate::storage::Storage;
-use crate::waiting::Progress;
 
 /// While nobody waits for the disk, the writer gathers so much before it writes, or for as long as [`crate::writer::GATHER`].
 pub(crate) const GATHER_BYTES: usize = 256 << 10;
-
-/// Why nothing may be written, bit by bit.
-mod refusal {
-    /// The last attempt to write has failed.
-    pub(super) const FAILING: u8 = 1;
-    /// It is unknown what of the files is on the disk.
-    pub(super) const BROKEN: u8 = 2;
-    /// Too much waits for the disk.
-    pub(super) const FULL: u8 = 4;
-    pub(super) const CLOSED: u8 = 8;
-}
 
 pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
@@ -43,16 +39,10 @@ pub(crate) struct Shared {
     pub(crate) inbox: Mutex<Inbox>,
     /// Tells the writer.
     pub(crate) work: Condvar,
-    /// Bits of [`refusal`].
-    refused: AtomicU8,
-    /// Why the disk fails.
-    reason: Mutex<Option<Arc<str>>>,
+    /// Whether writes are taken, who waits for the disk, and for what.
+    pub(crate) health: Health,
     /// What the writer has taken and not written yet.
     pub(crate) writing_bytes: AtomicUsize,
-    /// What the operating system has.
-    pub(crate) written: Arc<Progress>,
-    /// What the disk has.
-    pub(crate) synced: Arc<Progress>,
     /// Up to where files are synced.
     pub(crate) synced_place: Mutex<Place>,
     pub(crate) manifest: Mutex<Manifest>,
@@ -77,13 +67,14 @@ pub(crate) struct Inbox {
     /// Where in `records` a new file begins.
     pub(crate) rotation: Option<Rotation>,
     pub(crate) wants_sync: bool,
+    /// The writer sleeps and does not know of any records: who brings the first ones wakes it.
     pub(crate) is_writer_idle: bool,
     /// The files are not to be trusted: nothing is written until there are new ones.
     pub(crate) is_broken: bool,
-    /// While broken, what is appended is only counted: the snapshot that new files begin with will have it.
+    /// What is appended is only counted: the snapshot that new files begin with will have it.
     pub(crate) only_counts: bool,
-    /// A group of so many bytes cannot be written.
-    pub(crate) oversized_bytes: Option<usize>,
+    /// Since the writer has looked last, a group came that is too large for the journal.
+    pub(crate) had_oversized: bool,
     /// The new file, after a breakdown.
     pub(crate) replacement: Option<Replacement>,
     pub(crate) stops: bool,
@@ -117,14 +108,11 @@ impl Shared {
         let Start { manifest, place, next_number, now_ms } = start;
         let shared = Self {
             storage,
-            fsync: AtomicU8::new(0),
+            fsync: AtomicU8::new(number_of(config.fsync)),
             inbox: Mutex::new(Inbox { position: place.position, ..Inbox::default() }),
             work: Condvar::new(),
-            refused: AtomicU8::new(0),
-            reason: Mutex::default(),
+            health: Health::default(),
             writing_bytes: AtomicUsize::new(0),
-            written: Arc::default(),
-            synced: Arc::default(),
             synced_place: Mutex::new(place),
             manifest: Mutex::new(manifest),
             files: Mutex::new(()),
@@ -135,30 +123,39 @@ impl Shared {
             now_ms: AtomicU64::new(now_ms),
             config,
         };
-        shared.set_fsync(shared.config.fsync);
-        shared.written.advance(place.position);
-        shared.synced.advance(place.position);
+        shared.health.written.advance(place.position);
+        shared.health.synced.advance(place.position);
         shared
     }
 
     pub(crate) fn fsync(&self) -> Fsync {
-        match self.fsync.load(Ordering::Relaxed) {
-            0 => Fsync::Always,
-            1 => Fsync::EverySecond,
+        match self.fsync.load(Ordering::Acquire) {
+            ALWAYS => Fsync::Always,
+            EVERY_SECOND => Fsync::EverySecond,
             _ => Fsync::No,
         }
     }
 
     pub(crate) fn set_fsync(&self, fsync: Fsync) {
-        let number = match fsync {
-            Fsync::Always => 0,
-            Fsync::EverySecond => 1,
-            Fsync::No => 2,
-        };
-        self.fsync.store(number, Ordering::Relaxed);
+        let before = self.fsync.swap(number_of(fsync), Ordering::AcqRel);
+        let mut inbox = self.inbox.lock();
+        // Who waits under the old setting would wait for ever for a sync that the new one does not bring.
+        inbox.wants_sync |= before == ALWAYS;
         // It may sleep for as long as the old setting lets it.
-        let _inbox = self.inbox.lock();
         self.work.notify_one();
+    }
+
+    /// Whether a write is acknowledged only once it is on the disk.
+    pub(crate) fn awaits_sync(&self) -> bool {
+        if self.fsync() == Fsync::Always {
+            return true;
+        }
+        let is_in_doubt = self.health.is_in_doubt();
+        if is_in_doubt {
+            // Should all be well again by the time that somebody waits, nothing else would end the wait.
+            self.demand_sync();
+        }
+        is_in_doubt
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -175,8 +172,12 @@ impl Shared {
 
     /// What waits for the disk.
     pub(crate) fn pending_bytes(&self) -> usize {
-        let in_inbox = self.inbox.lock().records.len();
-        in_inbox + self.writing_bytes.load(Ordering::Relaxed)
+        self.pending_bytes_with(&self.inbox.lock())
+    }
+
+    /// The writer takes over under the lock of the inbox, so nothing is counted twice or not at all.
+    pub(crate) fn pending_bytes_with(&self, inbox: &Inbox) -> usize {
+        inbox.records.len().saturating_add(self.writing_bytes.load(Ordering::Relaxed))
     }
 
     /// Has everything synced that was appended until now. Returns its position.
@@ -201,66 +202,89 @@ impl Shared {
     /// Called while nothing can be appended: a snapshot of this moment will take the place of all files. Returns its position.
     pub(crate) fn begin_anew(&self) -> u64 {
         let mut inbox = self.inbox.lock();
-        inbox.records.clear();
-        inbox.rotation = None;
-        inbox.only_counts = false;
+        self.empty(&mut inbox);
+        // Also of what was too large: the snapshot has it.
+        (inbox.only_counts, inbox.had_oversized) = (false, false);
         inbox.position
     }
 
-    /// Why the disk fails, if it does.
-    pub(crate) fn failure(&self) -> Option<Arc<str>> {
-        let fails = self.refused.load(Ordering::Acquire) & (refusal::FAILING | refusal::BROKEN) != 0;
-        if fails { self.reason.lock().clone() } else { None }
+    fn empty(&self, inbox: &mut Inbox) {
+        inbox.records = Vec::new();
+        inbox.rotation = None;
+        self.writing_bytes.store(0, Ordering::Relaxed);
+        // Nothing will be written that could make room.
+        self.health.set_full(false);
     }
 
-    pub(crate) fn is_broken(&self) -> bool {
-        self.refused.load(Ordering::Acquire) & refusal::BROKEN != 0
+    /// The files are not to be trusted, or lack something: writes are refused until there are new ones, which begin with a snapshot. Called by
+    /// the writer, which has nothing left to write.
+    pub(crate) fn break_down(&self, reason: Arc<str>) {
+        let told = {
+            let mut inbox = self.inbox.lock();
+            (inbox.is_broken, inbox.only_counts) = (true, true);
+            self.empty(&mut inbox);
+            self.jobs.lock().heal_wanted = true;
+            self.health.break_down(reason)
+        };
+        told.wake();
+        self.tell_jobs();
+    }
+
+    /// Lets the writer go on with new files, unless these lack something again: then there have to be newer ones.
+    pub(crate) fn mend(&self, replacement: Replacement) {
+        let position = replacement.position;
+        // Whatever else happens: the snapshot has it.
+        self.health.written.advance(position);
+        self.health.synced.advance(position);
+        let told = {
+            let mut inbox = self.inbox.lock();
+            if inbox.only_counts {
+                return;
+            }
+            inbox.replacement = Some(replacement);
+            inbox.is_broken = false;
+            self.jobs.lock().heal_wanted = false;
+            self.work.notify_one();
+            // In one step with the above: what fails from now on, fails behind it.
+            self.health.mend()
+        };
+        told.wake();
     }
 
     /// Writes are refused until [`recover`](Self::recover).
     pub(crate) fn fail(&self, reason: Arc<str>) {
-        self.refuse(refusal::FAILING, reason);
+        self.health.fail(reason).wake();
+        self.tell_jobs();
     }
 
-    /// The files are not to be trusted: writes are refused until there are new ones, which begin with a snapshot.
-    pub(crate) fn break_down(&self, reason: Arc<str>) {
-        {
-            let mut inbox = self.inbox.lock();
-            inbox.is_broken = true;
-            inbox.only_counts = true;
-            inbox.records = Vec::new();
-            inbox.rotation = None;
-            self.writing_bytes.store(0, Ordering::Relaxed);
-        }
-        self.refuse(refusal::BROKEN, reason);
-        let mut jobs = self.jobs.lock();
-        jobs.heal_wanted = true;
-        self.jobs_changed.notify_all();
+    /// After [`fail`](Self::fail).
+    pub(crate) fn recover(&self) {
+        self.health.recover().wake();
     }
 
-    fn refuse(&self, bit: u8, reason: Arc<str>) {
-        *self.reason.lock() = Some(Arc::clone(&reason));
-        self.refused.fetch_or(bit, Ordering::AcqRel);
-        self.written.fail(&reason);
-        self.synced.fail(&reason);
-        // Whoever waits for a new file does not get it soon.
+    /// New files could not be begun, for this reason.
+    pub(crate) fn stay_broken(&self, reason: Arc<str>) {
+        self.health.break_down(reason).wake();
+    }
+
+    /// Nothing will be on the disk any more that is not there now.
+    pub(crate) fn end(&self, reason: &str) {
+        self.health.end(reason).wake();
+        self.tell_jobs();
+    }
+
+    /// Whoever waits for a new file looks whether there will be one.
+    fn tell_jobs(&self) {
         let _jobs = self.jobs.lock();
         self.jobs_changed.notify_all();
     }
 
-    pub(crate) fn recover(&self) {
-        self.written.recover();
-        self.synced.recover();
-        self.refused.fetch_and(!(refusal::FAILING | refusal::BROKEN), Ordering::AcqRel);
-        *self.reason.lock() = None;
-    }
-
     /// To be called after something was written: there may be room again.
     pub(crate) fn look_for_room(&self) {
-        if self.refused.load(Ordering::Relaxed) & refusal::FULL != 0 {
+        if self.health.is_full() {
             let inbox = self.inbox.lock();
-            if inbox.records.len() + self.writing_bytes.load(Ordering::Relaxed) <= self.config.buffer_bytes_max / 2 {
-                self.refused.fetch_and(!refusal::FULL, Ordering::AcqRel);
+            if self.pending_bytes_with(&inbox) <= self.config.buffer_bytes_max / 2 {
+                self.health.set_full(false);
             }
         }
     }
@@ -268,9 +292,21 @@ impl Shared {
     /// Nothing is taken any more, except by the writer for the last time.
     pub(crate) fn close(&self) {
         let mut inbox = self.inbox.lock();
-        self.refused.fetch_or(refusal::CLOSED, Ordering::AcqRel);
+        self.health.set_closed();
         inbox.stops = true;
         self.work.notify_one();
+    }
+}
+
+const ALWAYS: u8 = 0;
+const EVERY_SECOND: u8 = 1;
+const NO: u8 = 2;
+
+fn number_of(fsync: Fsync) -> u8 {
+    match fsync {
+        Fsync::Always => ALWAYS,
+        Fsync::EverySecond => EVERY_SECOND,
+        Fsync::No => NO,
     }
 }
 
@@ -281,7 +317,7 @@ impl Drop for Sentinel {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.jobs.lock().stops = true;
-            self.0.fail("a thread of the disk has panicked".into());
+            self.0.end("a thread of the disk has panicked");
         }
     }
 }
@@ -298,41 +334,48 @@ impl ChangeLog for Shared {
     fn append(&self, group: &[u8]) -> u64 {
         let mut inbox = self.inbox.lock();
         inbox.position += 1;
-        if group.len() > GROUP_BYTES_MAX {
-            self.refused.fetch_or(refusal::BROKEN, Ordering::AcqRel);
-            inbox.only_counts = true;
-            inbox.oversized_bytes = Some(group.len());
-            self.work.notify_one();
+        if inbox.stops {
+            return inbox.position;
         }
-        if inbox.only_counts || inbox.stops {
+        if group.len() > self.config.group_bytes_max.min(GROUP_BYTES_MAX) {
+            self.note_oversized(&mut inbox, group.len());
+        }
+        if inbox.only_counts {
             return inbox.position;
         }
         let before = inbox.records.len();
         frame(group, &mut inbox.records);
-        let after = inbox.records.len();
-        if after + self.writing_bytes.load(Ordering::Relaxed) > self.config.buffer_bytes_max {
-            self.refused.fetch_or(refusal::FULL, Ordering::AcqRel);
+        if self.pending_bytes_with(&inbox) > self.config.buffer_bytes_max {
+            self.health.set_full(true);
         }
-        if inbox.is_writer_idle || (before < GATHER_BYTES && after >= GATHER_BYTES) {
-            inbox.is_writer_idle = false;
+        let is_enough = before < GATHER_BYTES && inbox.records.len() >= GATHER_BYTES;
+        if std::mem::take(&mut inbox.is_writer_idle) || is_enough {
             self.work.notify_one();
         }
         inbox.position
     }
 
     fn is_writable(&self) -> bool {
-        self.refused.load(Ordering::Relaxed) == 0
+        self.health.is_writable()
     }
 
     fn refusal(&self) -> Option<String> {
-        let refused = self.refused.load(Ordering::Acquire);
-        if refused & refusal::CLOSED != 0 {
+        if self.health.is_closed() {
             return Some("its directory was closed".to_owned());
         }
-        if let Some(reason) = self.failure() {
+        if let Some(reason) = self.health.failure() {
             return Some(reason.as_ref().to_owned());
         }
-        let is_full = refused & refusal::FULL != 0;
-        is_full.then(|| format!("the disk is {} bytes behind", self.pending_bytes()))
+        self.health.is_full().then(|| format!("the disk is {} bytes behind", self.pending_bytes()))
+    }
+}
+
+impl Shared {
+    /// Lets the writer write what came before, and then give the files up: they lack something from here on.
+    fn note_oversized(&self, inbox: &mut Inbox, bytes: usize) {
+        (inbox.only_counts, inbox.had_oversized) = (true, true);
+        // Who waits is woken by the writer: here the engine's keys are held.
+        self.health.note_breakdown(format!("a change of {bytes} bytes does not fit the journal").into());
+        self.work.notify_one();
     }
 }

@@ -33,6 +33,8 @@ pub struct Statistics {
     pub write_failures: u64,
     /// Syncs that failed.
     pub sync_failures: u64,
+    /// How long the syncs that succeeded took together.
+    pub sync_total: Duration,
     /// How long the last sync took.
     pub last_sync: Duration,
     /// How long the longest one took.
@@ -70,6 +72,7 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
     pub(crate) write_failures: AtomicU64,
     pub(crate) sync_failures: AtomicU64,
+    pub(crate) sync_total_us: AtomicU64,
     pub(crate) last_sync_us: AtomicU64,
     pub(crate) sync_max_us: AtomicU64,
     /// Of the journal that is being written.
@@ -84,6 +87,7 @@ impl Counters {
     pub(crate) fn note_sync(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_total_us.fetch_add(us, Ordering::Relaxed);
         self.last_sync_us.store(us, Ordering::Relaxed);
         self.sync_max_us.fetch_max(us, Ordering::Relaxed);
     }

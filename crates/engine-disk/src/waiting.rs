@@ -41,6 +41,18 @@ impl fmt::Display for NotKept {
 
 impl std::error::Error for NotKept {}
 
+/// Futures that were waiting.
+#[must_use = "they sleep until they are woken"]
+#[derive(Default)]
+pub(crate) struct Wakers(BTreeMap<(u64, u64), Waker>);
+
+impl Wakers {
+    /// To be called without any lock: some runtimes carry a task out at once.
+    pub(crate) fn wake(self) {
+        self.0.into_values().for_each(Waker::wake);
+    }
+}
+
 /// A position that rises.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -72,28 +84,22 @@ impl Progress {
         let mut waiting = self.waiting.lock();
         let still = waiting.wakers.split_off(&(position.saturating_add(1), 0));
         let served = std::mem::replace(&mut waiting.wakers, still);
-        self.wake(waiting, served);
+        self.take_out(waiting, served).wake();
     }
 
-    /// Wakes all: they will not get what they wait for.
-    pub(crate) fn fail(&self, reason: &Arc<str>) {
+    /// With a reason, nothing will be reached until there is none any more: who waits is to be told, and whoever comes does not wait.
+    pub(crate) fn set_failure(&self, reason: Option<&Arc<str>>) -> Wakers {
         let mut waiting = self.waiting.lock();
-        waiting.failure = Some(Arc::clone(reason));
-        let all = std::mem::take(&mut waiting.wakers);
-        self.wake(waiting, all);
+        waiting.failure = reason.cloned();
+        let told = if reason.is_some() { std::mem::take(&mut waiting.wakers) } else { BTreeMap::new() };
+        self.take_out(waiting, told)
     }
 
-    pub(crate) fn recover(&self) {
-        self.waiting.lock().failure = None;
-    }
-
-    fn wake(&self, waiting: MutexGuard<'_, Waiting>, wakers: BTreeMap<(u64, u64), Waker>) {
+    fn take_out(&self, waiting: MutexGuard<'_, Waiting>, wakers: BTreeMap<(u64, u64), Waker>) -> Wakers {
         if waiting.threads > 0 {
             self.changed.notify_all();
         }
-        // Without the lock: some runtimes carry a task out at once.
-        drop(waiting);
-        wakers.into_values().for_each(Waker::wake);
+        Wakers(wakers)
     }
 
     pub(crate) fn wait(&self, position: u64, timeout: Duration) -> Result<(), NotKept> {
@@ -253,11 +259,11 @@ mod tests {
         let mut kept = pin!(Kept::until(source.clone(), 3));
         assert_eq!(kept.as_mut().poll(&mut context), Poll::Pending);
         let reason: Arc<str> = "full".into();
-        source.fail(&reason);
+        source.set_failure(Some(&reason)).wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(kept.as_mut().poll(&mut context), Poll::Ready(Err(NotKept::Failing(Arc::clone(&reason)))));
         assert_eq!(source.wait(1, Duration::MAX), Err(NotKept::Failing(reason)));
-        source.recover();
+        source.set_failure(None).wake();
         assert_eq!(source.wait(1, Duration::ZERO), Err(NotKept::TimedOut));
     }
 

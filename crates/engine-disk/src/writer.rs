@@ -5,13 +5,14 @@
 //!
 //! # How it works
 //! It takes all that was appended since the last time, fills in the checksums, writes once, and syncs once if the setting asks for that: the
-//! more there are who wait, the more share one sync. While nobody waits (`everysec`, `no`) it gathers for two milliseconds at least, so that a
-//! busy engine pays for few calls.
+//! more there are who wait, the more share one sync. While nobody waits (`everysec`, `no`) it gathers for two milliseconds after the first
+//! group, so that a busy engine pays for few calls; then the operating system has it, whenever the next sync may be.
 //!
 //! # Failure
-//! What could not be written stays in memory, is cut off the file, and is tried again with growing pauses; meanwhile writes are refused. After
-//! a sync that failed nothing is known of what was written since the last good one, and asking again tells a lie on several file systems. So
-//! the files are given up: the other thread begins new ones with a snapshot, and until then writes are refused.
+//! What could not be written stays in memory, is cut off the file, and is tried again with growing pauses; meanwhile writes are refused, and
+//! what was written before is synced as ever. After a sync that failed nothing is known of what was written since the last good one, and asking again tells a lie on several file systems. So
+//! the files are given up: the other thread begins new ones with a snapshot, and until then writes are refused. The same goes for a group that
+//! is too large for the journal: what came before it is written and synced still.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::manifest::Journal;
 use crate::shared::{GATHER_BYTES, Inbox, Place, Replacement, Sentinel, Shared};
 use crate::storage::FileError;
 
-/// How long the writer gathers while nobody waits for the disk.
+/// How long the writer gathers while nobody waits for the disk: so much may be lost with the process.
 pub(crate) const GATHER: Duration = Duration::from_millis(2);
 
 /// A buffer above this size is not kept for the next time.
@@ -41,6 +42,8 @@ pub(crate) struct Writer {
     written_position: u64,
     spare: Vec<u8>,
     has_unsynced: bool,
+    /// Somebody has asked for a sync, whatever the setting.
+    owes_sync: bool,
     last_sync: Instant,
     /// When what is being gathered is written.
     gathers_until: Option<Instant>,
@@ -62,8 +65,9 @@ enum Item {
 }
 
 enum Order {
-    Work { syncs: bool },
-    BreakDown(Arc<str>),
+    Work,
+    /// What comes next will not be written.
+    BreakDown,
     Stop,
 }
 
@@ -84,6 +88,7 @@ impl Writer {
             written_position: position,
             spare: Vec::new(),
             has_unsynced: false,
+            owes_sync: false,
             last_sync: Instant::now(),
             gathers_until: None,
             retry: None,
@@ -95,8 +100,8 @@ impl Writer {
         let _sentinel = Sentinel(Arc::clone(&self.shared));
         loop {
             match self.wait() {
-                Order::Work { syncs } => self.work(syncs),
-                Order::BreakDown(reason) => self.break_down(reason),
+                Order::Work => self.work(),
+                Order::BreakDown => self.write_and_break_down(),
                 Order::Stop => return self.finish(),
             }
         }
@@ -113,22 +118,23 @@ impl Writer {
                 self.take(&mut inbox);
                 return Order::Stop;
             }
-            if let Some(bytes) = inbox.oversized_bytes.take() {
-                return Order::BreakDown(format!("a change of {bytes} bytes does not fit the journal").into());
+            if std::mem::take(&mut inbox.had_oversized) {
+                self.take(&mut inbox);
+                return Order::BreakDown;
             }
             let now = Instant::now();
-            match self.due(&inbox, now) {
-                Some(at) if at <= now => {
-                    self.take(&mut inbox);
-                    return Order::Work { syncs: std::mem::take(&mut inbox.wants_sync) };
-                }
-                Some(at) => drop(shared.work.wait_until(&mut inbox, at)),
-                None => {
-                    inbox.is_writer_idle = true;
-                    shared.work.wait(&mut inbox);
-                    inbox.is_writer_idle = false;
-                }
+            let due = self.due(&inbox, now);
+            if due.is_some_and(|at| at <= now) {
+                self.take(&mut inbox);
+                return Order::Work;
             }
+            // Whoever brings the first records changes what is due. Those who bring more do not.
+            inbox.is_writer_idle = inbox.records.is_empty();
+            match due {
+                Some(at) => drop(shared.work.wait_until(&mut inbox, at)),
+                None => shared.work.wait(&mut inbox),
+            }
+            inbox.is_writer_idle = false;
         }
     }
 
@@ -137,22 +143,36 @@ impl Writer {
         if inbox.is_broken {
             return None;
         }
-        if let Some((at, _)) = self.retry {
-            return Some(at);
-        }
         let fsync = self.shared.fsync();
-        let is_awaited = fsync == Fsync::Always && (!inbox.records.is_empty() || self.has_unsynced);
-        if is_awaited || inbox.wants_sync || inbox.rotation.is_some() || inbox.records.len() >= GATHER_BYTES {
+        let sync = if self.has_unsynced { self.sync_due(fsync, now) } else { None };
+        if let Some((at, _)) = self.retry {
+            return sync.into_iter().chain([at]).min();
+        }
+        let is_awaited = (fsync == Fsync::Always && !inbox.records.is_empty()) || inbox.wants_sync;
+        if is_awaited || inbox.rotation.is_some() || inbox.records.len() >= GATHER_BYTES {
             return Some(now);
         }
         let write = (!inbox.records.is_empty()).then(|| *self.gathers_until.get_or_insert(now + GATHER));
-        let sync = (fsync == Fsync::EverySecond && self.has_unsynced)
-            .then(|| self.last_sync + self.shared.config.fsync_interval);
-        write.into_iter().chain(sync).min()
+        sync.into_iter().chain(write).min()
+    }
+
+    /// When what is written is to be synced; `None`: not by itself.
+    fn sync_due(&self, fsync: Fsync, now: Instant) -> Option<Instant> {
+        match fsync {
+            _ if self.owes_sync => Some(now),
+            Fsync::Always => Some(now),
+            Fsync::EverySecond => self.last_sync.checked_add(self.shared.config.fsync_interval),
+            Fsync::No => None,
+        }
     }
 
     fn take(&mut self, inbox: &mut Inbox) {
+        if inbox.is_broken {
+            // It is for new files.
+            return;
+        }
         self.gathers_until = None;
+        self.owes_sync |= std::mem::take(&mut inbox.wants_sync);
         let mut records = std::mem::replace(&mut inbox.records, std::mem::take(&mut self.spare));
         let rotation = inbox.rotation.take();
         self.shared.writing_bytes.fetch_add(records.len(), Ordering::Relaxed);
@@ -181,41 +201,51 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, syncs: bool) {
-        match self.write_pending().and_then(|()| self.sync_if_due(syncs)) {
+    fn work(&mut self) {
+        let now = Instant::now();
+        let written = if self.retry.is_none_or(|(at, _)| at <= now) { self.write_again(now) } else { Ok(()) };
+        // Also if that has failed: what was written before has nothing to do with it.
+        if let Err(error) = written.and_then(|()| self.sync_if_due()) {
+            self.break_down(error.to_string().into());
+        }
+        self.shared.look_for_room();
+    }
+
+    /// Writes what is there. What fails is tried again later, unless the files are to be given up.
+    fn write_again(&mut self, now: Instant) -> Result<(), FileError> {
+        match self.write_pending() {
             Ok(()) => {
                 if self.retry.take().is_some() {
                     self.shared.recover();
                 }
             }
             Err(Trouble::Write(error)) => {
-                self.shared.counters.write_failures.fetch_add(1, Ordering::Relaxed);
                 let (first, max) = self.shared.config.retry;
                 let pause = self.retry.map_or(first, |(_, pause)| pause);
-                self.retry = Some((Instant::now() + pause, (pause * 2).min(max)));
+                self.retry = Some((now + pause, pause.saturating_mul(2).min(max)));
                 self.shared.fail(error.to_string().into());
             }
-            Err(Trouble::Broken(error)) => {
-                self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
-                self.break_down(error.to_string().into());
-            }
+            Err(Trouble::Broken(error)) => return Err(error),
         }
-        self.shared.look_for_room();
+        Ok(())
     }
 
     fn write_pending(&mut self) -> Result<(), Trouble> {
         while let Some(item) = self.pending.front() {
             match item {
                 Item::Records { bytes, end } => {
-                    self.active.append(bytes).map_err(Trouble::Write)?;
+                    let counters = &self.shared.counters;
+                    if let Err(error) = self.active.append(bytes) {
+                        counters.write_failures.fetch_add(1, Ordering::Relaxed);
+                        return Err(Trouble::Write(error));
+                    }
                     let (bytes, end) = (bytes.len(), *end);
                     self.has_unsynced = true;
                     self.written_position = end;
-                    let counters = &self.shared.counters;
                     counters.writes.fetch_add(1, Ordering::Relaxed);
                     counters.active_bytes.store(self.active.bytes, Ordering::Relaxed);
                     self.shared.writing_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                    self.shared.written.advance(end);
+                    self.shared.health.written.advance(end);
                 }
                 Item::NewFile { number, position } => {
                     let (number, position) = (*number, *position);
@@ -229,18 +259,23 @@ impl Writer {
         Ok(())
     }
 
-    fn sync_if_due(&mut self, syncs: bool) -> Result<(), Trouble> {
-        let is_due = match self.shared.fsync() {
-            Fsync::Always => true,
-            Fsync::EverySecond => self.last_sync.elapsed() >= self.shared.config.fsync_interval,
-            Fsync::No => false,
-        };
-        if self.has_unsynced && (is_due || syncs) { self.sync() } else { Ok(()) }
+    fn sync_if_due(&mut self) -> Result<(), FileError> {
+        let now = Instant::now();
+        let is_due = self.sync_due(self.shared.fsync(), now).is_some_and(|at| at <= now);
+        if self.has_unsynced && is_due {
+            self.sync()?;
+        }
+        // What could not be written yet is still owed.
+        self.owes_sync &= !self.pending.is_empty();
+        Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), Trouble> {
+    fn sync(&mut self) -> Result<(), FileError> {
         let began = Instant::now();
-        self.active.sync().map_err(Trouble::Broken)?;
+        if let Err(error) = self.active.sync() {
+            self.shared.counters.sync_failures.fetch_add(1, Ordering::Relaxed);
+            return Err(error);
+        }
         self.last_sync = Instant::now();
         self.shared.counters.note_sync(self.last_sync - began);
         self.has_unsynced = false;
@@ -252,13 +287,13 @@ impl Writer {
         let Active { number, bytes, .. } = self.active;
         let position = self.written_position;
         *self.shared.synced_place.lock() = Place { number, bytes, position };
-        self.shared.synced.advance(position);
+        self.shared.health.synced.advance(position);
     }
 
     /// Lets what follows go into a new file. If there cannot be one, it goes on in the old one, and whoever wanted it is told.
     fn begin_file(&mut self, number: u64, position: u64) -> Result<(), Trouble> {
         if self.has_unsynced {
-            self.sync()?;
+            self.sync().map_err(Trouble::Broken)?;
         }
         let storage = &*self.shared.storage;
         let active = match Active::create(storage, number, position) {
@@ -290,16 +325,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Before a group that is too large: what came before it still goes into the old files, which count until there are new ones.
+    fn write_and_break_down(&mut self) {
+        self.owes_sync = true;
+        self.work();
+        let reason = self.shared.health.breakdown().unwrap_or_else(|| "a change does not fit the journal".into());
+        self.break_down(reason);
+    }
+
     fn break_down(&mut self, reason: Arc<str>) {
         self.pending.clear();
         self.retry = None;
-        self.has_unsynced = false;
+        (self.has_unsynced, self.owes_sync) = (false, false);
         self.shared.break_down(reason);
     }
 
     fn go_on_with(&mut self, replacement: Replacement) {
         let Replacement { active, position } = replacement;
-        self.pending.clear();
+        debug_assert!(self.pending.is_empty(), "nothing is taken while the files are broken");
         self.active = active;
         (self.next_position, self.written_position) = (position, position);
         self.last_sync = Instant::now();
@@ -307,16 +350,18 @@ impl Writer {
 
     /// The last attempt.
     fn finish(&mut self) -> Result<(), Arc<str>> {
-        if let Some(reason) = self.shared.failure().filter(|_| self.shared.is_broken()) {
-            return Err(reason);
+        let written = self.write_pending();
+        let synced = match &written {
+            // Asking again would tell a lie.
+            Err(Trouble::Broken(_)) => Ok(()),
+            // Also if something could not be written: what was is not lost with it.
+            _ if self.has_unsynced => self.sync().map_err(Trouble::Broken),
+            _ => Ok(()),
+        };
+        match written.and(synced) {
+            Ok(()) => self.shared.recover(),
+            Err(Trouble::Write(error) | Trouble::Broken(error)) => self.shared.fail(error.to_string().into()),
         }
-        match self.write_pending().and_then(|()| if self.has_unsynced { self.sync() } else { Ok(()) }) {
-            Ok(()) => Ok(()),
-            Err(Trouble::Write(error) | Trouble::Broken(error)) => {
-                let reason: Arc<str> = error.to_string().into();
-                self.shared.fail(Arc::clone(&reason));
-                Err(reason)
-            }
-        }
+        self.shared.health.failure().map_or(Ok(()), Err)
     }
 }

@@ -98,22 +98,175 @@ fn after_a_failed_sync_new_files_are_begun_with_what_is_in_memory() {
     }
 }
 
+/// Nobody has a gigabyte to spare for this.
+const GROUP_BYTES_MAX: usize = 1_000;
+
+fn narrow(fsync: Fsync) -> DiskConfig {
+    DiskConfig { group_bytes_max: GROUP_BYTES_MAX, ..config(fsync) }
+}
+
+fn set_too_large(lab: &Lab) {
+    lab.set("large", &"v".repeat(GROUP_BYTES_MAX));
+}
+
 #[test]
 fn change_that_does_not_fit_the_journal_is_kept_by_a_snapshot() {
-    let (directory, history) = (Directory::new(3), History::default());
-    let lab = Lab::open(&directory, config(Fsync::Always), &history).expect("new");
-    lab.set("small", "text");
-    // Nobody has a gigabyte to spare for this: said of one that is small.
-    {
-        let mut inbox = lab.disk.shared().inbox.lock();
-        inbox.oversized_bytes = Some(2 << 30);
-        lab.disk.shared().work.notify_one();
+    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
+        let (directory, history) = (Directory::new(3), History::default());
+        let lab = Lab::open(&directory, narrow(fsync), &history).expect("new");
+        lab.set("small", "text");
+        set_too_large(&lab);
+        until("new files", || lab.disk.statistics().base_bytes > 0 && lab.engine.check_writable().is_ok());
+        assert_eq!(lab.disk.statistics().synced_position, 2);
+        lab.set("more", "text");
+        assert_eq!(lab.disk.sync(PATIENCE), Ok(3));
+        lab.disk.rewrite().expect("as ever");
+        let crashed = Lab::reopen(&directory.restarted(), &history, "snapshot");
+        crashed.check(&history, history.len(), "snapshot");
     }
-    until("new files", || lab.disk.statistics().base_bytes > 0 && lab.engine.check_writable().is_ok());
+}
+
+/// While there are no new files for it, writes are refused with the reason, and what came before it is in the old ones.
+#[test]
+fn change_that_does_not_fit_refuses_writes_until_there_are_new_files() {
+    let (directory, history) = (Directory::new(8), History::default());
+    let lab = Lab::open(&directory, narrow(Fsync::No), &history).expect("new");
+    directory.set_faults(Faults { fails_name: Some(1), ..Faults::default() });
+    lab.set("small", "text");
+    set_too_large(&lab);
+    assert_eq!(lab.engine.check_writable(), Err(EngineError::NotWritable));
+    assert!(!refusal(&lab).is_empty(), "there is a reason from the first moment on");
+    assert!(!lab.disk.is_kept(2), "it is in no file");
+    until("a sync of what came before", || lab.disk.statistics().synced_position == 1);
+    assert!(lab.disk.is_kept(1));
+    assert!(matches!(lab.disk.wait(2, PATIENCE), Err(NotKept::Failing(_))), "whatever the setting");
+    assert!(lab.disk.rewrite().is_err());
+    assert_eq!(lab.engine.check_writable(), Err(EngineError::NotWritable));
+    directory.set_faults(Faults::default());
+    until("new files", || lab.engine.check_writable().is_ok());
+    assert_eq!(lab.disk.wait(2, PATIENCE), Ok(()));
+    let crashed = Lab::reopen(&directory.restarted(), &history, "new files");
+    crashed.check(&history, 2, "new files");
+}
+
+#[test]
+fn change_that_does_not_fit_is_taken_also_while_the_disk_is_behind() {
+    let (directory, history) = (Directory::new(9), History::default());
+    let config = DiskConfig { buffer_bytes_max: 10_000, ..narrow(Fsync::No) };
+    let lab = Lab::open(&directory, config, &history).expect("new");
+    directory.set_faults(Faults { latency: Duration::from_millis(100), ..Faults::default() });
+    while lab.engine.check_writable().is_ok() {
+        lab.set("k", &"v".repeat(500));
+    }
+    set_too_large(&lab);
+    directory.set_faults(Faults::default());
+    until("new files", || lab.disk.statistics().base_bytes > 0);
+    until("writes", || lab.engine.check_writable().is_ok());
     lab.set("more", "text");
-    assert!(lab.acknowledge());
-    let crashed = Lab::reopen(&directory.restarted(), &history, "snapshot");
-    crashed.check(&history, history.len(), "snapshot");
+    assert_eq!(lab.disk.sync(PATIENCE), Ok(history.len()));
+}
+
+/// The snapshot of the first one does not have the second one, which came after the cut.
+#[test]
+fn second_change_that_does_not_fit_is_not_forgotten_while_new_files_are_made_for_the_first() {
+    for seed in 0..5 {
+        let (directory, history) = (Directory::new(seed), History::default());
+        let lab = Lab::open(&directory, narrow(Fsync::EverySecond), &history).expect("new");
+        directory.set_faults(Faults { latency: Duration::from_millis(20), ..Faults::default() });
+        set_too_large(&lab);
+        until("the cut", || !lab.disk.shared().inbox.lock().only_counts);
+        lab.set("between", "text");
+        set_too_large(&lab);
+        directory.set_faults(Faults::default());
+        until("new files", || lab.engine.check_writable().is_ok());
+        assert_eq!(lab.disk.sync(PATIENCE), Ok(3));
+        lab.set("more", "text");
+        assert_eq!(lab.disk.sync(PATIENCE), Ok(4));
+        let crashed = Lab::reopen(&directory.restarted(), &history, "both");
+        crashed.check(&history, 4, "both");
+    }
+}
+
+#[test]
+fn closing_right_behind_a_change_that_does_not_fit_keeps_it() {
+    for fsync in [Fsync::Always, Fsync::No] {
+        let (directory, history) = (Directory::new(10), History::default());
+        let lab = Lab::open(&directory, narrow(fsync), &history).expect("new");
+        lab.set("small", "text");
+        set_too_large(&lab);
+        lab.set("after", "text");
+        lab.disk.close().expect("new files are begun first");
+        Lab::reopen(&directory.restarted(), &history, "closed").check(&history, 3, "closed");
+    }
+}
+
+#[test]
+fn closing_says_what_is_lost_when_there_are_no_new_files_for_a_change_that_does_not_fit() {
+    let (directory, history) = (Directory::new(11), History::default());
+    let lab = Lab::open(&directory, narrow(Fsync::EverySecond), &history).expect("new");
+    lab.set("small", "text");
+    assert_eq!(lab.disk.sync(PATIENCE), Ok(1));
+    directory.set_faults(Faults { fails_name: Some(1), ..Faults::default() });
+    set_too_large(&lab);
+    lab.set("after", "text");
+    let error = lab.disk.close().expect_err("no new files");
+    assert_eq!(error.groups_lost, 2, "{error}");
+    assert_eq!(lab.disk.close(), Err(error), "whoever closes it again is told the same");
+}
+
+/// The first write is with the operating system and the second one does not fit: the first must not wait for the second to be synced.
+#[test]
+fn what_was_written_is_synced_although_what_follows_cannot_be_written() {
+    let begin = || {
+        let (directory, history) = (Directory::new(12), History::default());
+        let lab = Lab::open(&directory, config(Fsync::No), &history).expect("new");
+        lab.set("written", "text");
+        until("a write", || lab.disk.statistics().written_position == 1);
+        directory.set_faults(Faults { bytes_max: Some(directory.bytes()), ..Faults::default() });
+        lab.set("not", "written");
+        until("an attempt", || lab.disk.statistics().write_failures > 0);
+        assert_eq!(lab.disk.statistics().synced_position, 0);
+        (lab, directory, history)
+    };
+    for fsync in [Fsync::EverySecond, Fsync::Always] {
+        let (lab, directory, history) = begin();
+        lab.disk.set_fsync(fsync);
+        until("a sync", || lab.disk.statistics().synced_position == 1);
+        Lab::reopen(&directory.restarted(), &history, "synced").check(&history, 1, "synced");
+    }
+    let (lab, directory, history) = begin();
+    let error = lab.disk.close().expect_err("full");
+    assert_eq!(error.groups_lost, 1, "{error}");
+    Lab::reopen(&directory.restarted(), &history, "closed").check(&history, 1, "closed");
+}
+
+/// Attempts to write and new files have one pace, and those who wait for the disk another: nobody may be left behind by the last one that failed.
+#[test]
+fn sync_that_was_asked_for_before_a_write_failed_comes_once_it_succeeds() {
+    let (directory, history) = (Directory::new(13), History::default());
+    let lab = Lab::open(&directory, config(Fsync::No), &history).expect("new");
+    directory.set_faults(Faults { fails_append: Some(1), ..Faults::default() });
+    lab.set("k", "v");
+    lab.disk.shared().demand_sync();
+    until("some attempts", || lab.disk.statistics().write_failures > 2);
+    directory.set_faults(Faults::default());
+    until("a sync", || lab.disk.statistics().synced_position == 1);
+}
+
+#[test]
+fn closing_says_that_what_came_meanwhile_is_lost() {
+    let (directory, history) = (Directory::new(14), History::default());
+    let lab = Lab::open(&directory, config(Fsync::EverySecond), &history).expect("new");
+    lab.set("kept", "text");
+    // As while the writer ends, for somebody who was allowed to write before.
+    lab.disk.shared().close();
+    lab.set("late", "text");
+    assert!(!lab.disk.is_kept(2), "nobody may acknowledge it");
+    let error = lab.disk.close().expect_err("one is not there");
+    assert_eq!(error.groups_lost, 1, "{error}");
+    assert_eq!(lab.disk.wait(1, PATIENCE), Ok(()));
+    assert!(matches!(lab.disk.wait(2, PATIENCE), Err(NotKept::Failing(_))));
+    Lab::reopen(&directory.restarted(), &history, "closed").check(&history, 1, "closed");
 }
 
 #[test]
@@ -160,7 +313,7 @@ fn closing_a_failing_disk_says_how_much_is_not_kept() {
     let error = lab.disk.close().expect_err("the disk fails");
     assert_eq!(error.groups_lost, 2);
     assert!(error.reason.contains("Input/output error"), "{error}");
-    assert!(lab.disk.close().is_ok(), "closing again does nothing");
+    assert_eq!(lab.disk.close(), Err(error), "whoever closes it again is told the same");
     let again = Lab::reopen(&directory.restarted(), &history, "failing");
     again.check(&history, 1, "failing");
 }

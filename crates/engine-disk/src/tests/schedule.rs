@@ -1,9 +1,15 @@
 //! What begins by itself, and settings that change while it runs.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::lab::{History, Lab, PATIENCE, config, until};
+use acteon_engine::rdb::{FileFacts, FileWriter, ReadOptions, Reader};
+use acteon_engine::{Engine, EngineConfig, Expiry};
+
+use super::lab::{History, Lab, PATIENCE, config, new_engine, until};
 use crate::config::{DiskConfig, Fsync, RewriteSchedule, SavePoint};
+use crate::disk::{Disk, OpenError};
 use crate::jobs::InProgress;
 use crate::simulation::{Directory, Faults};
 
@@ -126,6 +132,80 @@ fn everysec_syncs_by_itself_and_no_does_not() {
     lab.set("k", "x");
     assert_eq!(lab.disk.sync(PATIENCE), Ok(3));
     assert!(lab.disk.statistics().syncs >= 3);
+}
+
+/// A process that is killed loses what it has gathered, and not what it has written: the pause between syncs is no pause between writes.
+#[test]
+fn what_was_appended_is_written_at_once_also_right_after_a_sync() {
+    for fsync in [Fsync::EverySecond, Fsync::No] {
+        let config = DiskConfig { fsync_interval: Duration::from_secs(24 * 3_600), ..config(fsync) };
+        let (directory, history) = (Directory::new(8), History::default());
+        let lab = Lab::open(&directory, config, &history).expect("new");
+        for number in 1..=5 {
+            lab.set("k", &number.to_string());
+            until("a write", || lab.disk.statistics().written_position == number);
+            assert_eq!(lab.disk.statistics().synced_position, 0, "the next sync is tomorrow");
+        }
+        let killed = Lab::reopen(&directory.killed(), &history, "killed");
+        killed.check(&history, 5, "killed");
+    }
+}
+
+/// It is on its way to the disk under the setting that promises a sync, and then there is another one that promises none.
+#[test]
+fn who_waits_for_a_sync_gets_it_although_the_setting_changes() {
+    for after in [Fsync::No, Fsync::EverySecond] {
+        let directory = Directory::new(9);
+        let interval = Duration::from_secs(24 * 3_600);
+        let config = DiskConfig { fsync_interval: interval, ..config(Fsync::Always) };
+        let lab = Lab::open(&directory, config, &History::default()).expect("new");
+        directory.set_faults(Faults { latency: Duration::from_millis(50), ..Faults::default() });
+        lab.set("k", "v");
+        let kept = lab.disk.kept(1);
+        lab.disk.set_fsync(after);
+        assert_eq!(lab.disk.fsync(), after);
+        until("a sync", || lab.disk.statistics().synced_position == 1);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::pin!(kept).poll(&mut context).is_ready());
+    }
+}
+
+#[test]
+fn setting_that_promises_a_sync_is_about_what_passed_without_one_too() {
+    let directory = Directory::new(10);
+    let lab = Lab::open(&directory, config(Fsync::No), &History::default()).expect("new");
+    lab.set("k", "v");
+    until("a write", || lab.disk.statistics().written_position == 1);
+    assert!(lab.disk.is_kept(1) && lab.disk.statistics().synced_position == 0);
+    lab.disk.set_fsync(Fsync::Always);
+    assert_eq!(lab.disk.fsync(), Fsync::Always);
+    assert_eq!(lab.disk.wait(1, PATIENCE), Ok(()));
+    assert_eq!(lab.disk.statistics().synced_position, 1);
+    assert!(lab.disk.is_kept(1));
+}
+
+#[test]
+fn engine_that_holds_keys_in_any_database_is_refused() {
+    for database in [0, 3] {
+        let engine = new_engine();
+        let filled = Engine::new(EngineConfig::default());
+        filled.update(b"k", 1, |slot| slot.set_str(&[b"v"], Expiry::Clear)).expect("no bound");
+        let snapshot = filled.cut(1, || ()).expect("no other one");
+        let mut file = Vec::new();
+        let mut writer = FileWriter::begin(&FileFacts { created_at_s: 1, used_memory_bytes: 1 }, &mut file);
+        for piece in snapshot {
+            writer.add(&piece);
+            file.extend_from_slice(&piece);
+        }
+        file.extend_from_slice(&writer.end());
+        let mut reader = Reader::open(&*file, ReadOptions::default()).expect("a file");
+        while let Some(mut record) = reader.next_record().expect("whole") {
+            record.database = database;
+            assert!(engine.load(record));
+        }
+        let opened = Disk::open(Arc::new(Directory::new(11)), &engine, config(Fsync::No), 1);
+        assert!(matches!(opened, Err(OpenError::NotEmpty)), "database {database}");
+    }
 }
 
 #[test]
