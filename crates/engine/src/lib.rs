@@ -103,7 +103,7 @@ pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]
 pub use script::{ScriptLog, ScriptLogLevel};
 pub use slot::{Expiry, Slot};
-pub use snapshot::Snapshot;
+pub use snapshot::{HeldBytes, Snapshot};
 pub use stats::Stats;
 pub use value::{
     Fields, HashMut, Inserted, LexBound, LexRange, Limits, Pairs, RankedMembers, ScoreRange, SortedSetMut, Zset,

@@ -306,8 +306,8 @@ impl Segment {
         self.notices.all_changed(&context.signals, context.database, false, |key| contains(&table, context, key));
         let len = table.len();
         let Some(unsaved) = self.unsaved.take() else { return (len, table) };
-        let table = match context.saving.add(Saved::Table(unsaved.database, table)) {
-            Some(Saved::Table(_, table)) => table,
+        let table = match context.saving.add(Saved::Table { database: unsaved.database, table, bytes }) {
+            Some(Saved::Table { table, .. }) => table,
             Some(Saved::Records(_)) | None => HashTable::new(),
         };
         (len, table)

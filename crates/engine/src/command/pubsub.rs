@@ -1,7 +1,9 @@
 //! SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE and their opposites; PUBLISH, SPUBLISH; PUBSUB.
 //!
 //! # Guarantees
-//! A confirmation comes before the first message of its subscription, and no message comes after the confirmation of its end.
+//! A confirmation comes before the first message of its subscription, and no message comes after the confirmation of its end. The one exception
+//! is the end of a subscription in a transaction, where the confirmation is a part of the reply of EXEC and does not wait for anybody: what another
+//! client's transaction or script has published, and has not ended yet, may come after it.
 //! Confirmations and messages arrive even where replies are held back by CLIENT REPLY.
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use super::HeldBytes;
 use crate::change::tests::{Memory, Tester, Words, dump, load, restored};
 use crate::rdb::{FileFacts, Touched, write_file};
 use crate::{Engine, EngineConfig, EvictionConfig, EvictionPolicy, Expiry, Instance, InstanceConfig};
@@ -292,4 +293,31 @@ fn what_changes_have_made_or_touched_was_used_when_it_was_loaded() {
         }
         assert_eq!(uses["there"], if policy.is_lfu() { old } else { new });
     }
+}
+
+#[test]
+fn what_writers_leave_to_a_snapshot_is_counted_until_it_is_taken() {
+    let (engine, _log) = engine(4);
+    (0..400).for_each(|number| set(&engine, &format!("k{number}"), "value"));
+    assert_eq!(engine.snapshot_held_bytes(), HeldBytes::default());
+    let mut snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
+    assert_eq!(engine.snapshot_held_bytes(), HeldBytes::default());
+    set(&engine, "k1", "other");
+    let one = engine.snapshot_held_bytes();
+    assert!(one.now > 100 * 10 / 2 && one.now == one.peak, "{one:?}");
+    engine.clear();
+    let all = engine.snapshot_held_bytes();
+    assert!(all.now > 2 * one.now && all.now == all.peak, "{all:?}");
+    let first = snapshot.next().expect("something was saved");
+    assert_eq!(first.len() as u64, one.now);
+    assert_eq!(engine.snapshot_held_bytes(), HeldBytes { now: all.now - one.now, peak: all.peak });
+    assert_eq!(snapshot.by_ref().count(), 3);
+    assert_eq!(engine.snapshot_held_bytes(), HeldBytes { now: 0, peak: all.peak });
+    drop(snapshot);
+    set(&engine, "k1", "v");
+    let snapshot = engine.cut(NOW_MS, || ()).expect("the other one has ended");
+    engine.clear();
+    assert_ne!(engine.snapshot_held_bytes().now, 0);
+    drop(snapshot);
+    assert_eq!(engine.snapshot_held_bytes().now, 0);
 }

@@ -247,6 +247,10 @@ impl Report {
         let figures = keeper.unwrap_or(memory_only);
         let (save, rewrite) = (figures.save, figures.rewrite);
         lines.zeros(&["loading", "async_loading"]);
+        // What takes the place of pages that a fork would have copied.
+        let held = call.instance.databases.first().snapshot_held_bytes();
+        lines.put("current_cow_peak", if save.is_running || rewrite.is_running { held.peak } else { 0 });
+        lines.put("current_cow_size", held.now);
         lines.put("rdb_changes_since_last_save", figures.changes_since_save);
         lines.put("rdb_bgsave_in_progress", u8::from(save.is_running || save.is_scheduled));
         lines.put("rdb_last_save_time", figures.last_save_s);
