@@ -139,11 +139,6 @@ impl Change {
         }
     }
 
-    /// Whether the key belongs to all connections.
-    pub(crate) const fn is_shared(&self) -> bool {
-        matches!(self, Self::IncrementShared(_) | Self::PushShared(..))
-    }
-
     /// Carries it out, and returns what the server must answer; `None` where that is up to other connections.
     pub(crate) fn apply(&self, keys: &mut Keys, span: Span) -> Option<Reply> {
         Some(match self {
