@@ -392,6 +392,11 @@ impl Config {
             );
             return Err((key, message));
         }
+        // Found when it is opened as well, but loading a directory may take minutes before that.
+        #[cfg(feature = "memory")]
+        if self.state.lock.as_ref().is_some_and(|lock| lock.backend == "memory") {
+            return Err((key, format!("does not go with [state.lock]: backend = {}", crate::engine::SECOND_ENGINE)));
+        }
         Ok(())
     }
 

@@ -18,4 +18,6 @@ pub mod tools;
 
 pub use config::{EngineConfig, EngineFsync, SaveConfig};
 #[cfg(feature = "memory")]
+pub(crate) use publish::SECOND_ENGINE;
+#[cfg(feature = "memory")]
 pub use publish::{EngineSource, PublishedEngine, run_alone};

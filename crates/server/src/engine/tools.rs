@@ -5,7 +5,7 @@
 //! export, backup and restore write to a place that is new, and change nothing else; what they could not finish can be removed. Reports go to
 //! stdout, reasons of failure to stderr, with exit code 1.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -210,8 +210,9 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         if entry.file_name() != LOCK && entry.file_type()?.is_file() {
             let target = to.join(entry.file_name());
-            fs::copy(entry.path(), &target)?;
-            File::open(&target)?.sync_all()?;
+            let mut copy = create_private(&target)?;
+            io::copy(&mut File::open(entry.path())?, &mut copy)?;
+            copy.sync_all()?;
         }
     }
     File::open(to)?.sync_all()
@@ -219,9 +220,12 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Writes what the engine holds to a file, which is there as a whole or not at all.
 fn write_dump(engine: &Engine, to: &Path) -> Result<u64, StartError> {
-    let write = || -> io::Result<u64> {
-        let unfinished = to.with_extension("rdb.tmp");
-        let mut file = BufWriter::new(File::create(&unfinished)?);
+    // Of this process, so that two of them do not write to one file. What is there already is somebody's, and stays.
+    let unfinished = to.with_extension(format!("{}.tmp", std::process::id()));
+    let mut is_ours = false;
+    let mut write = || -> io::Result<u64> {
+        let mut file = BufWriter::new(create_private(&unfinished)?);
+        is_ours = true;
         let snapshot = engine.cut(now_ms(), || ()).ok_or_else(|| io::Error::other("another snapshot runs"))?;
         let facts = FileFacts { created_at_s: now_ms() / 1_000, used_memory_bytes: engine.stats().bytes };
         let bytes = write_file(&facts, snapshot, &mut file)?;
@@ -231,7 +235,20 @@ fn write_dump(engine: &Engine, to: &Path) -> Result<u64, StartError> {
         File::open(parent)?.sync_all()?;
         Ok(bytes)
     };
-    write().map_err(|error| failed("the file cannot be written", to, &error))
+    let written = write();
+    if written.is_err() && is_ours {
+        // What is left of it is of no use.
+        drop(fs::remove_file(&unfinished));
+    }
+    written.map_err(|error| failed("the file cannot be written", to, &error))
+}
+
+/// Creates a file for nobody else to read, like those of the directory. One that is there is an error.
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).open(path)
 }
 
 fn engine() -> Engine {

@@ -303,7 +303,7 @@ async fn reconnecting_without_end_ends_with_the_server() {
         timeout(PATIENCE, listener.accept()).await.expect("it connects again").expect("accepted");
     }
     shutdown.begin();
-    timeout(PATIENCE, running).await.expect("stops").expect("no panic");
+    timeout(PATIENCE, running).await.expect("stops").expect("no panic").expect("in order");
     // Those that were on their way.
     while timeout(Duration::from_millis(1), listener.accept()).await.is_ok() {}
     assert!(timeout(delay * 20, listener.accept()).await.is_err(), "it goes on after the end");
