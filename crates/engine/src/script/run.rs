@@ -252,7 +252,10 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     fn check_writable(&mut self) -> Result<(), Refusal> {
         let instance = self.call.instance;
         let is_writable = self.call.effects.is_writable.get_or_insert_with(|| instance.check_writable());
-        is_writable.as_ref().map(|()| ()).map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
+        match is_writable {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refusal::Whole(error.to_bytes().into_owned())),
+        }
     }
 
     /// Refuses a command that takes memory if there was none when the script began: not once it has written, for it cannot be undone.
