@@ -154,11 +154,14 @@ fn change_that_does_not_fit_is_taken_also_while_the_disk_is_behind() {
     let (directory, history) = (Directory::new(9), History::default());
     let config = DiskConfig { buffer_bytes_max: 10_000, ..narrow(Fsync::No) };
     let lab = Lab::open(&directory, config, &history).expect("new");
-    directory.set_faults(Faults { latency: Duration::from_millis(100), ..Faults::default() });
-    while lab.engine.check_writable().is_ok() {
+    directory.set_faults(Faults { fails_append: Some(1), ..Faults::default() });
+    while !lab.disk.shared().health.is_full() {
         lab.set("k", &"v".repeat(500));
     }
+    until("an attempt", || lab.disk.statistics().write_failures > 0);
     set_too_large(&lab);
+    // What was behind is given up with the files.
+    until("a breakdown", || lab.disk.statistics().pending_bytes == 0);
     directory.set_faults(Faults::default());
     until("new files", || lab.disk.statistics().base_bytes > 0);
     until("writes", || lab.engine.check_writable().is_ok());
