@@ -265,6 +265,7 @@ impl Report {
         lines.seconds("aof_last_rewrite_time_sec", (rewrite.ended > 0).then_some(rewrite.last_s));
         lines.put("aof_current_rewrite_time_sec", -1);
         lines.put("aof_last_bgrewrite_status", status(!rewrite.has_failed));
+        lines.put("aof_rewrites", rewrite.ended);
         lines.put("aof_last_write_status", status(figures.refusal.is_none()));
         lines.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
         if is_kept {
