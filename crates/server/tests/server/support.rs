@@ -100,6 +100,8 @@ pub(crate) fn with(mut base: Value, field: &str, value: impl Into<Value>) -> Val
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Until all is read.
+    collecting: Option<thread::JoinHandle<()>>,
     // Below the child, so that the folder is removed after the process that works in it.
     pub(crate) directory: Option<TempDir>,
 }
@@ -120,8 +122,8 @@ impl Process {
         let mut child = supervised(command).expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
-        collect(stderr, Arc::clone(&log));
-        Self { child, log, directory: None }
+        let collecting = Some(collect(stderr, Arc::clone(&log)));
+        Self { child, log, collecting, directory: None }
     }
 
     /// Waits until the server is ready, and returns its URL.
@@ -157,11 +159,14 @@ impl Process {
         kill_process(pid, signal).expect("the process is there");
     }
 
-    /// Waits for the end.
+    /// Waits for the end, after which the log is whole.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("waitable") {
+                if let Some(collecting) = self.collecting.take() {
+                    collecting.join().expect("no panic");
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "still running:\n{}", self.log());
