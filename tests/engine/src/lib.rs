@@ -4,6 +4,7 @@
 //! - [`differential`] sends random commands of one family to a redis-server and to the engine and compares every reply, and after
 //!   each sequence every key. A difference is shrunk to the few commands that show it and printed with its seed.
 //! - [`transcript`] replays what a redis-server once answered, one file per command under `tests/transcripts`.
+//! - `tests/crashes` kills the dispatch server's engine at random moments and looks at what its directory still holds; it says there how.
 //! - `tests/files` takes files and payloads from a redis-server to the engine and back, and compares what both make of them.
 //!
 //! Both know which replies Redis leaves open (the order of a set, a random member, a remaining time): [`compare`] is the only place.
