@@ -19,6 +19,8 @@
 //!   the machine.
 //! - `ACTEON_TEST_SERVER`: another server than the one that was built beside the tests.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod cuts;
 mod full_disk;
 mod load;
