@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::Failure;
 
@@ -17,16 +17,57 @@ const HEADER: &str = "\
 |---|---|---|---|---|---|---|---|---|---|---|---|";
 const FAULTS_HEADER: &str = "| fault | times |\n|---|---|";
 
-/// Numbers of a row that are added up below the table.
-const SUMS: [&str; 5] = ["operations", "faults", "histories", "objects", "anomalies"];
-/// The ways of writing under a lock, as rows name them.
-const WRITINGS: [&str; 3] = ["compared", "fenced", "plain"];
+/// What one row of the matrix has done and seen.
+#[derive(Deserialize)]
+struct Row {
+    backend: String,
+    topology: String,
+    #[serde(flatten)]
+    counts: Counts,
+    grants: u64,
+    overlaps: u64,
+    /// Those of them where grants may be lost.
+    overlaps_allowed: u64,
+    faults_by_name: BTreeMap<String, u64>,
+    updates: Updates,
+}
+
+/// The columns of all rows that say how much was done.
+#[derive(Deserialize)]
+struct Counts {
+    operations: u64,
+    faults: u64,
+    histories: u64,
+    objects: u64,
+    anomalies: u64,
+}
+
+/// By the way of writing under a lock.
+#[derive(Deserialize)]
+struct Updates {
+    compared: Lost,
+    fenced: Lost,
+    plain: Lost,
+}
+
+/// Lost updates: where acknowledged writes are kept, and apart from that where they may be lost.
+#[derive(Deserialize)]
+struct Lost {
+    kept: Rate,
+    losing: Rate,
+}
+
+#[derive(Deserialize)]
+struct Rate {
+    lost: u64,
+    of: u64,
+}
 
 /// What is known so far.
 pub(super) struct Table {
     seed: u64,
     took: Duration,
-    rows: Vec<Value>,
+    rows: Vec<Row>,
     failed: Vec<String>,
 }
 
@@ -56,8 +97,23 @@ impl Table {
         Ok(())
     }
 
-    fn sum(&self, number: &str) -> u64 {
-        self.rows.iter().filter_map(|row| row[number].as_u64()).sum()
+    fn sum(&self, number: impl Fn(&Row) -> u64) -> u64 {
+        self.rows.iter().map(number).sum()
+    }
+
+    /// How often each fault happened, over all rows.
+    fn faults(&self) -> BTreeMap<&str, u64> {
+        let mut faults = BTreeMap::new();
+        for (fault, times) in self.rows.iter().flat_map(|row| &row.faults_by_name) {
+            *faults.entry(fault.as_str()).or_insert(0) += times;
+        }
+        faults
+    }
+}
+
+impl Counts {
+    const fn columns(&self) -> [u64; 5] {
+        [self.operations, self.faults, self.histories, self.objects, self.anomalies]
     }
 }
 
@@ -65,12 +121,13 @@ impl Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEADER}")?;
         for row in &self.rows {
-            writeln!(f, "{}", line(row))?;
+            writeln!(f, "{row}")?;
         }
-        let sums = SUMS.map(|number| self.sum(number).to_string()).join(" | ");
-        writeln!(f, "| all | | {sums} | {} | {} | | | |", self.sum("grants"), self.sum("overlaps"))?;
+        let sums: [u64; 5] = std::array::from_fn(|column| self.sum(|row| row.counts.columns()[column]));
+        let (grants, overlaps) = (self.sum(|row| row.grants), self.sum(|row| row.overlaps));
+        writeln!(f, "| all | | {} | {grants} | {overlaps} | | | |", cells(sums))?;
         writeln!(f, "\n{FAULTS_HEADER}")?;
-        for (fault, times) in faults(&self.rows) {
+        for (fault, times) in self.faults() {
             writeln!(f, "| {fault} | {times} |")?;
         }
         writeln!(f, "\n{:.1} minutes, seed {}.", self.took.as_secs_f64() / 60.0, self.seed)?;
@@ -81,45 +138,36 @@ impl Display for Table {
     }
 }
 
-/// One row of the matrix.
-fn line(row: &Value) -> String {
-    let mut cells = vec![text(&row["backend"]), text(&row["topology"])];
-    cells.extend(SUMS.map(|number| text(&row[number])));
-    cells.push(text(&row["grants"]));
-    cells.push(with_allowed(&row["overlaps"], &row["overlaps_allowed"]));
-    cells.extend(WRITINGS.map(|writing| lost(&row["updates"][writing])));
-    format!("| {} |", cells.join(" | "))
-}
-
-/// Lost updates, of how many: where acknowledged writes are kept, and apart from that where they may be lost.
-fn lost(updates: &Value) -> String {
-    let rate = |part: &Value| format!("{} of {}", text(&part["lost"]), text(&part["of"]));
-    let (kept, losing) = (&updates["kept"], &updates["losing"]);
-    match (kept["of"].as_u64(), losing["of"].as_u64()) {
-        (_, Some(0)) => rate(kept),
-        (Some(0), _) => format!("{} where writes may be lost", rate(losing)),
-        _ => format!("{}; {} where writes may be lost", rate(kept), rate(losing)),
+/// A line of the table.
+impl Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, topology, counts, grants, overlaps, overlaps_allowed, updates, .. } = self;
+        write!(f, "| {backend} | {topology} | {} | {grants} | {overlaps}", cells(counts.columns()))?;
+        if *overlaps_allowed > 0 {
+            write!(f, " ({overlaps_allowed} where grants may be lost)")?;
+        }
+        write!(f, " | {} | {} | {} |", updates.compared, updates.fenced, updates.plain)
     }
 }
 
-fn with_allowed(all: &Value, allowed: &Value) -> String {
-    match allowed.as_u64() {
-        Some(1..) => format!("{} ({allowed} where grants may be lost)", text(all)),
-        _ => text(all),
+impl Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kept.of, self.losing.of) {
+            (_, 0) => write!(f, "{}", self.kept),
+            (0, _) => write!(f, "{} where writes may be lost", self.losing),
+            _ => write!(f, "{}; {} where writes may be lost", self.kept, self.losing),
+        }
     }
 }
 
-/// How often each fault happened, over all rows.
-fn faults(rows: &[Value]) -> BTreeMap<&str, u64> {
-    let mut faults = BTreeMap::new();
-    for (fault, times) in rows.iter().filter_map(|row| row["faults_by_name"].as_object()).flatten() {
-        *faults.entry(fault.as_str()).or_insert(0) += times.as_u64().unwrap_or(0);
+impl Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.lost, self.of)
     }
-    faults
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn cells(numbers: [u64; 5]) -> String {
+    numbers.map(|number| number.to_string()).join(" | ")
 }
 
 #[cfg(test)]
@@ -127,6 +175,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Table;
+    use crate::Failure;
 
     const LINE: &str = r#"{"backend":"redis","topology":"single","operations":100,"faults":2,"histories":4,"objects":20,"anomalies":0,
         "grants":30,"overlaps":1,"overlaps_allowed":1,"faults_by_name":{"silence":1,"a frozen server":1},
@@ -156,5 +205,14 @@ mod tests {
             assert!(text.contains(expected), "{text}");
         }
         assert!(!table.is_clean());
+    }
+
+    #[test]
+    fn a_row_that_lacks_a_number_is_an_error_and_no_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        std::fs::write(&path, LINE.replace('\n', "").replace(r#""objects":20,"#, "")).unwrap();
+        let Err(Failure(reason)) = Table::new(4711).read(&path, Duration::ZERO) else { panic!("the row was taken") };
+        assert!(reason.contains("objects"), "{reason}");
     }
 }
