@@ -4,7 +4,7 @@
 //! Each function takes bytes and panics if something that holds for all bytes does not hold for these:
 //! - [`request`]: however requests are cut into pieces, they read the same, and so does the error that ends them;
 //! - [`token`]: what is read of a reply lies within the input, and a reply is not there before its last byte;
-//! - [`file`]: a file is taken over up to where it makes no sense, and what was taken over is written and read again unchanged;
+//! - [`file()`]: a file is taken over up to where it makes no sense, and what was taken over is written and read again unchanged;
 //! - [`session`] and [`Sessions`]: whatever connections send, what they get is replies of the protocol, one after the other.
 //!
 //! # Bounds
