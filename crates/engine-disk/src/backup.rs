@@ -120,7 +120,7 @@ impl From<Problem> for BackupError {
 /// # Errors
 /// [`BackupError`]
 pub fn backup_of(from: &Path, target: &Path) -> Result<Backup, BackupError> {
-    let from = Files::open(from).map_err(FileError::on("open the directory of", MANIFEST))?;
+    let from = Files::open(from).map_err(FileError::on("open", &from.display().to_string()))?;
     back_up(&from, &new_target(target)?)
 }
 
@@ -138,8 +138,9 @@ impl Disk {
 }
 
 fn new_target(target: &Path) -> Result<Files, BackupError> {
-    let to = Files::create(target).map_err(FileError::on("create the directory of", MANIFEST))?;
-    let names = to.list().map_err(FileError::on("look for", MANIFEST))?;
+    let place = target.display().to_string();
+    let to = Files::create(target).map_err(FileError::on("create the directory", &place))?;
+    let names = to.list().map_err(FileError::on("list", &place))?;
     if names.is_empty() { Ok(to) } else { Err(BackupError::NotEmpty) }
 }
 
@@ -218,7 +219,8 @@ fn copy_all(from: &dyn Storage, to: &Files, source: Source<'_>) -> Result<Backup
         return Err(report.problems.swap_remove(0).into());
     }
     if let Some(last) = manifest.journals.last() {
-        synced::note(to, last.number, last_bytes);
+        // If that fails, the first opening takes longer.
+        drop(synced::note(to, last.number, last_bytes));
     }
     manifest.store(to).map_err(|error| error.error)?;
     let bytes = report.files.iter().map(|file| file.bytes).sum();
@@ -231,6 +233,8 @@ fn take_base(from: &dyn Storage, to: &Files, base: &Base, opened: Opened<'_>) ->
     let linked = from.path().zip(to.path()).map(|(from, to)| fs::hard_link(from.join(&file), to.join(&file)));
     // Its name may be gone by now.
     if let Some(Ok(())) = linked {
+        // It may be one that somebody has copied there, which nobody has synced.
+        to.sync(&file).map_err(FileError::on("sync the link to", &file))?;
         return Ok(true);
     }
     copy(to, &mut opened.input.take(base.bytes), &file, &file)?;

@@ -81,6 +81,9 @@ pub enum OpenError {
     InUse(Option<u32>),
     /// What is in it cannot be used.
     Problem(Problem),
+    /// There is neither a manifest nor a `dump.rdb`, nor any other file of ours. Only said to those who look for something: to open such a
+    /// directory is to begin a new one.
+    Foreign,
     /// The engine keeps its changes elsewhere already.
     Attached,
     /// The engine holds keys already, in any of its databases, which the directory would not have.
@@ -99,6 +102,9 @@ impl fmt::Display for OpenError {
                 f.write_str("another process uses the directory: stop it, or choose another directory")
             }
             Self::Problem(problem) => write!(f, "{problem}"),
+            Self::Foreign => {
+                f.write_str("this is no directory of an engine: there is neither a manifest nor a dump.rdb in it")
+            }
             Self::Attached => f.write_str("the engine keeps its changes elsewhere already"),
             Self::NotEmpty => {
                 f.write_str("the engine holds keys already: open the directory before anything is written")
@@ -113,7 +119,7 @@ impl std::error::Error for OpenError {
         match self {
             Self::Problem(problem) => Some(problem),
             Self::Thread(error) => Some(error),
-            Self::InUse(_) | Self::Attached | Self::NotEmpty => None,
+            Self::InUse(_) | Self::Foreign | Self::Attached | Self::NotEmpty => None,
         }
     }
 }
@@ -237,10 +243,12 @@ impl Disk {
         Kept::until(Arc::clone(&self.shared.health.written), inbox.position)
     }
 
-    /// To be called some times a second, with the time in milliseconds since 1970: begins what is due by schedule.
+    /// To be called some times a second, with the time in milliseconds since 1970: begins what is due by schedule, and has the log say what has
+    /// changed.
     pub fn tick(&self, now_ms: u64) {
         let shared = &*self.shared;
         shared.set_now_ms(now_ms);
+        shared.look();
         let counters = &shared.counters;
         let base_bytes = counters.base_bytes.load(Ordering::Relaxed);
         let is_grown = shared.config.rewrite.is_due(base_bytes, counters.journal_bytes());

@@ -28,6 +28,19 @@ const CLOSED: u8 = 16;
 
 const WITH_REASON: u8 = FAILING | BROKEN | ENDED;
 
+/// Why writes are refused, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Refused {
+    /// Too much waits for the disk.
+    Behind,
+    /// The writer tries again.
+    Failing,
+    /// New files have to be begun.
+    GivenUp,
+    /// For good.
+    Ended,
+}
+
 #[derive(Default)]
 pub(crate) struct Health {
     /// Why nothing may be written, bit by bit. Those with a reason change under its lock, the others under that of the inbox.
@@ -95,6 +108,22 @@ impl Health {
     /// Why the disk fails, if it does.
     pub(crate) fn failure(&self) -> Option<Arc<str>> {
         if self.has(WITH_REASON) { self.reasons.lock().worst().cloned() } else { None }
+    }
+
+    /// Whether writes are refused, and why: no reason is needed where too much waits for the disk.
+    pub(crate) fn refused(&self) -> Option<(Refused, Option<Arc<str>>)> {
+        if self.has(WITH_REASON) {
+            let reasons = self.reasons.lock();
+            let kinds = [
+                (Refused::Ended, &reasons.ended),
+                (Refused::GivenUp, &reasons.broken),
+                (Refused::Failing, &reasons.failing),
+            ];
+            if let Some((kind, reason)) = kinds.into_iter().find(|(_, reason)| reason.is_some()) {
+                return Some((kind, reason.clone()));
+            }
+        }
+        self.is_full().then_some((Refused::Behind, None))
     }
 
     /// Why the files were given up, if they were.

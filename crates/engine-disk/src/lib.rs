@@ -35,6 +35,7 @@
 //! | `shared.rs` | what threads share; what the engine appends to |
 //! | `writer.rs`, `active.rs` | the thread that writes the journal, and its file |
 //! | `health.rs` | whether writes are taken, and why not |
+//! | `news.rs` | what the log says of that |
 //! | `waiting.rs` | who waits for the disk |
 //! | `maintenance.rs`, `jobs.rs` | the thread that rewrites, saves and heals, and what it is asked for |
 //! | `snapshot_file.rs` | a snapshot as an RDB file |
@@ -60,6 +61,7 @@ mod health;
 mod jobs;
 mod maintenance;
 mod manifest;
+mod news;
 mod problem;
 mod recovery;
 mod scan;
@@ -82,11 +84,11 @@ pub use config::{DiskConfig, Fsync, RewriteSchedule, SavePoint};
 pub use disk::{CloseError, Disk, OpenError};
 pub use format::VERSION;
 pub use jobs::InProgress;
-pub use problem::{Problem, ProblemKind};
+pub use problem::{Problem, ProblemKind, Remedy};
 pub use recovery::{Loaded, TornTail};
 pub use scan::TornReason;
 pub use statistics::{JobStatistics, Statistics};
 pub use storage::{File, FileError, Files, Lock, LockError, Storage};
-pub use verify::{FileReport, Repaired, Report, repair, verify};
+pub use verify::{FileReport, Found, Repaired, Report, look, repair, verify};
 pub use waiting::{Kept, NotKept};
 pub use watched::Watched;

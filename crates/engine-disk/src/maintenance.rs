@@ -25,6 +25,7 @@ use parking_lot::MutexGuard;
 use crate::active::Active;
 use crate::jobs::{Jobs, Reason};
 use crate::manifest::{Base, DUMP, Journal, Manifest, Named, base_file, journal_file};
+use crate::news::Effort;
 use crate::shared::{Place, Replacement, Sentinel, Shared};
 use crate::snapshot_file;
 use crate::storage::{Storage, TEMPORARY, exchange};
@@ -58,12 +59,14 @@ impl Maintenance {
                 Task::Heal => self.try_to_heal(),
                 Task::Rewrite => {
                     let result = self.rewrite();
+                    self.tell(Effort::Rewrite, result.as_ref().err());
                     let mut jobs = self.shared.jobs.lock();
                     jobs.rewrite_pause.note(result.is_ok(), self.shared.now_ms());
                     jobs.rewrite.end(result);
                 }
                 Task::Save => {
                     let result = self.save();
+                    self.tell(Effort::Save, result.as_ref().err());
                     let mut jobs = self.shared.jobs.lock();
                     jobs.save_pause.note(result.is_ok(), self.shared.now_ms());
                     if let Ok(position) = &result {
@@ -101,6 +104,13 @@ impl Maintenance {
                 Some(at) => drop(shared.jobs_changed.wait_until(&mut jobs, at)),
                 None => shared.jobs_changed.wait(&mut jobs),
             }
+        }
+    }
+
+    /// Has the log say what became of it. What a closing has cut short is no failure.
+    fn tell(&self, effort: Effort, failure: Option<&Reason>) {
+        if !self.is_stopped() {
+            self.shared.news.ended(effort, failure.map(AsRef::as_ref));
         }
     }
 
@@ -152,7 +162,9 @@ impl Maintenance {
     }
 
     fn try_to_heal(&mut self) {
-        match self.heal() {
+        let result = self.heal();
+        self.tell(Effort::Heal, result.as_ref().err());
+        match result {
             Ok(()) => self.retry = None,
             Err(reason) => {
                 let (first, max) = self.shared.config.retry;

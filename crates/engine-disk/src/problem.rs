@@ -1,13 +1,16 @@
-//! What is wrong with a directory: in which file, where, and what to do.
+//! What is wrong with a directory: in which file, where, and what helps against it.
+//!
+//! What to do is not a part of the message. It depends on what somebody was about to do: the same damage is met at a start, by a verification that
+//! was asked for, after a repair, and in a backup. Whoever knows that puts [`Remedy`] into words.
 
 use std::fmt;
 use std::io;
 
 use acteon_engine::ChangeError;
-use acteon_engine::rdb::RdbError;
+use acteon_engine::rdb::{Problem as RdbProblem, RdbError};
 
 use crate::format::VERSION;
-use crate::manifest::{MANIFEST, ManifestProblem};
+use crate::manifest::{DUMP, MANIFEST, ManifestProblem, Named};
 use crate::scan::{Damage, What};
 use crate::storage::FileError;
 
@@ -20,6 +23,22 @@ pub struct Problem {
     pub offset: Option<u64>,
     /// What is wrong.
     pub kind: ProblemKind,
+}
+
+/// What helps against a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// [`repair`](crate::repair), which keeps what comes before the damage.
+    Repair,
+    /// A backup: what is wrong cannot be mended.
+    Backup,
+    /// The newer program that has written it.
+    NewerProgram,
+    /// Whatever keeps the file from being read or written.
+    Disk,
+    /// An import of what a Redis has left, which may leave out what the engine has not.
+    Import,
 }
 
 /// What is wrong.
@@ -43,8 +62,10 @@ pub enum ProblemKind {
         /// The position that it begins with.
         found: u64,
     },
-    /// A base cannot be read.
+    /// A base or dump cannot be read.
     Base(RdbError),
+    /// A Redis has kept what came after this dump in append-only files beside it: beginning with the dump would lose that.
+    OlderDump,
     /// A group of changes does not fit what was there.
     Change {
         /// Which group.
@@ -87,14 +108,29 @@ impl Problem {
         }
     }
 
-    /// What an operator may do.
-    fn advice(&self) -> &'static str {
+    /// What helps against it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
         match &self.kind {
-            ProblemKind::Io(_) => "look at the disk and at who may read and write the directory",
-            ProblemKind::Newer(_) => "use the newer program, or restore a backup that this one has made",
-            _ => {
-                "nothing was changed; `acteon-server engine verify DIR` says what else is wrong, and `--repair` keeps what comes before the damage"
-            }
+            ProblemKind::Io(_) => Remedy::Disk,
+            ProblemKind::Newer(_) => Remedy::NewerProgram,
+            ProblemKind::Base(error) => match error.problem() {
+                RdbProblem::Io(_) => Remedy::Disk,
+                RdbProblem::Format(_) => Remedy::NewerProgram,
+                RdbProblem::Unsupported(_) if self.file == DUMP => Remedy::Import,
+                _ => Remedy::Backup,
+            },
+            // Whole groups are not taken apart by a repair.
+            ProblemKind::Change { source, .. } if source.is_mismatch() => Remedy::Backup,
+            // All that comes after it builds on it.
+            ProblemKind::Missing | ProblemKind::Damaged(_) if Named::of(&self.file).base().is_some() => Remedy::Backup,
+            ProblemKind::Damaged(_) if self.file == DUMP => Remedy::Backup,
+            ProblemKind::OlderDump => Remedy::Import,
+            ProblemKind::Missing
+            | ProblemKind::Damaged(_)
+            | ProblemKind::NoManifest
+            | ProblemKind::Gap { .. }
+            | ProblemKind::Change { .. } => Remedy::Repair,
         }
     }
 }
@@ -112,20 +148,22 @@ impl fmt::Display for Problem {
             write!(f, ", byte {offset}")?;
         }
         match &self.kind {
-            ProblemKind::Io(error) => write!(f, ": {error}")?,
-            ProblemKind::Missing => f.write_str(": the manifest names this file, and it is not there")?,
-            ProblemKind::Damaged(what) => write!(f, ": damaged: {what}")?,
+            ProblemKind::Io(error) => write!(f, ": {error}"),
+            ProblemKind::Missing => f.write_str(": the manifest names this file, and it is not there"),
+            ProblemKind::Damaged(what) => write!(f, ": damaged: {what}"),
             ProblemKind::Newer(version) => {
-                write!(f, ": this is version {version} of the format, and this program knows up to {VERSION}")?;
+                write!(f, ": this is version {version} of the format, and this program knows up to {VERSION}")
             }
-            ProblemKind::NoManifest => f.write_str(": this file holds data, but there is no manifest beside it")?,
+            ProblemKind::NoManifest => f.write_str(": this file holds data, but there is no manifest beside it"),
             ProblemKind::Gap { expected, found } => {
-                write!(f, ": it should begin with group {expected}, and begins with {found}")?;
+                write!(f, ": it should begin with group {expected}, and begins with {found}")
             }
-            ProblemKind::Base(error) => write!(f, ": {error}")?,
-            ProblemKind::Change { position, source } => write!(f, ": group {position}: {source}")?,
+            ProblemKind::Base(error) => write!(f, ": {error}"),
+            ProblemKind::OlderDump => {
+                f.write_str(": the append-only files of a Redis lie beside it, with what came after this dump")
+            }
+            ProblemKind::Change { position, source } => write!(f, ": group {position}: {source}"),
         }
-        write!(f, " ({})", self.advice())
     }
 }
 

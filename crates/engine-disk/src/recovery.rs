@@ -2,13 +2,17 @@
 //!
 //! # Guarantees
 //! After a crash the engine holds what all whole groups lead to, in their order, without one missing. A record that was cut off at the very end
-//! is reported, kept aside as `journal.<n>.torn` and left out; it was never acknowledged as kept. Anything else that is wrong is an error,
-//! and then nothing was changed in the directory.
+//! is reported, kept aside as `journal.<n>.torn` and left out; it was never synced, so nobody was told that it is on the disk. Anything else that
+//! is wrong is an error, and then nothing was changed in the directory.
 //!
 //! # How it works
 //! The base, then the journals in the order of the manifest. Then what the manifest does not name is removed: it is left over from a rewriting
-//! that did not end. Before anything is appended or removed, what a process before may have left in the memory of the operating system is brought
-//! to the disk: names, and the end of the last journal.
+//! that did not end. Before anything is appended or removed, what a process before, or whoever has copied the directory, may have left in the
+//! memory of the operating system is brought to the disk: all files, their names, and the end of the last journal.
+//!
+//! # Failure
+//! Where there is no room for the end of the last journal, which file systems that copy on write may need, the files are given up at once: all
+//! of it is in the engine, reads are served, and writes are taken once new files were begun.
 
 use std::fmt;
 
@@ -79,11 +83,31 @@ pub(crate) struct Recovered {
     pub(crate) active: Active,
     pub(crate) next_number: u64,
     pub(crate) loaded: Loaded,
+    /// The end of the last journal could not be brought to the disk, for there is no room.
+    pub(crate) stuck: Option<Stuck>,
+}
+
+/// A last journal to which nothing may be appended.
+pub(crate) struct Stuck {
+    pub(crate) reason: FileError,
+    /// Up to where it is on the disk for certain.
+    pub(crate) bytes: u64,
+    /// The same in groups.
+    pub(crate) position: u64,
 }
 
 impl Recovered {
+    /// The end of what was loaded.
     pub(crate) fn place(&self) -> Place {
         Place { number: self.active.number, bytes: self.active.bytes, position: self.loaded.position }
+    }
+
+    /// The end of what is on the disk.
+    pub(crate) fn synced_place(&self) -> Place {
+        match &self.stuck {
+            Some(Stuck { bytes, position, .. }) => Place { bytes: *bytes, position: *position, ..self.place() },
+            None => self.place(),
+        }
     }
 }
 
@@ -124,15 +148,25 @@ fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number:
         reason: torn.reason,
         kept_as: keep_torn(storage, last, torn.offset),
     });
-    // What names these files, and the manifest itself, may be in the memory of the operating system only: a process that was killed did not come to
-    // sync it. Otherwise the machine could stop and bring an older manifest back, that does not name what is appended now, and names what
-    // is removed now.
-    storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))?;
-    let active = go_on(storage, last, torn.as_ref())?;
+    sync_all(storage, &manifest)?;
+    let (active, stuck) = go_on(storage, last, torn.as_ref())?;
     loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
     loaded.torn = torn;
     sweep(storage, &manifest);
-    Ok(Recovered { manifest, active, next_number, loaded })
+    Ok(Recovered { manifest, active, next_number, loaded, stuck })
+}
+
+/// These files, their names, and the manifest itself may be in the memory of the operating system only: a process that was killed did not come to
+/// sync them, nor did whoever has copied the directory. Otherwise the machine could stop and take a base away that what is appended now builds
+/// on, or bring an older manifest back, that does not name what is appended now, and names what is removed now. For what is on the disk
+/// already it costs nothing.
+fn sync_all(storage: &dyn Storage, manifest: &Manifest) -> Result<(), Problem> {
+    let base = manifest.base.iter().map(Base::file);
+    let journals = manifest.journals.iter().map(Journal::file);
+    for file in base.chain(journals).chain([MANIFEST.to_owned()]) {
+        storage.sync(&file).map_err(Problem::io("sync", &file))?;
+    }
+    storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))
 }
 
 /// Where a journal is torn; only the last one may be.
@@ -171,24 +205,35 @@ fn keep_torn(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<St
 }
 
 /// Opens the last journal behind its last whole record.
-fn go_on(storage: &dyn Storage, journal: &Journal, torn: Option<&TornTail>) -> Result<Active, Problem> {
+fn go_on(
+    storage: &dyn Storage,
+    journal: &Journal,
+    torn: Option<&TornTail>,
+) -> Result<(Active, Option<Stuck>), Problem> {
     let file = journal.file();
     let bytes = storage.len(&file).map_err(Problem::io("look at", &file))?;
     let mut active = Active::open(storage, journal.number, bytes)?;
-    let mut known = synced::known(storage, journal.number);
-    // It was cut by somebody else, or lost what it had: what is known of it is about another one.
-    if torn.map_or(bytes, |torn| torn.offset) < known {
-        synced::forget(storage)?;
-        known = HEADER_BYTES as u64;
-    }
-    if let Some(torn) = torn {
-        active.cut_off(torn.offset)?;
-    }
+    let known = synced::known(storage, journal.number);
+    let is_kept = match torn {
+        Some(torn) => active.cut_off(torn.offset).map_err(Problem::from),
+        None => Ok(()),
+    };
     // What a process wrote before it was killed may not be on the disk, and it may have been told so, which we are not told again.
-    if synced::write_again(storage, journal, &mut active, known)? {
-        synced::note(storage, journal.number, active.bytes);
+    let is_kept = is_kept.and_then(|()| synced::write_again(storage, journal, &mut active, known));
+    match is_kept {
+        Ok(is_new) => {
+            if is_new {
+                // If that fails, the next opening takes longer.
+                drop(synced::note(storage, journal.number, active.bytes));
+            }
+            Ok((active, None))
+        }
+        Err(Problem { kind: ProblemKind::Io(reason), .. }) if reason.is_lack_of_room() => {
+            let position = synced::position_at(storage, journal, known)?;
+            Ok((active, Some(Stuck { reason, bytes: known, position })))
+        }
+        Err(problem) => Err(problem),
     }
-    Ok(active)
 }
 
 /// Copies what lies behind `offset` in a file to another one.
@@ -228,6 +273,9 @@ pub(crate) fn copy(
 fn begin(storage: &dyn Storage, engine: &Engine, names: &[String], number: u64) -> Result<Recovered, Problem> {
     // A crash while the first files were created may have left the first journal, which has no group yet, and the first base.
     let has_dump = names.iter().any(|name| name == DUMP);
+    if has_dump {
+        check_newest(names)?;
+    }
     for name in names {
         let may_be_left = match Named::of(name) {
             Named::Journal(1) => storage.len(name).map_err(Problem::io("look at", name))? <= HEADER_BYTES as u64,
@@ -249,7 +297,18 @@ fn begin(storage: &dyn Storage, engine: &Engine, names: &[String], number: u64) 
     let manifest = Manifest { base, journals: vec![Journal { number: 1, first_position: 0 }] };
     manifest.store(storage).map_err(|error| Problem::from(error.error))?;
     sweep(storage, &manifest);
-    Ok(Recovered { manifest, active, next_number: number.max(2), loaded })
+    Ok(Recovered { manifest, active, next_number: number.max(2), loaded, stuck: None })
+}
+
+/// What a Redis calls its append-only files: since version 7 a directory, before that a file.
+const LOGS_OF_REDIS: [&str; 2] = ["appendonlydir", "appendonly.aof"];
+
+/// Refuses a dump that is not the newest of what a Redis has left.
+pub(crate) fn check_newest(names: &[String]) -> Result<(), Problem> {
+    if names.iter().any(|name| LOGS_OF_REDIS.contains(&name.as_str())) {
+        return Err(Problem { file: DUMP.to_owned(), offset: None, kind: ProblemKind::OlderDump });
+    }
+    Ok(())
 }
 
 /// Makes a copy of the dump the first base.

@@ -4,7 +4,7 @@
 //! Appending copies the group and wakes the writer if it sleeps; it waits for nothing else than others who append.
 //!
 //! # Order of locks
-//! `files`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody holds two. No disk is
+//! `files`, then that of `news`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody holds two. No disk is
 //! waited for under any of these but `manifest` and `files`, which only the threads of the disk and backups take.
 //!
 //! # When files are given up
@@ -23,9 +23,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::active::Active;
 use crate::config::{DiskConfig, Fsync};
 use crate::format::{GROUP_BYTES_MAX, frame};
-use crate::health::Health;
+use crate::health::{Health, Refused};
 use crate::jobs::Jobs;
 use crate::manifest::Manifest;
+use crate::news::News;
 use crate::statistics::Counters;
 use crate::storage::Storage;
 
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) jobs: Mutex<Jobs>,
     pub(crate) jobs_changed: Condvar,
     pub(crate) counters: Counters,
+    /// What the log says.
+    pub(crate) news: News,
     /// Numbers of files are never given twice.
     next_number: AtomicU64,
     /// Milliseconds since 1970, as the owner has told it last.
@@ -107,6 +110,7 @@ impl Shared {
     pub(crate) fn new(storage: Arc<dyn Storage>, config: DiskConfig, start: Start) -> Self {
         let Start { manifest, place, next_number, now_ms } = start;
         let shared = Self {
+            news: News::new(storage.path()),
             storage,
             fsync: AtomicU8::new(number_of(config.fsync)),
             inbox: Mutex::new(Inbox { position: place.position, ..Inbox::default() }),
@@ -219,15 +223,26 @@ impl Shared {
     /// The files are not to be trusted, or lack something: writes are refused until there are new ones, which begin with a snapshot. Called by
     /// the writer, which has nothing left to write.
     pub(crate) fn break_down(&self, reason: Arc<str>) {
+        // What is mended meanwhile is said to be after this was said.
+        let mut said = self.news.begin();
         let told = {
             let mut inbox = self.inbox.lock();
             (inbox.is_broken, inbox.only_counts) = (true, true);
             self.empty(&mut inbox);
             self.jobs.lock().heal_wanted = true;
-            self.health.break_down(reason)
+            self.health.break_down(Arc::clone(&reason))
         };
+        if !self.health.is_closed() {
+            self.news.refused(&mut said, Refused::GivenUp, &reason);
+        }
+        drop(said);
         told.wake();
         self.tell_jobs();
+    }
+
+    /// Has the log say what has changed. To be called without any other lock than that of the files.
+    pub(crate) fn look(&self) {
+        self.news.look(&self.health, || self.pending_bytes());
     }
 
     /// Lets the writer go on with new files, unless these lack something again: then there have to be newer ones.
@@ -249,17 +264,20 @@ impl Shared {
             self.health.mend()
         };
         told.wake();
+        self.look();
     }
 
     /// Writes are refused until [`recover`](Self::recover).
     pub(crate) fn fail(&self, reason: Arc<str>) {
         self.health.fail(reason).wake();
         self.tell_jobs();
+        self.look();
     }
 
     /// After [`fail`](Self::fail).
     pub(crate) fn recover(&self) {
         self.health.recover().wake();
+        self.look();
     }
 
     /// New files could not be begun, for this reason.
@@ -271,6 +289,7 @@ impl Shared {
     pub(crate) fn end(&self, reason: &str) {
         self.health.end(reason).wake();
         self.tell_jobs();
+        self.look();
     }
 
     /// Whoever waits for a new file looks whether there will be one.
@@ -281,12 +300,18 @@ impl Shared {
 
     /// To be called after something was written: there may be room again.
     pub(crate) fn look_for_room(&self) {
-        if self.health.is_full() {
+        if !self.health.is_full() {
+            return;
+        }
+        // Before there is room again, so that no refusal is passed over.
+        self.look();
+        {
             let inbox = self.inbox.lock();
             if self.pending_bytes_with(&inbox) <= self.config.buffer_bytes_max / 2 {
                 self.health.set_full(false);
             }
         }
+        self.look();
     }
 
     /// Nothing is taken any more, except by the writer for the last time.

@@ -6,5 +6,6 @@ mod damage;
 mod failing;
 mod fixtures;
 mod lab;
+mod news;
 mod rewriting;
 mod schedule;

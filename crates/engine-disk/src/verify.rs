@@ -4,6 +4,10 @@
 //! What comes before the damage stays. The damaged rest of a journal and all journals after it are kept aside as `….damaged`, and do not count
 //! any more: changes that were acknowledged are lost with them. A manifest that is gone is made again from its files. A damaged base cannot be
 //! mended: that needs a backup.
+//!
+//! # What is looked at
+//! A directory of an engine: one with a manifest, with files of ours, or with a `dump.rdb` to begin with. Any other one is left as it is, without
+//! a lock, and is an error: an empty place is no sound copy of anything.
 
 use std::fmt;
 
@@ -15,7 +19,7 @@ use crate::disk::{OpenError, lock};
 use crate::format::HEADER_BYTES;
 use crate::manifest::{Base, DUMP, Journal, MANIFEST, Manifest, Named};
 use crate::problem::{Problem, ProblemKind};
-use crate::recovery::{TornTail, check_follows, put, set_aside, torn_end};
+use crate::recovery::{TornTail, check_follows, check_newest, put, set_aside, torn_end};
 use crate::scan::{JournalReader, Next};
 use crate::storage::{FileError, Lock, LockError, Storage};
 use crate::synced;
@@ -27,8 +31,12 @@ pub struct Report {
     pub files: Vec<FileReport>,
     /// Groups of changes that there ever were, up to the first problem.
     pub position: u64,
-    /// What is wrong, in the order of the files. After a problem in a journal, those behind it are not read.
+    /// What keeps the directory from being used, in the order of the files. After a problem in a journal, those behind it are not read.
     pub problems: Vec<Problem>,
+    /// What is wrong with a `dump.rdb` that plays no part, since there is a manifest beside it.
+    pub dump_problem: Option<Problem>,
+    /// Nothing can be written here, so it was not locked: a process of another user may be writing meanwhile.
+    pub may_be_in_use: bool,
     /// What the next start will leave out at the end.
     pub torn: Option<TornTail>,
     /// Files of ours that nothing names; the next start removes them.
@@ -72,6 +80,15 @@ impl fmt::Display for Report {
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
         }
+        if let Some(problem) = &self.dump_problem {
+            writeln!(f, "{problem}; that does not keep the directory from being used, but is no copy to count on")?;
+        }
+        if self.may_be_in_use {
+            f.write_str(
+                "not locked, since nothing can be written here: if another user's process uses the directory, what it \
+                 writes at this moment is not there, or looks damaged\n",
+            )?;
+        }
         match self.problems.len() {
             0 => write!(f, "sound, up to group {}", self.position),
             1 => write!(f, "1 problem, sound up to group {}", self.position),
@@ -80,17 +97,53 @@ impl fmt::Display for Report {
     }
 }
 
+/// What a directory is to an engine, by the names of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The directory of an engine: there is a manifest.
+    Engine,
+    /// Bases or journals without a manifest: a backup that was not finished, a first start that was killed, or a directory that has lost it.
+    Unfinished,
+    /// A `dump.rdb` and nothing else of ours: an engine begins with it.
+    Dump,
+    /// Nothing of ours.
+    Nothing,
+}
+
+/// Says what a directory is, without reading its files and without a lock.
+///
+/// # Errors
+/// [`OpenError::Problem`] if it cannot be listed.
+pub fn look(storage: &dyn Storage) -> Result<Found, OpenError> {
+    let names = storage.list().map_err(Problem::io("list", "the directory")).map_err(OpenError::Problem)?;
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    let is_ours = |name: &String| matches!(Named::of(name), Named::Base(_) | Named::Journal(_));
+    Ok(match () {
+        () if has(MANIFEST) => Found::Engine,
+        () if names.iter().any(is_ours) => Found::Unfinished,
+        () if has(DUMP) => Found::Dump,
+        () => Found::Nothing,
+    })
+}
+
+/// Before a lock is left where it does not belong.
+fn check_is_ours(storage: &dyn Storage) -> Result<(), OpenError> {
+    if look(storage)? == Found::Nothing { Err(OpenError::Foreign) } else { Ok(()) }
+}
+
 /// Reads everything and says what is wrong. With an empty engine in `replay`, everything is loaded into it as well, which finds what does not fit
 /// each other.
 ///
 /// # Errors
-/// [`OpenError::InUse`], and what keeps the directory from being looked at.
+/// [`OpenError::InUse`], [`OpenError::Foreign`], and what keeps the directory from being looked at.
 pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, OpenError> {
-    let _lock = lock_to_read(storage)?;
+    check_is_ours(storage)?;
+    let lock = lock_to_read(storage)?;
     let names = storage.list().map_err(Problem::io("list", "the directory")).map_err(OpenError::Problem)?;
-    let mut report = Report::default();
+    let mut report = Report { may_be_in_use: lock.is_none(), ..Report::default() };
+    let mut begins_with_dump = false;
     match load_manifest(storage, &names) {
-        Ok(None) => {}
+        Ok(None) => begins_with_dump = true,
         Ok(Some(manifest)) => {
             report.left_over = names.iter().filter(|name| !manifest.names(name)).cloned().collect();
             if let Err(problem) = check(storage, &manifest, replay, &mut report) {
@@ -100,15 +153,21 @@ pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, 
         Err(problem) => report.problems.push(problem),
     }
     if names.iter().any(|name| name == DUMP) {
-        match read_dump(storage, DUMP, |_| Ok(())) {
+        let replay = replay.filter(|_| begins_with_dump);
+        if begins_with_dump {
+            report.problems.extend(check_newest(&names).err());
+        }
+        match read_dump(storage, DUMP, |record| replay.map_or(Ok(()), |engine| put(engine, record))) {
             Ok(dump) => report.files.push(file_report(DUMP.to_owned(), dump.bytes, dump.keys, 0)),
-            Err(problem) => report.problems.push(problem),
+            Err(problem) if begins_with_dump => report.problems.push(problem),
+            Err(problem) => report.dump_problem = Some(problem),
         }
     }
     Ok(report)
 }
 
-/// Where nothing can be written, nobody writes.
+/// `None`: nothing can be written here, by us. A backup on a medium that is read-only is read all the same; somebody with other rights may be writing,
+/// which the report says.
 fn lock_to_read(storage: &dyn Storage) -> Result<Option<Lock>, OpenError> {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     match storage.lock() {
@@ -206,8 +265,10 @@ pub struct Repaired {
 /// fit what was there is not found here.
 ///
 /// # Errors
-/// [`OpenError`] if it is in use, or nothing can be kept: a base that is damaged or missing, files of a newer version, a failing disk.
+/// [`OpenError`] if it is in use or not of an engine, or nothing can be kept: a base that is damaged or missing, files of a newer version, a failing
+/// disk.
 pub fn repair(storage: &dyn Storage) -> Result<Repaired, OpenError> {
+    check_is_ours(storage)?;
     let _lock = lock(storage)?;
     mend(storage).map_err(OpenError::Problem)
 }
@@ -368,7 +429,7 @@ fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Prob
         _ => Err(Problem::damaged(
             MANIFEST,
             None,
-            "no base is whole that the journals could begin with: restore a backup",
+            "it is missing, and no base is whole that the journals could begin with",
         )),
     }
 }

@@ -118,6 +118,14 @@ pub(crate) enum Problem {
     Mismatch(&'static str),
 }
 
+impl ChangeError {
+    /// The change itself can be read, but the key is not as it was when the change was recorded.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self.problem, Problem::Mismatch(_))
+    }
+}
+
 impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "change {} of a group, at its byte {}: ", self.number, self.offset)?;

@@ -303,7 +303,13 @@ impl Engine {
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..self.keyspace.segments.len()).map(|number| self.keyspace.lock(number).table.len()).sum()
+        self.keyspace.len()
+    }
+
+    /// The same of all databases together.
+    #[must_use]
+    pub fn len_of_all(&self) -> usize {
+        self.family.all().iter().map(|(_, keyspace)| keyspace.len()).sum()
     }
 
     /// Whether there is no key, not even an expired one.
@@ -402,6 +408,10 @@ impl Keyspace {
             ttl_average_ms: AtomicU64::new(0),
             turns: AtomicUsize::new(0),
         }
+    }
+
+    fn len(&self) -> usize {
+        (0..self.segments.len()).map(|number| self.lock(number).table.len()).sum()
     }
 
     fn is_empty(&self) -> bool {

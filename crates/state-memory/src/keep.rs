@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use acteon_engine::Engine;
 use acteon_engine_disk::{
-    Disk, DiskConfig, Files, Fsync, Loaded, NotKept, OpenError, RewriteSchedule, SavePoint, Watched,
+    Disk, DiskConfig, Files, Fsync, Loaded, NotKept, OpenError, Remedy, RewriteSchedule, SavePoint, Watched,
 };
 use acteon_state_core::{Effect, Error, ErrorKind, Operation, Result, Survival};
 use tracing::{info, warn};
@@ -120,15 +120,19 @@ impl KeepConfig {
     /// Loads the directory into an engine that nobody uses yet. Takes as long as reading it, and logs now and then how far it is.
     pub(crate) fn open(&self, engine: &Engine, now_ms: u64) -> Result<Disk> {
         let (dir, began) = (self.dir.display(), Instant::now());
-        let failed = |error: &dyn std::fmt::Display| format!("the directory {dir} cannot be used: {error}");
+        // With the name of the option, as drivers begin their reasons.
+        let failed = |error: &dyn std::fmt::Display| format!("dir: {dir} cannot be used: {error}");
         let files = Files::create(&self.dir).map_err(|error| Error::config(failed(&error)).with_source(error))?;
         let storage = Arc::new(Watched::new(Arc::new(files)));
         let progress = Progress::begin(engine, &self.dir, Arc::clone(&storage));
         let opened = Disk::open(storage, engine, self.disk_config(), now_ms);
         drop(progress);
         let (disk, loaded) = opened.map_err(|error| {
-            let kind = if matches!(error, OpenError::Problem(_)) { ErrorKind::Corrupt } else { ErrorKind::Config };
-            Error::new(kind, failed(&error)).with_source(error)
+            let (kind, advice) = match &error {
+                OpenError::Problem(problem) => (ErrorKind::Corrupt, advice(problem.remedy(), &self.dir)),
+                _ => (ErrorKind::Config, String::new()),
+            };
+            Error::new(kind, failed(&error) + &advice).with_source(error)
         })?;
         log_loaded(&loaded, engine, &self.dir, began);
         Ok(disk)
@@ -164,6 +168,27 @@ impl KeepFsync {
     }
 }
 
+/// What to do when a directory does not open.
+fn advice(remedy: Remedy, dir: &Path) -> String {
+    let dir = dir.display();
+    let advice = match remedy {
+        Remedy::Repair => format!(
+            "`acteon-server engine verify {dir}` says what else is wrong; look for a backup first, since --repair \
+             keeps only what comes before the damage"
+        ),
+        Remedy::Backup => {
+            format!("restore a backup; `acteon-server engine verify {dir}` says what else is wrong")
+        }
+        Remedy::NewerProgram => "use the newer program, or restore a backup that this one has made".to_owned(),
+        Remedy::Import => format!(
+            "`acteon-server engine import {dir} --into NEW-DIR` takes it over; with --skip-unsupported, without what the \
+             engine has not"
+        ),
+        _ => "look at the disk, and at who may read and write there".to_owned(),
+    };
+    format!(" (nothing was changed; {advice})")
+}
+
 /// Says in the log how far the loading has come, until it is dropped.
 struct Progress {
     /// Dropping it ends the watch.
@@ -179,7 +204,7 @@ impl Progress {
         let watch = move || {
             while ended.recv_timeout(PROGRESS_EVERY) == Err(RecvTimeoutError::Timeout) {
                 let (dir, file, bytes) = (dir.display(), storage.file(), storage.read_bytes());
-                let (keys, seconds) = (engine.len(), began.elapsed().as_secs());
+                let (keys, seconds) = (engine.len_of_all(), began.elapsed().as_secs());
                 let percent = percent(bytes, of_bytes);
                 info!(%dir, percent, bytes, of_bytes, file, keys, seconds, "still loading the data of the engine");
             }
@@ -201,7 +226,7 @@ fn log_loaded(loaded: &Loaded, engine: &Engine, dir: &Path, began: Instant) {
     if *is_new {
         return info!(%dir, "the data of the engine are kept in a new directory");
     }
-    let keys = engine.len();
+    let keys = engine.len_of_all();
     info!(%dir, position, keys, base_bytes, journal_bytes, groups, seconds, is_from_dump, "the data of the engine are loaded");
     if let Some(torn) = &loaded.torn {
         let (file, offset, bytes, reason) = (&torn.file, torn.offset, torn.bytes, torn.reason.to_string());

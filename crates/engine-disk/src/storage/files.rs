@@ -53,6 +53,10 @@ fn create_levels(path: &Path, sync: impl Fn(&Path) -> io::Result<()>) -> io::Res
         let created = match create_private(level) {
             Ok(()) => true,
             Err(_) if level.is_dir() => false,
+            // "File exists" would say nothing of what is wanted.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
             Err(error) => return Err(error),
         };
         let Some(parent) = level.parent() else { continue };
@@ -111,6 +115,16 @@ impl Storage for Files {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.at(name))
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        let path = self.at(name);
+        // Some systems sync only what was opened to be written. Somebody who has copied the file may have let it be read only.
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::File::open(&path)?,
+            opened => opened?,
+        };
+        file.sync_data()
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -215,7 +229,10 @@ mod tests {
         create_levels(&path, refuse).expect("there");
         assert!(create_levels(&path.join("d"), refuse).is_err());
         std::fs::write(path.join("file"), "text").expect("written");
-        assert!(create_levels(&path.join("file/e"), note).is_err(), "a file is no directory");
+        for below in ["file/e", "file"] {
+            let error = create_levels(&path.join(below), note).expect_err("a file is no directory");
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{below}: {error}");
+        }
     }
 
     #[test]

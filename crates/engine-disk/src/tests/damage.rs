@@ -5,11 +5,11 @@ use crate::config::Fsync;
 use crate::crc32c;
 use crate::disk::{Disk, OpenError};
 use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header};
-use crate::manifest::{Journal, MANIFEST, Manifest};
-use crate::problem::ProblemKind;
+use crate::manifest::{DUMP, Journal, MANIFEST, Manifest};
+use crate::problem::{Problem, ProblemKind, Remedy};
 use crate::simulation::{Directory, Faults, Random};
 use crate::storage::Storage;
-use crate::verify::{repair, verify};
+use crate::verify::{Found, look, repair, verify};
 use std::sync::Arc;
 
 /// A closed directory with a base, and journals after it.
@@ -159,18 +159,111 @@ fn directory_that_was_changed_at_random_is_refused_or_holds_a_beginning() {
 }
 
 #[test]
-fn refusal_names_the_file_the_place_and_what_to_do() {
+fn refusal_names_the_file_and_the_place() {
     let (directory, _) = directory();
     let last = *manifest(&directory).journals.last().expect("there");
     let mut bytes = directory.get(&last.file()).expect("there");
     bytes[HEADER_BYTES + RECORD_HEADER_BYTES] ^= 1;
     let problem = problem_of(&with(&directory, &last.file(), &bytes)).to_string();
-    let expected = format!(
-        "{}, byte {HEADER_BYTES}: damaged: a record of full length has a wrong checksum (nothing was changed; \
-         `acteon-server engine verify DIR` says what else is wrong, and `--repair` keeps what comes before the damage)",
-        last.file()
-    );
+    let expected =
+        format!("{}, byte {HEADER_BYTES}: damaged: a record of full length has a wrong checksum", last.file());
     assert_eq!(problem, expected);
+}
+
+/// Whatever was wrong, `--repair` was offered, also in its own report, and for a base, which it cannot mend.
+#[test]
+fn repair_is_the_remedy_of_what_it_can_mend() {
+    let (directory, _) = directory();
+    let (base, last) = (manifest(&directory).base.expect("rewritten").file(), manifest(&directory).journals[0].file());
+    let mut bytes = directory.get(&last).expect("there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let without = |file: &str| {
+        let copy = directory.killed();
+        Storage::remove(&copy, file).expect("there");
+        copy
+    };
+    for (broken, remedy) in [
+        (with(&directory, &last, &bytes), Remedy::Repair),
+        (with(&directory, MANIFEST, b"acteon"), Remedy::Repair),
+        (without(MANIFEST), Remedy::Repair),
+        (without(&last), Remedy::Repair),
+        (with(&directory, &base, b"REDIS0010"), Remedy::Backup),
+        (without(&base), Remedy::Backup),
+    ] {
+        let report = verify(&broken, Some(&new_engine())).expect("free");
+        let remedies: Vec<_> = report.problems.iter().map(Problem::remedy).collect();
+        assert_eq!(remedies, [remedy], "{report}");
+        assert_eq!(repair(&broken).is_ok(), remedy == Remedy::Repair, "{report}");
+    }
+}
+
+/// A stream, which the engine has not: a repair was offered.
+#[test]
+fn dump_of_a_redis_with_what_the_engine_has_not_is_to_be_imported() {
+    let directory = Directory::new(1);
+    directory.put(DUMP, b"REDIS0009\xfe\x00\x0f\x01s");
+    let problem = problem_of(&directory);
+    assert!(problem.to_string().contains("a stream cannot be held here"), "{problem}");
+    assert_eq!(problem.remedy(), Remedy::Import);
+    directory.put(DUMP, b"REDIS0009\xfe");
+    assert_eq!(problem_of(&directory).remedy(), Remedy::Backup);
+}
+
+/// It was taken for all that there is, and what the append-only files had after it was lost without a word.
+#[test]
+fn dump_of_a_redis_that_has_newer_files_beside_it_is_not_begun_with() {
+    let dump = {
+        let (saved, history) = directory();
+        let lab = Lab::reopen(&saved, &history, "to be saved");
+        lab.disk.save().expect("saved");
+        saved.get(DUMP).expect("saved")
+    };
+    for log in ["appendonlydir", "appendonly.aof"] {
+        let directory = Directory::new(1);
+        directory.put(DUMP, &dump);
+        directory.put(log, b"");
+        let problem = problem_of(&directory);
+        assert!(matches!(problem.kind, ProblemKind::OlderDump), "{problem}");
+        assert_eq!(problem.remedy(), Remedy::Import);
+        assert!(!verify(&directory, None).expect("free").is_sound());
+        Storage::remove(&directory, log).expect("there");
+        assert!(verify(&directory, None).expect("free").is_sound());
+    }
+}
+
+/// It is written by `SAVE`, and nobody reads it at the start: still everything was refused because of it.
+#[test]
+fn damaged_dump_beside_a_manifest_is_reported_and_stops_nothing() {
+    let (directory, history) = directory();
+    let broken = with(&directory, DUMP, b"REDIS0010");
+    let report = verify(&broken, Some(&new_engine())).expect("free");
+    assert!(report.is_sound(), "{report}");
+    assert_eq!(report.dump_problem.as_ref().map(|problem| problem.file.as_str()), Some(DUMP));
+    assert!(report.to_string().contains("does not keep the directory from being used"), "{report}");
+    Lab::reopen(&broken, &history, "damaged dump").check(&history, history.len(), "damaged dump");
+    let alone = Directory::new(1);
+    alone.put(DUMP, b"REDIS0010");
+    let report = verify(&alone, None).expect("free");
+    assert!(!report.is_sound() && report.dump_problem.is_none(), "{report}");
+}
+
+/// An empty place was "sound, up to group 0".
+#[test]
+fn directory_that_never_was_one_of_an_engine_is_no_sound_one() {
+    let empty = Directory::new(1);
+    for file in [None, Some("notes.txt")] {
+        if let Some(file) = file {
+            empty.put(file, b"text");
+        }
+        assert_eq!(look(&empty).expect("listed"), Found::Nothing);
+        assert!(matches!(verify(&empty, None), Err(OpenError::Foreign)));
+        assert!(matches!(repair(&empty), Err(OpenError::Foreign)));
+    }
+    for (file, found) in [(DUMP, Found::Dump), ("journal.1", Found::Unfinished), (MANIFEST, Found::Engine)] {
+        empty.put(file, b"");
+        assert_eq!(look(&empty).expect("listed"), found);
+    }
 }
 
 #[test]

@@ -9,10 +9,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use acteon_engine::import::{Files as ImportFiles, ImportOptions, ImportReport, Importer, Manifest};
-use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
+use acteon_engine::import::{
+    Files as ImportFiles, ImportError, ImportOptions, ImportProblem, ImportReport, Importer, Manifest,
+};
+use acteon_engine::rdb::{FileFacts, Problem as RdbProblem, Unsupported, write_file};
 use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
-use acteon_engine_disk::{BackupError, Files, OpenError, backup_of, repair, verify};
+use acteon_engine_disk::{BackupError, Files, Found, OpenError, Remedy, Report, backup_of, look, repair, verify};
 use acteon_state::core::clock::{Clock, SeededClock};
 
 use crate::cli::EngineCommand;
@@ -20,6 +22,10 @@ use crate::start_error::StartError;
 
 /// What a new directory begins with.
 const DUMP: &str = "dump.rdb";
+/// Where a Redis of version 7 keeps its append-only files, in its directory.
+const REDIS_LOGS: &str = "appendonlydir";
+/// The append-only file of an older one.
+const REDIS_LOG: &str = "appendonly.aof";
 /// Databases of the instance that takes files over: as many as can be configured.
 const DATABASES: usize = 1_024;
 /// The file that is locked; it says nothing about the data.
@@ -42,7 +48,7 @@ pub fn run(command: &EngineCommand, out: &mut impl Write) -> Result<(), StartErr
 fn verify_directory(dir: &Path, mends: bool, out: &mut impl Write) -> Result<(), StartError> {
     let files = open(dir)?;
     if mends {
-        let repaired = repair(&files).map_err(|error| cannot_use(dir, &error))?;
+        let repaired = repair(&files).map_err(|error| cannot_repair(dir, &error))?;
         for problem in &repaired.problems {
             print(out, &format!("was wrong: {problem}"))?;
         }
@@ -55,12 +61,39 @@ fn verify_directory(dir: &Path, mends: bool, out: &mut impl Write) -> Result<(),
     if report.is_sound() {
         return Ok(());
     }
-    let hint = if mends {
-        "what is left cannot be mended: restore a backup"
-    } else {
-        "restore a backup, or run this with --repair, which keeps what comes before the damage and loses what comes after"
-    };
-    Err(StartError::because("the directory cannot be used as it is", dir.display().to_string()).with_hint(hint))
+    let unusable = StartError::because("the directory cannot be used as it is", dir.display().to_string());
+    Err(unusable.with_hint(what_helps(&report, mends)))
+}
+
+/// What to do about all problems together: the one that asks for most decides.
+fn what_helps(report: &Report, has_been_mended: bool) -> &'static str {
+    let needs = |remedy| report.problems.iter().any(|problem| problem.remedy() == remedy);
+    match () {
+        () if needs(Remedy::NewerProgram) => "use the newer program, or restore a backup that this one has made",
+        () if needs(Remedy::Disk) => "look at the disk, and at who may read and write there",
+        () if needs(Remedy::Backup) => "restore a backup; --repair cannot mend this",
+        () if needs(Remedy::Import) => {
+            "`acteon-server engine import DIR --into NEW-DIR` takes it over; with --skip-unsupported, without what the engine has not"
+        }
+        () if has_been_mended => "what is left cannot be mended: restore a backup",
+        () => {
+            "restore a backup, or run this with --repair, which keeps what comes before the damage and loses what comes after"
+        }
+    }
+}
+
+fn cannot_repair(dir: &Path, error: &OpenError) -> StartError {
+    match error {
+        OpenError::Problem(problem) => {
+            let failed = failed("the directory cannot be repaired", dir, problem);
+            match problem.remedy() {
+                Remedy::NewerProgram => failed.with_hint("use the newer program, or restore a backup"),
+                Remedy::Disk => failed.with_hint("look at the disk, and run this again: it goes on where it was"),
+                _ => failed.with_hint("restore a backup"),
+            }
+        }
+        _ => cannot_use(dir, error),
+    }
 }
 
 fn import(from: &Path, into: &Path, skips: bool, out: &mut impl Write) -> Result<(), StartError> {
@@ -72,9 +105,12 @@ fn import(from: &Path, into: &Path, skips: bool, out: &mut impl Write) -> Result
     let mut importer = Importer::new(&instance, ImportOptions { unsupported, now_ms: now_ms() });
     print(out, &format!("reading {}", from.display()))?;
     let read = if from.is_dir() { read_directory(&mut importer, from) } else { read_file(&mut importer, from) };
-    read.map_err(|reason| {
-        let hint = "nothing was written; --skip-unsupported leaves out what the engine has not, such as streams";
-        StartError::because("the files cannot be taken over", reason).with_hint(hint)
+    read.map_err(|refusal| {
+        let failed = StartError::because("the files cannot be taken over", refusal.reason);
+        match refusal.hint {
+            Some(hint) => failed.with_hint(hint),
+            None => failed,
+        }
     })?;
     let report = importer.finish();
     create(into)?;
@@ -84,7 +120,34 @@ fn import(from: &Path, into: &Path, skips: bool, out: &mut impl Write) -> Result
     print(out, &format!("{}: {bytes} bytes; start with [engine] dir = \"{dir}\" to use it", file.display()))
 }
 
-fn read_file(importer: &mut Importer<'_>, file: &Path) -> Result<(), String> {
+/// Why files are not taken over, and what to do.
+struct Refusal {
+    reason: String,
+    hint: Option<String>,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self { reason, hint: None }
+    }
+}
+
+impl From<ImportError> for Refusal {
+    fn from(error: ImportError) -> Self {
+        let is_unsupported = match &error.problem {
+            ImportProblem::Dump(dump) => matches!(dump.problem(), RdbProblem::Unsupported(_)),
+            ImportProblem::UnknownCommand { .. } => true,
+            _ => false,
+        };
+        let hint = is_unsupported.then(|| {
+            "--skip-unsupported leaves out what the engine has not, such as streams, and says how much that was"
+                .to_owned()
+        });
+        Self { reason: error.to_string(), hint }
+    }
+}
+
+fn read_file(importer: &mut Importer<'_>, file: &Path) -> Result<(), Refusal> {
     let name = file.display().to_string();
     let input = || File::open(file).map(BufReader::new).map_err(|error| format!("{name}: {error}"));
     let mut head = input()?;
@@ -93,24 +156,43 @@ fn read_file(importer: &mut Importer<'_>, file: &Path) -> Result<(), String> {
     let is_log = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("aof"));
     let result =
         if is_dump && !is_log { importer.rdb(&name, input()?) } else { importer.append_only_file(&name, input()?) };
-    result.map_err(|error| error.to_string())
+    result.map_err(Refusal::from)
 }
 
 /// The directory of a Redis, its `appendonlydir`, or a directory with a dump only. The append-only files are the newer ones.
-fn read_directory(importer: &mut Importer<'_>, dir: &Path) -> Result<(), String> {
-    let inner = dir.join("appendonlydir");
+fn read_directory(importer: &mut Importer<'_>, dir: &Path) -> Result<(), Refusal> {
+    refuse_engine(dir)?;
+    let inner = dir.join(REDIS_LOGS);
     let logs = if inner.is_dir() { inner } else { dir.to_owned() };
     if let Some(manifest) = manifest_in(&logs)? {
         let text = fs::read_to_string(&manifest).map_err(|error| format!("{}: {error}", manifest.display()))?;
         let parsed = Manifest::parse(&text).map_err(|error| format!("{}: {error}", manifest.display()))?;
-        return importer.append_only_directory(&parsed, &Folder(logs)).map_err(|error| error.to_string());
+        return importer.append_only_directory(&parsed, &Folder(logs)).map_err(Refusal::from);
     }
-    for name in ["appendonly.aof", DUMP] {
+    for name in [REDIS_LOG, DUMP] {
         if dir.join(name).is_file() {
             return read_file(importer, &dir.join(name));
         }
     }
-    Err(format!("{}: there is neither a manifest of append-only files nor {DUMP}", dir.display()))
+    Err(Refusal::from(format!("{}: there is neither a manifest of append-only files nor {DUMP}", dir.display())))
+}
+
+/// Refuses a directory of our own: its dump is older than its journal, and the difference would be lost without a word.
+fn refuse_engine(dir: &Path) -> Result<(), Refusal> {
+    let files = Files::open(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let shown = dir.display();
+    match look(&files).map_err(|error| format!("{shown}: {error}"))? {
+        Found::Dump | Found::Nothing => Ok(()),
+        Found::Engine | Found::Unfinished => Err(Refusal {
+            reason: format!(
+                "{shown}: this is the directory of an engine, with a journal that is newer than its {DUMP}"
+            ),
+            hint: Some(format!(
+                "it is used as it is, by [engine] dir = \"{shown}\"; for a copy, `acteon-server engine backup {shown} --to \
+                 NEW-DIR`; to take over the {DUMP} all the same, name that file"
+            )),
+        }),
+    }
 }
 
 fn manifest_in(dir: &Path) -> Result<Option<PathBuf>, String> {
@@ -193,9 +275,13 @@ fn backup(dir: &Path, to: &Path, out: &mut impl Write) -> Result<(), StartError>
 
 fn restore(backup: &Path, into: &Path, out: &mut impl Write) -> Result<(), StartError> {
     check_new(into)?;
-    let report = verify(&open(backup)?, Some(&engine())).map_err(|error| cannot_use(backup, &error))?;
+    let files = open(backup)?;
+    check_finished(backup, &files)?;
+    let report = verify(&files, Some(&engine())).map_err(|error| cannot_use(backup, &error))?;
     if !report.is_sound() {
-        return Err(StartError::because("the backup is damaged", report.to_string()).with_hint("choose an older one"));
+        let is_of_redis = report.problems.iter().any(|problem| problem.remedy() == Remedy::Import);
+        let hint = if is_of_redis { what_helps(&report, false) } else { "choose an older one" };
+        return Err(StartError::because("the backup cannot be used", report.to_string()).with_hint(hint));
     }
     create(into)?;
     let copied = copy_all(backup, into);
@@ -203,6 +289,17 @@ fn restore(backup: &Path, into: &Path, out: &mut impl Write) -> Result<(), Start
     let restored = verify(&open(into)?, Some(&engine())).map_err(|error| cannot_use(into, &error))?;
     print(out, &restored.to_string())?;
     print(out, &format!("start with [engine] dir = \"{}\" to use it", into.display()))
+}
+
+/// Refuses what is no backup, or none yet.
+fn check_finished(backup: &Path, files: &Files) -> Result<(), StartError> {
+    let refused = |reason: &str| StartError::because("there is no backup", format!("{}: {reason}", backup.display()));
+    match look(files).map_err(|error| cannot_use(backup, &error))? {
+        Found::Engine | Found::Dump => Ok(()),
+        Found::Unfinished => Err(refused("there is no manifest, which is written last: it was not finished")
+            .with_hint("choose another one; this one can be removed")),
+        Found::Nothing => Err(cannot_use(backup, &OpenError::Foreign)),
+    }
 }
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
@@ -287,6 +384,7 @@ fn cannot_use(dir: &Path, error: &OpenError) -> StartError {
         OpenError::InUse(_) => failed.with_hint(
             "stop the process first; of a running one, `acteon-server engine backup` makes a copy to look at",
         ),
+        OpenError::Foreign => failed.with_hint("name the directory that [engine] dir names, or a backup of it"),
         _ => failed,
     }
 }
