@@ -10,6 +10,7 @@ use crate::manifest::{Base, Journal};
 use crate::problem::{Problem, ProblemKind};
 use crate::scan::{End, JournalReader, Next};
 use crate::storage::Storage;
+use crate::synced;
 
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -68,13 +69,15 @@ pub(crate) fn read_dump(
     Ok(Dump { keys, bytes, crc })
 }
 
-/// Reads a journal, which must begin at its position. Groups are given with their position.
+/// Reads a journal, which must begin at its position, and not end before the place up to which it is known to have been on the disk. Groups are
+/// given with their position.
 pub(crate) fn read_journal(
     storage: &dyn Storage,
     journal: &Journal,
     mut each: impl FnMut(u64, &[u8]) -> Result<(), ChangeError>,
 ) -> Result<Scanned, Problem> {
     let file = journal.file();
+    let known = synced::known(storage, journal.number);
     let bytes = storage.len(&file).map_err(Problem::io("look at", &file))?;
     let input = storage.read(&file).map_err(Problem::io("open", &file))?;
     let reader = JournalReader::open(input, bytes).map_err(Problem::io("read", &file))?;
@@ -96,6 +99,11 @@ pub(crate) fn read_journal(
                 groups += 1;
             }
             Next::End(End::Damaged(damage)) => return Err(Problem::of_journal(&file, damage)),
+            // No crash takes what was synced: whoever has shortened it, what was acknowledged is gone.
+            Next::End(_) if offset < known => {
+                let what = format!("it ends here, and was on the disk up to byte {known}");
+                return Err(Problem::damaged(&file, Some(offset), what));
+            }
             Next::End(end) => return Ok(Scanned { groups, position, bytes, end }),
         }
     }

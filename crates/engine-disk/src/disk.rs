@@ -124,18 +124,22 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// Not everything is on the disk.
+/// Not everything is on the disk; or it is, and something else has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseError {
     /// Why not.
     pub reason: String,
-    /// The last so many groups of changes are not.
+    /// The last so many groups of changes are not; it may be none.
     pub groups_lost: u64,
 }
 
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the last {} changes may not be on the disk: {}", self.groups_lost, self.reason)
+        let Self { reason, groups_lost } = self;
+        match groups_lost {
+            0 => write!(f, "{reason}; all changes are on the disk"),
+            _ => write!(f, "the last {groups_lost} changes may not be on the disk: {reason}"),
+        }
     }
 }
 
@@ -170,14 +174,18 @@ impl Disk {
         let lock = lock(&*storage)?;
         engine.set_load_time(now_ms);
         let recovered = recover(&*storage, engine).map_err(OpenError::Problem)?;
-        let place = recovered.place();
-        let Recovered { manifest, active, next_number, loaded } = recovered;
-        let shared = Arc::new(Shared::new(storage, config, Start { manifest, place, next_number, now_ms }));
+        let (place, synced_place) = (recovered.place(), recovered.synced_place());
+        let Recovered { manifest, active, next_number, loaded, stuck } = recovered;
+        let shared =
+            Arc::new(Shared::new(storage, config, Start { manifest, place, synced_place, next_number, now_ms }));
         let counters = &shared.counters;
         counters.base_bytes.store(loaded.base_bytes, Ordering::Relaxed);
         counters.active_bytes.store(active.bytes, Ordering::Relaxed);
         counters.closed_bytes.store(loaded.journal_bytes.saturating_sub(active.bytes), Ordering::Relaxed);
         counters.dropped_at_start_bytes.store(loaded.torn.as_ref().map_or(0, |torn| torn.bytes), Ordering::Relaxed);
+        if let Some(stuck) = stuck {
+            shared.break_down(stuck.reason.to_string().into(), |_| true);
+        }
         let writer = Writer::new(Arc::clone(&shared), active, place.position);
         let writer = spawn("acteon-journal", move || writer.run())?;
         let maintenance = Maintenance::new(Arc::clone(&shared), engine.clone());
@@ -254,7 +262,10 @@ impl Disk {
         let is_grown = shared.config.rewrite.is_due(base_bytes, counters.journal_bytes());
         let position = shared.inbox.lock().position;
         let (rewrites, saves) = {
-            let jobs = shared.jobs.lock();
+            let mut jobs = shared.jobs.lock();
+            if jobs.begin_note(now_ms) {
+                shared.jobs_changed.notify_all();
+            }
             let changes = position.saturating_sub(jobs.saved_position);
             let passed_s = now_ms.saturating_sub(jobs.last_save_ms) / 1_000;
             let is_due = |point: &SavePoint| changes >= point.changes.max(1) && passed_s >= point.seconds;
@@ -398,7 +409,8 @@ impl Disk {
         shared.close();
         let written = threads.writer.join();
         let Place { number, bytes, .. } = *shared.synced_place.lock();
-        synced::note(&*shared.storage, number, bytes);
+        // If that fails, the next opening takes longer.
+        drop(synced::note(&*shared.storage, number, bytes));
         // What comes too late is not waited for.
         shared.end("the directory was closed");
         let failure = match (maintained, written) {

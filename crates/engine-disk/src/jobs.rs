@@ -1,8 +1,10 @@
 //! What the maintenance thread is asked for, and what became of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::config::Fsync;
 use crate::shared::Shared;
 use crate::statistics::JobStatistics;
 
@@ -16,6 +18,10 @@ pub(crate) struct Jobs {
     /// The files are not to be trusted.
     pub(crate) heal_wanted: bool,
     pub(crate) stops: bool,
+    /// How much of the journal is on the disk is to be noted.
+    pub(crate) is_note_due: bool,
+    /// When that was due last.
+    note_ms: u64,
     /// The journal of this number was begun, or why not.
     rotation: Option<(u64, Result<(), String>)>,
     /// When the last snapshot succeeded, in milliseconds since 1970.
@@ -79,12 +85,30 @@ impl Jobs {
             save: Job::default(),
             heal_wanted: false,
             stops: false,
+            is_note_due: false,
+            note_ms: now_ms,
             rotation: None,
             last_save_ms: now_ms,
             saved_position: position,
             save_pause: Pause::new(SAVE_PAUSE_MS, SAVE_PAUSE_MS),
             rewrite_pause: Pause::new(REWRITE_PAUSE_MS.0, REWRITE_PAUSE_MS.1),
         }
+    }
+}
+
+/// How often it is noted how much of the journal is on the disk: two small syncs beside those of the journal.
+const NOTE_EVERY_MS: u64 = 60_000;
+
+impl Jobs {
+    /// Whether that is due from now on.
+    pub(crate) fn begin_note(&mut self, now_ms: u64) -> bool {
+        // Also if the clock was set back.
+        if now_ms.abs_diff(self.note_ms) < NOTE_EVERY_MS {
+            return false;
+        }
+        self.note_ms = now_ms;
+        self.is_note_due = true;
+        true
     }
 }
 
@@ -144,6 +168,15 @@ impl std::fmt::Display for InProgress {
 impl std::error::Error for InProgress {}
 
 impl Shared {
+    /// Lets the writer sync what nobody has it sync, if it is not much.
+    pub(crate) fn sync_if_little(&self, bytes_max: u64) {
+        let written_bytes = self.counters.active_bytes.load(Ordering::Relaxed);
+        let unsynced_bytes = written_bytes.saturating_sub(self.synced_place.lock().bytes);
+        if self.fsync() == Fsync::No && (1..=bytes_max).contains(&unsynced_bytes) {
+            self.demand_sync();
+        }
+    }
+
     /// Lets the job begin soon.
     pub(crate) fn start(&self, choose: Choose) -> Result<(), InProgress> {
         let mut jobs = self.jobs.lock();

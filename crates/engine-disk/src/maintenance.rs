@@ -13,6 +13,9 @@
 //! disk is closed while its files are given up: nothing else would have what they lack.
 //!
 //! *Saving*: a snapshot that takes the place of `dump.rdb`.
+//!
+//! *Noting*: how much of the last journal is on the disk, about once in a minute and whenever a new one was begun. Whoever opens the directory after
+//! this process was killed has so much less to write again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,26 +32,34 @@ use crate::news::Effort;
 use crate::shared::{Place, Replacement, Sentinel, Shared};
 use crate::snapshot_file;
 use crate::storage::{Storage, TEMPORARY, exchange};
+use crate::synced;
 
 pub(crate) struct Maintenance {
     shared: Arc<Shared>,
     engine: Engine,
     /// When to try to heal again, and how long to wait the time after.
     retry: Option<(Instant, Duration)>,
+    /// The journal and its bytes that were noted last as being on the disk.
+    noted: (u64, u64),
     /// The disk is being closed, and the last attempt to heal was made.
     is_over: bool,
 }
+
+/// What is not synced is not waited for under [`Fsync::No`], but so little is no burden: a second or two on a slow disk, while which writes
+/// gather in memory.
+const LITTLE_BYTES: u64 = 32 << 20;
 
 enum Task {
     Heal,
     Rewrite,
     Save,
+    Note,
     Stop,
 }
 
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>, engine: Engine) -> Self {
-        Self { shared, engine, retry: None, is_over: false }
+        Self { shared, engine, retry: None, noted: (0, 0), is_over: false }
     }
 
     /// Works until the disk is closed.
@@ -59,6 +70,7 @@ impl Maintenance {
                 Task::Heal => self.try_to_heal(),
                 Task::Rewrite => {
                     let result = self.rewrite();
+                    self.note();
                     self.tell(Effort::Rewrite, result.as_ref().err());
                     let mut jobs = self.shared.jobs.lock();
                     jobs.rewrite_pause.note(result.is_ok(), self.shared.now_ms());
@@ -73,6 +85,10 @@ impl Maintenance {
                         (jobs.saved_position, jobs.last_save_ms) = (*position, self.shared.now_ms());
                     }
                     jobs.save.end(result.map(drop));
+                }
+                Task::Note => {
+                    self.note();
+                    self.shared.sync_if_little(LITTLE_BYTES);
                 }
                 Task::Stop => return,
             }
@@ -93,6 +109,9 @@ impl Maintenance {
             let heal_at = self.retry.map(|(at, _)| at).filter(|_| jobs.heal_wanted);
             if jobs.heal_wanted && heal_at.is_none_or(|at| at <= Instant::now()) {
                 return Task::Heal;
+            }
+            if std::mem::take(&mut jobs.is_note_due) {
+                return Task::Note;
             }
             if jobs.rewrite.begin() {
                 return Task::Rewrite;
@@ -165,7 +184,10 @@ impl Maintenance {
         let result = self.heal();
         self.tell(Effort::Heal, result.as_ref().err());
         match result {
-            Ok(()) => self.retry = None,
+            Ok(()) => {
+                self.retry = None;
+                self.note();
+            }
             Err(reason) => {
                 let (first, max) = self.shared.config.retry;
                 let pause = self.retry.map_or(first, |(_, pause)| pause);
@@ -199,6 +221,14 @@ impl Maintenance {
         self.hand_over(active, &base, position);
         sweep(&*shared.storage, &next);
         Ok(())
+    }
+
+    /// Notes how much of the last journal is on the disk, if that is more than was noted. What fails is made up for the next time.
+    fn note(&mut self) {
+        let Place { number, bytes, .. } = *self.shared.synced_place.lock();
+        if self.noted != (number, bytes) && synced::note(&*self.shared.storage, number, bytes).is_ok() {
+            self.noted = (number, bytes);
+        }
     }
 
     /// Puts the manifest in force. If it certainly is not, the files that only it would have named are removed.

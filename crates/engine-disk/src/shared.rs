@@ -78,6 +78,8 @@ pub(crate) struct Inbox {
     pub(crate) only_counts: bool,
     /// Since the writer has looked last, a group came that is too large for the journal.
     pub(crate) had_oversized: bool,
+    /// Up to here, a setting that was in force before may have acknowledged writes without a sync.
+    pub(crate) early_position: u64,
     /// The new file, after a breakdown.
     pub(crate) replacement: Option<Replacement>,
     pub(crate) stops: bool,
@@ -108,7 +110,7 @@ pub(crate) struct Place {
 
 impl Shared {
     pub(crate) fn new(storage: Arc<dyn Storage>, config: DiskConfig, start: Start) -> Self {
-        let Start { manifest, place, next_number, now_ms } = start;
+        let Start { manifest, place, synced_place, next_number, now_ms } = start;
         let shared = Self {
             news: News::new(storage.path()),
             storage,
@@ -117,7 +119,7 @@ impl Shared {
             work: Condvar::new(),
             health: Health::default(),
             writing_bytes: AtomicUsize::new(0),
-            synced_place: Mutex::new(place),
+            synced_place: Mutex::new(synced_place),
             manifest: Mutex::new(manifest),
             files: Mutex::new(()),
             jobs: Mutex::new(Jobs::new(place.position, now_ms)),
@@ -128,7 +130,7 @@ impl Shared {
             config,
         };
         shared.health.written.advance(place.position);
-        shared.health.synced.advance(place.position);
+        shared.health.synced.advance(synced_place.position);
         shared
     }
 
@@ -145,6 +147,9 @@ impl Shared {
         let mut inbox = self.inbox.lock();
         // Who waits under the old setting would wait for ever for a sync that the new one does not bring.
         inbox.wants_sync |= before == ALWAYS;
+        if before != ALWAYS {
+            inbox.early_position = inbox.position;
+        }
         // It may sleep for as long as the old setting lets it.
         self.work.notify_one();
     }
@@ -160,6 +165,11 @@ impl Shared {
             self.demand_sync();
         }
         is_in_doubt
+    }
+
+    /// Whether something that is not synced may have been acknowledged.
+    pub(crate) fn acknowledges_early(&self, inbox: &Inbox) -> bool {
+        self.fsync() != Fsync::Always || inbox.early_position > self.health.synced.reached()
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -220,13 +230,16 @@ impl Shared {
         self.health.set_full(false);
     }
 
-    /// The files are not to be trusted, or lack something: writes are refused until there are new ones, which begin with a snapshot. Called by
-    /// the writer, which has nothing left to write.
-    pub(crate) fn break_down(&self, reason: Arc<str>) {
+    /// The files are not to be trusted, or lack something: writes are refused until there are new ones, which begin with a snapshot. What was
+    /// appended is taken out by `take` first, which says whether all this is still needed. Returns that.
+    pub(crate) fn break_down(&self, reason: Arc<str>, take: impl FnOnce(&mut Inbox) -> bool) -> bool {
         // What is mended meanwhile is said to be after this was said.
         let mut said = self.news.begin();
         let told = {
             let mut inbox = self.inbox.lock();
+            if !take(&mut inbox) {
+                return false;
+            }
             (inbox.is_broken, inbox.only_counts) = (true, true);
             self.empty(&mut inbox);
             self.jobs.lock().heal_wanted = true;
@@ -238,6 +251,7 @@ impl Shared {
         drop(said);
         told.wake();
         self.tell_jobs();
+        true
     }
 
     /// Has the log say what has changed. To be called without any other lock than that of the files.
@@ -350,7 +364,9 @@ impl Drop for Sentinel {
 /// What a disk starts from.
 pub(crate) struct Start {
     pub(crate) manifest: Manifest,
+    /// The end of what was loaded, and of what of it is on the disk.
     pub(crate) place: Place,
+    pub(crate) synced_place: Place,
     pub(crate) next_number: u64,
     pub(crate) now_ms: u64,
 }

@@ -1,8 +1,8 @@
 //! A directory in memory that fails by plan, and forgets in a crash what was not synced.
 //!
 //! # What a crash leaves
-//! Of each file, what was synced and a random part of what was appended since: it ends anywhere, or in zeros, or a shortening is undone. Of
-//! the names, those that were synced, with any of the changes since in their order, each as a whole. That is what file systems are known to do, and
+//! Of each file, what was synced and a random part of what was appended since: it ends anywhere, or in zeros, or a shortening is undone. What was
+//! written over since is there again, sector by sector, or not. Of the names, those that were synced, with any of the changes since in their order, each as a whole. That is what file systems are known to do, and
 //! more.
 //!
 //! # Example
@@ -42,6 +42,8 @@ pub struct Faults {
     pub crash_at: Option<u64>,
     /// All files together cannot have more than so many bytes.
     pub bytes_max: Option<u64>,
+    /// What is written over something needs room of its own as long as the old bytes are there: file systems that copy on write.
+    pub copies_on_write: bool,
     /// One of so many appends fails, half of them after having written a part.
     pub fails_append: Option<u32>,
     /// One of so many syncs fails; what it was to sync may be lost in a crash, whatever a later one says.
@@ -81,6 +83,23 @@ struct Contents {
     lost_from: Option<usize>,
     /// What it was before it was shortened, if that was not synced.
     before: Option<Vec<u8>>,
+    /// What lay where something else was written since the last sync, and from which byte on; the oldest first.
+    overwritten: Vec<(usize, Vec<u8>)>,
+}
+
+impl Contents {
+    fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let to = from + bytes.len();
+        let place = self.bytes.get_mut(from..to).ok_or(io::ErrorKind::InvalidInput)?;
+        self.overwritten.push((from, place.to_vec()));
+        place.copy_from_slice(bytes);
+        // What was lost is to be written again.
+        if self.lost_from.is_some_and(|lost| (from..to).contains(&lost)) {
+            self.lost_from = Some(to).filter(|to| *to < self.bytes.len());
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Contents {
@@ -179,6 +198,23 @@ impl Directory {
         world.names.get(name).map(|number| world.files[*number].bytes.clone())
     }
 
+    /// A copy that somebody has made: everything is there, and nothing of it is synced, neither bytes nor names.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let world = self.0.lock();
+        let copy = Self::new(world.random.0.wrapping_add(1));
+        {
+            let mut copied = copy.0.lock();
+            for (name, number) in &world.names {
+                let to = copied.files.len();
+                copied.files.push(Contents { bytes: world.files[*number].bytes.clone(), ..Contents::default() });
+                copied.names.insert(name.clone(), to);
+                copied.unsynced.push(NameChange::Set(name.clone(), to));
+            }
+        }
+        copy
+    }
+
     /// Puts a file in place, synced.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut world = self.0.lock();
@@ -243,7 +279,8 @@ impl World {
     }
 
     fn survivor(&mut self, number: usize) -> Contents {
-        let file = self.files[number].clone();
+        let mut file = self.files[number].clone();
+        self.undo_overwriting(&mut file);
         let mut bytes = match file.before {
             Some(before) if self.random.below(3) == 0 => before,
             _ => file.bytes,
@@ -258,6 +295,20 @@ impl World {
             bytes.truncate(survives);
         }
         Contents { synced: bytes.len(), bytes, ..Contents::default() }
+    }
+
+    /// Sectors of what was written over something come to the disk in no order, each as a whole.
+    fn undo_overwriting(&mut self, file: &mut Contents) {
+        for (from, old) in std::mem::take(&mut file.overwritten).into_iter().rev() {
+            let mut at = from;
+            while at < from + old.len() {
+                let end = (at + 1).next_multiple_of(SECTOR_BYTES).min(from + old.len());
+                if let (0, Some(place)) = (self.random.below(2), file.bytes.get_mut(at..end)) {
+                    place.copy_from_slice(&old[at - from..end - from]);
+                }
+                at = end;
+            }
+        }
     }
 
     fn survivor_with_a_hole(&mut self, number: usize) -> Contents {
@@ -414,21 +465,27 @@ impl File for Open {
 
     fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.pause();
-        let mut world = self.directory.world()?;
+        let mut world = self.directory.0.lock();
+        let had_crashed = world.has_crashed;
+        if !world.begins() {
+            if !had_crashed {
+                // The machine has stopped in the middle of it.
+                let part = world.random.below(bytes.len() + 1);
+                world.files[self.number].overwrite(offset, &bytes[..part])?;
+            }
+            return Err(stopped());
+        }
         let fails = world.faults.fails_append;
         if world.random.hits(fails) {
+            let part = world.random.below(bytes.len() + 1);
+            world.files[self.number].overwrite(offset, &bytes[..part])?;
             return Err(failure());
         }
-        let file = &mut world.files[self.number];
-        let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let place = file.bytes.get_mut(from..from + bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
-        place.copy_from_slice(bytes);
-        // What was lost is to be written again.
-        let to = from + bytes.len();
-        if file.lost_from.is_some_and(|lost| (from..to).contains(&lost)) {
-            file.lost_from = Some(to).filter(|to| *to < file.bytes.len());
+        let room = world.faults.bytes_max.map_or(u64::MAX, |bytes_max| bytes_max.saturating_sub(world.bytes()));
+        if world.faults.copies_on_write && room < bytes.len() as u64 {
+            return Err(is_full());
         }
-        Ok(())
+        world.files[self.number].overwrite(offset, bytes)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -445,6 +502,7 @@ impl File for Open {
         let file = &mut world.files[self.number];
         file.synced = file.lost_from.unwrap_or(file.bytes.len());
         file.before = None;
+        file.overwritten.clear();
         Ok(())
     }
 
@@ -460,6 +518,7 @@ impl File for Open {
             file.before = Some(file.bytes.clone());
         }
         file.bytes.truncate(len);
+        file.overwritten.retain(|(from, old)| from + old.len() <= len);
         file.synced = file.synced.min(len);
         file.lost_from = file.lost_from.filter(|from| *from < len);
         Ok(())

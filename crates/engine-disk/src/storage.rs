@@ -54,6 +54,14 @@ pub trait Storage: Send + Sync {
     /// Those of the directory.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Makes what anybody has written to a file survive a crash, and its length. A file that is on the disk already costs little.
+    ///
+    /// # Errors
+    /// Those of the file; what is said of [`File::sync`] holds for it.
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.open_to_append(name)?.sync()
+    }
+
     /// The names of all files, in no order.
     ///
     /// # Errors
@@ -134,6 +142,11 @@ impl FileError {
     pub(crate) fn on(operation: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
         move |source| Self { operation, file, source }
+    }
+
+    /// The disk, or the share of it that this user has, is full.
+    pub(crate) fn is_lack_of_room(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 

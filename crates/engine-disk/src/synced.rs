@@ -7,14 +7,17 @@
 //! that makes it news to the operating system.
 //!
 //! # How it works
-//! The file `synced` says how much of which journal is known to be on the disk. It is written when a directory is closed, and when it was opened
-//! behind something that had to be written again. It stays true while the journal grows, so nobody has to remove it in time; only a repair, a
-//! journal that ends before it, and a directory that begins anew make it false, and then it is removed first.
-//! It decides on nothing but this: without it, everything in the last journal is written again.
+//! The file `synced` says how much of which journal is known to be on the disk. It is written when a directory is closed, when it was opened
+//! behind something that had to be written again, when a new journal was begun, and about once in a minute while the journal grows, by the
+//! thread that nobody waits for. It stays true while the journal grows, so nobody has to remove it in time; only a repair and a directory that
+//! begins anew make it false, and then it is removed first. Without it, everything in the last journal is written again.
+//!
+//! It also proves something: a journal that ends before the place has lost what was on the disk, which no crash does. That is damage.
 //!
 //! # Failure
-//! A disk that does not take the records fails the opening, and nothing was changed. If the machine stops meanwhile, bytes were written over
-//! themselves.
+//! A disk that does not take the records fails the opening, and nothing is appended; what was torn at the end is cut off by then, and kept aside
+//! where there was room. Where only room is lacking, for file systems that copy on write need some, the files are given up and new ones begun.
+//! If the machine stops meanwhile, bytes were written over themselves: whichever sectors came to the disk, what was there is there.
 
 use std::io::Read;
 
@@ -24,7 +27,7 @@ use crate::format::HEADER_BYTES;
 use crate::manifest::{Journal, SYNCED, journal_file};
 use crate::problem::Problem;
 use crate::scan::{End, JournalReader, Next};
-use crate::storage::{FileError, Storage, replace};
+use crate::storage::{FileError, ReplaceError, Storage, replace};
 
 /// Longest one that is read: three words of at most twenty characters and a name.
 const BYTES_MAX: u64 = 100;
@@ -32,9 +35,12 @@ const BYTES_MAX: u64 = 100;
 /// Written at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Notes that the journal of this number is on the disk up to `bytes`. If that fails, the next opening takes longer.
-pub(crate) fn note(storage: &dyn Storage, number: u64, bytes: u64) {
-    drop(replace(storage, SYNCED, text(number, bytes).as_bytes()));
+/// Written again before it is synced. The operating system is not to gather gigabytes, and little is on its way if the machine stops.
+const STEP_BYTES: u64 = 32 << 20;
+
+/// Notes that the journal of this number is on the disk up to `bytes`. If that fails, the old note is there or the new one; both are true.
+pub(crate) fn note(storage: &dyn Storage, number: u64, bytes: u64) -> Result<(), ReplaceError> {
+    replace(storage, SYNCED, text(number, bytes).as_bytes())
 }
 
 /// To be called before a journal is cut at a place that was synced.
@@ -67,16 +73,24 @@ pub(crate) fn write_again(
     active: &mut Active,
     known: u64,
 ) -> Result<bool, Problem> {
+    write_in_steps(storage, journal, active, known, STEP_BYTES)
+}
+
+fn write_in_steps(
+    storage: &dyn Storage,
+    journal: &Journal,
+    active: &mut Active,
+    known: u64,
+    step_bytes: u64,
+) -> Result<bool, Problem> {
     if known == active.bytes {
         // A file that somebody has copied here may not be on the disk, whatever lies beside it.
         active.sync()?;
         return Ok(false);
     }
     let file = journal.file();
-    let input = storage.read(&file).map_err(Problem::io("open", &file))?;
-    let reader = JournalReader::open(input, active.bytes).map_err(Problem::io("read", &file))?;
-    let mut reader = reader.map_err(|damage| Problem::of_journal(&file, damage))?;
-    let mut again = Again { active, chunk: Vec::new(), chunk_offset: known };
+    let mut reader = open(storage, &file, active.bytes)?;
+    let mut again = Again { active, chunk: Vec::new(), chunk_offset: known, unsynced_bytes: 0, step_bytes };
     loop {
         let offset = reader.offset();
         // Checked again: what was read from memory may have been dropped from there, and the disk has something else.
@@ -95,18 +109,45 @@ pub(crate) fn write_again(
     Ok(true)
 }
 
+fn open<'a>(
+    storage: &'a dyn Storage,
+    file: &str,
+    bytes: u64,
+) -> Result<JournalReader<Box<dyn Read + Send + 'a>>, Problem> {
+    let input = storage.read(file).map_err(Problem::io("open", file))?;
+    let reader = JournalReader::open(input, bytes).map_err(Problem::io("read", file))?;
+    reader.map_err(|damage| Problem::of_journal(file, damage))
+}
+
+/// After how many groups, of all that there ever were, the first `bytes` bytes of a journal end.
+pub(crate) fn position_at(storage: &dyn Storage, journal: &Journal, bytes: u64) -> Result<u64, Problem> {
+    let file = journal.file();
+    let mut reader = open(storage, &file, storage.len(&file).map_err(Problem::io("look at", &file))?)?;
+    let mut position = reader.position();
+    while reader.offset() < bytes {
+        let is_group = matches!(reader.next().map_err(Problem::io("read", &file))?, Next::Group(_));
+        if !is_group || reader.offset() > bytes {
+            break;
+        }
+        position = reader.position();
+    }
+    Ok(position)
+}
+
 /// Records that are written over themselves, many at once.
 struct Again<'a> {
     active: &'a mut Active,
     chunk: Vec<u8>,
     chunk_offset: u64,
+    unsynced_bytes: u64,
+    step_bytes: u64,
 }
 
 impl Again<'_> {
     fn add(&mut self, offset: u64, record: &[u8]) -> Result<(), FileError> {
         if record.len() >= CHUNK_BYTES {
             self.flush()?;
-            return self.active.overwrite(offset, record);
+            return self.write(offset, record);
         }
         if self.chunk.is_empty() {
             self.chunk_offset = offset;
@@ -116,9 +157,21 @@ impl Again<'_> {
     }
 
     fn flush(&mut self) -> Result<(), FileError> {
-        if !self.chunk.is_empty() {
-            self.active.overwrite(self.chunk_offset, &self.chunk)?;
-            self.chunk.clear();
+        let mut chunk = std::mem::take(&mut self.chunk);
+        if !chunk.is_empty() {
+            self.write(self.chunk_offset, &chunk)?;
+            chunk.clear();
+        }
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
+        self.active.overwrite(offset, bytes)?;
+        self.unsynced_bytes += bytes.len() as u64;
+        if self.unsynced_bytes >= self.step_bytes {
+            self.active.sync()?;
+            self.unsynced_bytes = 0;
         }
         Ok(())
     }
@@ -126,7 +179,7 @@ impl Again<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK_BYTES, forget, known, note, write_again};
+    use super::{CHUNK_BYTES, forget, known, note, position_at, write_again, write_in_steps};
     use crate::active::Active;
     use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, frame, header, seal};
     use crate::manifest::{Journal, SYNCED};
@@ -170,7 +223,7 @@ mod tests {
     #[test]
     fn directory_that_begins_anew_knows_nothing_of_another_journal() {
         let directory = Directory::new(1);
-        note(&directory, 1, 30);
+        note(&directory, 1, 30).expect("noted");
         let engine = acteon_engine::Engine::new(acteon_engine::EngineConfig::default());
         crate::recovery::recover(&directory, &engine).expect("new");
         assert_eq!((directory.get(SYNCED), directory.restarted().get(SYNCED)), (None, None));
@@ -181,7 +234,7 @@ mod tests {
         let directory = Directory::new(1);
         let nothing = HEADER_BYTES as u64;
         assert_eq!(known(&directory, 7), nothing);
-        note(&directory, 7, 81_234);
+        note(&directory, 7, 81_234).expect("noted");
         assert_eq!((known(&directory, 7), known(&directory, 8)), (81_234, nothing));
         let mut bytes = directory.get(SYNCED).expect("there");
         for bit in 0..bytes.len() * 8 {

@@ -91,6 +91,10 @@ impl Storage for Watched {
         self.storage.remove(name)
     }
 
+    fn sync(&self, name: &str) -> io::Result<()> {
+        self.storage.sync(name)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.storage.list()
     }

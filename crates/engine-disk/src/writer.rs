@@ -10,9 +10,11 @@
 //!
 //! # Failure
 //! What could not be written stays in memory, is cut off the file, and is tried again with growing pauses; meanwhile writes are refused, and
-//! what was written before is synced as ever. After a sync that failed nothing is known of what was written since the last good one, and asking again tells a lie on several file systems. So
-//! the files are given up: the other thread begins new ones with a snapshot, and until then writes are refused. The same goes for a group that
-//! is too large for the journal: what came before it is written and synced still.
+//! what was written before is synced as ever. After a sync that failed nothing is known of what was written since the last good one, and asking
+//! again tells a lie on several file systems. So the files are given up: the other thread begins new ones with a snapshot, and until then writes
+//! are refused. What was acknowledged without a sync by then is written all the same, once and without a sync, so that it survives the end of the
+//! process: the next one takes it to the disk. The same goes for a group that is too large for the journal: what came before it is written and
+//! synced still.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::active::Active;
 use crate::config::Fsync;
 use crate::format::seal;
-use crate::manifest::Journal;
+use crate::manifest::{Journal, Manifest};
 use crate::shared::{GATHER_BYTES, Inbox, Place, Replacement, Sentinel, Shared};
 use crate::storage::FileError;
 
@@ -42,6 +44,8 @@ pub(crate) struct Writer {
     written_position: u64,
     spare: Vec<u8>,
     has_unsynced: bool,
+    /// Which file another process would go on with is unknown.
+    is_lost: bool,
     /// Somebody has asked for a sync, whatever the setting.
     owes_sync: bool,
     last_sync: Instant,
@@ -71,6 +75,15 @@ enum Order {
     Stop,
 }
 
+/// Why the files are given up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It is unknown what of them is on the disk.
+    Sync,
+    /// They lack a group that is too large.
+    Oversized,
+}
+
 enum Trouble {
     /// Try again.
     Write(FileError),
@@ -88,6 +101,7 @@ impl Writer {
             written_position: position,
             spare: Vec::new(),
             has_unsynced: false,
+            is_lost: false,
             owes_sync: false,
             last_sync: Instant::now(),
             gathers_until: None,
@@ -206,7 +220,7 @@ impl Writer {
         let written = if self.retry.is_none_or(|(at, _)| at <= now) { self.write_again(now) } else { Ok(()) };
         // Also if that has failed: what was written before has nothing to do with it.
         if let Err(error) = written.and_then(|()| self.sync_if_due()) {
-            self.break_down(error.to_string().into());
+            self.break_down(error.to_string().into(), Cause::Sync);
         }
         self.shared.look_for_room();
     }
@@ -309,7 +323,11 @@ impl Writer {
         match next.store(storage) {
             Ok(()) => *manifest = next,
             // Nobody knows whether the new file counts.
-            Err(error) if error.may_have_happened => return Err(Trouble::Broken(error.error)),
+            Err(error) if error.may_have_happened => {
+                drop(manifest);
+                self.choose_last(active);
+                return Err(Trouble::Broken(error.error));
+            }
             Err(error) => {
                 self.shared.tell_rotation(number, Err(error.error.to_string()));
                 return Ok(());
@@ -325,19 +343,61 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a new file counts is unknown. What is still to be written must go where another process looks for it, or nowhere: behind the place
+    /// where a file begins that counts, the old one must not go on.
+    fn choose_last(&mut self, new: Active) {
+        match Manifest::load(&*self.shared.storage) {
+            Ok(Some(Ok(manifest))) if manifest.journals.iter().any(|one| one.number == new.number) => self.active = new,
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(_)) | None) | Err(_) => self.is_lost = true,
+        }
+    }
+
     /// Before a group that is too large: what came before it still goes into the old files, which count until there are new ones.
     fn write_and_break_down(&mut self) {
         self.owes_sync = true;
         self.work();
         let reason = self.shared.health.breakdown().unwrap_or_else(|| "a change does not fit the journal".into());
-        self.break_down(reason);
+        self.break_down(reason, Cause::Oversized);
     }
 
-    fn break_down(&mut self, reason: Arc<str>) {
+    fn break_down(&mut self, reason: Arc<str>, cause: Cause) {
+        let shared = Arc::clone(&self.shared);
+        let mut is_acknowledged = false;
+        let is_given_up = shared.break_down(reason, |inbox| {
+            if cause == Cause::Oversized && !inbox.only_counts {
+                // New files were cut meanwhile, whose snapshot has it.
+                return false;
+            }
+            is_acknowledged = shared.acknowledges_early(inbox);
+            self.take(inbox);
+            true
+        });
+        if !is_given_up {
+            return;
+        }
+        if is_acknowledged {
+            self.append_rest();
+        }
         self.pending.clear();
         self.retry = None;
-        (self.has_unsynced, self.owes_sync) = (false, false);
-        self.shared.break_down(reason);
+        (self.has_unsynced, self.owes_sync, self.is_lost) = (false, false, false);
+    }
+
+    /// Hands what was acknowledged without a sync to the operating system, as far as that takes it. The files do not count for much longer, but
+    /// until there are new ones nothing else would have it if this process were killed. Nothing is said to be synced by that.
+    fn append_rest(&mut self) {
+        if self.is_lost {
+            return;
+        }
+        for item in std::mem::take(&mut self.pending) {
+            // Behind a file that was to be begun, the old one goes on just as well.
+            let Item::Records { bytes, end } = item else { continue };
+            if self.active.append(&bytes).is_err() {
+                return;
+            }
+            self.shared.health.written.advance(end);
+        }
     }
 
     fn go_on_with(&mut self, replacement: Replacement) {
@@ -351,6 +411,9 @@ impl Writer {
     /// The last attempt.
     fn finish(&mut self) -> Result<(), Arc<str>> {
         let written = self.write_pending();
+        if let Err(Trouble::Broken(_)) = &written {
+            self.append_rest();
+        }
         let synced = match &written {
             // Asking again would tell a lie.
             Err(Trouble::Broken(_)) => Ok(()),
