@@ -20,6 +20,7 @@ use crate::format::HEADER_BYTES;
 use crate::manifest::{Base, DUMP, Journal, MANIFEST, Manifest, Named};
 use crate::problem::{Problem, ProblemKind};
 use crate::recovery::{TornTail, check_follows, check_newest, put, set_aside, torn_end};
+use crate::remade::{left_out, manifest_of};
 use crate::scan::{JournalReader, Next};
 use crate::storage::{FileError, Lock, LockError, Storage};
 use crate::synced;
@@ -153,17 +154,23 @@ pub fn verify(storage: &dyn Storage, replay: Option<&Engine>) -> Result<Report, 
         Err(problem) => report.problems.push(problem),
     }
     if names.iter().any(|name| name == DUMP) {
-        let replay = replay.filter(|_| begins_with_dump);
-        if begins_with_dump {
-            report.problems.extend(check_newest(&names).err());
-        }
-        match read_dump(storage, DUMP, |record| replay.map_or(Ok(()), |engine| put(engine, record))) {
-            Ok(dump) => report.files.push(file_report(DUMP.to_owned(), dump.bytes, dump.keys, 0)),
-            Err(problem) if begins_with_dump => report.problems.push(problem),
-            Err(problem) => report.dump_problem = Some(problem),
-        }
+        check_dump(storage, &names, replay, begins_with_dump, &mut report);
     }
     Ok(report)
+}
+
+/// Looks at `dump.rdb`, which counts only where an engine would begin with it.
+fn check_dump(storage: &dyn Storage, names: &[String], replay: Option<&Engine>, counts: bool, report: &mut Report) {
+    if let (true, Err(problem)) = (counts, check_newest(names)) {
+        // What it holds does not matter, then.
+        return report.problems.push(problem);
+    }
+    let replay = replay.filter(|_| counts);
+    match read_dump(storage, DUMP, |record| replay.map_or(Ok(()), |engine| put(engine, record))) {
+        Ok(dump) => report.files.push(file_report(DUMP.to_owned(), dump.bytes, dump.keys, 0)),
+        Err(problem) if counts => report.problems.push(problem),
+        Err(problem) => report.dump_problem = Some(problem),
+    }
 }
 
 /// `None`: nothing can be written here, by us. A backup on a medium that is read-only is read all the same; somebody with other rights may be writing,
@@ -285,6 +292,10 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
             repaired.has_new_manifest = true;
             let manifest = manifest_of(storage, &names)?;
             sync_all(storage, &manifest)?;
+            // Nothing of it is named by anything any more: the next start would remove it.
+            for file in left_out(storage, &names, &manifest)? {
+                keep_whole(storage, &file, &mut repaired)?;
+            }
             manifest
         }
     };
@@ -303,7 +314,7 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
             keep_end(storage, &last, if is_cut { offset } else { 0 }, &mut repaired)?;
         }
         for journal in &rest {
-            keep_whole(storage, journal, &mut repaired)?;
+            keep_whole(storage, &journal.file(), &mut repaired)?;
         }
         synced::forget(storage)?;
         manifest.store(storage).map_err(|error| Problem::from(error.error))?;
@@ -313,6 +324,8 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
             _ => {}
         }
     } else if repaired.has_new_manifest {
+        // It may be about a journal that was put aside, whose number is given again.
+        synced::forget(storage)?;
         manifest.store(storage).map_err(|error| Problem::from(error.error))?;
     }
     Ok(repaired)
@@ -368,10 +381,10 @@ fn position_at(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<
     Some(reader.position())
 }
 
-/// Copies what lies behind `offset` in a journal, if there is one.
+/// Copies what lies behind `offset` in a journal, if there is something.
 fn keep_end(storage: &dyn Storage, journal: &Journal, offset: u64, repaired: &mut Repaired) -> Result<(), Problem> {
     let file = journal.file();
-    if storage.len(&file).is_ok() {
+    if storage.len(&file).is_ok_and(|bytes| bytes > offset) {
         let aside = name_aside(storage, &file)?;
         set_aside(storage, &file, offset, &aside)?;
         repaired.kept_aside.push(aside);
@@ -379,12 +392,11 @@ fn keep_end(storage: &dyn Storage, journal: &Journal, offset: u64, repaired: &mu
     Ok(())
 }
 
-/// Gives a journal another name, if there is one.
-fn keep_whole(storage: &dyn Storage, journal: &Journal, repaired: &mut Repaired) -> Result<(), Problem> {
-    let file = journal.file();
-    if storage.len(&file).is_ok() {
-        let aside = name_aside(storage, &file)?;
-        storage.rename(&file, &aside).map_err(FileError::on("rename", &file))?;
+/// Gives a file another name, if there is one.
+fn keep_whole(storage: &dyn Storage, file: &str, repaired: &mut Repaired) -> Result<(), Problem> {
+    if storage.len(file).is_ok() {
+        let aside = name_aside(storage, file)?;
+        storage.rename(file, &aside).map_err(FileError::on("rename", file))?;
         repaired.kept_aside.push(aside);
     }
     Ok(())
@@ -398,63 +410,4 @@ fn name_aside(storage: &dyn Storage, file: &str) -> Result<String, Problem> {
     let more = (2..names.len() + 3).map(|number| format!("{first}.{number}"));
     let free = std::iter::once(first.clone()).chain(more).find(|name| !names.contains(name));
     Ok(free.unwrap_or(first))
-}
-
-/// The manifest that the files come from: the newest base with the journals that continue it.
-fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Problem> {
-    let mut bases: Vec<u64> = names.iter().filter_map(|name| Named::of(name).base()).collect();
-    bases.sort_unstable();
-    let mut journals = Vec::new();
-    for number in names.iter().filter_map(|name| Named::of(name).journal()) {
-        let journal = Journal { number, first_position: 0 };
-        if let Some(first_position) = first_position(storage, &journal)? {
-            journals.push(Journal { first_position, ..journal });
-        }
-    }
-    journals.sort_unstable_by_key(|journal| journal.number);
-    // The newest that is whole and has its journal: a later one may not have been finished, an earlier one not removed.
-    for number in bases.into_iter().rev() {
-        let unknown = Base { number, bytes: 0, crc: 0 };
-        let has_journal = journals.iter().any(|journal| journal.number == number);
-        if let (true, Ok(dump)) = (has_journal, read_dump(storage, &unknown.file(), |_| Ok(()))) {
-            journals.retain(|journal| journal.number >= number);
-            let base = Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown });
-            return Ok(Manifest { base, journals: without_abandoned(storage, journals)? });
-        }
-    }
-    match journals.first() {
-        Some(first) if first.first_position == 0 => {
-            Ok(Manifest { base: None, journals: without_abandoned(storage, journals)? })
-        }
-        _ => Err(Problem::damaged(
-            MANIFEST,
-            None,
-            "it is missing, and no base is whole that the journals could begin with",
-        )),
-    }
-}
-
-/// Leaves out journals that were created for a rewriting which failed before a manifest named them. They hold nothing, and the one before went
-/// on behind the place where they begin.
-fn without_abandoned(storage: &dyn Storage, journals: Vec<Journal>) -> Result<Vec<Journal>, Problem> {
-    let mut kept: Vec<Journal> = Vec::new();
-    let mut position = 0;
-    for journal in journals {
-        let file = journal.file();
-        let is_empty = storage.len(&file).map_err(Problem::io("look at", &file))? <= HEADER_BYTES as u64;
-        if is_empty && !kept.is_empty() && journal.first_position < position {
-            continue;
-        }
-        position = position_at(storage, &journal, u64::MAX).unwrap_or(journal.first_position);
-        kept.push(journal);
-    }
-    Ok(kept)
-}
-
-fn first_position(storage: &dyn Storage, journal: &Journal) -> Result<Option<u64>, Problem> {
-    let file = journal.file();
-    let bytes = storage.len(&file).map_err(FileError::on("look at", &file))?;
-    let input = storage.read(&file).map_err(FileError::on("open", &file))?;
-    let reader = JournalReader::open(input, bytes).map_err(FileError::on("read", &file))?;
-    Ok(reader.ok().map(|reader| reader.position()))
 }

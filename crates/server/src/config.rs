@@ -269,7 +269,8 @@ impl Config {
         if !sources.engine_listen.is_empty() {
             document.set("engine.listen", "--listen", sources.engine_listen.clone())?;
         }
-        let config: Self = document.read()?;
+        let mut config: Self = document.read()?;
+        config.engine.dir_origin = document.origin("engine.dir").cloned();
         config.check(&document)?;
         Ok(config)
     }

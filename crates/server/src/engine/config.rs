@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acteon_state::config::{ByteSize, HumanDuration, Secret};
+use acteon_state::config::{ByteSize, ConfigError, HumanDuration, Origin, Secret};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -20,9 +20,13 @@ pub struct EngineConfig {
     pub listen: Vec<String>,
     /// The directory where the data are kept; none: they are in memory only.
     pub dir: Option<PathBuf>,
+    /// Where `dir` was set: only a start finds whether it can be used.
+    #[serde(skip)]
+    pub dir_origin: Option<Origin>,
     /// When what was written has to be on the disk.
     pub fsync: EngineFsync,
     /// When a snapshot is written by itself.
+    #[serde(deserialize_with = "save_points")]
     pub save: Vec<SaveConfig>,
     /// Growth of the journal over the data after which it is rewritten, in percent; 0: never.
     pub rewrite_growth_percent: u32,
@@ -92,7 +96,7 @@ pub enum EngineFsync {
 
 /// `[[engine.save]]`: a snapshot is written if so much has changed in so much time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an entry such as { after = \"1h\", changes = 1 }")]
 pub struct SaveConfig {
     /// Time since the last one.
     pub after: HumanDuration,
@@ -102,7 +106,7 @@ pub struct SaveConfig {
 
 /// `[[engine.users]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an entry such as { name = \"ada\", password = \"..\" }")]
 pub struct UserConfig {
     /// What `AUTH` is called with.
     pub name: String,
@@ -115,6 +119,7 @@ impl Default for EngineConfig {
         Self {
             listen: Vec::new(),
             dir: None,
+            dir_origin: None,
             fsync: EngineFsync::default(),
             save: Vec::new(),
             rewrite_growth_percent: 100,
@@ -190,6 +195,12 @@ impl EngineConfig {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with the directory, with the place where it was set.
+    #[must_use]
+    pub fn directory_error(&self, reason: &str) -> ConfigError {
+        ConfigError::new(reason).at("engine.dir", self.dir_origin.as_ref())
     }
 
     /// The permissions of the unix socket.
@@ -335,6 +346,29 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     deserializer.deserialize_any(OneOrMany)
 }
 
+/// Reads a list of save points, which Redis writes otherwise: a mistake is told with what to write here.
+fn save_points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SaveConfig>, D::Error> {
+    struct SavePoints;
+
+    impl<'de> Visitor<'de> for SavePoints {
+        type Value = Vec<SaveConfig>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list such as [{ after = \"1h\", changes = 1 }]")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<SaveConfig>, A::Error> {
+            let mut points = Vec::new();
+            while let Some(point) = items.next_element()? {
+                points.push(point);
+            }
+            Ok(points)
+        }
+    }
+
+    deserializer.deserialize_seq(SavePoints)
+}
+
 /// The address, if it has a host and a port.
 fn checked<E: Error>(address: &str) -> Result<String, E> {
     let is_address =
@@ -386,6 +420,13 @@ mod tests {
             ("fsync = \"always\"", "fsync: there is no dir"),
             ("dir = \"d\"\nfsync = \"sometimes\"", "there are always, everysec, no"),
             ("dir = \"d\"\nsave = [{ after = \"1m\", changes = 0 }]", "save: has after = 1m, changes = 0"),
+            ("dir = \"d\"\nsave = [\"3600 1\"]", "expected an entry such as { after = \"1h\", changes = 1 }"),
+            ("dir = \"d\"\nsave = \"3600 1\"", "expected a list such as [{ after = \"1h\", changes = 1 }]"),
+            (
+                "dir = \"d\"\nsave = { after = \"1h\", changes = 1 }",
+                "expected a list such as [{ after = \"1h\", changes = 1 }]",
+            ),
+            ("users = [\"ada\"]", "expected an entry such as { name = \"ada\", password = \"..\" }"),
             ("dir = \"d\"\nrewrite_growth_percent = 100001", "allowed: 0 to 100000"),
             ("dir = \"d\"\ndisk_buffer_max = \"1KiB\"", "disk_buffer_max: is 1KiB; allowed: 1MiB to 64GiB"),
             ("bulk_max = \"1GiB\"", "bulk_max: is 1GiB; allowed: 1MiB to 512MiB"),

@@ -43,6 +43,8 @@ pub struct EngineSource {
     clock: Arc<dyn StoreClock>,
     opened: Arc<OnceLock<MemoryStore>>,
     keep: Option<KeepConfig>,
+    /// For what is wrong with the directory.
+    config: Arc<EngineConfig>,
     /// Others rely on what is in the engine: a directory, or clients.
     is_relied_on: bool,
     figures: Figures,
@@ -62,7 +64,8 @@ impl EngineSource {
     pub fn new(config: &EngineConfig) -> Self {
         let (clock, keep) = (Arc::new(SeededClock::new()), keep_config(config));
         let is_relied_on = keep.is_some() || config.is_published();
-        Self { clock, opened: Arc::default(), keep, is_relied_on, figures: Figures::default() }
+        let config = Arc::new(config.clone());
+        Self { clock, opened: Arc::default(), keep, config, is_relied_on, figures: Figures::default() }
     }
 
     /// The drivers, with one for memory that keeps what it opens.
@@ -80,7 +83,8 @@ impl EngineSource {
         }
         let (clock, keep) = (Arc::clone(&self.clock), self.keep.clone());
         // Reading a directory takes its time, in which signals are to be heard.
-        let store = blocking(move || open_memory_kept(&driver, clock, keep)).await?;
+        let store = blocking(move || open_memory_kept(&driver, clock, keep)).await;
+        let store = store.map_err(|error| blame_directory(&self.config, error))?;
         if is_first {
             self.figures.follow(store.engine().clone(), store.disk().cloned());
             let _ = self.opened.set(store.clone());
@@ -199,6 +203,13 @@ pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartE
     let closed = source.close(&state, &shutdown).await;
     say_goodbye(&state).await;
     closed
+}
+
+/// To the memory driver the directory is an option of its own, `dir`. Here it has another name, and a place where it was set.
+fn blame_directory(config: &EngineConfig, error: Error) -> Error {
+    let Some(reason) = error.message().strip_prefix("dir: ") else { return error };
+    let placed = config.directory_error(reason);
+    Error::new(error.kind(), placed.to_string()).with_source(placed)
 }
 
 /// What came of closing. A backend that does not say goodbye takes nothing away.

@@ -10,6 +10,7 @@ mod engine;
 mod engine_data;
 #[cfg(feature = "redis")]
 mod engine_locks;
+mod engine_tools;
 mod files;
 mod http;
 mod locks;
