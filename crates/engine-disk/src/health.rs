@@ -194,9 +194,16 @@ impl Health {
     }
 
     fn publish(&self, reasons: &MutexGuard<'_, Reasons>) -> Woken {
-        self.show(reasons);
         let reason = reasons.worst();
-        Woken([self.written.set_failure(reason), self.synced.set_failure(reason)])
+        let set_failure = || Woken([self.written.set_failure(reason), self.synced.set_failure(reason)]);
+        if reason.is_none() {
+            // Who finds that writes are taken again waits for his own, and is not told of what was.
+            let woken = set_failure();
+            self.show(reasons);
+            return woken;
+        }
+        self.show(reasons);
+        set_failure()
     }
 }
 

@@ -64,6 +64,7 @@ mod manifest;
 mod news;
 mod problem;
 mod recovery;
+mod remade;
 mod scan;
 mod shared;
 #[cfg(any(test, feature = "simulation"))]

@@ -7,5 +7,6 @@ mod failing;
 mod fixtures;
 mod lab;
 mod news;
+mod restarts;
 mod rewriting;
 mod schedule;

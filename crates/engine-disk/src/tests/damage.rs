@@ -5,7 +5,7 @@ use crate::config::Fsync;
 use crate::crc32c;
 use crate::disk::{Disk, OpenError};
 use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header};
-use crate::manifest::{DUMP, Journal, MANIFEST, Manifest};
+use crate::manifest::{DUMP, Journal, MANIFEST, Manifest, SYNCED};
 use crate::problem::{Problem, ProblemKind, Remedy};
 use crate::simulation::{Directory, Faults, Random};
 use crate::storage::Storage;
@@ -47,6 +47,8 @@ fn problem_of(directory: &Directory) -> crate::problem::Problem {
 #[test]
 fn journal_that_is_cut_at_any_byte_opens_with_the_groups_that_are_whole() {
     let (directory, history) = directory();
+    // As a process leaves it that was killed: what was synced ends nowhere but behind it.
+    Storage::remove(&directory, SYNCED).expect("closed");
     let last = *manifest(&directory).journals.last().expect("there");
     let bytes = directory.get(&last.file()).expect("there");
     let mut seen = std::collections::BTreeSet::new();
@@ -77,6 +79,46 @@ fn journal_that_is_cut_at_any_byte_opens_with_the_groups_that_are_whole() {
         restore(&history, &directory);
     }
     assert_eq!(seen.len(), 6, "every number of whole groups was met");
+}
+
+/// What was synced is not lost in a crash. Where it is gone all the same, it was taken for a record that was being written: left out, cut off, and
+/// never mentioned if the journal happened to end with a whole one.
+#[test]
+fn journal_that_ends_before_what_was_synced_is_refused_and_changed_only_by_a_repair() {
+    let (directory, history) = directory();
+    let last = *manifest(&directory).journals.last().expect("there");
+    let (bytes, mark) = (directory.get(&last.file()).expect("there"), directory.get(SYNCED));
+    for len in HEADER_BYTES..bytes.len() {
+        for zeros in [0, 600] {
+            let hint = format!("{len} bytes and {zeros} zeros");
+            let short = [&bytes[..len], &vec![0; zeros]].concat();
+            let cut = with(&directory, &last.file(), &short);
+            let before = cut.list().expect("listed");
+            let problem = problem_of(&cut);
+            let ProblemKind::Damaged(what) = &problem.kind else { panic!("{hint}: {problem}") };
+            // Zeros that begin within a sector are none that a crash has left, whatever was synced.
+            assert!(zeros > 0 || what.contains("was on the disk up to byte"), "{hint}: {problem}");
+            assert!(
+                problem.file == last.file() && problem.offset.is_some_and(|at| at <= short.len() as u64),
+                "{hint}: {problem}"
+            );
+            assert_eq!((cut.list().expect("listed"), cut.get(SYNCED)), (before, mark.clone()), "{hint}");
+            assert_eq!(cut.get(&last.file()), Some(short), "{hint}");
+            let report = verify(&cut, Some(&new_engine())).expect("free");
+            assert_eq!((report.problems.len(), report.position), (1, history_before(&problem, &directory)), "{hint}");
+            let repaired = repair(&cut).expect("mended");
+            assert_eq!(repaired.problems.len(), 1, "{hint}");
+            let lab = Lab::reopen(&cut, &history, &hint);
+            assert_eq!((lab.loaded.position, &lab.loaded.torn), (repaired.position, &None), "{hint}");
+            lab.check(&history, report.position, &hint);
+        }
+    }
+}
+
+/// How many groups come before a problem in the last journal.
+fn history_before(problem: &Problem, directory: &Directory) -> u64 {
+    let last = *manifest(directory).journals.last().expect("there");
+    crate::synced::position_at(directory, &last, problem.offset.expect("a place")).expect("whole")
 }
 
 /// Reads the groups of a directory again.
@@ -125,6 +167,10 @@ fn directory_that_was_changed_at_random_is_refused_or_holds_a_beginning() {
     for seed in 0..ROUNDS {
         let mut random = Random(seed);
         let changed = directory.killed();
+        if seed % 2 == 0 {
+            // Otherwise a journal that was cut is never taken for one that a crash has cut.
+            Storage::remove(&changed, SYNCED).expect("closed");
+        }
         for _ in 0..1 + random.below(2) {
             let file = &files[random.below(files.len())];
             let mut bytes = changed.get(file).expect("there");
@@ -450,6 +496,42 @@ fn journal_of_a_failed_rewriting_is_left_out_when_a_manifest_is_made_again() {
     assert!(repaired.has_new_manifest && repaired.kept_aside.is_empty(), "{repaired:?}");
     let lab = Lab::reopen(&directory, &history, "mended");
     lab.check(&history, history.len(), "mended");
+}
+
+/// A rewriting had written its base, and the manifest that was to name it did not fit the disk. What was acknowledged since went on in the old
+/// journal; the base was newer, and was taken for the one that counts, and the rest was removed at the next start.
+#[test]
+fn manifest_that_is_made_again_names_what_leads_furthest_and_the_rest_is_put_aside() {
+    let (directory, history) = directory();
+    let (old, before, lost) = (manifest(&directory), directory.killed(), directory.killed());
+    let lab = Lab::reopen(&directory, &history, "to be rewritten");
+    lab.disk.rewrite().expect("rewritten");
+    lab.disk.close().expect("closed");
+    let (newer, position) = (manifest(&directory), history.len());
+    let base = newer.base.expect("rewritten");
+    // The old files, with more behind the cut, and beside them the base that was never named.
+    let lab = Lab::reopen(&lost, &history, "goes on");
+    (0..3).for_each(|number| lab.set("behind", &number.to_string()));
+    lab.disk.close().expect("closed");
+    assert_eq!(history.len(), position + 3);
+    lost.put(&base.file(), &directory.get(&base.file()).expect("there"));
+    lost.put(&newer.journals[0].file(), &header(position));
+    Storage::remove(&lost, MANIFEST).expect("there");
+    let repaired = repair(&lost).expect("mended");
+    assert_eq!(repaired.kept_aside, [format!("{}.damaged", base.file())]);
+    let lab = Lab::reopen(&lost, &history, "mended");
+    lab.check(&history, history.len(), "mended");
+    // Numbers are given again: nothing must be left that is about the files that had them.
+    lab.disk.rewrite().expect("rewritten");
+    lab.disk.close().expect("closed");
+    Lab::reopen(&lost, &history, "again").check(&history, history.len(), "again");
+    // With nothing behind the cut, the newer base is as good, and takes less time.
+    for file in [old.base.expect("rewritten").file(), old.journals[0].file()] {
+        directory.put(&file, &before.get(&file).expect("there"));
+    }
+    Storage::remove(&directory, MANIFEST).expect("there");
+    assert_eq!(repair(&directory).expect("mended").kept_aside.len(), 2);
+    assert_eq!(manifest(&directory), newer);
 }
 
 /// As a rewriting that failed after its cut leaves it.
