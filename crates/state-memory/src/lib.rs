@@ -28,7 +28,8 @@
 //! |---|---|
 //! | `config.rs` | the options |
 //! | `keep.rs` | the directory, if there is one, and waiting for it |
-//! | `store.rs` | [`MemoryStore`]: handles on an engine, and the trait |
+//! | `store.rs` | [`MemoryStore`]: handles on an engine |
+//! | `contract.rs` | what it says of itself, and the trait |
 //! | `value.rs`, `counter.rs`, `rate.rs`, `due.rs`, `lock.rs` | what the methods of their names do to the engine |
 //! | `many.rs`, `scan.rs` | batches and transactions; listings |
 //! | `wait.rs` | who waits for a lock, in order |
@@ -37,6 +38,7 @@
 //! | `text.rs`, `error.rs` | texts of keys without allocation; errors of the engine as errors of the contract |
 
 mod config;
+mod contract;
 mod counter;
 mod due;
 mod error;
