@@ -6,6 +6,7 @@ mod damage;
 mod failing;
 mod fixtures;
 mod lab;
+mod named;
 mod news;
 mod restarts;
 mod rewriting;

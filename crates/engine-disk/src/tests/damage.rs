@@ -1,15 +1,17 @@
 //! Directories that were cut off, changed, or lack something.
 
 use super::lab::{History, Lab, PATIENCE, config, new_engine, until};
+use super::named::Named;
 use crate::config::Fsync;
 use crate::crc32c;
 use crate::disk::{Disk, OpenError};
-use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header};
+use crate::format::{HEADER_BYTES, RECORD_HEADER_BYTES, frame, header, seal};
 use crate::manifest::{DUMP, Journal, MANIFEST, Manifest, SYNCED};
 use crate::problem::{Problem, ProblemKind, Remedy};
 use crate::simulation::{Directory, Faults, Random};
 use crate::storage::Storage;
 use crate::verify::{Found, look, repair, verify};
+use std::io;
 use std::sync::Arc;
 
 /// A closed directory with a base, and journals after it.
@@ -242,6 +244,47 @@ fn repair_is_the_remedy_of_what_it_can_mend() {
         assert_eq!(remedies, [remedy], "{report}");
         assert_eq!(repair(&broken).is_ok(), remedy == Remedy::Repair, "{report}");
     }
+}
+
+/// Each group of it is whole, so that a repair leaves all as it is.
+#[test]
+fn change_of_a_key_that_is_not_there_is_nothing_for_a_repair() {
+    let (saved, history) = (Directory::new(1), History::default());
+    let lab = Lab::open(&saved, config(Fsync::No), &history).expect("new");
+    lab.set("a", "text");
+    assert_eq!(lab.engine.update(b"a", 1, |slot| slot.remove()), true);
+    lab.disk.close().expect("closed");
+    let mut groups = Vec::new();
+    let (mut records, first) = (Vec::new(), manifest(&saved).journals[0]);
+    let read = crate::contents::read_journal(&saved, &first, |_, group| {
+        groups.push(group.to_vec());
+        Ok(())
+    });
+    read.expect("whole");
+    frame(&groups[1], &mut records);
+    seal(&mut records, 0);
+    let journal: Vec<u8> = header(0).into_iter().chain(records).collect();
+    let broken = with(&saved, &first.file(), &journal);
+    Storage::remove(&broken, SYNCED).expect("of another journal");
+    let problem = problem_of(&broken);
+    assert!(matches!(problem.kind, ProblemKind::Change { position: 0, .. }), "{problem}");
+    assert_eq!(problem.remedy(), Remedy::Backup);
+    assert!(repair(&broken).expect("free").problems.is_empty());
+}
+
+/// It was taken for one that nobody uses.
+#[test]
+fn directory_in_which_nothing_can_be_written_is_read_and_said_to_be_in_use_perhaps() {
+    let (directory, _) = directory();
+    for why in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+        let report = verify(&Named::denying(&directory, "theirs", why), None).expect("readable");
+        assert!(report.is_sound() && report.may_be_in_use, "{report}");
+        assert!(report.to_string().contains("not locked, since nothing can be written here"), "{report}");
+    }
+    let other = Named::denying(&directory, "broken", io::ErrorKind::InvalidInput);
+    assert!(matches!(verify(&other, None), Err(OpenError::Problem(_))));
+    let report = verify(&Named::new(&directory, "ours"), None).expect("free");
+    assert!(!report.may_be_in_use && !report.to_string().contains("not locked"), "{report}");
 }
 
 /// A stream, which the engine has not: a repair was offered.

@@ -1,8 +1,7 @@
 //! What the log says while a disk fails, line by line. It said nothing: that writes were refused was seen by those who were refused, and by nobody else.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use parking_lot::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::lab::{History, Lab, PATIENCE, config, until};
+use super::named::Named;
 use crate::config::{DiskConfig, Fsync};
 use crate::simulation::{Directory, Faults};
-use crate::storage::{File, Lock, LockError, Storage};
 
 /// What all tests of this process have logged, by the directory that it is about: there is one log in a process, and tests run beside each other.
 static LOG: LazyLock<Log> = LazyLock::new(|| {
@@ -47,54 +46,6 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// A directory in memory that has a name.
-struct Named {
-    directory: Directory,
-    path: PathBuf,
-}
-
-impl Storage for Named {
-    fn create(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.directory.create(name)
-    }
-
-    fn open_to_append(&self, name: &str) -> io::Result<Box<dyn File>> {
-        self.directory.open_to_append(name)
-    }
-
-    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
-        self.directory.read(name)
-    }
-
-    fn len(&self, name: &str) -> io::Result<u64> {
-        self.directory.len(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.directory.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.directory.remove(name)
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.directory.list()
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        self.directory.sync_directory()
-    }
-
-    fn lock(&self) -> Result<Lock, LockError> {
-        self.directory.lock()
-    }
-
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
-    }
-}
-
 /// An engine with a disk, and what the log says of it.
 struct Told {
     lab: Lab,
@@ -107,7 +58,7 @@ impl Told {
     fn open(name: &'static str, config: DiskConfig) -> Self {
         LazyLock::force(&LOG);
         let directory = Directory::new(1);
-        let storage = Named { directory: directory.clone(), path: name.into() };
+        let storage = Named::new(&directory, name);
         let lab = Lab::open_in(Arc::new(storage), config, &History::default()).expect("new");
         Self { lab, directory, name }
     }
