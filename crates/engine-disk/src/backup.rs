@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::format::header;
-use crate::manifest::{Base, Journal, MANIFEST, Manifest};
+use crate::manifest::{Base, Journal, MANIFEST, Manifest, Named};
 use crate::problem::{Problem, ProblemKind};
 use crate::recovery::{copy, torn_end};
 use crate::scan::{End, JournalReader, Next};
@@ -183,6 +183,8 @@ struct Opened<'a> {
     input: Box<dyn Read + Send + 'a>,
     /// At a moment before it was opened; a journal has grown since.
     bytes: u64,
+    /// So much of it was on the disk before that, if it is a journal.
+    known_bytes: u64,
 }
 
 impl<'a> Source<'a> {
@@ -190,8 +192,9 @@ impl<'a> Source<'a> {
     fn open(from: &'a dyn Storage) -> Result<Option<Self>, BackupError> {
         let manifest = load(from)?;
         let open = |file: String| -> Result<Opened<'a>, Problem> {
+            let known_bytes = Named::of(&file).journal().map_or(0, |number| synced::known(from, number));
             let bytes = from.len(&file).map_err(Problem::io("look at", &file))?;
-            Ok(Opened { input: from.read(&file).map_err(Problem::io("open", &file))?, bytes })
+            Ok(Opened { input: from.read(&file).map_err(Problem::io("open", &file))?, bytes, known_bytes })
         };
         let base = manifest.base.map(|base| open(base.file())).transpose();
         let journals: Result<Vec<_>, _> = manifest.journals.iter().map(|journal| open(journal.file())).collect();
@@ -268,6 +271,7 @@ fn copy_journal(to: &Files, journal: &Journal, opened: Opened<'_>, is_last: bool
         }
         output.add(reader.record()).map_err(write)?;
     }
+    synced::check_end(&file, reader.offset(), opened.known_bytes)?;
     output.flush().map_err(write)?;
     output.output.sync().map_err(FileError::on("sync the copy of", &file))?;
     Ok(reader.offset())

@@ -99,12 +99,10 @@ pub(crate) fn read_journal(
                 groups += 1;
             }
             Next::End(End::Damaged(damage)) => return Err(Problem::of_journal(&file, damage)),
-            // No crash takes what was synced: whoever has shortened it, what was acknowledged is gone.
-            Next::End(_) if offset < known => {
-                let what = format!("it ends here, and was on the disk up to byte {known}");
-                return Err(Problem::damaged(&file, Some(offset), what));
+            Next::End(end) => {
+                synced::check_end(&file, offset, known)?;
+                return Ok(Scanned { groups, position, bytes, end });
             }
-            Next::End(end) => return Ok(Scanned { groups, position, bytes, end }),
         }
     }
 }

@@ -66,6 +66,16 @@ fn text(number: u64, bytes: u64) -> String {
     format!("{words}{crc:08x}\n")
 }
 
+/// Refuses a journal whose whole records end before what is known of it. No crash takes what was synced: whatever has, what was acknowledged is
+/// gone.
+pub(crate) fn check_end(file: &str, end: u64, known: u64) -> Result<(), Problem> {
+    if end < known {
+        let what = format!("it ends here, and was on the disk up to byte {known}");
+        return Err(Problem::damaged(file, Some(end), what));
+    }
+    Ok(())
+}
+
 /// Takes what lies behind `known` bytes to the disk, whatever became of it before. Returns whether there was something.
 pub(crate) fn write_again(
     storage: &dyn Storage,

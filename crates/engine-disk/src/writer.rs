@@ -411,7 +411,8 @@ impl Writer {
     /// The last attempt.
     fn finish(&mut self) -> Result<(), Arc<str>> {
         let written = self.write_pending();
-        if let Err(Trouble::Broken(_)) = &written {
+        let is_acknowledged = self.shared.acknowledges_early(&self.shared.inbox.lock());
+        if let (Err(Trouble::Broken(_)), true) = (&written, is_acknowledged) {
             self.append_rest();
         }
         let synced = match &written {

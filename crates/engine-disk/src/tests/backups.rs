@@ -260,3 +260,19 @@ fn backup_waits_for_no_rewriting_and_no_rewriting_for_a_backup() {
     };
     check(&path, &backup, &history);
 }
+
+/// What is missing at the end was taken for what a crash had cut off, and the backup was finished without it.
+#[test]
+fn journal_that_ends_before_what_was_synced_is_not_backed_up() {
+    let (directory, history) = (Directory::new(1), History::default());
+    let lab = Lab::open(&directory, config(Fsync::Always), &history).expect("new");
+    lab.set("first", "text");
+    lab.set("second", "text");
+    lab.disk.close().expect("closed");
+    let bytes = directory.get("journal.1").expect("there");
+    directory.put("journal.1", &bytes[..bytes.len() - 1]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = Files::create(folder.path().join("backup")).expect("created");
+    let refused = back_up(&directory, &to).expect_err("something is missing").to_string();
+    assert!(refused.contains("was on the disk up to byte"), "{refused}");
+}
