@@ -252,7 +252,7 @@ fn change_of_a_key_that_is_not_there_is_nothing_for_a_repair() {
     let (saved, history) = (Directory::new(1), History::default());
     let lab = Lab::open(&saved, config(Fsync::No), &history).expect("new");
     lab.set("a", "text");
-    assert_eq!(lab.engine.update(b"a", 1, |slot| slot.remove()), true);
+    assert!(lab.engine.update(b"a", 1, |slot| slot.remove()));
     lab.disk.close().expect("closed");
     let mut groups = Vec::new();
     let (mut records, first) = (Vec::new(), manifest(&saved).journals[0]);
