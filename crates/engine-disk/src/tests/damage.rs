@@ -577,6 +577,29 @@ fn manifest_that_is_made_again_names_what_leads_furthest_and_the_rest_is_put_asi
     assert_eq!(manifest(&directory), newer);
 }
 
+/// The number of a journal that was put aside is given again. What was known of the old one was taken to be about the new one, which is shorter.
+#[test]
+fn journal_that_has_the_number_of_one_that_was_put_aside_is_not_taken_for_it() {
+    let (directory, history) = directory();
+    let lab = Lab::reopen(&directory, &history, "three journals");
+    (0..2).for_each(|_| rotate(&lab));
+    (0..3).for_each(|number| lab.set("put aside", &number.to_string()));
+    lab.disk.close().expect("closed");
+    let last = *manifest(&directory).journals.last().expect("there");
+    let mut bytes = directory.get(&last.file()).expect("there");
+    bytes[0] ^= 1;
+    directory.put(&last.file(), &bytes);
+    Storage::remove(&directory, MANIFEST).expect("there");
+    assert_eq!(repair(&directory).expect("mended").kept_aside, [format!("{}.damaged", last.file())]);
+    history.truncate(last.first_position);
+    let lab = Lab::reopen(&directory, &history, "mended");
+    rotate(&lab);
+    assert_eq!(manifest(&directory).journals.last(), Some(&last), "the same number");
+    lab.set("k", "v");
+    assert!(lab.acknowledge());
+    Lab::reopen(&directory.killed(), &history, "killed").check(&history, history.len(), "killed");
+}
+
 /// As a rewriting that failed after its cut leaves it.
 fn directory_with_three_journals() -> (Directory, History) {
     let (directory, history) = directory();
