@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use acteon_test_support::supervised_command;
+use acteon_test_support::{SERVER_ENV, supervised_command};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -98,6 +98,8 @@ struct Programs {
     matrix: PathBuf,
     /// The folder of the package, in which tests expect to run.
     package: PathBuf,
+    /// The dispatch server, which rows start for its engine.
+    server: PathBuf,
     folder: TempDir,
 }
 
@@ -108,18 +110,22 @@ impl Programs {
         let Some(matrix) = built.programs.iter().find(is_matrix) else {
             return Err(Failure(format!("{PACKAGE} has no test program {MATRIX}…")));
         };
+        let Some(server) = &built.server else {
+            return Err(Failure("the dispatch server was not built".to_owned()));
+        };
         // Beside what was built, so that links do.
         let folder = tempfile::Builder::new().prefix("faults-").tempdir_in(&workspace.target)?;
         for binary in &built.binaries {
             keep(binary, folder.path())?;
         }
-        Ok(Self { matrix: keep(&matrix.executable, folder.path())?, package: matrix.folder.clone(), folder })
+        let (matrix_kept, server) = (keep(&matrix.executable, folder.path())?, keep(server, folder.path())?);
+        Ok(Self { matrix: matrix_kept, package: matrix.folder.clone(), server, folder })
     }
 
     fn matrix(&self) -> Command {
         let mut command = supervised_command(&self.matrix);
         command.current_dir(&self.package).env("CARGO_MANIFEST_DIR", &self.package);
-        command.env("ACTEON_FAULTS_PROGRAMS", self.folder.path());
+        command.env("ACTEON_FAULTS_PROGRAMS", self.folder.path()).env(SERVER_ENV, &self.server);
         command
     }
 

@@ -9,15 +9,23 @@
 //! | `commands` | redis-benchmark at pipeline 1, 16 and 64, 50 connections, values of 64 bytes; one thread and two | `commands.rs` |
 //! | `sizes` | the same for GET and SET with few keys and with many | `commands.rs` |
 //! | `memory` | resident memory per key for values of several sizes, with and without a time to live | `memory.rs` |
+//! | `evictions` | hits of a cache with room for a part of the keys, by policy and trace | `evictions.rs` |
+//! | `churn` | resident memory while values of mixed sizes are overwritten, deleted and written again | `churn.rs` |
+//! | `disk` | what keeping data costs: SET by fsync, loading, saving, and writes in process | `disk.rs` |
 //! | `pauses` | how long a client waits that asks at a fixed rate, while the server is busy with something large | `pauses.rs` |
 //!
 //! The engine is the `acteon-server` that users run, with its allocator: `acteon-server engine`.
 
+mod churn;
 mod commands;
+mod disk;
+mod evictions;
+mod job;
 mod load;
 mod memory;
 mod pauses;
 mod probe;
+mod redis_benchmark;
 mod servers;
 
 use std::path::Path;
@@ -71,5 +79,8 @@ pub fn run(options: Options<'_>) -> Outcome {
     println!("{}; medians of {} rounds", servers::redis_version()?, options.rounds);
     commands::run(&options)?;
     memory::run(&options)?;
+    churn::run(&options)?;
+    evictions::run(&options)?;
+    disk::run(&options)?;
     pauses::run(&Options { rounds: options.rounds.min(PAUSE_ROUNDS_MAX), ..options })
 }

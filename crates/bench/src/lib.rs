@@ -17,4 +17,7 @@ pub mod report;
 pub mod rounds;
 
 /// What a suite returns: a failure is told, and nothing of it is reported as measured.
-pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome<T = ()> = Result<T, Error>;
+
+/// Why something could not be measured.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,6 +1,7 @@
 //! What the figures were taken on, and how much processor time was spent.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// Processor, cores and kernel in one line, as far as the system tells.
@@ -11,6 +12,23 @@ pub fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let model = model.map_or("unknown processor", |(_, model)| model);
     format!("Machine: {model}, {cores} cores, Linux {}\n", kernel.trim())
+}
+
+/// The file system that a folder is on, by kind and device.
+pub fn file_system(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    // The innermost one, and of several at one place the last one hides the others.
+    let mount = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let (device, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        folder.starts_with(place).then_some((place.len(), kind, device))
+    });
+    match mount.max_by_key(|(length, ..)| *length) {
+        Some((_, kind @ ("tmpfs" | "ramfs"), _)) => format!("{kind}, which is memory and no disk"),
+        Some((_, kind, device)) => format!("{kind} on {device}"),
+        None => "an unknown file system".to_owned(),
+    }
 }
 
 /// Processor time that a process has used so far, user and system.

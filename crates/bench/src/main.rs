@@ -43,7 +43,7 @@ struct Arguments {
     /// Keys in a large store, in the suite `engine`.
     #[arg(long, default_value_t = 5_000_000)]
     keys_max: usize,
-    /// Only cases whose name contains this, in the suites `contention` (backends), `postgres` and `engine` ("commands GET", "sizes", "memory", "pauses growth").
+    /// Only cases whose name contains this, in the suites `contention` (backends), `postgres` and `engine` ("commands GET", "sizes", "memory", "churn", "evictions", "disk throughput always", "pauses growth").
     #[arg(long, default_value = "")]
     only: String,
     /// A tenth of everything in one round, to see that it runs, in the suite `engine`.

@@ -174,7 +174,7 @@ impl Field {
 
 /// A fixed pseudo-random walk over the keys (a linear congruential generator with Knuth's constants), another one per
 /// thread: cheap, and the same for every contestant.
-fn walk(thread: usize, count: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn walk(thread: usize, count: usize) -> impl Iterator<Item = usize> {
     let mut state = thread as u64 + 1;
     (0..OPERATIONS).map(move |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -26,3 +26,8 @@ pub fn time(time: Duration) -> String {
         _ => format!("{:.2} ms", time.as_secs_f64() * 1e3),
     }
 }
+
+/// Megabytes, of a million bytes each.
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

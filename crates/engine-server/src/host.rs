@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use acteon_engine::{Host, HostFacts, Traffic, Usage};
+use acteon_engine::{Host, HostFacts, Keeper, Traffic, Usage};
+use acteon_engine_disk::Disk;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::counters::Counters;
+use crate::keeper::DiskKeeper;
 use crate::usage;
 
 /// The part of its time that a long script waits for another thread to take over what its own one leaves. Mostly the first pause, of a
@@ -26,11 +28,17 @@ pub(crate) struct ServerHost {
     facts: HostFacts,
     counters: Arc<Counters>,
     stopping: CancellationToken,
+    keeper: Option<DiskKeeper>,
 }
 
 impl ServerHost {
-    pub(crate) fn new(facts: HostFacts, counters: Arc<Counters>, stopping: CancellationToken) -> Self {
-        Self { facts, counters, stopping }
+    pub(crate) fn new(
+        facts: HostFacts,
+        counters: Arc<Counters>,
+        stopping: CancellationToken,
+        disk: Option<Arc<Disk>>,
+    ) -> Self {
+        Self { facts, counters, stopping, keeper: disk.map(DiskKeeper) }
     }
 }
 
@@ -67,6 +75,10 @@ impl Host for ServerHost {
     fn shut_down(&self) -> bool {
         self.stopping.cancel();
         true
+    }
+
+    fn keeper(&self) -> Option<&dyn Keeper> {
+        self.keeper.as_ref().map(|keeper| keeper as &dyn Keeper)
     }
 
     fn warn(&self, text: &str) {
@@ -108,7 +120,7 @@ mod tests {
         let server =
             EngineServer::bind(instance, ListenConfig::default(), Arc::new(|| 1)).await.expect("nothing to bind");
         let stopping = server.shared.stopping.clone();
-        let host = ServerHost::new(HostFacts::default(), server.counters(), stopping);
+        let host = ServerHost::new(HostFacts::default(), server.counters(), stopping, None);
         assert!(host.shut_down());
         server.serve().await;
     }

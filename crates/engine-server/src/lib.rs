@@ -19,11 +19,12 @@
 //! | `tls.rs` | certificates |
 //! | `admission.rs` | who may connect, and what the others are told |
 //! | `session.rs` | one connection: reading, executing, writing |
+//! | `gate.rs` | holding replies back until what they tell of is on the disk |
 //! | `input.rs`, `output.rs` | its buffers |
 //! | `wake.rs`, `timer.rs` | what ends its waiting |
-//! | `housekeeping.rs` | removal of expired keys |
+//! | `housekeeping.rs` | removal of expired keys, schedules of the disk |
 //! | `counters.rs` | what is counted |
-//! | `host.rs` | what the instance asks its server |
+//! | `host.rs`, `keeper.rs` | what the instance asks its server, and its disk |
 //!
 //! # Example
 //! ```
@@ -48,9 +49,11 @@
 mod admission;
 mod config;
 mod counters;
+mod gate;
 mod host;
 mod housekeeping;
 mod input;
+mod keeper;
 mod listener;
 mod output;
 mod server;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_engine::{Instance, NetworkSettings};
+use acteon_engine_disk::Disk;
 use tokio::net::TcpStream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
@@ -68,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    /// Keeps what the engine holds, if anything does.
+    pub(crate) disk: Option<Arc<Disk>>,
     pub(crate) wakes: Wakes,
     /// Whether a thread may be kept busy for long, because others take over its tasks.
     pub(crate) may_keep_thread: bool,
@@ -81,6 +84,20 @@ impl EngineServer {
     /// # Errors
     /// [`BindError`] for the first place that cannot be had.
     pub async fn bind(instance: Arc<Instance>, config: ListenConfig, clock: Clock) -> Result<Self, BindError> {
+        Self::bind_with_disk(instance, config, clock, None).await
+    }
+
+    /// The same for an engine whose changes `disk` keeps: nothing is acknowledged before it is kept as the disk's setting promises, and clients
+    /// can ask for snapshots. The disk stays open when the server ends; whoever has opened it closes it.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn bind_with_disk(
+        instance: Arc<Instance>,
+        config: ListenConfig,
+        clock: Clock,
+        disk: Option<Arc<Disk>>,
+    ) -> Result<Self, BindError> {
         let ListenConfig { tcp, tls, unix, is_open_to_all, limits } = config;
         let mut listeners = Vec::new();
         let addresses = listen(&mut listeners, &tcp, Listener::Tcp).await?;
@@ -101,13 +118,15 @@ impl EngineServer {
             clock,
             limits,
             counters: Arc::default(),
+            disk,
             wakes: Wakes::default(),
             may_keep_thread: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
             sessions: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
         let facts = host::facts(&addresses, &tls_addresses, unix.as_ref().map(|config| config.path.as_path()));
-        let host = ServerHost::new(facts, Arc::clone(&shared.counters), shared.stopping.clone());
+        let (counters, disk) = (Arc::clone(&shared.counters), shared.disk.clone());
+        let host = ServerHost::new(facts, counters, shared.stopping.clone(), disk);
         shared.instance.set_host(Arc::new(host));
         shared.instance.set_network_settings(settings(&shared.limits, is_open_to_all));
         Ok(Self { shared, listeners, addresses, tls_addresses })
@@ -147,7 +166,8 @@ impl EngineServer {
         for listener in listeners {
             tasks.spawn(accept(listener, Arc::clone(&shared)));
         }
-        tasks.spawn(housekeeping::keep(Arc::clone(&shared.instance), Arc::clone(&shared.clock)));
+        let (instance, clock, disk) = (Arc::clone(&shared.instance), Arc::clone(&shared.clock), shared.disk.clone());
+        tasks.spawn(housekeeping::keep(instance, clock, disk));
         shared.stopping.cancelled().await;
         tasks.shutdown().await;
         shared.wakes.stop();

@@ -3,10 +3,11 @@
 //! # Guarantees
 //! - One command at a time, in order. While one waits (`BLPOP`), those behind it wait as well.
 //! - What was carried out is answered as long as the client reads, also when the connection is to end.
+//! - Nothing is said before it is kept as the setting of the disk promises ([`Gate`]).
 //!
 //! # Failure
 //! Bytes that are no request are answered with an error, and the connection ends. A client that does not read what is sent to it ends by the
-//! limits of the output.
+//! limits of the output. One of which something may be lost because the disk fails ends without an answer.
 //!
 //! # How it works
 //! All that can happen to a connection is looked at in one place, [`Session::poll_event`]: room to write, something to read, a ring of the bell,
@@ -29,10 +30,11 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::{block_in_place, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::admission::Admission;
 use crate::counters::Counters;
+use crate::gate::{Gate, Outcome};
 use crate::input::Input;
 use crate::listener::Origin;
 use crate::output::Output;
@@ -75,6 +77,7 @@ pub(crate) struct Session<S> {
     decoder: RequestDecoder,
     args: Arguments,
     output: Output,
+    gate: Gate,
     pace: Pace,
     /// No more requests will come.
     has_input_ended: bool,
@@ -139,6 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             decoder: RequestDecoder::new(),
             args: Arguments::default(),
             output: Output::default(),
+            gate: Gate::new(shared.disk.clone()),
             pace: Pace::Free,
             has_input_ended: false,
             has_more: false,
@@ -167,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.has_more {
                 yield_now().await;
             }
-            self.has_more = self.execute();
+            self.has_more = !self.gate.is_closed() && self.execute_turn();
             if let Some(why) = self.overstepped() {
                 info!(peer = self.peer_address, why, "a client of the engine is disconnected");
                 return;
@@ -202,10 +206,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Writes what waits, and says what happens next.
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         let was_paused = self.is_paused();
-        if self.poll_send(context).is_err() {
-            return Poll::Ready(Event::Lost);
+        match self.gate.poll(context) {
+            Poll::Ready(Ok(())) => {
+                if self.poll_send(context).is_err() {
+                    return Poll::Ready(Event::Lost);
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                warn!(%error, peer = self.peer_address, "a client of the engine is disconnected");
+                return Poll::Ready(Event::Lost);
+            }
+            Poll::Pending => {}
         }
-        if matches!(self.pace, Pace::Closing { .. }) && self.output.is_sent() {
+        if matches!(self.pace, Pace::Closing { .. }) && self.output.is_sent() && !self.gate.is_closed() {
             return Poll::Ready(Event::Finished);
         }
         self.note_buffers();
@@ -271,6 +284,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Carries out what is there, and closes the gate behind it.
+    fn execute_turn(&mut self) -> bool {
+        let (turn, bytes_before) = (self.gate.begin_turn(), self.output.len());
+        let has_more = self.execute();
+        let outcome = Outcome { has_output: self.output.len() > bytes_before, was_served: false };
+        self.gate.end_turn(turn, outcome, self.shared.instance.log_position());
+        has_more
     }
 
     /// Carries out the commands that are there. Returns whether there are more that need not wait.
@@ -381,10 +403,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Takes what others have for this connection.
     fn resume(&mut self) {
         if self.wake.is_stopping() {
+            self.has_mail = false;
             return self.close();
         }
+        if self.gate.is_closed() {
+            return;
+        }
         self.has_mail = false;
+        let (turn, bytes_before) = (self.gate.begin_turn(), self.output.len());
         let flow = self.client.resume((self.shared.clock)(), self.output.buffer());
+        // What ended its wait may have been carried out by another thread.
+        let was_served = matches!(self.pace, Pace::Waiting { .. }) && !matches!(flow, Flow::Blocked { .. });
+        let outcome = Outcome { has_output: self.output.len() > bytes_before, was_served };
+        self.gate.end_turn(turn, outcome, self.shared.instance.log_position());
         match self.pace {
             Pace::Waiting { .. } => {
                 self.pace = Pace::Free;
@@ -440,6 +471,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// When something is to be done even if nothing happens.
     fn deadline(&self) -> Option<Instant> {
         let by_pace = match self.pace {
+            // Nothing is done until the gate opens.
+            Pace::Waiting { .. } | Pace::Retry { .. } if self.gate.is_closed() => None,
             Pace::Free => None,
             Pace::Waiting { until } => until,
             Pace::Retry { at: until, .. } | Pace::Closing { until } => Some(until),
@@ -477,6 +510,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn is_paused(&self) -> bool {
+        if self.gate.is_closed() {
+            return true;
+        }
         let is_authenticated = self.client.is_authenticated();
         let pause_bytes = if is_authenticated { OUTPUT_PAUSE_BYTES } else { OUTPUT_PAUSE_UNAUTHENTICATED_BYTES };
         self.output.len() >= pause_bytes

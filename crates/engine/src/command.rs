@@ -18,6 +18,7 @@ mod call;
 mod catalog;
 mod client;
 mod connection;
+mod dump;
 mod error;
 mod expiry;
 mod geo;
@@ -54,6 +55,7 @@ const FAMILIES: &[&[Row]] = &[
     bitmap::ROWS,
     hyperloglog::ROWS,
     key::ROWS,
+    dump::ROWS,
     expiry::ROWS,
     keyspace::ROWS,
     sort::ROWS,

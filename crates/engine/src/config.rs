@@ -1,5 +1,7 @@
 //! What the owner of an engine decides when creating it.
 
+use crate::evict::EvictionConfig;
+
 /// Number of segments unless configured: at 5 million keys each holds about 5,000, few enough to be resized whole, and with
 /// 64 threads inside the engine at every moment 6 of 100 accesses find their segment taken.
 pub const SEGMENTS_DEFAULT: usize = 1_024;
@@ -21,6 +23,8 @@ pub struct EngineConfig {
     pub segments: usize,
     /// Refuse growth above this many bytes, by the engine's own estimate. `None`: no bound.
     pub memory_bytes_max: Option<u64>,
+    /// What goes when that is reached, instead of refusing growth. Default: nothing does.
+    pub eviction: EvictionConfig,
     /// Seed of the key hash. `None` takes one from the process, which keeps clients from aiming many keys at one segment;
     /// a fixed seed makes a run repeatable and is for tests.
     pub hash_seed: Option<u64>,
@@ -28,7 +32,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { segments: SEGMENTS_DEFAULT, memory_bytes_max: None, hash_seed: None }
+        Self { segments: SEGMENTS_DEFAULT, memory_bytes_max: None, eviction: EvictionConfig::DEFAULT, hash_seed: None }
     }
 }
 

@@ -124,8 +124,9 @@ mod tests {
 
     use super::{Cursor, EMPTY_STEPS_PER_KEY, cut, walk};
     use crate::entry::{Entry, StrEntry};
+    use crate::evict::EvictionConfig;
     use crate::index::OrderedIndex;
-    use crate::memory::Memory;
+    use crate::memory::{Memory, Room};
     use crate::segment::{Context, Segment};
 
     const SEGMENTS: usize = 4;
@@ -148,8 +149,10 @@ mod tests {
 
     impl Keyspace {
         fn new(seed: u64) -> Self {
-            let context = Context::new(Some(seed), Memory::new(None), OrderedIndex::new(SEGMENTS));
-            let mut keyspace = Self { context, segments: (0..SEGMENTS).map(Segment::new).collect() };
+            let context =
+                Context::new(Some(seed), Memory::new(None, EvictionConfig::default(), 1), OrderedIndex::new(SEGMENTS));
+            let segments = (0..SEGMENTS).map(|number| Segment::new(number, &context)).collect();
+            let mut keyspace = Self { context, segments };
             (0..STAYING).for_each(|number| keyspace.insert(number));
             keyspace
         }
@@ -165,7 +168,7 @@ mod tests {
             let segment = &mut self.segments[segment];
             if segment.find_live(&self.context, &key, hash, 0).is_none() {
                 let entry = Entry::Str(StrEntry::new(&key, &[b"v"], None));
-                segment.insert(&self.context, hash, entry).expect("no bound is configured");
+                segment.insert(&self.context, hash, entry, Room::Left).expect("no bound is configured");
             }
         }
 

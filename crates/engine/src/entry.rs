@@ -10,8 +10,8 @@
 //! └─────────┴───────┴─────┴───────┘        └────────────────┴───────┴───────────────┴─────┴───────┘
 //!   4 bytes   4 bytes                        4 bytes          4 bytes 8 bytes          little endian
 //! ```
-//! Usage is when the key was last used, in three bytes, and in the fourth how Redis would encode the string: both are for
-//! clients that ask (`OBJECT IDLETIME`, `OBJECT ENCODING`).
+//! Usage is when or how often the key was used, in three bytes, and in the fourth how Redis would encode the string: for eviction, and for
+//! clients that ask (`OBJECT IDLETIME`, `OBJECT FREQ`, `OBJECT ENCODING`).
 //!
 //! The deadline is part of the header only where there is one, so keys without a ttl do not pay for it, and there is no second
 //! table of deadlines. One cache miss beyond the slot reads key, deadline and value together.
@@ -23,8 +23,10 @@ use crate::value::{CollectionValue, Fields, Zset};
 /// Longest key. Redis has the same limit, and the header keeps its highest bit for a flag.
 pub(crate) const KEY_BYTES_MAX: usize = 512 << 20;
 
-/// What an entry costs beyond its allocation: 17 bytes of slot and tag in a table that is two thirds full on average.
-const SLOT_COST_BYTES: u64 = 26;
+/// What a key costs beyond its own allocations: 17 bytes of slot and tag in a table that is two thirds full on average. Segments count
+/// their tables as they are; this is for who asks about one key.
+#[cfg(feature = "commands")]
+pub(crate) const SLOT_COST_BYTES: u64 = 26;
 
 /// Allocators round to this many bytes, or close to it, for small sizes.
 const ALLOCATION_STEP_BYTES: u64 = 8;
@@ -109,21 +111,20 @@ impl Entry {
         }
     }
 
-    /// The estimated memory of this entry, for the account.
+    /// The estimated memory of this entry, for the account: without its slot in a table.
     pub(crate) fn cost_bytes(&self) -> u64 {
-        let allocated = match self {
+        match self {
             Self::Str(string) => allocation_cost_bytes(string.0.len()),
             Self::Collection(collection) => {
                 allocation_cost_bytes(size_of::<Collection>())
                     + allocation_cost_bytes(collection.key.len())
                     + collection.value.cost_bytes()
             }
-        };
-        SLOT_COST_BYTES + allocated
+        }
     }
 }
 
-/// When a key was last used, in three bytes, and how Redis would encode it, if it is a string.
+/// When a key was last used, or how often (`evict/frequency.rs`), in three bytes, and how Redis would encode it, if it is a string.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage(u32);
 
@@ -141,6 +142,10 @@ pub(crate) enum StrEncoding {
 impl Usage {
     pub(crate) const CLOCK_MASK: u32 = (1 << 24) - 1;
 
+    /// The longest time that is told apart from none. Threads read their clocks a little apart, and clocks are set: a use that lies ahead by less
+    /// than an hour was just now, and not half a year ago.
+    pub(crate) const IDLE_MAX_S: u32 = Self::CLOCK_MASK - 3_600;
+
     /// Seconds, modulo 2^24 (194 days).
     pub(crate) fn clock_s(self) -> u32 {
         self.0 & Self::CLOCK_MASK
@@ -153,6 +158,34 @@ impl Usage {
     pub(crate) fn clock(now_ms: u64) -> u32 {
         // Truncated on purpose: only differences count.
         (now_ms / 1_000) as u32 & Self::CLOCK_MASK
+    }
+
+    /// Seconds since then.
+    pub(crate) fn idle_s(self, now_ms: u64) -> u32 {
+        // The clock wraps around, and so does the difference.
+        let idle_s = Self::clock(now_ms).wrapping_sub(self.clock_s()) & Self::CLOCK_MASK;
+        if idle_s > Self::IDLE_MAX_S { 0 } else { idle_s }
+    }
+
+    /// Counted instead of timed: the minute of the latest decay, of which 16 bits are kept, and a count of uses.
+    pub(crate) fn counted(self, minute: u32, count: u8) -> Self {
+        Self((self.0 & !Self::CLOCK_MASK) | ((minute << 8) & Self::CLOCK_MASK) | u32::from(count))
+    }
+
+    /// Its count of uses, if it is counted.
+    pub(crate) fn count(self) -> u8 {
+        // Truncated on purpose: the count is the lowest byte.
+        self.0 as u8
+    }
+
+    /// The minute of the latest decay, if it is counted.
+    pub(crate) fn counted_at_min(self) -> u32 {
+        (self.0 & Self::CLOCK_MASK) >> 8
+    }
+
+    /// The use of another one, with the encoding of this one.
+    pub(crate) fn with_use_of(self, other: Self) -> Self {
+        Self((self.0 & !Self::CLOCK_MASK) | (other.0 & Self::CLOCK_MASK))
     }
 
     pub(crate) fn encoding(self) -> StrEncoding {
@@ -344,12 +377,7 @@ impl<'a> Ref<'a> {
     pub fn kind(&self) -> Kind {
         match self.entry {
             Entry::Str(_) => Kind::String,
-            Entry::Collection(collection) => match collection.value {
-                CollectionValue::Hash(_) => Kind::Hash,
-                CollectionValue::SortedSet(_) => Kind::SortedSet,
-                CollectionValue::List(_) => Kind::List,
-                CollectionValue::Set(_) => Kind::Set,
-            },
+            Entry::Collection(collection) => collection.value.kind(),
         }
     }
 

@@ -16,6 +16,8 @@ pub enum EngineError {
     KeyTooLong,
     /// A sorted set cannot order a score that is not a number.
     ScoreNotANumber,
+    /// The journal cannot keep what is written, for example because its disk is full.
+    NotWritable,
 }
 
 impl fmt::Display for EngineError {
@@ -26,6 +28,9 @@ impl fmt::Display for EngineError {
             }
             Self::WrongType => f.write_str("the key holds another kind of value than the operation works on"),
             Self::KeyTooLong => write!(f, "the key is longer than {KEY_BYTES_MAX} bytes: use a shorter key"),
+            Self::NotWritable => f.write_str(
+                "the journal cannot keep what is written at the moment: look at its disk; reads go on, and writes as soon as it can",
+            ),
             Self::ScoreNotANumber => f.write_str("the score is not a number: use a finite or an infinite one"),
         }
     }

@@ -24,7 +24,7 @@
 //! Removing a key or extending its deadline leaves a bound that is too low, which costs one visit of the block later. When the table moves
 //! its entries (it grew, shrank or was tidied), every bound becomes the segment's soonest deadline: too low, never too high.
 
-use crate::entry::{Entry, is_expired};
+use crate::entry::{Entry, allocation_cost_bytes, is_expired};
 use crate::segment::{Context, Segment};
 
 /// Buckets that share one bound. Fewer cost more memory, more cost more visits for a lone key that expires.
@@ -67,6 +67,16 @@ impl Deadlines {
     pub(crate) fn entries_moved(&mut self, buckets: usize) {
         self.next_block = 0;
         self.blocks = if self.soonest_ms == NEVER_MS { Box::default() } else { bounds(buckets, self.soonest_ms) };
+    }
+
+    /// Whether no entry of a block has a deadline.
+    pub(crate) fn has_none_in(&self, block: usize) -> bool {
+        self.blocks.get(block).is_none_or(|bound_ms| *bound_ms == NEVER_MS)
+    }
+
+    /// The memory of the bounds.
+    pub(crate) fn cost_bytes(&self) -> u64 {
+        allocation_cost_bytes(size_of_val(&*self.blocks))
     }
 
     /// All blocks are exact up to now: so is the segment.
@@ -113,7 +123,9 @@ impl Segment {
             }
             self.deadlines.next_block = (block + 1) % blocks;
         }
+        let bytes_before = self.deadlines.cost_bytes();
         self.deadlines.settle();
+        self.settle_account(context, bytes_before, self.deadlines.cost_bytes());
         self.shrink_if_sparse(context);
         ExpireStep { visited, is_done: true }
     }

@@ -28,8 +28,8 @@ const SHARDS_MAX: usize = 16;
 /// Most keys that are copied from a shard at a time: it bounds a merge's memory and the time that a shard stays locked.
 const BATCH_KEYS_MAX: usize = 64;
 
-/// What a key in the index costs beyond its bytes: 16 bytes in B-tree nodes that are two thirds full.
-const INDEX_COST_BYTES: u64 = 26;
+/// What a key in the index costs beyond its bytes: 16 bytes in B-tree nodes that are two thirds full, and the nodes above them.
+const INDEX_COST_BYTES: u64 = 29;
 
 /// The estimated memory of a key in the index.
 pub(crate) fn index_cost_bytes(key: &[u8]) -> u64 {

@@ -54,7 +54,7 @@ pub use access::{Secret, User};
 pub use client::{Client, ClientOptions, Flow};
 pub(crate) use execute::{Need, key_places, nested};
 pub use facts::Buffers;
-pub use host::{Host, HostFacts, Traffic, Usage};
+pub use host::{Host, HostFacts, Keeper, KeeperFigures, KeeperJob, SyncPolicy, Traffic, Usage};
 pub(crate) use latency::Event as LatencyEvent;
 pub use mailbox::{OutputLimit, OutputLimits, Waker};
 pub(crate) use mailbox::{Peer, Peers};
@@ -68,9 +68,12 @@ pub(crate) use settings::SettingError;
 use tap::Tap;
 
 use crate::algorithm::random::Random;
+use crate::command::CommandError;
 use crate::entry::Entry;
+use crate::evict::Eviction;
 use crate::keyspace::Engine;
 use crate::lock::{Databases, PATIENCE};
+use crate::memory::Room;
 use crate::observe::{EventClass, Observer};
 use crate::script::{ScriptLog, Scripts};
 use crate::value::Limits;
@@ -189,11 +192,13 @@ impl Instance {
         instance
     }
 
-    /// What has to be done from time to time, some ten times a second: removes expired keys of all databases, and frees large values.
+    /// What has to be done from time to time, some ten times a second: removes expired keys of all databases, evicts
+    /// what is above the bound of the memory, and frees large values.
     /// `budget` bounds the keys that are visited, and about those that are freed. Returns whether there is more to do at once.
     pub fn housekeeping(self: &Arc<Self>, now_us: u64, budget: u32) -> bool {
         let has_more_to_free = self.free_some(budget);
-        let ran_out = self.settings.expires_actively.load(Ordering::Relaxed) && self.expire(now_us, budget);
+        let mut ran_out = self.settings.expires_actively.load(Ordering::Relaxed) && self.expire(now_us, budget);
+        ran_out |= self.evict(now_us, budget);
         self.serve_ready(now_us);
         self.remove_stale_marks();
         let traffic = self.traffic();
@@ -210,6 +215,32 @@ impl Instance {
         }
         self.note_event("expire-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
         ran_out
+    }
+
+    /// Goes on with what writers have left to be evicted.
+    fn evict(&self, now_us: u64, budget: u32) -> bool {
+        let began_ns = self.stats.now_ns();
+        let report = self.databases.first().evict_cycle(now_us / 1_000, budget);
+        if report.evicted > 0 {
+            self.note_event("eviction-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
+        }
+        report.ran_out
+    }
+
+    /// What is evicted, and how.
+    pub(crate) fn eviction(&self) -> &Eviction {
+        &self.databases.first().keyspace().context.memory.eviction
+    }
+
+    /// Makes room for a command that writes, before it holds anything. Returns whether there is none.
+    #[inline]
+    pub(crate) fn lacks_memory(&self, now_us: u64) -> bool {
+        let engine = self.databases.first();
+        match engine.make_room(now_us / 1_000) {
+            Room::None => true,
+            Room::Made => false,
+            Room::Left => engine.keyspace().context.memory.is_full(),
+        }
     }
 
     /// Ends all scripts that run at this moment, also those that have written something and so would do half of what they do: for when
@@ -248,6 +279,20 @@ impl Instance {
     /// What takes so long is noted as an event; 0: nothing is.
     pub(crate) fn latency_threshold_ms(&self) -> u64 {
         self.settings.latency_threshold_ms.load(Ordering::Relaxed)
+    }
+
+    /// Refuses writes while the journal cannot keep them.
+    pub(crate) fn check_writable(&self) -> Result<(), CommandError> {
+        match self.databases.first().keyspace().context.outlet.refusal() {
+            None => Ok(()),
+            Some(reason) => Err(CommandError::not_writable(&reason)),
+        }
+    }
+
+    /// The position of the log after all that has happened until now, see [`Engine::log_position`].
+    #[must_use]
+    pub fn log_position(&self) -> u64 {
+        self.databases.first().log_position()
     }
 
     /// Whether clients may do everything without a password: then only those of this machine should be let in.
@@ -304,6 +349,16 @@ impl Instance {
         self.ask(|host| host.shut_down()).unwrap_or(false)
     }
 
+    /// Asks whoever keeps the data on a disk, if anybody does.
+    pub(crate) fn ask_keeper<R>(&self, question: impl FnOnce(&dyn Keeper) -> R) -> Option<R> {
+        self.ask(|host| host.keeper().map(question)).flatten()
+    }
+
+    /// Where the data on the disk stand, if there are any.
+    pub(crate) fn keeper_figures(&self) -> Option<KeeperFigures> {
+        self.ask_keeper(|keeper| keeper.figures())
+    }
+
     /// Tells whoever looks after the process.
     pub(crate) fn warn(&self, text: &str) {
         self.ask(|host| host.warn(text));
@@ -311,7 +366,7 @@ impl Instance {
 
     /// Begins the counts anew. `expired_total` keys have expired until now.
     pub(crate) fn reset_stats(&self, expired_total: u64) {
-        self.stats.reset(expired_total);
+        self.stats.reset(expired_total, self.eviction().evicted_total());
     }
 
     /// The thresholds of encodings, with the version of the settings.

@@ -19,20 +19,29 @@
 //! A mutex and not a reader-writer lock: with a thousand segments two threads rarely meet, and a mutex is one atomic
 //! instruction on the way in. Segments are padded to cache lines, so that neighbours do not slow each other.
 
+mod whole;
+
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::change::Section;
 use crate::config::EngineConfig;
 use crate::entry::{Ref, is_expired};
+use crate::evict::EvictionPolicy;
 use crate::expire::{BLOCK_BUCKETS, ExpireReport, TtlSample};
+use crate::family::Family;
 use crate::index::OrderedIndex;
-use crate::memory::Memory;
+use crate::memory::{Demand, Memory, Room};
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::stats::Stats;
 use crate::sync::{Mutex, MutexGuard};
+#[cfg(any(feature = "commands", shuttle))]
+pub(crate) use whole::Cleared;
 
 /// The lowest bit of a hash that chooses the segment.
 const SEGMENT_SHIFT: u32 = 32;
@@ -45,7 +54,10 @@ const RELOOK: Duration = Duration::from_millis(1);
 
 /// An in-memory database. Cloning gives another handle to the same data.
 #[derive(Clone)]
-pub struct Engine(Arc<Keyspace>);
+pub struct Engine {
+    keyspace: Arc<Keyspace>,
+    family: Arc<Family>,
+}
 
 pub(crate) struct Keyspace {
     pub(crate) segments: Box<[Padded]>,
@@ -67,34 +79,60 @@ pub(crate) struct Keyspace {
 #[repr(align(128))]
 pub(crate) struct Padded(pub(crate) Mutex<Segment>);
 
+// Twice as many lines would cost every access to a large keyspace: nearly all of them are misses.
+#[cfg(not(shuttle))]
+const _: () = assert!(size_of::<Padded>() == 128, "a segment with its lock is one pair of lines");
+
 impl Engine {
     /// An empty engine.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
         let count = config.segment_count();
-        let context = Context::new(config.hash_seed, Memory::new(config.memory_bytes_max), OrderedIndex::new(count));
-        Self(Arc::new(Keyspace::new(count, context)))
+        let seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(count));
+        let memory = Memory::new(config.memory_bytes_max, config.eviction, seed);
+        let context = Context::new(config.hash_seed, memory, OrderedIndex::new(count));
+        let keyspace = Arc::new(Keyspace::new(count, context));
+        let family = Arc::new(Family::of(Arc::clone(&keyspace)));
+        Self { keyspace, family }
     }
 
-    /// An empty database of the same engine: the same segments, hash and account.
+    /// Another database of the same engine, with the same segments, hash and account. It is created empty when it is first asked for.
     pub(crate) fn sibling(&self, database: usize) -> Self {
-        let count = self.0.segments.len();
-        Self(Arc::new(Keyspace::new(count, self.0.context.sibling(database, OrderedIndex::new(count)))))
+        let count = self.keyspace.segments.len();
+        let create = || Keyspace::new(count, self.keyspace.context.sibling(database, OrderedIndex::new(count)));
+        Self { keyspace: self.family.get_or_create(database, create), family: Arc::clone(&self.family) }
+    }
+
+    /// The numbers of the databases that were used at some time, by commands or by what was loaded; 0 is always among them.
+    #[must_use]
+    pub fn databases(&self) -> Vec<usize> {
+        self.family.all().into_iter().map(|(number, _)| number).collect()
     }
 
     pub(crate) fn keyspace(&self) -> &Keyspace {
-        &self.0
+        &self.keyspace
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        &self.family
     }
 
     /// Runs `read` with the value of `key`, or `None` if it is absent at `now_ms`. Others cannot change it meanwhile.
     #[inline]
     pub fn read<R>(&self, key: &[u8], now_ms: u64, read: impl FnOnce(Option<Ref<'_>>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
-        match segment.table.find(hash, |entry| entry.key() == key) {
-            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => read(Some(Ref::new(entry, key.len()))),
+        let segment = &mut *segment;
+        match segment.table.find_mut(hash, |entry| entry.key() == key) {
+            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => {
+                let eviction = &keyspace.context.memory.eviction;
+                if eviction.needs_usage() {
+                    entry.set_usage(eviction.used(entry.usage(), now_ms, &mut segment.luck));
+                }
+                read(Some(Ref::new(entry, key.len())))
+            }
             Some(_) => {
                 // Removes what has expired.
                 segment.find_live(&keyspace.context, key, hash, now_ms);
@@ -126,10 +164,15 @@ impl Engine {
     /// ```
     #[inline]
     pub fn update<R>(&self, key: &[u8], now_ms: u64, update: impl FnOnce(&mut Slot<'_>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
+        let room = self.make_room(now_ms);
         let hash = keyspace.context.hash(key);
-        let mut segment = keyspace.lock(keyspace.segment_of(hash));
-        let result = update(&mut Slot::open(&keyspace.context, &mut segment, key, hash, now_ms));
+        let mut segment = keyspace.lock_to_write(keyspace.segment_of(hash));
+        let result = {
+            let mut slot = Slot::open(&keyspace.context, &mut segment, key, hash, now_ms).granted(room);
+            slot.mark_used_if_needed();
+            update(&mut slot)
+        };
         drop(segment);
         keyspace.context.signals.announce_ready(now_ms);
         result
@@ -138,13 +181,20 @@ impl Engine {
     /// Runs `update` as one atomic step on all of `keys`: nobody sees some of its writes without the others.
     /// A key may be named twice; both names then mean the same value.
     pub fn update_many<R>(&self, keys: &[&[u8]], now_ms: u64, update: impl FnOnce(&mut Slots<'_>) -> R) -> R {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
+        let room = self.make_room(now_ms);
         let hashes: Vec<u64> = keys.iter().map(|key| keyspace.context.hash(key)).collect();
         let mut numbers: Vec<usize> = hashes.iter().map(|hash| keyspace.segment_of(*hash)).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let guards = keyspace.lock_all(&numbers);
-        let result = update(&mut Slots { keyspace, keys, hashes, numbers, guards, now_ms });
+        let _section = Section::begin(&keyspace.context.outlet);
+        let mut slots = Slots { keyspace, keys, hashes, numbers, guards, now_ms, room, _section };
+        if keyspace.context.memory.eviction.needs_usage() {
+            (0..keys.len()).for_each(|position| slots.slot(position).mark_used());
+        }
+        let result = update(&mut slots);
+        drop(slots);
         keyspace.context.signals.announce_ready(now_ms);
         result
     }
@@ -181,8 +231,8 @@ impl Engine {
         now_ms: u64,
         mut visit: impl FnMut(&[u8], Ref<'_>),
     ) -> bool {
-        self.0.build_index();
-        let mut keys = self.0.context.index.merge(prefix, after, limit);
+        self.keyspace.build_index();
+        let mut keys = self.keyspace.context.index.merge(prefix, after, limit);
         let mut visited = 0;
         while visited < limit {
             let Some(key) = keys.next() else { return false };
@@ -201,7 +251,7 @@ impl Engine {
     /// Segments in which nothing can have expired are skipped at once, and those that somebody holds are left to the next cycle, which
     /// goes on where this one ended.
     pub fn expire_cycle(&self, now_ms: u64, budget: u32) -> ExpireReport {
-        let keyspace = &*self.0;
+        let keyspace = &*self.keyspace;
         let mut cursor = keyspace.expire_cursor.lock();
         let mut sample = TtlSample::new(now_ms, keyspace.turns.fetch_add(1, Ordering::Relaxed));
         let report = keyspace.expire(now_ms, budget, &mut cursor, &mut sample);
@@ -216,51 +266,69 @@ impl Engine {
     /// Numbers about this engine; locks one segment after the other.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self.0.stats();
-        for number in 0..self.0.segments.len() {
-            self.0.lock(number).add_to(&mut stats);
+        let mut stats = self.keyspace.stats();
+        for number in 0..self.keyspace.segments.len() {
+            self.keyspace.lock(number).add_to(&mut stats);
         }
         stats
     }
 
     /// The bound of the memory, which all databases of an engine share.
     pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
-        self.0.context.memory.bytes_max()
+        self.keyspace.context.memory.bytes_max()
     }
 
-    pub(crate) fn set_memory_bytes_max(&self, bytes_max: Option<u64>) -> bool {
-        self.0.context.memory.set_bytes_max(bytes_max)
+    /// Changes the bound, also to none, or below what is used: then writes and cycles evict, or writes are refused. An engine that had no bound
+    /// so far counts what is there now; segments that somebody holds at this moment follow with the next writes, before which nothing is
+    /// refused.
+    pub fn set_memory_bytes_max(&self, bytes_max: Option<u64>) {
+        let memory = &self.keyspace.context.memory;
+        memory.set_bytes_max(bytes_max);
+        if memory.demand() == Demand::Counting {
+            self.count_memory();
+        }
+    }
+
+    /// What is evicted when the memory is used up.
+    #[must_use]
+    pub fn eviction_policy(&self) -> EvictionPolicy {
+        self.keyspace.context.memory.eviction.policy()
+    }
+
+    /// Changes what is evicted. When or how often keys were used is known only from now on, if the policies track different things.
+    pub fn set_eviction_policy(&self, policy: EvictionPolicy) {
+        self.keyspace.context.memory.set_policy(policy);
     }
 
     /// The number of keys, including expired ones that have not been removed yet, like DBSIZE.
     #[must_use]
     pub fn len(&self) -> usize {
-        (0..self.0.segments.len()).map(|number| self.0.lock(number).table.len()).sum()
+        self.keyspace.len()
+    }
+
+    /// The same of all databases together.
+    #[must_use]
+    pub fn len_of_all(&self) -> usize {
+        self.family.all().iter().map(|(_, keyspace)| keyspace.len()).sum()
     }
 
     /// Whether there is no key, not even an expired one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        (0..self.0.segments.len()).all(|number| self.0.lock(number).table.is_empty())
+        self.keyspace.is_empty()
     }
 
-    /// Removes all keys in one atomic step; their memory is freed after the locks are released.
-    pub fn clear(&self) {
-        let keyspace = &*self.0;
-        let numbers: Vec<_> = (0..keyspace.segments.len()).collect();
-        let mut guards = keyspace.lock_all(&numbers);
-        let tables: Vec<_> = guards.iter_mut().map(|segment| segment.take_all(&keyspace.context)).collect();
-        keyspace.context.index.clear();
-        keyspace.set_ttl_average_ms(0);
-        drop(guards);
-        drop(tables);
+    /// Whether [`is_empty`](Self::is_empty) holds for all databases.
+    #[must_use]
+    pub fn are_all_empty(&self) -> bool {
+        self.family.all().iter().all(|(_, keyspace)| keyspace.is_empty())
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // No contents: keys and values are the application's, and may be secret.
-        f.debug_struct("Engine").field("segments", &self.0.segments.len()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("segments", &self.keyspace.segments.len()).finish_non_exhaustive()
     }
 }
 
@@ -273,6 +341,16 @@ pub struct Slots<'a> {
     numbers: Vec<usize>,
     guards: Vec<MutexGuard<'a, Segment>>,
     now_ms: u64,
+    /// What may be taken.
+    room: Room,
+    _section: Option<Section>,
+}
+
+impl Drop for Slots<'_> {
+    fn drop(&mut self) {
+        let segments = self.guards.iter_mut().map(|guard| &mut **guard);
+        self.keyspace.context.outlet.commit_all(Vec::new(), segments);
+    }
 }
 
 impl Slots<'_> {
@@ -285,14 +363,43 @@ impl Slots<'_> {
         let hash = self.hashes[position];
         let guard =
             self.numbers.binary_search(&self.keyspace.segment_of(hash)).expect("the segments of all keys are locked");
-        Slot::open(&self.keyspace.context, &mut self.guards[guard], self.keys[position], hash, self.now_ms)
+        let segment = &mut self.guards[guard];
+        Slot::open(&self.keyspace.context, segment, self.keys[position], hash, self.now_ms).granted(self.room)
+    }
+}
+
+/// A segment that is held by who changes something: what was done is handed over before it is released, also after a panic.
+struct Writing<'k> {
+    context: &'k Context,
+    segment: MutexGuard<'k, Segment>,
+    _section: Option<Section>,
+}
+
+impl Deref for Writing<'_> {
+    type Target = Segment;
+
+    fn deref(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Segment {
+        &mut self.segment
+    }
+}
+
+impl Drop for Writing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.context.outlet.commit(&mut self.segment);
     }
 }
 
 impl Keyspace {
     fn new(count: usize, context: Context) -> Self {
         Self {
-            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number)))).collect(),
+            segments: (0..count).map(|number| Padded(Mutex::new(Segment::new(number, &context)))).collect(),
             segment_mask: count as u64 - 1,
             context,
             is_indexed: AtomicBool::new(false),
@@ -301,6 +408,14 @@ impl Keyspace {
             ttl_average_ms: AtomicU64::new(0),
             turns: AtomicUsize::new(0),
         }
+    }
+
+    fn len(&self) -> usize {
+        (0..self.segments.len()).map(|number| self.lock(number).table.len()).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        (0..self.segments.len()).all(|number| self.lock(number).table.is_empty())
     }
 
     /// A cycle that begins at the segment `cursor`, and leaves it where the next one should begin.
@@ -359,7 +474,9 @@ impl Keyspace {
 
     /// What is known without looking at the segments.
     pub(crate) fn stats(&self) -> Stats {
-        Stats { bytes_max: self.context.memory.bytes_max(), ttl_average_ms: self.ttl_average_ms(), ..Stats::default() }
+        let (memory, ttl_average_ms) = (&self.context.memory, self.ttl_average_ms());
+        let (bytes_max, evicted_total) = (memory.bytes_max(), memory.eviction.evicted_total());
+        Stats { bytes_max, ttl_average_ms, evicted_total, ..Stats::default() }
     }
 
     pub(crate) fn set_indexed(&self) {
@@ -374,6 +491,13 @@ impl Keyspace {
     #[inline]
     pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Segment> {
         self.segments[number].0.lock()
+    }
+
+    /// The same for who changes something.
+    #[inline]
+    fn lock_to_write(&self, number: usize) -> Writing<'_> {
+        let segment = self.lock(number);
+        Writing { context: &self.context, segment, _section: Section::begin(&self.context.outlet) }
     }
 
     /// Takes segments in ascending order. Gives them back while a script waits for one of them, see `lock.rs`.
@@ -502,7 +626,7 @@ mod tests {
         }
         let report = engine.expire_cycle(1_001, u32::MAX);
         assert_eq!((report.expired, report.visited, report.ran_out), (KEYS, KEYS, false));
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]
@@ -537,7 +661,7 @@ mod tests {
         assert_eq!(keys(&engine), [b"k0"]);
         engine.clear();
         assert_eq!(keys(&engine), Vec::<Vec<u8>>::new());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
         put(&engine, b"k3", Expiry::Clear);
         assert_eq!(keys(&engine), [b"k3"]);
     }

@@ -9,7 +9,7 @@
 //!
 //! # What is not here
 //! No clock, no thread, no I/O, no async: `now_ms` is an argument, and who owns an engine calls [`Engine::expire_cycle`] from time to
-//! time. Any millisecond clock will do that all callers share. So a test can replay any run, and the same keyspace
+//! time, and [`Engine::evict_cycle`] where keys are evicted. Any millisecond clock will do that all callers share. So a test can replay any run, and the same keyspace
 //! serves an embedding application and a network listener.
 //!
 //! # Where is what
@@ -19,11 +19,18 @@
 //! | `segment.rs` | one table with its bookkeeping |
 //! | `entry.rs` | how a key and its value lie in memory |
 //! | `slot.rs` | reading and writing one key inside an update |
+//! | `change.rs` | what writes did, as bytes for a journal, and applying it |
+//! | `snapshot.rs` | the state of one moment, written out while writes go on |
+//! | `family.rs` | the databases of one engine |
+//! | `digest.rs` | telling whether two engines hold the same |
 //! | `ahead.rs` | looking up keys of several commands at once |
 //! | `expire.rs` | removal of expired keys in the background |
 //! | `index.rs` | keys in order, for scans |
 //! | `memory.rs` | the memory bound |
+//! | `evict.rs` | what goes when the bound is reached |
 //! | `value/` | hashes and sorted sets |
+//! | `rdb.rs` | values and databases as bytes that Redis reads |
+//! | `import.rs` | taking over the files of a Redis |
 //!
 //! # Example
 //! ```
@@ -44,16 +51,21 @@
 
 #[cfg(feature = "commands")]
 mod ahead;
-#[cfg(feature = "commands")]
 mod algorithm;
+mod change;
 #[cfg(feature = "commands")]
 mod command;
 mod config;
 #[cfg(feature = "commands")]
 mod cursor;
+mod digest;
 mod entry;
 mod error;
+mod evict;
 mod expire;
+mod family;
+#[cfg(feature = "commands")]
+pub mod import;
 mod index;
 #[cfg(feature = "commands")]
 mod instance;
@@ -62,10 +74,12 @@ mod keyspace;
 mod lock;
 mod memory;
 mod observe;
+pub mod rdb;
 #[cfg(feature = "commands")]
 mod script;
 mod segment;
 mod slot;
+mod snapshot;
 mod stats;
 mod sync;
 #[cfg(feature = "commands")]
@@ -74,19 +88,22 @@ mod value;
 
 #[cfg(feature = "commands")]
 pub use ahead::Lookups;
+pub use change::{ChangeError, ChangeLog, check_group, groups_of_this_thread};
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
 pub use error::EngineError;
+pub use evict::{EvictReport, EvictionConfig, EvictionPolicy, NeverEvict};
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
 pub use instance::{
-    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, NetworkSettings, OutputLimit,
-    OutputLimits, Secret, Traffic, Usage, User, Waker,
+    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, Keeper, KeeperFigures, KeeperJob,
+    NetworkSettings, OutputLimit, OutputLimits, Secret, SyncPolicy, Traffic, Usage, User, Waker,
 };
 pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]
 pub use script::{ScriptLog, ScriptLogLevel};
 pub use slot::{Expiry, Slot};
+pub use snapshot::{HeldBytes, Snapshot};
 pub use stats::Stats;
 pub use value::{
     Fields, HashMut, Inserted, LexBound, LexRange, Limits, Pairs, RankedMembers, ScoreRange, SortedSetMut, Zset,

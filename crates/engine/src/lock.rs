@@ -13,18 +13,22 @@
 //! a bounded wait. Scripts that do not keep to their declared keys run alone from their second run on, so this needs two that do so for
 //! the first time, at the same moment.
 
+use std::mem;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::change::{Op, Section};
 use crate::entry::Entry;
-use crate::keyspace::{Engine, Keyspace};
+use crate::keyspace::{Cleared, Engine, Keyspace};
 use crate::observe::Signals;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
 use crate::sync::MutexGuard;
+#[cfg(feature = "commands")]
+use crate::typed::Whole;
 
 /// How long an acquisition usually waits for one segment before it gives up. Segments are held for microseconds, except by long
 /// scripts and by commands over whole databases.
@@ -59,6 +63,10 @@ pub(crate) struct Locked<'e> {
     databases: &'e Databases,
     /// In ascending order of place.
     held: SmallVec<[Held<'e>; 2]>,
+    /// Changes that came before those that the held segments have on record: those of whole databases, and what preceded them.
+    group: Vec<u8>,
+    /// Below the locks: it ends after they are released.
+    section: Option<Section>,
 }
 
 impl Databases {
@@ -66,7 +74,12 @@ impl Databases {
     pub(crate) fn new(first: Engine, count: usize) -> Self {
         let list: Box<[OnceLock<Engine>]> = (0..count.max(1)).map(|_| OnceLock::new()).collect();
         if let Some(slot) = list.first() {
-            slot.get_or_init(|| first);
+            slot.get_or_init(|| first.clone());
+        }
+        // Those that something was loaded into.
+        let loaded = first.databases();
+        for (number, slot) in list.iter().enumerate().filter(|(number, _)| loaded.contains(number)) {
+            slot.get_or_init(|| first.sibling(number));
         }
         Self { list }
     }
@@ -121,7 +134,7 @@ impl Place {
 
 impl<'e> Locked<'e> {
     pub(crate) fn none(databases: &'e Databases) -> Self {
-        Self { databases, held: SmallVec::new() }
+        Self { databases, held: SmallVec::new(), group: Vec::new(), section: None }
     }
 
     /// Takes all `places`, in any order and with repetitions, or none. Waits for each of them for as long as `patience`.
@@ -132,6 +145,9 @@ impl<'e> Locked<'e> {
         }
         let mut locked = Self::none(databases);
         locked.held.reserve_exact(places.len());
+        if !places.is_empty() {
+            locked.begin_section();
+        }
         for place in places {
             locked.take_in_order(place, patience)?;
         }
@@ -163,6 +179,7 @@ impl<'e> Locked<'e> {
         let guard = self.databases.try_lock(place, ESCALATION_PATIENCE);
         escalations.fetch_sub(1, Ordering::SeqCst);
         self.held.insert(position, (place, guard.ok_or(Contended)?));
+        self.begin_section();
         Ok(())
     }
 
@@ -171,6 +188,7 @@ impl<'e> Locked<'e> {
         let Err(position) = self.position(place) else { return true };
         let Some(guard) = self.databases.try_lock(place, Duration::ZERO) else { return false };
         self.held.insert(position, (place, guard));
+        self.begin_section();
         true
     }
 
@@ -194,9 +212,13 @@ impl<'e> Locked<'e> {
 
     /// Whether all segments of a database are held.
     pub(crate) fn holds_database(&self, database: usize) -> bool {
-        let bound = |number| self.held.partition_point(|(place, _)| *place < Place::new(number, 0));
-        let count = bound(database + 1) - bound(database);
+        let count = self.bound(database + 1) - self.bound(database);
         count > 0 && count == self.databases.get(database).keyspace().segments.len()
+    }
+
+    /// Where the segments of a database begin among those that are held.
+    fn bound(&self, database: usize) -> usize {
+        self.held.partition_point(|(place, _)| *place < Place::new(database, 0))
     }
 
     /// The key, for reading and writing. Its segment must be held.
@@ -230,8 +252,12 @@ impl<'e> Locked<'e> {
         if self.holds(place) {
             return Ok(self.step_held(place, step));
         }
+        let context = &self.databases.keyspace(place).context;
+        let _section = Section::begin(&context.outlet);
         let mut segment = self.databases.try_lock(place, PATIENCE).ok_or(Contended)?;
-        Ok(step(&self.databases.keyspace(place).context, &mut segment))
+        let result = step(context, &mut segment);
+        context.outlet.commit(&mut segment);
+        Ok(result)
     }
 
     /// Runs `step` on a segment that is held.
@@ -250,31 +276,46 @@ impl<'e> Locked<'e> {
             return;
         }
         let (low_keyspace, high_keyspace) = (self.databases.get(low).keyspace(), self.databases.get(high).keyspace());
-        // The index is all or nothing: a database with one lends it to the other, also when it is only being built.
-        let is_either = |place: &Place| [low, high].contains(&(place.database as usize));
-        if self.held.iter().any(|(place, segment)| is_either(place) && segment.is_indexed()) {
-            self.build_index(low);
-            self.build_index(high);
-        }
-        low_keyspace.context.index.exchange(&high_keyspace.context.index);
-        let ttls_ms = (low_keyspace.ttl_average_ms(), high_keyspace.ttl_average_ms());
-        low_keyspace.set_ttl_average_ms(ttls_ms.1);
-        high_keyspace.set_ttl_average_ms(ttls_ms.0);
-        for segment in 0..low_keyspace.segments.len() {
-            let low_at = self.position(Place::new(low, segment)).expect("both databases are held");
-            let high_at = self.position(Place::new(high, segment)).expect("both databases are held");
-            let (lower, upper) = self.held.split_at_mut(high_at);
-            let (low_segment, high_segment) = (&mut lower[low_at].1, &mut upper[0].1);
-            low_segment.exchange(&low_keyspace.context, high_segment, &high_keyspace.context);
-        }
+        let high_start = self.bound(high);
+        let (lower, upper) = self.held.split_at_mut(high_start);
+        let mut lower: Vec<_> = segments_of(lower, low).collect();
+        let mut upper: Vec<_> = segments_of(upper, high).collect();
+        low_keyspace.exchange(&mut lower, high_keyspace, &mut upper);
+        self.record_whole_database(low, &Op::SwapDatabases(high as u64));
     }
 
-    fn build_index(&mut self, database: usize) {
+    /// Empties a database, all of whose segments are held.
+    pub(crate) fn clear(&mut self, database: usize) -> Cleared {
         let keyspace = self.databases.get(database).keyspace();
-        for segment in 0..keyspace.segments.len() {
-            self.step_held(Place::new(database, segment), |context, segment| segment.build_index(context));
+        let cleared = keyspace.clear(segments_of(&mut self.held, database));
+        self.record_whole_database(database, &Op::ClearDatabase);
+        cleared
+    }
+
+    /// Gives the value of a key, with its deadline, to another one of any database, whatever that held; returns what that was, for the
+    /// caller to free. On record this is a few bytes, however large the value. The segments of both must be held.
+    #[cfg(feature = "commands")]
+    pub(crate) fn move_value(&mut self, from: (usize, &[u8]), to: (usize, &[u8]), now_ms: u64) -> Option<Entry> {
+        let entry = self.slot(from.0, from.1, now_ms).take_silently()?;
+        let before = self.slot(to.0, to.1, now_ms).replace(Whole::of(entry));
+        if self.databases.first().keyspace().context.outlet.is_attached() {
+            // What happened to both before comes first; afterwards it is no matter which of them noted what.
+            for (database, key) in [from, to] {
+                let place = self.databases.place(database, key);
+                if let Ok(position) = self.position(place) {
+                    self.held[position].1.recorder.drain_into(&mut self.group);
+                }
+            }
+            let op = Op::MoveTo { database: to.0, key: to.1 };
+            self.databases.get(from.0).keyspace().context.record(from.1, &op, &mut self.group);
         }
-        keyspace.set_indexed();
+        before
+    }
+
+    /// Notes a change of a whole database, behind all changes of keys until now: some of them are of that database.
+    fn record_whole_database(&mut self, database: usize, op: &Op<'_>) {
+        self.held.iter_mut().for_each(|(_, segment)| segment.recorder.drain_into(&mut self.group));
+        self.databases.get(database).keyspace().context.record(&[], op, &mut self.group);
     }
 
     /// Takes a segment above all that are held.
@@ -292,6 +333,14 @@ impl<'e> Locked<'e> {
         Ok(())
     }
 
+    /// From here on there may be changes that others must not be told of yet.
+    #[inline]
+    fn begin_section(&mut self) {
+        if self.section.is_none() {
+            self.section = Section::begin(&self.databases.first().keyspace().context.outlet);
+        }
+    }
+
     #[inline]
     fn position(&self, place: Place) -> Result<usize, usize> {
         match self.held.first() {
@@ -299,6 +348,28 @@ impl<'e> Locked<'e> {
             _ => self.held.binary_search_by_key(&place, |(place, _)| *place),
         }
     }
+}
+
+impl Drop for Locked<'_> {
+    /// Hands over what was done, before anything is released.
+    #[inline]
+    fn drop(&mut self) {
+        let Some((place, _)) = self.held.first() else { return };
+        let outlet = &self.databases.keyspace(*place).context.outlet;
+        match &mut *self.held {
+            [(_, only)] if self.group.is_empty() => outlet.commit(only),
+            held => outlet.commit_all(mem::take(&mut self.group), held.iter_mut().map(|(_, segment)| &mut **segment)),
+        }
+    }
+}
+
+/// Those of the segments that belong to a database, in order.
+fn segments_of<'s, 'e>(
+    held: &'s mut [Held<'e>],
+    database: usize,
+) -> impl Iterator<Item = &'s mut Segment> + use<'s, 'e> {
+    let is_of = move |place: &Place| place.database as usize == database;
+    held.iter_mut().filter(move |(place, _)| is_of(place)).map(|(_, segment)| &mut **segment)
 }
 
 #[cfg(all(test, shuttle))]

@@ -7,10 +7,12 @@
 //! # Failure
 //! If the closure panics, what it wrote before stays, as it does when it returns.
 
-use crate::entry::{Collection, Entry, Kind, Ref, StrEntry, Usage, is_expired};
+use crate::change::{Op, Recording};
+use crate::entry::{Collection, Entry, Kind, Ref, StrEntry, is_expired};
 use crate::error::EngineError;
-use crate::memory::Account;
+use crate::memory::{Account, Room};
 use crate::observe::EventClass;
+use crate::rdb::{Compression, ValueRef, type_of, write_value};
 use crate::segment::{Context, Segment, check_key};
 use crate::value::{CollectionValue, Fields, HashMut, SortedSetMut, Zset};
 
@@ -43,13 +45,42 @@ pub struct Slot<'a> {
     hash: u64,
     pub(crate) now_ms: u64,
     pub(crate) bucket: Option<usize>,
+    /// What may be taken.
+    room: Room,
 }
 
 impl<'a> Slot<'a> {
     #[inline]
     pub(crate) fn open(context: &'a Context, segment: &'a mut Segment, key: &'a [u8], hash: u64, now_ms: u64) -> Self {
         let bucket = segment.find_live(context, key, hash, now_ms);
-        Self { context, segment, key, hash, now_ms, bucket }
+        let room = context.memory.room_of_commands();
+        Self { context, segment, key, hash, now_ms, bucket, room }
+    }
+
+    /// The same for a write that was told what it may take.
+    #[inline]
+    pub(crate) fn granted(mut self, room: Room) -> Self {
+        self.room = room;
+        self
+    }
+
+    /// Notes that the key is used, where a policy goes by it.
+    #[inline]
+    pub(crate) fn mark_used_if_needed(&mut self) {
+        if self.context.memory.eviction.needs_usage() {
+            self.mark_used();
+        }
+    }
+
+    /// Notes that the key is used.
+    #[inline]
+    pub(crate) fn mark_used(&mut self) {
+        let segment = &mut *self.segment;
+        if let Some(bucket) = self.bucket
+            && let Some(entry) = segment.table.get_bucket_mut(bucket)
+        {
+            entry.set_usage(self.context.memory.eviction.used(entry.usage(), self.now_ms, &mut segment.luck));
+        }
     }
 
     /// The key.
@@ -66,18 +97,24 @@ impl<'a> Slot<'a> {
         (!entry.is_empty_collection()).then(|| Ref::new(entry, self.key.len()))
     }
 
-    /// The bytes of a string, to be changed where they are; `None` if the key is absent or holds another kind.
-    pub fn str_mut(&mut self) -> Option<&mut [u8]> {
-        self.changed();
-        self.str_mut_silently()
+    /// Writes `bytes` over the part of a string that begins at `at`, where it lies. Returns whether the string has that part: not if the
+    /// key is absent, holds another kind, or is too short.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) -> bool {
+        let is_there = self.overwrite_silently(at, bytes);
+        if is_there {
+            self.changed();
+        }
+        is_there
     }
 
     /// The same for who may find that nothing changes: who does change something has to say so.
-    pub(crate) fn str_mut_silently(&mut self) -> Option<&mut [u8]> {
-        match self.segment.get_mut(self.bucket?)? {
-            Entry::Str(string) => Some(string.value_mut()),
-            Entry::Collection(_) => None,
+    pub(crate) fn overwrite_silently(&mut self, at: usize, bytes: &[u8]) -> bool {
+        let Some(bucket) = self.bucket else { return false };
+        let is_there = self.segment.overwrite_range(self.context, bucket, at, bytes);
+        if is_there {
+            self.record(&Op::SetRange { at: at as u64, bytes });
         }
+        is_there
     }
 
     /// Makes the key a string: the concatenation of `parts`, so that a header and a value need no buffer of their own.
@@ -95,17 +132,71 @@ impl<'a> Slot<'a> {
     /// The same for who may find that nothing else changes: who does change something has to say so.
     #[inline]
     pub(crate) fn set_str_silently(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
-        check_key(self.key)?;
         let expires_at_ms = expiry.resolve(self.expires_at_ms());
         if is_expired(expires_at_ms, self.now_ms) {
+            check_key(self.key)?;
             self.remove();
             return Ok(());
         }
+        self.write_str(parts, expires_at_ms)?;
+        self.segment.recorder.record_string(self.context.database, self.key, expires_at_ms, parts);
+        Ok(())
+    }
+
+    /// Makes a string `len` bytes long, with zeros at its end, and an absent key one of zeros; who changes something has to say so. Returns
+    /// whether it was shorter.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongType`] and those of [`set_str`](Self::set_str).
+    pub(crate) fn grow_silently(&mut self, len: usize) -> Result<bool, EngineError> {
+        let before = self.get();
+        let value = match before {
+            Some(value) => value.as_str().ok_or(EngineError::WrongType)?,
+            None => &[],
+        };
+        if value.len() >= len {
+            return Ok(false);
+        }
+        let (is_new, expires_at_ms) = (before.is_none(), before.and_then(|before| before.expires_at_ms()));
+        let mut grown = Vec::with_capacity(len);
+        grown.extend_from_slice(value);
+        grown.resize(len, 0);
+        self.write_str(&[&grown], expires_at_ms)?;
+        if is_new {
+            // On record it begins empty: what was there before may be absent only because its time has come.
+            self.segment.recorder.record_string(self.context.database, self.key, None, &[]);
+        }
+        // The last zero says it all, and long strings of zeros are not written out.
+        self.record(&Op::SetRange { at: len as u64 - 1, bytes: &[0] });
+        Ok(true)
+    }
+
+    /// Puts `tail` behind a string, or makes an absent key that. Returns the length.
+    ///
+    /// # Errors
+    /// [`EngineError::WrongType`] and those of [`set_str`](Self::set_str).
+    pub(crate) fn append(&mut self, tail: &[u8]) -> Result<usize, EngineError> {
+        let Some(value) = self.get() else {
+            self.set_str(&[tail], Expiry::Clear)?;
+            return Ok(tail.len());
+        };
+        let before = value.as_str().ok_or(EngineError::WrongType)?.to_vec();
+        self.write_str(&[&before, tail], self.expires_at_ms())?;
+        self.record(&Op::Append(tail));
+        self.changed();
+        Ok(before.len() + tail.len())
+    }
+
+    /// Writes a string without a record.
+    #[inline]
+    fn write_str(&mut self, parts: &[&[u8]], expires_at_ms: Option<u64>) -> Result<(), EngineError> {
+        check_key(self.key)?;
         match self.bucket {
-            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms)?,
+            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms, self.room)?,
             None => {
-                let entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
-                self.bucket = Some(self.segment.insert(self.context, self.hash, entry)?);
+                let mut entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
+                entry.set_usage(self.context.memory.eviction.new_usage(self.now_ms));
+                self.bucket = Some(self.segment.insert(self.context, self.hash, entry, self.room)?);
                 self.announce_new();
             }
         }
@@ -149,6 +240,7 @@ impl<'a> Slot<'a> {
             return self.remove();
         }
         self.segment.set_deadline(self.context, bucket, expires_at_ms);
+        self.record(&Op::SetDeadline(expires_at_ms));
         self.changed();
         true
     }
@@ -160,9 +252,9 @@ impl<'a> Slot<'a> {
     pub fn hash_mut(&mut self) -> Result<HashMut<'_>, EngineError> {
         self.changed();
         let bucket = self.collection_bucket(|| CollectionValue::Hash(Fields::default()))?;
-        let (value, account) = self.collection_parts(bucket);
+        let (value, account, recording) = self.collection_parts(bucket);
         match value {
-            Some(CollectionValue::Hash(hash)) => Ok(HashMut::new(hash, account)),
+            Some(CollectionValue::Hash(hash)) => Ok(HashMut::new(hash, account, recording)),
             _ => Err(EngineError::WrongType),
         }
     }
@@ -175,9 +267,9 @@ impl<'a> Slot<'a> {
         // What the caller adds comes after this.
         self.segment.changed(self.context, self.key, true);
         let bucket = self.collection_bucket(|| CollectionValue::SortedSet(Zset::default()))?;
-        let (value, account) = self.collection_parts(bucket);
+        let (value, account, recording) = self.collection_parts(bucket);
         match value {
-            Some(CollectionValue::SortedSet(sorted_set)) => Ok(SortedSetMut::new(sorted_set, account)),
+            Some(CollectionValue::SortedSet(sorted_set)) => Ok(SortedSetMut::new(sorted_set, account, recording)),
             _ => Err(EngineError::WrongType),
         }
     }
@@ -186,7 +278,7 @@ impl<'a> Slot<'a> {
         self.get()?.expires_at_ms()
     }
 
-    /// Puts an entry for this key, which must be absent, where it belongs. Never refused.
+    /// Puts an entry for this key, which must be absent, where it belongs. Never refused, and not recorded.
     pub(crate) fn insert_entry(&mut self, entry: Entry) {
         debug_assert!(self.bucket.is_none(), "the key is absent");
         self.bucket = Some(self.segment.insert_always(self.context, self.hash, entry));
@@ -201,7 +293,8 @@ impl<'a> Slot<'a> {
         }
         check_key(self.key)?;
         let value = create();
-        let usage = Usage::default().at(self.now_ms);
+        self.record(&Op::Create(value.kind()));
+        let usage = self.context.memory.eviction.new_usage(self.now_ms);
         let collection = Collection { key: self.key.into(), usage, expires_at_ms: None, value };
         let bucket = self.segment.insert_always(self.context, self.hash, Entry::Collection(Box::new(collection)));
         self.bucket = Some(bucket);
@@ -214,13 +307,34 @@ impl<'a> Slot<'a> {
         self.context.signals.event(self.context.database, EventClass::NEW, "new", self.key);
     }
 
-    /// The collection to change, and the account its changes go to.
-    pub(crate) fn collection_parts(&mut self, bucket: usize) -> (Option<&mut CollectionValue>, Account<'_>) {
-        let account = Account { memory: &self.context.memory, segment_bytes: &mut self.segment.bytes };
-        match self.segment.table.get_bucket_mut(bucket) {
-            Some(Entry::Collection(collection)) => (Some(&mut collection.value), account),
-            _ => (None, account),
+    /// The collection to change, the account its changes go to, and where they are recorded.
+    pub(crate) fn collection_parts(
+        &mut self,
+        bucket: usize,
+    ) -> (Option<&mut CollectionValue>, Account<'_>, Recording<'_>) {
+        self.segment.save_first(self.context);
+        let (entry, account, recorder) = self.segment.entry_and_account(self.context, bucket, self.room);
+        let recording = Recording { recorder, database: self.context.database, key: self.key };
+        match entry {
+            Some(Entry::Collection(collection)) => (Some(&mut collection.value), account, recording),
+            _ => (None, account, recording),
         }
+    }
+
+    /// Records the whole value.
+    pub(crate) fn record_whole(&mut self) {
+        let segment = &mut *self.segment;
+        let Some(entry) = self.bucket.and_then(|bucket| segment.table.get_bucket(bucket)) else { return };
+        segment.recorder.record_whole(self.context.database, self.key, entry.expires_at_ms(), |out| {
+            let value = ValueRef::from(entry);
+            out.push(type_of(value));
+            write_value(value, Compression::Off, out);
+        });
+    }
+
+    #[inline]
+    fn record(&mut self, op: &Op<'_>) {
+        self.segment.recorder.record(self.context.database, self.key, op);
     }
 
     #[inline]
@@ -305,7 +419,7 @@ mod tests {
         engine.update(b"k", 0, |slot| {
             slot.hash_mut().expect("absent").insert(b"f", b"v").expect("fits");
             assert_eq!(slot.sorted_set_mut().err(), Some(EngineError::WrongType));
-            assert!(slot.str_mut().is_none());
+            assert!(!slot.overwrite(0, b""));
             assert_eq!(slot.get().map(|value| value.kind()), Some(Kind::Hash));
             slot.set_str(&[b"s"], Expiry::Keep).expect("fits");
             assert_eq!(slot.hash_mut().err(), Some(EngineError::WrongType));
@@ -329,14 +443,17 @@ mod tests {
             slot.sorted_set_mut().expect("a sorted set").remove(b"m");
         });
         assert!(engine.is_empty());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]
     fn string_is_changed_in_place() {
         let engine = engine();
         engine.update(b"k", 0, |slot| slot.set_str(&[b"head", b"er"], Expiry::At(9))).expect("fits");
-        engine.update(b"k", 0, |slot| slot.str_mut().expect("a string")[..4].copy_from_slice(b"HEAD"));
+        engine.update(b"k", 0, |slot| {
+            assert!(slot.overwrite(0, b"HEAD"));
+            assert!(!slot.overwrite(3, b"long") && !slot.overwrite(usize::MAX, b"e"));
+        });
         engine.read(b"k", 0, |value| {
             let value = value.expect("it is there");
             assert_eq!((value.as_str(), value.expires_at_ms()), (Some(&b"HEADer"[..]), Some(9)));

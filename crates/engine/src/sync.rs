@@ -21,7 +21,8 @@ mod modelled {
 
     pub(crate) use shuttle::sync::MutexGuard;
 
-    /// What a segment needs of parking_lot's mutex.
+    /// What is needed of parking_lot's mutex.
+    #[derive(Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     impl<T> Mutex<T> {

@@ -1,14 +1,13 @@
 //! One key by the type that a command expects, and whole values on their way from key to key.
 //!
 //! # Guarantees
-//! An edit is accounted for when it ends. A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
+//! A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
 
-use std::ops::{Deref, DerefMut};
-
-use crate::entry::{Collection, Entry, StrEncoding, StrEntry, Usage};
+use crate::change::Edit;
+use crate::entry::{Collection, Entry, SLOT_COST_BYTES, StrEncoding, StrEntry, Usage};
 use crate::error::EngineError;
-use crate::memory::Account;
 use crate::observe::EventClass;
+use crate::rdb;
 use crate::slot::{Expiry, Slot};
 use crate::value::{CollectionValue, Fields, List, Set, Zset};
 
@@ -21,19 +20,13 @@ pub(crate) trait Typed: Sized {
     fn cost(&self) -> u64;
 }
 
-/// A collection that is being changed; what it costs is accounted for at the end.
-pub(crate) struct Edit<'a, T: Typed> {
-    value: &'a mut T,
-    cost_before: u64,
-    account: Account<'a>,
-}
-
 /// A whole value without its key.
 #[derive(Clone)]
 pub(crate) struct Whole {
     pub(crate) value: WholeValue,
     pub(crate) expires_at_ms: Option<u64>,
-    usage: Usage,
+    /// `None`: it is new.
+    usage: Option<Usage>,
 }
 
 /// What a whole value is.
@@ -86,9 +79,9 @@ impl<'a> Slot<'a> {
     }
 
     fn edit_bucket<T: Typed>(&mut self, bucket: usize) -> Result<Edit<'_, T>, EngineError> {
-        let (value, account) = self.collection_parts(bucket);
+        let (value, account, recording) = self.collection_parts(bucket);
         let value = value.and_then(T::of_mut).ok_or(EngineError::WrongType)?;
-        Ok(Edit { cost_before: value.cost(), value, account })
+        Ok(Edit::new(value, account, recording))
     }
 
     /// An event of this key. See <https://redis.io/docs/latest/develop/use/keyspace-notifications/> for the names.
@@ -116,9 +109,16 @@ impl<'a> Slot<'a> {
 
     /// Takes the value out, with its deadline; the key is absent afterwards.
     pub(crate) fn take_entry(&mut self) -> Option<Entry> {
+        let entry = self.take_silently()?;
+        self.segment.recorder.record_removal(self.context.database, self.key);
+        Some(entry)
+    }
+
+    /// The same without a record, for who puts the value elsewhere.
+    pub(crate) fn take_silently(&mut self) -> Option<Entry> {
         self.drop_empty_collection();
         let bucket = self.bucket.take()?;
-        let entry = self.segment.remove(self.context, bucket);
+        let entry = self.segment.take_out(self.context, bucket);
         self.segment.shrink_if_sparse(self.context);
         self.changed();
         Some(entry)
@@ -126,8 +126,17 @@ impl<'a> Slot<'a> {
 
     /// Puts a whole value in the place of whatever the key held; returns what that was, for the caller to free.
     pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Entry> {
-        let before = self.take_entry();
-        self.insert_entry(whole.into_entry(self.key));
+        let before = self.replace(whole);
+        self.record_whole();
+        before
+    }
+
+    /// The same without a record.
+    pub(crate) fn replace(&mut self, whole: Whole) -> Option<Entry> {
+        self.drop_empty_collection();
+        let before = self.bucket.take().map(|bucket| self.segment.take_out(self.context, bucket));
+        let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
+        self.insert_entry(whole.into_entry(self.key, new_usage));
         if before.is_none() {
             self.announce_new();
         }
@@ -142,7 +151,15 @@ impl<'a> Slot<'a> {
             Entry::Collection(collection) if collection.value.is_empty() => return None,
             Entry::Collection(collection) => WholeValue::Collection(collection.value.clone()),
         };
-        Some(Whole { value, expires_at_ms: entry.expires_at_ms(), usage: entry.usage() })
+        let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
+        let usage = Some(entry.usage().with_use_of(new_usage));
+        Some(Whole { value, expires_at_ms: entry.expires_at_ms(), usage })
+    }
+
+    /// The value as what can be written to a file.
+    pub(crate) fn to_write(&self) -> Option<rdb::ValueRef<'_>> {
+        let entry = self.segment.get(self.bucket?)?;
+        (!entry.is_empty_collection()).then(|| rdb::ValueRef::from(entry))
     }
 
     /// The last millisecond at which the key is there.
@@ -161,21 +178,28 @@ impl<'a> Slot<'a> {
     pub(crate) fn set_text(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
         self.set_str(parts, expiry)?;
         self.set_encoding(StrEncoding::Auto);
-        self.mark_used();
+        // Who asked for the key has counted its use.
+        if !self.context.memory.eviction.policy().is_lfu() {
+            self.mark_used();
+        }
         Ok(())
     }
 
     /// Estimated memory of the key and its value.
     pub(crate) fn cost_bytes(&self) -> Option<u64> {
         self.get()?;
-        Some(self.segment.get(self.bucket?)?.cost_bytes())
+        Some(SLOT_COST_BYTES + self.segment.get(self.bucket?)?.cost_bytes())
     }
 
     /// Seconds since the key was last used.
     pub(crate) fn idle_s(&self) -> Option<u32> {
+        Some(self.segment.get(self.bucket?)?.usage().idle_s(self.now_ms))
+    }
+
+    /// How often the key was used of late, on the scale of `OBJECT FREQ`.
+    pub(crate) fn frequency(&self) -> Option<u8> {
         let usage = self.segment.get(self.bucket?)?.usage();
-        // The clock wraps around, and so does the difference.
-        Some(Usage::clock(self.now_ms).wrapping_sub(usage.clock_s()) & Usage::CLOCK_MASK)
+        Some(self.context.memory.eviction.count(usage, self.now_ms))
     }
 
     /// What `OBJECT ENCODING` says of the value.
@@ -183,14 +207,6 @@ impl<'a> Slot<'a> {
         match self.segment.get(self.bucket?)? {
             Entry::Collection(collection) => Some(collection.value.encoding()),
             Entry::Str(string) => Some(str_encoding(string.value(), string.usage().encoding())),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn mark_used(&mut self) {
-        let now_ms = self.now_ms;
-        if let Some(entry) = self.bucket.and_then(|bucket| self.segment.get_mut(bucket)) {
-            entry.set_usage(entry.usage().at(now_ms));
         }
     }
 }
@@ -220,17 +236,26 @@ fn is_integer(value: &[u8]) -> bool {
 impl Whole {
     /// A value that a command has made, without a deadline.
     pub(crate) fn new<T: Typed>(value: T) -> Self {
-        Self { value: WholeValue::Collection(value.into_value()), expires_at_ms: None, usage: Usage::default() }
+        Self { value: WholeValue::Collection(value.into_value()), expires_at_ms: None, usage: None }
     }
 
     /// A string that a command has made, encoded by what it is. It has no deadline.
     pub(crate) fn string(bytes: Vec<u8>) -> Self {
-        Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: Usage::default() }
+        Self { value: WholeValue::Str(bytes), expires_at_ms: None, usage: None }
+    }
+
+    /// A value that comes from outside, with its deadline and what is known of its use.
+    pub(crate) fn restored(value: rdb::Value, expires_at_ms: Option<u64>, usage: Usage) -> Self {
+        let value = match value {
+            rdb::Value::Str(bytes) => WholeValue::Str(bytes),
+            rdb::Value::Collection(value) => WholeValue::Collection(value),
+        };
+        Self { value, expires_at_ms, usage: Some(usage) }
     }
 
     /// A value that was taken out of a key.
     pub(crate) fn of(entry: Entry) -> Self {
-        let (expires_at_ms, usage) = (entry.expires_at_ms(), entry.usage());
+        let (expires_at_ms, usage) = (entry.expires_at_ms(), Some(entry.usage()));
         let value = match entry {
             Entry::Str(string) => WholeValue::Str(string.value().to_vec()),
             Entry::Collection(collection) => WholeValue::Collection(collection.value),
@@ -238,38 +263,17 @@ impl Whole {
         Self { value, expires_at_ms, usage }
     }
 
-    fn into_entry(self, key: &[u8]) -> Entry {
+    fn into_entry(self, key: &[u8], new_usage: Usage) -> Entry {
+        let usage = self.usage.unwrap_or(new_usage);
         let mut entry = match self.value {
             WholeValue::Str(bytes) => Entry::Str(StrEntry::new(key, &[&bytes], self.expires_at_ms)),
             WholeValue::Collection(value) => {
-                let (key, expires_at_ms, usage) = (key.into(), self.expires_at_ms, self.usage);
+                let (key, expires_at_ms) = (key.into(), self.expires_at_ms);
                 Entry::Collection(Box::new(Collection { key, usage, expires_at_ms, value }))
             }
         };
-        entry.set_usage(self.usage);
+        entry.set_usage(usage);
         entry
-    }
-}
-
-impl<T: Typed> Deref for Edit<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.value
-    }
-}
-
-impl<T: Typed> DerefMut for Edit<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.value
-    }
-}
-
-impl<T: Typed> Drop for Edit<'_, T> {
-    fn drop(&mut self) {
-        let cost_after = self.value.cost();
-        // Commands are refused before they run when memory is full, never in between.
-        self.account.settle(self.cost_before, cost_after);
     }
 }
 

@@ -19,13 +19,15 @@ mod zset;
 #[cfg(feature = "commands")]
 pub(crate) use aggregate::{Aggregate, Operand, Scored, ScoredMember, diff, inter, inter_count, union};
 pub use limits::Limits;
-pub(crate) use list::List;
 #[cfg(feature = "commands")]
-pub(crate) use list::{Place, index_range};
+pub(crate) use list::index_range;
+pub(crate) use list::{List, Place};
 pub use map::{Fields, Pairs};
 pub(crate) use set::Set;
 pub use strict::{HashMut, SortedSetMut};
 pub use zset::{Inserted, LexBound, LexRange, RankedMembers, ScoreRange, Zset};
+
+use crate::entry::Kind;
 
 /// What a boxed collection is.
 #[derive(Clone)]
@@ -52,6 +54,15 @@ impl CollectionValue {
             Self::SortedSet(value) => value.cost_bytes(),
             Self::List(value) => value.cost_bytes(),
             Self::Set(value) => value.cost_bytes(),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Hash(_) => Kind::Hash,
+            Self::SortedSet(_) => Kind::SortedSet,
+            Self::List(_) => Kind::List,
+            Self::Set(_) => Kind::Set,
         }
     }
 

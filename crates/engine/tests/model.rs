@@ -2,15 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::{Arc, Mutex};
 
-use acteon_engine::{Engine, EngineConfig, EngineError, Expiry, Ref, Slot};
+use acteon_engine::{ChangeLog, Engine, EngineConfig, EngineError, Expiry, Ref, Slot};
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::{prop_assert_eq, proptest};
+use proptest::{prop_assert, prop_assert_eq, proptest};
 
 /// Few keys, so that operations meet; some share a prefix, one is empty, one is a prefix of others.
 const KEYS: [&str; 12] =
     ["", "a", "a/", "a/1", "a/10", "a/2", "a/\u{7f}", "b", "b/1", "b/2", "b/\u{7f}x", "longer/than/sixteen/bytes"];
+
+#[derive(Default)]
+struct Log(Mutex<Vec<Vec<u8>>>);
+
+impl ChangeLog for Log {
+    fn append(&self, group: &[u8]) -> u64 {
+        let mut groups = self.0.lock().expect("nobody panics while holding it");
+        groups.push(group.to_vec());
+        groups.len() as u64
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -249,7 +265,11 @@ fn apply(engine: &Engine, model: &mut Model, op: &Op) {
         Op::Append { key: k, tail } => append(engine, model, key(*k), tail),
         Op::FlipInPlace { key: k } => {
             let flip = |bytes: &mut [u8]| bytes.iter_mut().for_each(|byte| *byte ^= 0xff);
-            engine.update(key(*k), now_ms, |slot| slot.str_mut().map(flip));
+            engine.update(key(*k), now_ms, |slot| {
+                let Some(mut bytes) = slot.get().and_then(|value| value.as_str().map(<[u8]>::to_vec)) else { return };
+                flip(&mut bytes);
+                assert!(slot.overwrite(0, &bytes));
+            });
             if let Some((Value::Str(bytes), _)) = model.entries.get_mut(key(*k)) {
                 flip(bytes);
             }
@@ -371,11 +391,21 @@ proptest! {
             hash_seed: Some(seed),
             // Never reached; makes the engine keep its shared account.
             memory_bytes_max: Some(1 << 40),
+            ..EngineConfig::default()
         };
         let engine = Engine::new(config);
+        // Whatever happens, its changes lead another engine to the same state.
+        let (log, copy) = (Arc::new(Log::default()), Engine::new(EngineConfig { segments: 2, ..EngineConfig::default() }));
+        engine.attach_log(log.clone());
         let mut model = Model { now_ms: 100, ..Model::default() };
         for op in &ops {
             apply(&engine, &mut model, op);
+            let groups = std::mem::take(&mut *log.0.lock().expect("nobody panics while holding it"));
+            prop_assert!(groups.len() <= 1, "one update is one group");
+            for group in groups {
+                prop_assert_eq!(copy.apply(&group), Ok(()));
+            }
+            prop_assert_eq!(copy.digest(model.now_ms), engine.digest(model.now_ms));
             if matches!(op, Op::Advance { .. }) {
                 // Reads remove what expired; the next operation is to meet it.
                 continue;
@@ -394,7 +424,7 @@ proptest! {
         for key in KEYS {
             engine.update(key.as_bytes(), model.now_ms, |slot| slot.remove());
         }
-        prop_assert_eq!(engine.stats().bytes, 0);
+        prop_assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
         prop_assert_eq!(engine.stats().keys_with_ttl, 0);
     }
 

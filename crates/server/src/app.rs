@@ -9,10 +9,10 @@
 //! 2. No more connections are accepted, no more scheduled actions are claimed. Idle connections close.
 //! 3. Requests, dispatches and deliveries under way are finished, for `server.drain_timeout` at most; then the engine's clients are
 //!    disconnected.
-//! 4. The store is closed.
+//! 4. The store is closed; if it keeps its data in a directory, what is left is written first, however long that takes.
 //!
 //! # Failure
-//! What is not finished in time is cut off and logged: a deduplication claim or a lock then ends with its lease, and a scheduled
+//! What could not be written to the directory at last is an error, by which the process ends with a failure. What is not finished in time is cut off and logged: a deduplication claim or a lock then ends with its lease, and a scheduled
 //! action is delivered again.
 
 use std::collections::BTreeMap;
@@ -69,7 +69,7 @@ struct Parts {
     faults: FaultLog,
     /// What is done without an answer of the backend, by kind.
     degradation: BTreeMap<&'static str, &'static str>,
-    /// What the engine is published from, if it is.
+    /// What the engine is published from, and what its figures are read from, if the store is one.
     #[cfg(feature = "memory")]
     engine: Option<EngineSource>,
 }
@@ -123,7 +123,11 @@ impl App {
         let metrics = ServerMetrics::register(&mut registry);
         let dispatch_metrics = DispatchMetrics::register(&mut registry);
         #[cfg(feature = "memory")]
-        let engine = config.engine.is_published().then(EngineSource::new);
+        let has_engine = config.engine.is_published() || config.state.backend == "memory";
+        #[cfg(feature = "memory")]
+        let make_engine = || EngineSource::new(&config.engine);
+        #[cfg(feature = "memory")]
+        let engine = has_engine.then(make_engine);
         #[cfg(feature = "memory")]
         let options = with_engine(options, engine.as_ref(), &mut registry);
         let state = open_state(config, options, &mut registry).await?;
@@ -260,8 +264,8 @@ impl Server {
         let (listener, address) = listen(&config).await?;
         #[cfg(feature = "memory")]
         let engine = match &app.0.engine {
-            Some(source) => Some(source.publish(&config.engine).await?),
-            None => None,
+            Some(source) if config.engine.is_published() => Some(source.publish(&config.engine).await?),
+            _ => None,
         };
         let closing = CancellationToken::new();
         let background = start_background(&app, &config, &closing);
@@ -299,7 +303,10 @@ impl Server {
     }
 
     /// Serves until `shutdown` begins, and then until what is under way is finished; see the module for the order.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    ///
+    /// # Errors
+    /// The store keeps its data in a directory, and not everything is there in the end.
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), StartError> {
         shutdown.begun().await;
         self.app.0.draining.store(true, Ordering::Release);
         info!(delay = %self.config.server.drain_delay, "draining");
@@ -325,18 +332,36 @@ impl Server {
             () = shutdown.hurried() => self.report_cut_off("in a hurry"),
         }
         self.serving.abort();
-        for task in self.background {
+        for task in &self.background {
             task.abort();
         }
-        match timeout(CLOSE_TIMEOUT, self.app.state().close()).await {
-            Ok(Ok(())) => info!("stopped"),
-            Ok(Err(error)) => warn!(%error, "stopped; the store did not close cleanly"),
-            Err(_) => warn!("stopped; the store did not close in time"),
+        let closed = self.close_data(&shutdown).await;
+        say_goodbye(self.app.state()).await;
+        info!("stopped");
+        closed
+    }
+
+    /// Closes the store of the data, if it is in this process.
+    async fn close_data(&self, shutdown: &Shutdown) -> Result<(), StartError> {
+        #[cfg(feature = "memory")]
+        if let Some(source) = &self.app.0.engine {
+            return source.close(self.app.state(), shutdown).await;
         }
+        let _ = shutdown;
+        Ok(())
     }
 
     fn report_cut_off(&self, why: &str) {
         warn!(requests = self.app.limits().tasks().len(), "cutting off what is under way, {why}");
+    }
+}
+
+/// Closes what is still open of the store: for backends behind a network.
+pub(crate) async fn say_goodbye(state: &State) {
+    match timeout(CLOSE_TIMEOUT, state.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "the store did not close cleanly"),
+        Err(_) => warn!("the store did not close in time"),
     }
 }
 
@@ -417,7 +442,7 @@ fn check_needs(locks: &LockSemantics, capabilities: &Capabilities, needed: &[&'s
         .with_hint("choose another backend; locks alone can be kept elsewhere, in [state.lock]"))
 }
 
-/// Opens the store in such a way that its engine can be published.
+/// Opens the store in such a way that its engine can be published, and is seen in the metrics.
 #[cfg(feature = "memory")]
 fn with_engine(options: OpenOptions, engine: Option<&EngineSource>, registry: &mut Registry) -> OpenOptions {
     let Some(engine) = engine else { return options };
@@ -447,7 +472,7 @@ async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), StartError
 }
 
 /// Runs what waits for the disk on a thread that may wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     // A task that was not cancelled can only have panicked, and that goes on here.
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }

@@ -2,8 +2,12 @@
 //!
 //! Opens everything that a server opens except its port, asks the backend for a sign of life, and closes it again. Nothing is
 //! written to it. The report goes to stdout, the reason of a failure to stderr.
+//!
+//! # What is not looked at
+//! The data in the engine's directory: a running server may have it, and to read it takes as long as a start. The report says so, and what does it.
 
-use std::io::Write;
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// [`StartError`] with the first thing that does not work; what was found until then has been written.
 pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -> Result<(), StartError> {
     print(out, &describe_config(config, file)?)?;
+    let directory = describe_directory(&config.engine)?;
     let app = App::inspect(config).await?;
     print(out, &describe_rules(config, &app.rules().current()))?;
     print(out, &describe_providers(&app))?;
@@ -38,10 +43,21 @@ pub async fn check(config: &Config, file: Option<&Path>, out: &mut impl Write) -
     print(out, &describe_locks(&state.lock_semantics()))?;
     print(out, &describe_schemas(config).await?)?;
     print(out, &describe_engine(&config.engine))?;
+    print(out, &directory)?;
     if let Err(error) = state.close().await {
         print(out, &format!("The store did not close cleanly: {error}\n"))?;
     }
-    print(out, &format!("Everything is in order; the backend answered in {:.2} ms.\n", answered_in.as_secs_f64() * 1e3))
+    print(out, &conclude(&config.engine, answered_in))
+}
+
+fn conclude(engine: &EngineConfig, answered_in: Duration) -> String {
+    let answered = format!("the backend answered in {:.2} ms.\n", answered_in.as_secs_f64() * 1e3);
+    match &engine.dir {
+        None => format!("Everything is in order; {answered}"),
+        Some(dir) => {
+            format!("Everything is in order, except that what {} holds was not looked at; {answered}", dir.display())
+        }
+    }
 }
 
 async fn ping(app: &App) -> Result<Duration, StartError> {
@@ -111,6 +127,25 @@ fn describe_engine(engine: &EngineConfig) -> String {
         (false, false) => "FROM EVERYWHERE, WITHOUT A PASSWORD",
     };
     format!("Engine for Redis clients: {}\n  lets clients in {who}\n\n", engine.places().join(", "))
+}
+
+/// Where the engine keeps its data, and whether that can be a directory.
+fn describe_directory(engine: &EngineConfig) -> Result<String, StartError> {
+    let Some(dir) = &engine.dir else { return Ok(String::new()) };
+    let shown = dir.display();
+    let unusable =
+        |reason: &str| StartError::from(engine.directory_error(&format!("{shown} cannot be used: {reason}")));
+    let is_there = match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => true,
+        Ok(_) => return Err(unusable("not a directory")),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(unusable(&error.to_string())),
+    };
+    let contents = match is_there {
+        true => format!("was not looked at: `acteon-server engine verify {shown}` reads it, while no process uses it"),
+        false => "is not there: a start creates it".to_owned(),
+    };
+    Ok(format!("Directory of the engine: {shown}\n  {contents}\n\n"))
 }
 
 fn describe_store(title: &str, store: &dyn StateStore) -> String {

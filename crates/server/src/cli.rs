@@ -23,6 +23,12 @@ Examples:
       take a lock from whoever holds it
   acteon-server engine --listen 127.0.0.1:6380
       run the engine alone, for any Redis client
+  acteon-server engine import /var/lib/redis --into ./data
+      take over the data of a Redis, for an engine whose dir that is
+  acteon-server engine backup ./data --to ./backup-monday
+      copy the data, also while an engine uses them
+  acteon-server engine verify ./backup-monday
+      read it all: can it be used?
   ACTEON__STATE__BACKEND=redis ACTEON__STATE__URL=redis://db:6379 acteon-server
       every option has a variable: ACTEON__SECTION__KEY
   acteon-server --host 0.0.0.0 --port 80
@@ -90,13 +96,67 @@ pub enum Command {
         #[command(subcommand)]
         command: LocksCommand,
     },
-    /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP
+    /// Run the engine alone, for Redis clients: no rules, no providers, no HTTP; or look after its directory
     ///
     /// Reads the sections engine and state of the configuration; the backend must be memory. Everything else in it is checked and not used.
+    /// The commands about a directory read no configuration, and need that no process uses the directory; only of a backup it may be in use.
+    #[command(args_conflicts_with_subcommands = true)]
     Engine {
+        /// What to do with a directory, instead of running
+        #[command(subcommand)]
+        command: Option<EngineCommand>,
         /// Where to listen, instead of the configured addresses [default: 127.0.0.1:6380, if none is configured]
         #[arg(long, value_name = "HOST:PORT")]
         listen: Vec<String>,
+    },
+}
+
+/// What to do with the directory in which an engine keeps its data.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum EngineCommand {
+    /// Read everything in a directory and say whether it can be used. The exit code is 1 when something is wrong
+    Verify {
+        /// The directory
+        dir: PathBuf,
+        /// Keep what comes before the damage; what comes after it is kept aside and does not count any more
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Take over the data of a Redis, for a new directory
+    Import {
+        /// An RDB file, an append-only file, or the directory of a Redis
+        #[arg(value_name = "FILE-OR-DIR")]
+        from: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+        /// Leave out what the engine has not, such as streams and values of modules, and say how much that was
+        #[arg(long)]
+        skip_unsupported: bool,
+    },
+    /// Write the data to an RDB file, which a Redis 7.0 loads
+    Export {
+        /// The directory
+        dir: PathBuf,
+        /// The new file
+        #[arg(long, value_name = "FILE.rdb")]
+        to: PathBuf,
+    },
+    /// Copy a directory, as of its last whole change; a running engine may use it, and does not notice
+    Backup {
+        /// The directory
+        dir: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Make a new directory of a backup, and verify both
+    Restore {
+        /// The backup
+        backup: PathBuf,
+        /// The new directory
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
     },
 }
 
@@ -130,6 +190,11 @@ impl Cli {
 impl Cli {
     /// Refuses what would be ignored.
     fn checked(self) -> Result<Self, clap::Error> {
+        if self.config.is_some() && matches!(self.command, Some(Command::Engine { command: Some(_), .. })) {
+            let message =
+                "the commands about a directory read no configuration: leave --config away, and name the directory";
+            return Err(<Self as CommandFactory>::command().error(ErrorKind::ArgumentConflict, message));
+        }
         let message = match &self.command {
             Some(Command::Engine { .. }) => {
                 "--host and --port are those of the HTTP server, which does not run here; use --listen HOST:PORT"
@@ -147,7 +212,7 @@ impl Cli {
 
     fn engine_listen(&self) -> Vec<String> {
         match &self.command {
-            Some(Command::Engine { listen }) => listen.clone(),
+            Some(Command::Engine { listen, .. }) => listen.clone(),
             _ => Vec::new(),
         }
     }
@@ -158,7 +223,7 @@ mod tests {
     use clap::error::ErrorKind;
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, Command};
+    use super::{Cli, Command, EXAMPLES, EngineCommand};
 
     #[test]
     fn arguments_are_consistent() {
@@ -179,6 +244,69 @@ mod tests {
         let cli = Cli::parse_from(["acteon-server", "engine", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"]);
         assert_eq!(cli.sources().engine_listen, ["127.0.0.1:0", "[::1]:0"]);
         assert!(Cli::parse_from(["acteon-server", "engine"]).sources().engine_listen.is_empty());
+    }
+
+    #[test]
+    fn each_command_about_a_directory_is_what_was_written() {
+        let parse = |line: &str| {
+            let arguments = ["acteon-server", "engine"].into_iter().chain(line.split(' '));
+            match Cli::try_parse_from(arguments).map(|cli| cli.command()) {
+                Ok(Command::Engine { command: Some(command), .. }) => Ok(command),
+                Ok(other) => panic!("{line}: {other:?}"),
+                Err(error) => Err(error.kind()),
+            }
+        };
+        let (one, two) = (|| "one".into(), || "two".into());
+        for (line, expected) in [
+            ("verify one", EngineCommand::Verify { dir: one(), repair: false }),
+            ("verify one --repair", EngineCommand::Verify { dir: one(), repair: true }),
+            ("import one --into two", EngineCommand::Import { from: one(), into: two(), skip_unsupported: false }),
+            (
+                "import --skip-unsupported --into two one",
+                EngineCommand::Import { from: one(), into: two(), skip_unsupported: true },
+            ),
+            ("export one --to two", EngineCommand::Export { dir: one(), to: two() }),
+            ("backup one --to two", EngineCommand::Backup { dir: one(), to: two() }),
+            ("restore one --into two", EngineCommand::Restore { backup: one(), into: two() }),
+        ] {
+            assert_eq!(parse(line), Ok(expected), "{line}");
+        }
+        for line in ["verify", "import one", "export one", "backup one", "restore one"] {
+            assert_eq!(parse(line), Err(ErrorKind::MissingRequiredArgument), "{line}");
+        }
+        assert_eq!(parse("verify one --listen 127.0.0.1:1"), Err(ErrorKind::UnknownArgument));
+    }
+
+    /// It was taken, not read, and might not even be there.
+    #[test]
+    fn configuration_is_refused_where_none_is_read() {
+        for arguments in [["-c", "a.toml", "engine", "verify", "one"], ["engine", "verify", "one", "-c", "a.toml"]] {
+            let cli = Cli::parse_from(["acteon-server"].into_iter().chain(arguments));
+            let refused = cli.checked().expect_err("not read");
+            assert_eq!(refused.kind(), ErrorKind::ArgumentConflict);
+            assert!(refused.to_string().contains("read no configuration"), "{refused}");
+        }
+        assert!(Cli::parse_from(["acteon-server", "-c", "a.toml", "engine"]).checked().is_ok());
+    }
+
+    #[test]
+    fn examples_are_such_as_can_be_written() {
+        let mut examples = 0;
+        for line in EXAMPLES.lines() {
+            assert!(line.len() <= 80, "{line}");
+            let Some((_, arguments)) = line.split_once("acteon-server") else { continue };
+            let arguments = arguments.replace("KEY", "demo:acme:action:greet");
+            // What is quoted is one argument.
+            let quoted = arguments.split('\'').enumerate();
+            let words = quoted.flat_map(|(number, part)| match number % 2 {
+                0 => part.split_whitespace().collect(),
+                _ => vec![part],
+            });
+            let cli = Cli::try_parse_from(["acteon-server"].into_iter().chain(words));
+            cli.and_then(Cli::checked).unwrap_or_else(|error| panic!("{line}: {error}"));
+            examples += 1;
+        }
+        assert!(examples > 10, "{examples}");
     }
 
     #[test]

@@ -269,7 +269,8 @@ impl Config {
         if !sources.engine_listen.is_empty() {
             document.set("engine.listen", "--listen", sources.engine_listen.clone())?;
         }
-        let config: Self = document.read()?;
+        let mut config: Self = document.read()?;
+        config.engine.dir_origin = document.origin("engine.dir").cloned();
         config.check(&document)?;
         Ok(config)
     }
@@ -373,13 +374,12 @@ impl Config {
     /// Checks `[engine]`, also against the chosen backend. Returns the key below it that is wrong, and why.
     pub(crate) fn check_engine(&self) -> Result<(), (&'static str, String)> {
         self.engine.check()?;
-        if !self.engine.is_published() {
-            return Ok(());
-        }
-        let key = match (self.engine.listen.is_empty(), self.engine.tls_listen.is_empty()) {
-            (false, _) => "listen",
-            (true, false) => "tls_listen",
-            (true, true) => "unix_socket",
+        let key = match &self.engine {
+            engine if !engine.listen.is_empty() => "listen",
+            engine if !engine.tls_listen.is_empty() => "tls_listen",
+            engine if engine.unix_socket.is_some() => "unix_socket",
+            engine if engine.dir.is_some() => "dir",
+            _ => return Ok(()),
         };
         if cfg!(not(feature = "memory")) {
             let message = "the engine was not compiled in; build with the cargo feature `memory` (--features memory)";
@@ -388,10 +388,15 @@ impl Config {
         if self.state.backend != "memory" {
             let backend = &self.state.backend;
             let message = format!(
-                "publishes the engine of backend = \"memory\", but state.backend is \"{backend}\": Redis clients find \
-                 its data there; remove this, or set backend = \"memory\""
+                "is about the engine of backend = \"memory\", but state.backend is \"{backend}\": its data are \
+                 there; remove this, or set backend = \"memory\""
             );
             return Err((key, message));
+        }
+        // Found when it is opened as well, but loading a directory may take minutes before that.
+        #[cfg(feature = "memory")]
+        if self.state.lock.as_ref().is_some_and(|lock| lock.backend == "memory") {
+            return Err((key, format!("does not go with [state.lock]: backend = {}", crate::engine::SECOND_ENGINE)));
         }
         Ok(())
     }

@@ -23,8 +23,8 @@
 //! let server = acteon_server::Server::start(config).await?;
 //! println!("listening on {}", server.address());
 //! let shutdown = acteon_server::Shutdown::default();
-//! server.run(shutdown).await;
-//! # Ok(()) }
+//! server.run(shutdown).await
+//! # }
 //! ```
 
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use acteon_state::Migrate;
 use tokio::runtime::{Builder, Runtime};
-use tracing::warn;
+use tracing::{info, warn};
 
 pub mod app;
 pub mod check;
@@ -69,16 +69,24 @@ pub fn execute(cli: &Cli) -> ExitCode {
 /// Starts a server and runs it until `shutdown` says so and what was under way is finished.
 ///
 /// # Errors
-/// [`StartError`] when it cannot start. Once it runs, it ends only by `shutdown`.
+/// [`StartError`] when it cannot start, and when its store could not keep everything in the end. Once it runs, it ends only by `shutdown`.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), StartError> {
-    Server::start(config).await?.run(shutdown).await;
-    Ok(())
+    let Some(server) = shutdown.unless_begun(Server::start(config)).await else {
+        info!("stopped before the server had started");
+        return Ok(());
+    };
+    let server = server?;
+    shutdown.reload_rules_of(server.app());
+    server.run(shutdown).await
 }
 
 /// Time for threads to end what they are busy with, when all is closed: a command or script that takes forever must not keep the process.
 const THREADS_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn try_execute(cli: &Cli) -> Result<(), StartError> {
+    if let Command::Engine { command: Some(command), .. } = cli.command() {
+        return look_after(&command);
+    }
     let sources = cli.sources();
     let config = Config::load(&sources)?;
     // The one provider of cryptography in this process, for `rediss://` and `https://` alike.
@@ -100,12 +108,7 @@ fn try_execute(cli: &Cli) -> Result<(), StartError> {
             if installed.is_err() {
                 warn!("another provider of cryptography was installed before ours");
             }
-            runtime.block_on(async {
-                let server = Server::start(config).await?;
-                let shutdown = Shutdown::on_signals(Some(server.app()))?;
-                server.run(shutdown).await;
-                Ok(())
-            })
+            runtime.block_on(async { run(config, Shutdown::on_signals()?).await })
         }
     };
     runtime.shutdown_timeout(THREADS_END_TIMEOUT);
@@ -127,8 +130,18 @@ async fn run_engine(mut config: Config) -> Result<(), StartError> {
         config.engine.listen.push(engine::config::LISTEN_DEFAULT.to_owned());
         config.check_engine().map_err(|(_, why)| StartError::because("the engine cannot be run alone", why))?;
     }
-    let shutdown = Shutdown::on_signals(None)?;
+    let shutdown = Shutdown::on_signals()?;
     engine::run_alone(&config, shutdown).await
+}
+
+#[cfg(feature = "memory")]
+fn look_after(command: &cli::EngineCommand) -> Result<(), StartError> {
+    engine::tools::run(command, &mut std::io::stdout().lock())
+}
+
+#[cfg(not(feature = "memory"))]
+fn look_after(_: &cli::EngineCommand) -> Result<(), StartError> {
+    Err(StartError::because("the engine was not compiled in", "build with the cargo feature `memory`"))
 }
 
 #[cfg(not(feature = "memory"))]

@@ -1,4 +1,4 @@
-//! Why a server did not start, written for the person in front of the terminal.
+//! Why a server did not start, or did not end as it should, written for the person in front of the terminal.
 //!
 //! ```text
 //! acteon-server: cannot listen on 127.0.0.1 port 8080

@@ -33,7 +33,7 @@ pub struct Capabilities {
     pub semaphores: bool,
     /// The backend's clock decides about expiry.
     pub server_clock: bool,
-    /// An acknowledged write survives a crash of the server.
+    /// An acknowledged write survives a crash of the server, and is not evicted when memory is short.
     pub durable: bool,
     /// Several processes share the store.
     pub shared: bool,

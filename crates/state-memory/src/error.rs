@@ -6,7 +6,8 @@ use acteon_state_core::{Error, ErrorKind, StateKey};
 /// What a refused write of the engine means to the caller. Nothing was changed.
 pub(crate) fn classify(key: &StateKey, error: EngineError) -> Error {
     let kind = match error {
-        EngineError::OutOfMemory => ErrorKind::OutOfMemory,
+        // A journal without room is a store without room.
+        EngineError::OutOfMemory | EngineError::NotWritable => ErrorKind::OutOfMemory,
         EngineError::WrongType => return foreign(key),
         EngineError::KeyTooLong => ErrorKind::TooLarge,
         EngineError::ScoreNotANumber => ErrorKind::Internal,

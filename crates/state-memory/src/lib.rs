@@ -1,14 +1,16 @@
 //! The state contract over an engine in this process: `backend = "memory"`.
 //!
 //! # Guarantees
-//! Everything that [`StateStore`](acteon_state_core::StateStore) promises, with every capability but two: nothing survives the end
-//! of the process (`durable`), and other processes share the store only where the application publishes its engine
-//! (`shared`). Keys, values and records are written byte for byte as the Redis driver writes them, so an engine that is
+//! Everything that [`StateStore`](acteon_state_core::StateStore) promises, with every capability but two: something survives the end of the
+//! process only with a directory, and everything acknowledged (`durable`) only with [`KeepFsync::Always`] and without eviction; and other processes
+//! share the store only where the application publishes its engine (`shared`). With eviction, what is [never evicted](MemoryConfig::eviction) is
+//! as durable as without. Keys, values and records are written byte for byte as the Redis driver writes them, so an engine that is
 //! embedded here and reached by protocol elsewhere is one store.
 //!
 //! # Failure
-//! Writes are refused with `OutOfMemory` when the configured bound is reached, and have then changed nothing. After
-//! [`close`](acteon_state_core::StateStore::close) every call is `Closed`. Nothing is ever of unknown effect.
+//! Writes are refused with `OutOfMemory` when the configured bound is reached and nothing may be evicted, and have then changed nothing. After
+//! [`close`](acteon_state_core::StateStore::close) every call is `Closed`. Without a directory nothing is ever of unknown effect;
+//! with one, see [`KeepConfig`]: a disk that fails refuses writes, and leaves those unknown that it was to keep.
 //!
 //! # Time
 //! The store reads one clock: the wall clock at its creation, continued by a monotonic one. Tests pass a
@@ -25,17 +27,23 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.rs` | the options |
-//! | `store.rs` | [`MemoryStore`]: handles on an engine, and the trait |
+//! | `keep.rs` | the directory, if there is one, and waiting for it |
+//! | `store.rs` | [`MemoryStore`]: handles on an engine |
+//! | `contract.rs` | what it says of itself, and the trait |
 //! | `value.rs`, `counter.rs`, `rate.rs`, `due.rs`, `lock.rs` | what the methods of their names do to the engine |
 //! | `many.rs`, `scan.rs` | batches and transactions; listings |
 //! | `wait.rs` | who waits for a lock, in order |
 //! | `sweep.rs` | removal of expired keys in the background |
+//! | `evict.rs` | what stays when memory is short |
 //! | `text.rs`, `error.rs` | texts of keys without allocation; errors of the engine as errors of the contract |
 
 mod config;
+mod contract;
 mod counter;
 mod due;
 mod error;
+mod evict;
+mod keep;
 mod lock;
 mod many;
 mod rate;
@@ -46,5 +54,6 @@ mod text;
 mod value;
 mod wait;
 
-pub use config::MemoryConfig;
+pub use config::{Eviction, MemoryConfig};
+pub use keep::{KeepConfig, KeepFsync};
 pub use store::MemoryStore;

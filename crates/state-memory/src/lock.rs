@@ -102,6 +102,38 @@ impl Handle {
     }
 }
 
+/// A grant that its owner has not heard of yet. Dropping it takes the grant back, so that nothing stays held when the owner has stopped
+/// waiting, or cannot be told because the disk fails.
+pub(crate) struct Unheard<'a> {
+    handle: &'a Handle,
+    request: &'a LockRequest,
+    is_heard: bool,
+}
+
+impl<'a> Unheard<'a> {
+    pub(crate) fn new(handle: &'a Handle, request: &'a LockRequest) -> Self {
+        Self { handle, request, is_heard: false }
+    }
+
+    pub(crate) fn hear(mut self) {
+        self.is_heard = true;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if self.is_heard {
+            return;
+        }
+        let (shared, LockRequest { key, owner, .. }) = (&self.handle.shared, self.request);
+        let text = companion_text(&self.handle.keyspace, key, Companion::Lock);
+        if let Err(error) = self.handle.record_at(key, &text).withdraw(*owner, shared.now()) {
+            tracing::warn!(%key, %error, "a lock that nobody took could not be given back; its lease ends by itself");
+        }
+        shared.lock_pass_on(&text);
+    }
+}
+
 /// The place of one lock's record.
 pub(crate) struct RecordAt<'a> {
     pub(crate) engine: &'a Engine,

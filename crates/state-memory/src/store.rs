@@ -1,30 +1,23 @@
-//! [`MemoryStore`]: handles on an engine, and the contract's trait, each method in one line.
+//! [`MemoryStore`]: handles on an engine, opened and closed one by one, and how an operation of one is carried out.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use acteon_engine::Engine;
+use acteon_engine::{Engine, EvictionPolicy, groups_of_this_thread};
+use acteon_engine_disk::Disk;
 use acteon_state_core::clock::{Clock, SeededClock};
-use acteon_state_core::{
-    BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Entry, Error, ExtendOutcome, Get, Increment, IncrementOutcome, Keyspace, LockClock, LockOutcome, LockRequest,
-    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits, TransactOp, TransactOutcome,
-    TransactScope, Ttl, Waiting,
-};
-use async_trait::async_trait;
+use acteon_state_core::{Capabilities, Error, Keyspace, Operation, Result};
 
 use crate::config::{Checked, MemoryConfig};
+use crate::contract::capabilities;
 use crate::error::closed;
-use crate::lock::Attempt;
+use crate::keep::KeepFsync;
 use crate::sweep::Sweeper;
-use crate::wait::{self, Hub};
+use crate::wait::Hub;
 
-const BACKEND: &str = "memory";
-/// The most operations in one transaction: it locks all of their keys at once.
-const TRANSACT_OPS_MAX: usize = 1_000;
+pub(crate) const BACKEND: &str = "memory";
 
 /// State in the memory of this process.
 ///
@@ -44,7 +37,7 @@ const TRANSACT_OPS_MAX: usize = 1_000;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct MemoryStore(Arc<Handle>);
+pub struct MemoryStore(pub(crate) Arc<Handle>);
 
 /// One opened store: its view of the shared data, until it is closed.
 pub(crate) struct Handle {
@@ -52,6 +45,10 @@ pub(crate) struct Handle {
     pub(crate) keyspace: Keyspace,
     pub(crate) capabilities: Capabilities,
     pub(crate) lock_retention_ms: u64,
+    /// `None`: the data are in memory only.
+    pub(crate) fsync: Option<KeepFsync>,
+    /// Something goes when memory is short.
+    pub(crate) evicts: bool,
     is_closed: AtomicBool,
 }
 
@@ -63,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) sweeper: Sweeper,
     clock: Arc<dyn Clock>,
     handles_open: AtomicUsize,
+    /// Keeps what the engine holds.
+    pub(crate) disk: Option<Arc<Disk>>,
     /// Told when a lock was released, or the end of its lease was moved.
     pub(crate) lock_listener: LockListener,
 }
@@ -91,18 +90,57 @@ impl MemoryStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with_clock(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        Self::over(Engine::new(config.engine_config()), config, clock)
+        // Before the engine is made of it.
+        config.check()?;
+        let engine = Engine::new(config.engine_config());
+        let now_ms = Now(clock.now_us()).ms();
+        let disk = config.keep.as_ref().map(|keep| keep.open(&engine, now_ms)).transpose()?;
+        Self::over_disk(engine, disk.map(Arc::new), config, clock)
+    }
+
+    /// A store that says of itself what one of this configuration would, over nothing: a directory is not touched. For asking what it can do.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_to_inspect(config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        config.check()?;
+        Self::over_disk(Engine::new(config.engine_config()), None, config, clock)
     }
 
     /// A store over an engine that the application also uses otherwise, such as publishing it on the network. Everyone must
     /// give it the time of the same clock.
     ///
+    /// What an engine may evict is decided where it is made: one that is made of [`MemoryConfig::engine_config`] keeps locks, queues, counters and
+    /// the like; another one may lose them when its memory is used up.
+    ///
     /// Call this once per engine and [`handle`](Self::handle) for more: those who wait for locks know of each other only among the
     /// handles of one store.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and `Config` for a `memory_bytes_max` other than the engine's own.
+    /// As [`open`](Self::open), and `Config` for a `memory_bytes_max` other than the engine's own, and for a directory: whoever makes the engine
+    /// opens that, too.
     pub fn over(engine: Engine, config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        if config.keep.is_some() {
+            return Err(Error::config("dir: the engine is there already, and a directory is loaded into a new one"));
+        }
+        Self::over_disk(engine, None, config, clock)
+    }
+
+    /// The same for an engine whose changes `disk` keeps already, which was opened otherwise than by the configuration. The last handle that is
+    /// closed closes it.
+    ///
+    /// # Errors
+    /// As [`over`](Self::over).
+    pub fn over_kept(engine: Engine, disk: Arc<Disk>, config: &MemoryConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::over_disk(engine, Some(disk), config, clock)
+    }
+
+    fn over_disk(
+        engine: Engine,
+        disk: Option<Arc<Disk>>,
+        config: &MemoryConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let bytes_max = engine.stats().bytes_max;
         if config.memory_bytes_max.is_some() && config.memory_bytes_max != bytes_max {
             return Err(Error::config(format!(
@@ -111,8 +149,13 @@ impl MemoryStore {
             )));
         }
         let (hub, sweeper, handles_open) = (Hub::default(), Sweeper::default(), AtomicUsize::new(0));
-        let shared = Shared { engine, hub, sweeper, clock, handles_open, lock_listener: LockListener::default() };
-        Ok(Self::attach(Arc::new(shared), config.check()?))
+        let lock_listener = LockListener::default();
+        let shared = Shared { engine, hub, sweeper, clock, handles_open, disk, lock_listener };
+        let mut checked = config.check()?;
+        if let Some(disk) = &shared.disk {
+            checked.fsync = Some(KeepFsync::of(disk.config().fsync));
+        }
+        Ok(Self::attach(Arc::new(shared), checked))
     }
 
     /// Another handle on the same data, closed by itself.
@@ -123,6 +166,7 @@ impl MemoryStore {
             keyspace: handle.keyspace.clone(),
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
+            fsync: handle.fsync,
         };
         Self::attach(handle.shared.clone(), checked)
     }
@@ -137,6 +181,7 @@ impl MemoryStore {
             keyspace: Keyspace::new(prefix)?,
             value_bytes_max: handle.capabilities.value_bytes_max,
             lock_retention_ms: handle.lock_retention_ms,
+            fsync: handle.fsync,
         };
         Ok(Self::attach(handle.shared.clone(), checked))
     }
@@ -145,6 +190,13 @@ impl MemoryStore {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.0.shared.engine
+    }
+
+    /// What keeps the data, if they are in a directory: to back it up, and to publish the engine. Its fsync may be made stricter, and then what it
+    /// was again; less than it was opened with would make [`capabilities`](acteon_state_core::StateStore::capabilities) untrue.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Arc<Disk>> {
+        self.0.shared.disk.as_ref()
     }
 
     /// Looks whether somebody who waits for a lock can have it now.
@@ -170,17 +222,40 @@ impl MemoryStore {
 
     fn attach(shared: Arc<Shared>, checked: Checked) -> Self {
         shared.handles_open.fetch_add(1, Ordering::AcqRel);
+        // Of the engine, which may have been made by somebody else.
+        let evicts = shared.engine.eviction_policy() != EvictionPolicy::NoEviction;
         Self(Arc::new(Handle {
             shared,
-            keyspace: checked.keyspace,
-            capabilities: capabilities(checked.value_bytes_max),
+            capabilities: capabilities(&checked, evicts),
             lock_retention_ms: checked.lock_retention_ms,
+            fsync: checked.fsync,
+            evicts,
+            keyspace: checked.keyspace,
             is_closed: AtomicBool::new(false),
         }))
     }
 
-    /// Carries out one operation at one moment.
-    fn run<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
+    /// Carries out one operation at one moment, and waits until what it tells of is kept.
+    pub(crate) async fn run<R>(&self, operation: Operation, step: impl FnOnce(&Handle, Now) -> Result<R>) -> Result<R> {
+        let shared = &self.0.shared;
+        if shared.disk.is_none() {
+            return self.run_at_once(operation, step);
+        }
+        shared.make_way(operation).await.map_err(|error| Handle::locate(error, operation))?;
+        let (result, has_written) = {
+            let groups_before = groups_of_this_thread();
+            let result = self.run_at_once(operation, step);
+            (result, groups_of_this_thread() != groups_before)
+        };
+        shared.keep(has_written).await.map_err(|error| Handle::locate(error, operation))?;
+        result
+    }
+
+    pub(crate) fn run_at_once<R>(
+        &self,
+        operation: Operation,
+        step: impl FnOnce(&Handle, Now) -> Result<R>,
+    ) -> Result<R> {
         let handle = &*self.0;
         let result = if handle.is_closed() {
             Err(closed())
@@ -210,7 +285,7 @@ impl Handle {
     }
 
     /// Returns whether it was open.
-    fn close(&self) -> bool {
+    pub(crate) fn close(&self) -> bool {
         let was_open = !self.is_closed.swap(true, Ordering::AcqRel);
         if was_open {
             self.shared.handles_open.fetch_sub(1, Ordering::AcqRel);
@@ -286,164 +361,5 @@ impl Now {
     /// The moment this long after this one, in µs.
     pub(crate) fn after_us(self, duration: Duration) -> u64 {
         self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-    }
-}
-
-fn capabilities(value_bytes_max: u64) -> Capabilities {
-    Capabilities {
-        cas: true,
-        fencing: true,
-        counters: true,
-        rate_limits: true,
-        transact: Some(TransactLimits { scope: TransactScope::AnyKeys, ops_max: TRANSACT_OPS_MAX }),
-        scan: true,
-        ordered_scan: true,
-        due: true,
-        locks: true,
-        shared_locks: true,
-        semaphores: true,
-        server_clock: true,
-        durable: false,
-        shared: false,
-        value_bytes_max,
-    }
-}
-
-#[async_trait]
-impl StateStore for MemoryStore {
-    fn backend(&self) -> &str {
-        BACKEND
-    }
-
-    fn capabilities(&self) -> &Capabilities {
-        &self.0.capabilities
-    }
-
-    fn lock_semantics(&self) -> LockSemantics {
-        LockSemantics {
-            topology: "memory, one process".to_owned(),
-            clock: LockClock::Monotonic,
-            tokens_rise_across: "restart (wall-clock seed)".to_owned(),
-            survives_server_crash: Survival::No,
-            survives_failover: Survival::NotApplicable,
-            waiting: Waiting::FifoHandOff,
-            fit_for: "correctness inside one process".to_owned(),
-            notes: vec![
-                "Tokens keep rising across a restart as long as the wall clock is not set back meanwhile.".to_owned(),
-                "For a lock that other processes respect, choose a backend that they share.".to_owned(),
-            ],
-        }
-    }
-
-    async fn ping(&self) -> Result<()> {
-        self.run(Operation::Ping, |_, _| Ok(()))
-    }
-
-    async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
-        self.run(Operation::Get, |handle, now| handle.get(key, get, now))
-    }
-
-    async fn put(&self, key: &StateKey, put: &Put) -> Result<PutOutcome> {
-        self.run(Operation::Put, |handle, now| handle.put(key, put, now))
-    }
-
-    async fn delete(&self, key: &StateKey, condition: Condition) -> Result<DeleteOutcome> {
-        self.run(Operation::Delete, |handle, now| handle.delete(key, condition, now))
-    }
-
-    async fn take(&self, key: &StateKey) -> Result<Option<Entry>> {
-        self.run(Operation::Take, |handle, now| handle.take(key, now))
-    }
-
-    async fn touch(&self, key: &StateKey, ttl: Ttl) -> Result<bool> {
-        self.run(Operation::Touch, |handle, now| handle.touch(key, ttl, now))
-    }
-
-    async fn increment(&self, key: &StateKey, increment: Increment) -> Result<IncrementOutcome> {
-        self.run(Operation::Increment, |handle, now| handle.increment(key, increment, now))
-    }
-
-    async fn rate_limit(&self, key: &StateKey, request: &RateLimit) -> Result<Decision> {
-        self.run(Operation::RateLimit, |handle, now| handle.rate_limit(key, request, now))
-    }
-
-    async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
-        self.run(Operation::Batch, |handle, now| handle.batch(ops, now))
-    }
-
-    async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
-        self.run(Operation::Transact, |handle, now| handle.transact(ops, now))
-    }
-
-    async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {
-        self.run(Operation::Scan, |handle, now| handle.scan(scan, now))
-    }
-
-    async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
-        self.run(Operation::Schedule, |handle, now| handle.schedule(queue, schedule, now))
-    }
-
-    async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
-        self.run(Operation::Cancel, |handle, now| handle.cancel(queue, id, now))
-    }
-
-    async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
-        self.run(Operation::ClaimDue, |handle, now| handle.claim_due(queue, claim, now))
-    }
-
-    async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
-        self.run(Operation::Ack, |handle, now| handle.ack(queue, id, token, now))
-    }
-
-    async fn extend_claim(
-        &self,
-        queue: &StateKey,
-        id: &str,
-        token: ClaimToken,
-        visibility: Duration,
-    ) -> Result<ClaimOutcome> {
-        self.run(Operation::ExtendClaim, |handle, now| handle.extend_claim(queue, id, token, visibility, now))
-    }
-
-    async fn lock_acquire(&self, request: &LockRequest) -> Result<LockOutcome> {
-        let operation = Operation::LockAcquire;
-        let (lease_ms, attempt) = self.run(operation, |handle, now| {
-            let lease_ms = request.check(&handle.capabilities)?;
-            Ok((lease_ms, handle.lock_try(request, lease_ms, now)?))
-        })?;
-        match attempt {
-            Attempt::Granted(grant) => Ok(LockOutcome::Granted(grant)),
-            Attempt::Busy(_) if !request.wait.is_zero() => {
-                wait::wait(&self.0, request, lease_ms).await.map_err(|error| Handle::locate(error, operation))
-            }
-            Attempt::Busy(busy) | Attempt::Refused(busy) => Ok(LockOutcome::Busy(busy)),
-        }
-    }
-
-    async fn lock_extend(&self, key: &StateKey, owner: OwnerId, lease: Duration) -> Result<ExtendOutcome> {
-        self.run(Operation::LockExtend, |handle, now| handle.lock_extend(key, owner, lease, now))
-    }
-
-    async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
-        self.run(Operation::LockRelease, |handle, now| handle.lock_release(key, owner, now))
-    }
-
-    async fn lock_inspect(&self, key: &StateKey) -> Result<Option<LockState>> {
-        self.run(Operation::LockInspect, |handle, now| handle.lock_inspect(key, now))
-    }
-
-    async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
-        self.run(Operation::LockForceRelease, |handle, now| handle.lock_force_release(key, reason, now))
-    }
-
-    async fn lock_list(&self, scan: &Scan) -> Result<Page<LockState>> {
-        self.run(Operation::LockList, |handle, now| handle.lock_list(scan, now))
-    }
-
-    async fn close(&self) -> Result<()> {
-        if self.0.close() {
-            self.0.shared.lock_call_all_of(&self.0);
-        }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Gives the memory of expired keys back, in the background.
+//! Gives the memory of expired keys back, and evicts what writers have left to be evicted, in the background.
 //!
 //! # Guarantees
 //! A task of the calling runtime, started by the first call made inside of one and again if that runtime goes away. It keeps
@@ -72,6 +72,11 @@ fn step(shared: &Weak<Shared>) -> Option<bool> {
     if !shared.is_in_use() {
         return None;
     }
-    let report = shared.engine.expire_cycle(shared.now().ms(), STEP_KEYS_MAX);
-    Some(report.ran_out)
+    let now_ms = shared.now().ms();
+    if let Some(disk) = &shared.disk {
+        disk.tick(now_ms);
+    }
+    let expired = shared.engine.expire_cycle(now_ms, STEP_KEYS_MAX);
+    let evicted = shared.engine.evict_cycle(now_ms, STEP_KEYS_MAX);
+    Some(expired.ran_out || evicted.ran_out)
 }

@@ -185,6 +185,7 @@ impl Waiter {
     }
 
     fn attempt(&self, shared: &Shared) -> Result<Attempt> {
+        shared.check_writable()?;
         self.record(shared).acquire(&self.request, self.lease_ms, Turn::Own, shared.now())
     }
 

@@ -9,10 +9,10 @@ use acteon_engine::{Engine, EngineConfig};
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::key::Companion;
 use acteon_state_core::{
-    ClaimDue, Condition, DeleteOutcome, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, Put, RateLimit, Schedule,
-    StateKey, StateStore, TransactOp,
+    ClaimDue, Condition, DeleteOutcome, DueAt, Effect, ErrorKind, Get, Increment, Keyspace, LockOutcome, LockRequest,
+    Put, RateLimit, Schedule, StateKey, StateStore, TransactOp,
 };
-use acteon_state_memory::{MemoryConfig, MemoryStore};
+use acteon_state_memory::{Eviction, MemoryConfig, MemoryStore};
 
 fn key(id: &str) -> StateKey {
     StateKey::new("test", "acme", "thing", id).unwrap()
@@ -37,12 +37,74 @@ async fn write_above_the_memory_bound_is_refused_and_changes_nothing() {
     assert_eq!(store.get(&key("a"), Get::default()).await.unwrap().unwrap().value, "first");
 }
 
+fn of_kind(kind: &str, id: &str) -> StateKey {
+    StateKey::new("test", "acme", kind, id).unwrap()
+}
+
+/// A store that was full of values to be evicted, in which something of each kind that is not was written first.
+#[tokio::test]
+async fn only_plain_values_are_evicted() {
+    for eviction in [Eviction::AllKeysLru, Eviction::AllKeysLfu, Eviction::AllKeysRandom] {
+        let config = MemoryConfig { memory_bytes_max: Some(100_000), eviction, ..MemoryConfig::default() };
+        let clock = clock();
+        let store = MemoryStore::open_with_clock(&config, clock.clone()).unwrap();
+        let (job, payload) = ("job".to_owned(), "x".into());
+        let queue = key("queue");
+        store.schedule(&queue, &Schedule { id: job, due_at: DueAt::UnixMs(0), payload }).await.unwrap();
+        store.increment(&key("counter"), Increment::by(7)).await.unwrap();
+        store.put(&of_kind("dedup", "seen"), &Put::new("outcome")).await.unwrap();
+        let lock = LockRequest::new(key("lock"), Duration::from_secs(3_600));
+        let LockOutcome::Granted(grant) = store.lock_acquire(&lock).await.unwrap() else { panic!("it is free") };
+        let fenced = Put::new("fenced").when(Condition::Fence(grant.token));
+        store.put(&key("fenced"), &fenced).await.unwrap();
+
+        for number in 0..3_000 {
+            clock.advance(Duration::from_secs(1));
+            store.put(&of_kind("cache", &number.to_string()), &Put::new(vec![0; 100])).await.unwrap();
+        }
+        assert!(store.engine().stats().evicted_total > 1_000);
+        assert!(store.engine().stats().bytes < 110_000);
+        assert_eq!(store.get(&key("counter"), Get::default()).await.unwrap().unwrap().value, "7");
+        assert_eq!(store.get(&of_kind("dedup", "seen"), Get::default()).await.unwrap().unwrap().value, "outcome");
+        assert_eq!(store.get(&key("fenced"), Get::default()).await.unwrap().unwrap().value, "fenced");
+        assert!(store.lock_inspect(&key("lock")).await.unwrap().is_some());
+        let claim = ClaimDue { limit: 10, visibility: Duration::from_secs(1) };
+        assert_eq!(store.claim_due(&queue, claim).await.unwrap().items.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn write_is_refused_where_nothing_may_be_evicted() {
+    let eviction = Eviction::AllKeysLru;
+    let config = MemoryConfig { memory_bytes_max: Some(50_000), eviction, ..MemoryConfig::default() };
+    let store = MemoryStore::open_with_clock(&config, clock()).unwrap();
+    let mut number = 0;
+    let error = loop {
+        number += 1;
+        match store.put(&of_kind("dedup", &number.to_string()), &Put::new("outcome")).await {
+            Ok(_) => assert!(number < 10_000),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
+    let ops = [TransactOp::Put(key("a"), Put::new("b")), TransactOp::Put(key("c"), Put::new("d"))];
+    assert_eq!(store.transact(&ops).await.unwrap_err().kind(), ErrorKind::OutOfMemory);
+    assert_eq!(store.engine().len(), number - 1);
+    assert_eq!(store.engine().stats().evicted_total, 0);
+}
+
+/// What keys and values take; tables keep room for keys to come.
+fn bytes(store: &MemoryStore) -> u64 {
+    let stats = store.engine().stats();
+    stats.bytes - stats.table_bytes
+}
+
 #[tokio::test]
 async fn transaction_that_does_not_fit_leaves_everything_as_it_was() {
     let store = bounded(4_096);
     store.put(&key("grown"), &Put::new("short").expires_after(Duration::from_secs(60))).await.unwrap();
     store.put(&key("deleted"), &Put::new("still here")).await.unwrap();
-    let before = store.engine().stats().bytes;
+    let before = bytes(&store);
     let ops = [
         TransactOp::Delete(key("deleted"), Condition::Always),
         TransactOp::Put(key("grown"), Put::new(vec![1; 500])),
@@ -55,7 +117,7 @@ async fn transaction_that_does_not_fit_leaves_everything_as_it_was() {
     assert!(grown.ttl.is_some(), "its time to live is back as well");
     assert_eq!(store.get(&key("deleted"), Get::default()).await.unwrap().unwrap().value, "still here");
     assert!(store.get(&key("new"), Get::default()).await.unwrap().is_none());
-    assert_eq!(store.engine().stats().bytes, before);
+    assert_eq!(bytes(&store), before);
 }
 
 #[tokio::test]
@@ -87,7 +149,7 @@ async fn full_store_still_hands_out_its_work() {
     for item in &claimed.items {
         store.ack(&queue, &item.id, item.token).await.unwrap();
     }
-    assert_eq!(store.engine().stats().bytes, 0);
+    assert_eq!(bytes(&store), 0);
 }
 
 #[tokio::test(start_paused = true)]

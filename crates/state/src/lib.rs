@@ -51,7 +51,7 @@ pub use acteon_state_core::{
 };
 pub use config::StateConfig;
 #[cfg(feature = "memory")]
-pub use drivers::open_memory;
+pub use drivers::{open_memory, open_memory_kept};
 pub use migrate::{Migrate, SchemaReport, SchemaVersions, migrate, migrate_with};
 pub use open::{OpenOptions, open, open_with};
 pub use registry::{BoxFuture, DriverConfig, Registry};

@@ -21,7 +21,7 @@ use acteon_state_core::{Error, ErrorKind, Result, State, StateStore};
 #[cfg(feature = "memory")]
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 
-use crate::config::{Connect, Degradation, StateConfig};
+use crate::config::{ConfigError, Connect, Degradation, StateConfig};
 use crate::registry::{DriverConfig, Registry};
 
 /// Capabilities of locks, which the store of the locks must have.
@@ -148,10 +148,14 @@ pub(crate) fn explain(config: &StateConfig, error: Error, hint: &str) -> Error {
     Error::new(error.kind(), message).on_backend(config.backend.clone()).with_source(error)
 }
 
-/// Adds the place to a driver's own `Config` error, unless it came with one.
+/// Adds the place to a driver's own `Config` error, unless it came with one: whoever opens the driver may have settings of his own for it.
 ///
 /// A driver begins its reasons with the name of the option, which is a key of `[state]` or of the driver's own section.
 fn placed(config: &StateConfig, error: Error) -> Error {
+    let is_placed = |source: &(dyn std::error::Error + 'static)| source.is::<ConfigError>();
+    if std::error::Error::source(&error).is_some_and(is_placed) {
+        return error;
+    }
     let path = &config.places.path;
     let says = |place: String| error.message().starts_with(&place) || error.message().contains(&format!(" {place}"));
     if says(format!("{path}.")) || says(format!("({path}.")) {

@@ -141,6 +141,8 @@ fn rule(arguments: &[Vec<u8>]) -> Rule {
         "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO" | "GEOSEARCH" => {
             geo_rule(arguments)
         }
+        // Both may write a value in several ways, and each reads them all.
+        "DUMP" => Rule::Kind,
         "TIME" | "LASTSAVE" | "INFO" | "LOLWUT" => Rule::Kind,
         "HELLO" => Rule::Hello,
         "EVAL" | "EVAL_RO" => script_rule(arguments),
@@ -160,7 +162,7 @@ fn subcommand_rule(arguments: &[Vec<u8>], name: &str, subcommand: &str) -> Rule 
         ("COMMAND", "INFO" | "DOCS") => Rule::Commands,
         ("COMMAND", "LIST") => Rule::Unordered,
         ("CONFIG", "GET") => Rule::UnorderedPairs,
-        ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME" | "FREQ") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
+        ("CLIENT", "ID" | "LIST" | "INFO") | ("OBJECT", "IDLETIME") | ("SLOWLOG" | "LATENCY", _) => Rule::Kind,
         ("DEBUG", _) => Rule::Kind,
         ("MEMORY", _) => Rule::Shape,
         ("PUBSUB", "CHANNELS" | "SHARDCHANNELS") => Rule::Unordered,

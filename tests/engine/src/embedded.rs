@@ -21,7 +21,12 @@ pub struct EmbeddedEngine {
 impl EmbeddedEngine {
     /// An empty engine.
     pub fn new() -> Self {
-        Self { instance: Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default()) }
+        Self::of(Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default()))
+    }
+
+    /// An engine that others use as well.
+    pub fn of(instance: Arc<Instance>) -> Self {
+        Self { instance }
     }
 }
 

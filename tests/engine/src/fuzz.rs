@@ -4,6 +4,7 @@
 //! Each function takes bytes and panics if something that holds for all bytes does not hold for these:
 //! - [`request`]: however requests are cut into pieces, they read the same, and so does the error that ends them;
 //! - [`token`]: what is read of a reply lies within the input, and a reply is not there before its last byte;
+//! - [`file()`]: a file is taken over up to where it makes no sense, and what was taken over is written and read again unchanged;
 //! - [`session`] and [`Sessions`]: whatever connections send, what they get is replies of the protocol, one after the other.
 //!
 //! # Bounds
@@ -17,7 +18,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, Flow, Instance, InstanceConfig};
+use acteon_engine::import::{ImportOptions, Importer};
+use acteon_engine::rdb::{FileFacts, Unsupported, write_file};
+use acteon_engine::{Client, ClientOptions, Engine, EngineConfig, EvictionConfig, Flow, Instance, InstanceConfig};
 use acteon_resp::{
     Arguments, Protocol, ReplyWriter, RequestDecoder, RequestError, RequestLimits, TokenLimits, frame,
     token as read_token,
@@ -36,6 +39,14 @@ const LIMITS: RequestLimits =
 
 /// The engine's own bound. A command that would exceed it is refused.
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
+
+/// With enough segments for keys to lie apart.
+const SMALL: EngineConfig = EngineConfig {
+    segments: 4,
+    memory_bytes_max: Some(MEMORY_BYTES_MAX),
+    eviction: EvictionConfig::DEFAULT,
+    hash_seed: Some(0),
+};
 
 /// A request that has not ended by then is given up, with its connection.
 const PENDING_BYTES_MAX: usize = 1 << 20;
@@ -90,6 +101,30 @@ pub fn session(data: &[u8]) {
     }
 }
 
+/// Takes `data` over as an append-only file, and as what follows the header of an RDB file of the newest version.
+///
+/// # Panics
+/// What was taken over does not come back from a file that is written here.
+pub fn file(data: &[u8]) {
+    let dump = [b"REDIS0011", data].concat();
+    for data in [&dump, data] {
+        let engine = Engine::new(SMALL);
+        let instance = Instance::new(engine.clone(), InstanceConfig::default());
+        let options = ImportOptions { unsupported: Unsupported::Skip, now_ms: 0 };
+        // Most end with an error; what came before it has to be whole.
+        _ = Importer::new(&instance, options).append_only_file("fuzzed", data);
+
+        let mut written = Vec::new();
+        let snapshot = engine.cut(0, || ()).expect("no other snapshot runs");
+        write_file(&FileFacts::default(), snapshot, &mut written).expect("memory takes everything");
+        let again = Engine::new(SMALL);
+        let instance = Instance::new(again.clone(), InstanceConfig::default());
+        let mut importer = Importer::new(&instance, options);
+        importer.rdb("written", &*written).expect("what is written here is right");
+        assert_eq!(again.digest(0), engine.digest(0), "it came back otherwise");
+    }
+}
+
 /// A server with some connections.
 #[derive(Debug)]
 pub struct Sessions {
@@ -101,10 +136,7 @@ pub struct Sessions {
 impl Sessions {
     /// A new, empty server.
     pub fn new() -> Self {
-        /// Enough for keys to lie apart.
-        const SEGMENTS: usize = 4;
-        let config = EngineConfig { segments: SEGMENTS, memory_bytes_max: Some(MEMORY_BYTES_MAX), hash_seed: Some(0) };
-        let instance = Instance::new(Engine::new(config), InstanceConfig::default());
+        let instance = Instance::new(Engine::new(SMALL), InstanceConfig::default());
         let connections = (0..CONNECTIONS).map(|_| Connection::open(&instance)).collect();
         Self { instance, connections, now_us: 1_700_000_000_000_000 }
     }

@@ -4,6 +4,8 @@
 //! - [`differential`] sends random commands of one family to a redis-server and to the engine and compares every reply, and after
 //!   each sequence every key. A difference is shrunk to the few commands that show it and printed with its seed.
 //! - [`transcript`] replays what a redis-server once answered, one file per command under `tests/transcripts`.
+//! - `tests/crashes` kills the dispatch server's engine at random moments and looks at what its directory still holds; it says there how.
+//! - `tests/files` takes files and payloads from a redis-server to the engine and back, and compares what both make of them.
 //!
 //! Both know which replies Redis leaves open (the order of a set, a random member, a remaining time): [`compare`] is the only place.
 //!
@@ -16,6 +18,7 @@
 //! - `ACTEON_DIFFERENTIAL_SAVE=1`: keep each shrunk difference in `regressions/`, from where it is replayed first from then on.
 //! - `ACTEON_ENGINE_URL`: a server to test instead of the engine in this process, such as `redis://127.0.0.1:6380`. It is flushed.
 //!   `redis-server` compares two of those, to see that the comparison itself is sound.
+//! - `ACTEON_FILES_ROUNDS`: how many sequences of each family the comparison of files takes.
 //! - `ACTEON_RECORD_TRANSCRIPTS=1`: write the transcripts anew, with the answers of a redis-server.
 //!
 //! # Failure

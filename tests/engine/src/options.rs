@@ -28,12 +28,10 @@ const GROUPS: &[&str] = &[
 /// Commands, or options of one, that no template has to make.
 const LEFT_OUT: &[&str] = &[
     // The engine does not have them.
-    "DUMP",
     "FCALL",
     "FCALL_RO",
     "FUNCTION",
     "MIGRATE",
-    "RESTORE",
     // They speak to other servers, or to one that debugs.
     "PFDEBUG",
     "PFSELFTEST",

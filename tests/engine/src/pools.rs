@@ -111,8 +111,34 @@ const POOLS: &[(&str, Pool)] = &[
         one_of(random, out, &["redis.call('publish','c0','x'); return redis.call('set','s0','y')"])
     }),
     ("call", |random, out| crate::families::any_call(random, out)),
+    ("payload", payload),
     ("command", |random, out| one_of(random, out, crate::families::COMMAND_NAMES)),
 ];
+
+/// What DUMP of redis-server 7.0 has answered.
+pub const PAYLOADS: &[&[u8]] = &[
+    // An integer, a text, and one that is compressed.
+    b"\x00\xc0\x0a\x0a\x00n\x9fWE\x0e\xaec\xbb",
+    b"\x00\x03abc\x0a\x00\xd9\xac0=Ar\xa2\xe2",
+    b"\x00\xc3\x0b@Z\x03abca\xe0K\x02\x01bc\x0a\x00#\x806\xf9\xe2\xd0\xc7\x80",
+    // A HyperLogLog.
+    b"\x00\x18HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80q\xa6\x84K\xfb\x80BZ\x0a\x00Y\xf4\xb9\x19%\xeb\x16\xea",
+    // A list, a set of integers and one of members, a hash, a sorted set.
+    b"\x12\x01\x02\x0f\x0f\x00\x00\x00\x03\x00\x81a\x02\x01\x01\x81b\x02\xff\x0a\x00\x90C\xa3L\xeb\x8e\x1b\x1c",
+    b"\x0b\x10\x02\x00\x00\x00\x04\x00\x00\x00\xd4\xfe\x01\x00\x02\x00\x03\x00\x0a\x003\x8as.j\x1dj\xb0",
+    b"\x02\x03\xc0\x03\x01b\x01a\x0a\x00\xa0\xb8\xf5\x00/j|\x9e",
+    b"\x10\x12\x12\x00\x00\x00\x04\x00\x81a\x02\x01\x01\x81b\x02\x81x\x02\xff\x0a\x00x\x07Lk\xd9\xd7\x05\x1f",
+    b"\x11\x1d\x1d\x00\x00\x00\x06\x00\x81c\x02\x84-inf\x05\x81a\x02\x01\x01\x81b\x02\x832.5\x04\xff\x0a\x009\x923\x9b\xe1\x1f2=",
+];
+
+fn payload(random: &mut Random, out: &mut Vec<Vec<u8>>) {
+    let mut payload = random.pick(PAYLOADS).to_vec();
+    if random.percent(BAD_PERCENT) {
+        let at = random.below(payload.len());
+        payload[at] ^= 1;
+    }
+    out.push(payload);
+}
 
 const KEY_TYPES: &[u8] = b"sbphlezg";
 const KEYS_PER_TYPE: usize = 4;

@@ -33,7 +33,7 @@ pub struct Run {
 }
 
 /// At which sizes encodings change, as Redis sets them.
-const THRESHOLDS: &str = "CONFIG SET hash-max-listpack-entries 512 hash-max-listpack-value 64 set-max-intset-entries 512 \
+pub const THRESHOLDS: &str = "CONFIG SET hash-max-listpack-entries 512 hash-max-listpack-value 64 set-max-intset-entries 512 \
      zset-max-listpack-entries 128 zset-max-listpack-value 64 list-max-listpack-size -2 hll-sparse-max-bytes 3000";
 
 /// Empties the server and puts back the settings that sequences change.

@@ -13,11 +13,10 @@ use acteon_engine_tests::reply::Reply;
 const ABSENT: &[&str] = &[
     // Not there yet.
     "acl",
-    "dump",
     "fcall",
     "function",
     "lolwut",
-    "restore",
+    "restore-asking",
     "x",
     // Of no use to a single node without modules.
     "asking",

@@ -13,16 +13,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use acteon_engine_tests::command::Command;
 use acteon_engine_tests::families::{Family, families};
 use acteon_engine_tests::fuzz::{self, CONNECTIONS, Sessions};
+use acteon_engine_tests::pools::PAYLOADS;
 use acteon_engine_tests::random::Random;
 
 /// The time of all tests together unless told otherwise: a minute of the clock on two processors.
 const SECONDS_DEFAULT: u64 = 120;
 
 /// Tests of this file, among which the time is divided.
-const TESTS: u32 = 4;
+const TESTS: u32 = 5;
 
 /// More than the engine may hold, twice: the other test that runs beside has one of its own.
 const RESIDENT_KIB_MAX: u64 = 768 << 10;
+
+/// The version and the checksum of a payload.
+const PAYLOAD_END_BYTES: usize = 10;
 
 /// Commands that one server gets.
 const COMMANDS: usize = 300;
@@ -33,6 +37,29 @@ fn any_bytes_read_the_same_in_every_cut() {
         let data = if random.percent(50) { protocol_like(random, 200) } else { bytes(random, 200) };
         fuzz::request(&data);
         fuzz::token(&data);
+    });
+}
+
+#[test]
+fn files_of_any_bytes_are_taken_over_up_to_their_damage() {
+    // What redis-server writes into files, with types in front, is also in its payloads.
+    let payloads: Vec<&[u8]> = PAYLOADS.iter().map(|payload| &payload[..payload.len() - PAYLOAD_END_BYTES]).collect();
+    repeat(|random, families| {
+        let mut data = Vec::new();
+        if random.percent(60) {
+            for number in 0..=random.below(6) {
+                let (kind, value) = random.pick(&payloads).split_first().expect("a type");
+                data.extend([*kind, 1, b'a' + number as u8]);
+                data.extend_from_slice(value);
+            }
+        } else {
+            let length = 5 + random.below(20);
+            random.pick(families).sequence(random, length).iter().for_each(|command| command.encode(&mut data));
+        }
+        if random.percent(80) {
+            damage(random, &mut data);
+        }
+        fuzz::file(&data);
     });
 }
 

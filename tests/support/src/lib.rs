@@ -7,7 +7,7 @@
 //! the Sentinels that watch them; a [`RedisCluster`] is three primaries with a replica each. An `Authority` (feature `certificates`) makes
 //! certificates for them. A PostgreSQL can have standbys, which can be promoted, and a
 //! [`PgBouncer`] in front. A [`FaultProxy`] stands between a client and any TCP server and delays, holds back, swallows or cuts the
-//! traffic. A [`FakeClock`] steps the wall clock of a server or a client, and a [`SmallDisk`] is one that a server can fill.
+//! traffic. An [`EngineServer`] is the `engine` command of the dispatch server, with a directory. A [`FakeClock`] steps the wall clock of a server or a client, and a [`SmallDisk`] is one that a server can fill.
 //!
 //! A `DynamoServer` (feature `dynamodb`) is an emulator inside the test's process, which needs no program. A `DynamoProxy` stands
 //! before it, or before another one, and loses, delays or refuses single requests, before or after they are carried out.
@@ -37,6 +37,7 @@ mod certificates;
 mod dynamo_proxy;
 #[cfg(feature = "dynamodb")]
 mod dynamo_server;
+mod engine_server;
 mod environment;
 mod fake_clock;
 mod pgbouncer;
@@ -57,6 +58,7 @@ pub use certificates::{Authority, Identity};
 pub use dynamo_proxy::{DynamoError, DynamoFault, DynamoProxy};
 #[cfg(feature = "dynamodb")]
 pub use dynamo_server::DynamoServer;
+pub use engine_server::{EngineOptions, EngineServer, verify_engine_dir};
 pub use environment::{
     DYNAMODB_URL_ENV, FAKETIME_ENV, PGBOUNCER_ENV, POSTGRES_BIN_ENV, POSTGRES_TEMPLATE_ENV, POSTGRES_URL_ENV,
     PRIVATE_SERVER_MODULE, REDIS_SERVER_ENV, REDIS_URL_ENV, SERVER_ENV, acteon_server_program, dynamodb_url_from_env,

@@ -94,12 +94,10 @@ impl ServerProcess {
     /// Starts `command`, which runs the program, and waits until `is_ready` returns without an error.
     pub(crate) fn launch(
         &mut self,
-        mut command: Command,
+        command: Command,
         is_ready: impl Fn(&Self) -> io::Result<()>,
     ) -> Result<(), StartError> {
-        let log = File::create(self.folder().join(LOG_FILE))?;
-        command.current_dir(self.folder()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some(crate::process::supervised(command)?);
+        self.spawn(command)?;
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(status) = self.exit_status()? {
@@ -115,6 +113,14 @@ impl ServerProcess {
                 Err(_) => thread::sleep(READY_POLL),
             }
         }
+    }
+
+    /// Starts `command`, which runs the program, without waiting for it.
+    pub(crate) fn spawn(&mut self, mut command: Command) -> io::Result<()> {
+        let log = File::create(self.folder().join(LOG_FILE))?;
+        command.current_dir(self.folder()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(crate::process::supervised(command)?);
+        Ok(())
     }
 
     /// Kills the process (SIGKILL) and returns once it is gone. Without effect on a dead one.

@@ -75,11 +75,7 @@ pub(crate) fn build(
     run_cargo(command, workspace, interrupt, &mut built)?;
     // The whole build makes the server only if its own package has integration tests.
     if built.server.is_none() && suites.iter().any(|suite| suite.starts_server) {
-        let server: Vec<Package> =
-            workspace.packages.iter().filter(|package| package.name == SERVER).cloned().collect();
-        let mut command = cargo();
-        command.args(["build", "--package", SERVER]).args(features(&server));
-        run_cargo(command, workspace, interrupt, &mut built)?;
+        build_server(workspace, interrupt, &mut built)?;
     }
     // Cargo reports them as they are finished; runs are easier to compare in a fixed order, unit tests first.
     built
@@ -88,12 +84,20 @@ pub(crate) fn build(
     Ok(built)
 }
 
-/// Builds the tests of one package, and the programs of it that they start.
+fn build_server(workspace: &Workspace, interrupt: &Interrupt, built: &mut Built) -> Result<(), Failure> {
+    let server: Vec<Package> = workspace.packages.iter().filter(|package| package.name == SERVER).cloned().collect();
+    let mut command = cargo();
+    command.args(["build", "--package", SERVER]).args(features(&server));
+    run_cargo(command, workspace, interrupt, built)
+}
+
+/// Builds the tests of one package, the programs of it that they start, and the dispatch server.
 pub(crate) fn build_package(workspace: &Workspace, package: &str, interrupt: &Interrupt) -> Result<Built, Failure> {
     let mut built = Built::default();
     let mut command = cargo();
     command.args(["test", "--no-run", "--package", package]);
     run_cargo(command, workspace, interrupt, &mut built)?;
+    build_server(workspace, interrupt, &mut built)?;
     Ok(built)
 }
 

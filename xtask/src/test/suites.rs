@@ -58,7 +58,7 @@ const TOOLS: &[(&str, &[Tool])] =
     &[("engine-tests", CLIENT_TOOLS), ("faults", CLOCK_TOOLS), ("test-support", CLOCK_TOOLS)];
 
 /// Suites that start the dispatch server as a process. Its own package is told by cargo where the program is.
-const STARTS_SERVER: &[&str] = &["e2e"];
+const STARTS_SERVER: &[&str] = &["e2e", "engine-tests", "faults"];
 
 /// All suites: one per package, in the order of their folders, then those apart.
 pub(crate) fn all(workspace: &Workspace) -> Vec<Suite> {

@@ -1,14 +1,12 @@
 //! redis-benchmark against the servers by turns: processor time of the server per million operations, and operations per second.
 
-use std::process::Command;
-use std::time::Duration;
-
+use super::redis_benchmark::{RedisBenchmark, Sample};
 use super::servers::Server;
 use super::{Options, load};
 use crate::Outcome;
-use crate::rounds::median;
+use crate::rounds::{alternate, middle, ratio};
 
-const CONNECTIONS: &str = "50";
+const CONNECTIONS: usize = 50;
 const PIPELINES: [usize; 3] = [1, 16, 64];
 /// Operations at pipeline 16 and 64 for each at pipeline 1: then either takes a second or two, against the 10 ms in which the kernel
 /// tells processor time.
@@ -55,16 +53,6 @@ const CASES: &[Case] = &[
     Case { name: "EVALSHA compare and delete", kind: Kind::CompareAndDelete, requests: 100_000 },
 ];
 
-/// redis-server, the engine with one thread, and with two.
-struct Servers([Server; 3]);
-
-/// What one run cost.
-#[derive(Clone, Copy)]
-struct Sample {
-    cpu_s_per_million: f64,
-    per_second: f64,
-}
-
 pub(super) fn run(options: &Options<'_>) -> Outcome {
     let chosen: Vec<_> = CASES.iter().filter(|case| options.includes("commands", case.name)).collect();
     if !chosen.is_empty() {
@@ -91,42 +79,21 @@ fn head(title: &str) {
 
 /// The rows of one case, on servers of its own: what one case leaves behind is no burden for the next.
 fn rows(case: &Case, label: &str, keys: usize, options: &Options<'_>) -> Outcome {
-    let servers = Servers([Server::redis()?, Server::engine(options.program, 1)?, Server::engine(options.program, 2)?]);
+    let servers = [Server::redis()?, Server::engine(options.program, 1)?, Server::engine(options.program, 2)?];
     eprintln!("{label}: filling");
-    for server in &servers.0 {
+    for server in &servers {
         load::fill(server, keys, VALUE_BYTES, &[])?;
     }
     for pipeline in PIPELINES {
         eprintln!("{label}: pipeline {pipeline}");
         let requests = options.scaled(case.requests) * if pipeline == 1 { 1 } else { PIPELINED_FACTOR };
-        let bench = Bench { keys, pipeline, requests };
-        row(label, pipeline, &servers.alternate(options.rounds, |server| case.measure(server, &bench))?);
+        let bench = RedisBenchmark { connections: CONNECTIONS, pipeline, requests, keys, value_bytes: VALUE_BYTES };
+        row(label, pipeline, &alternate(options.rounds, |at| case.measure(&servers[at], &bench))?);
     }
     Ok(())
 }
 
-impl Servers {
-    /// One sample per server and round, after a round that warms up. Each round begins with another server.
-    fn alternate(&self, rounds: usize, measure: impl Fn(&Server) -> Outcome<Sample>) -> Outcome<[Vec<Sample>; 3]> {
-        let mut samples: [Vec<Sample>; 3] = Default::default();
-        for round in 0..=rounds {
-            for turn in 0..self.0.len() {
-                let at = (round + turn) % self.0.len();
-                let sample = measure(&self.0[at])?;
-                if round > 0 {
-                    samples[at].push(sample);
-                }
-            }
-        }
-        Ok(samples)
-    }
-}
-
 fn row(label: &str, pipeline: usize, [redis, one, two]: &[Vec<Sample>; 3]) {
-    let middle = |of: &[Sample], value: fn(&Sample) -> f64| median(of.iter().map(value).collect());
-    let ratio = |of: &[Sample], to: &[Sample], value: fn(&Sample) -> f64| {
-        median(of.iter().zip(to).map(|(of, to)| value(of) / value(to)).collect())
-    };
     let (cpu, rate) = (|sample: &Sample| sample.cpu_s_per_million, |sample: &Sample| sample.per_second);
     println!(
         "| {label} | {pipeline} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} |",
@@ -142,16 +109,12 @@ fn row(label: &str, pipeline: usize, [redis, one, two]: &[Vec<Sample>; 3]) {
 }
 
 impl Case {
-    fn measure(&self, server: &Server, bench: &Bench) -> Outcome<Sample> {
-        let words = self.prepare(server, bench)?;
-        let before = server.cpu_time()?;
-        let per_second = bench.run(server, &words)?;
-        let spent: Duration = server.cpu_time()?.saturating_sub(before);
-        Ok(Sample { cpu_s_per_million: spent.as_secs_f64() * 1e6 / bench.requests as f64, per_second })
+    fn measure(&self, server: &Server, bench: &RedisBenchmark) -> Outcome<Sample> {
+        bench.measure(server, &self.prepare(server, bench)?)
     }
 
     /// What redis-benchmark is to be called with, once the server is ready for it.
-    fn prepare(&self, server: &Server, bench: &Bench) -> Outcome<Vec<String>> {
+    fn prepare(&self, server: &Server, bench: &RedisBenchmark) -> Outcome<Vec<String>> {
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         match self.kind {
             Kind::Test(test) => Ok(owned(&["-t", test])),
@@ -161,53 +124,11 @@ impl Case {
             }
             Kind::Words(words) => Ok(owned(words)),
             Kind::CompareAndDelete => {
-                let locks = Bench { pipeline: 64, ..*bench };
+                let locks = RedisBenchmark { pipeline: 64, ..*bench };
                 locks.run(server, &owned(&["SET", "lock:__rand_int__", "owner"]))?;
                 let sha: String = server.ask(&["SCRIPT", "LOAD", COMPARE_AND_DELETE])?;
                 Ok(owned(&["EVALSHA", &sha, "1", "lock:__rand_int__", "owner"]))
             }
         }
-    }
-}
-
-/// How redis-benchmark is called.
-#[derive(Clone, Copy)]
-struct Bench {
-    keys: usize,
-    pipeline: usize,
-    requests: usize,
-}
-
-impl Bench {
-    /// Returns the operations per second that redis-benchmark reports.
-    fn run(&self, server: &Server, words: &[String]) -> Outcome<f64> {
-        let mut command = Command::new("redis-benchmark");
-        command.args(["-p", &server.port().to_string(), "-c", CONNECTIONS, "-d", &VALUE_BYTES.to_string(), "--csv"]);
-        command.args(["-n", &self.requests.to_string(), "-P", &self.pipeline.to_string()]);
-        let output = command.args(["-r", &self.keys.to_string()]).args(words).output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let rate = if output.status.success() { rate(&text) } else { None };
-        rate.ok_or_else(|| format!("redis-benchmark says: {text}{}", String::from_utf8_lossy(&output.stderr)).into())
-    }
-}
-
-/// The operations per second in a line with the names of the columns, and one with the figures. The name of a test may hold commas, so
-/// columns count from the end.
-fn rate(csv: &str) -> Option<f64> {
-    /// Columns of latencies after that of operations per second.
-    const LATENCIES: usize = 6;
-    csv.lines().last()?.split(',').rev().nth(LATENCIES)?.trim_matches('"').parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rate;
-
-    #[test]
-    fn the_rate_is_found_whatever_the_test_is_called() {
-        let names = r#""test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms""#;
-        let figures = r#""EVAL return {1,2}","99009.90","0.267","0.088","0.263","0.303","0.399","0.607""#;
-        assert_eq!(rate(&format!("{names}\n{figures}\n")), Some(99_009.90));
-        assert_eq!(rate("ERR unknown command"), None);
     }
 }

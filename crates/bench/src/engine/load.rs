@@ -5,6 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
 use super::servers::Server;
 use crate::Outcome;
 
@@ -58,7 +61,20 @@ pub(super) fn fill(server: &Server, keys: usize, value_bytes: usize, options: &[
     set_keys(server, &Load { requests: keys, per_second: None, reply: b"+OK\r\n" }, value_bytes, options)
 }
 
-/// The same at the rate of `load`.
+/// The same with values of printable characters that compression does not make smaller, another one for each key.
+pub(super) fn fill_varied(server: &Server, keys: usize, value_bytes: usize) -> Outcome {
+    let load = Load { requests: keys, per_second: None, reply: b"+OK\r\n" };
+    let mut random = SmallRng::seed_from_u64(keys as u64);
+    let mut value = vec![0; value_bytes];
+    load.run(server, |out, number| {
+        value.iter_mut().for_each(|byte| *byte = random.random_range(b' '..=b'~'));
+        write!(out, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{number:012}\r\n${value_bytes}\r\n")?;
+        out.write_all(&value)?;
+        out.write_all(b"\r\n")
+    })
+}
+
+/// As [`fill`], at the rate of `load`.
 pub(super) fn set_keys(server: &Server, load: &Load, value_bytes: usize, options: &[&str]) -> Outcome {
     let value = "x".repeat(value_bytes);
     let words = 3 + options.len();

@@ -20,7 +20,9 @@ const PERIOD: Duration = Duration::from_millis(1);
 /// Keys that are asked for in turn, so that every part of the keyspace is.
 pub(super) const KEYS: usize = 1_000;
 /// What each of them holds, as a reply.
-const REPLY: &[u8] = b"$1\r\nx\r\n";
+const VALUE: &[u8] = b"$1\r\nx\r\n";
+/// What a key that is not there gets.
+const NOTHING: &[u8] = b"$-1\r\n";
 /// A reply that takes longer is none.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,18 @@ impl Probe {
         for number in 0..KEYS {
             server.ask::<()>(&["SET", &key(number), "x"])?;
         }
+        Self::ask(server, VALUE)
+    }
+
+    /// Asks for keys that are not there: for what removes all keys.
+    pub(super) fn of_nothing(server: &Server) -> Outcome<Self> {
+        for number in 0..KEYS {
+            server.ask::<u64>(&["DEL", &key(number)])?;
+        }
+        Self::ask(server, NOTHING)
+    }
+
+    fn ask(server: &Server, reply: &'static [u8]) -> Outcome<Self> {
         let stream = TcpStream::connect(("127.0.0.1", server.port()))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
@@ -56,7 +70,7 @@ impl Probe {
             let (is_over, total) = (Arc::clone(&is_over), Arc::clone(&total));
             thread::spawn(move || send(stream, start, &is_over, &total))
         };
-        let receiver = thread::spawn(move || receive(replies, start, &total));
+        let receiver = thread::spawn(move || receive(replies, reply, start, &total));
         Ok(Self { is_over, sender, receiver })
     }
 
@@ -103,11 +117,11 @@ fn send(mut stream: TcpStream, start: Instant, is_over: &AtomicBool, total: &Ato
     Ok(())
 }
 
-fn receive(mut replies: TcpStream, start: Instant, total: &AtomicUsize) -> io::Result<Vec<Duration>> {
-    let (mut waits, mut due, mut reply) = (Vec::new(), start, [0; REPLY.len()]);
+fn receive(mut replies: TcpStream, expected: &[u8], start: Instant, total: &AtomicUsize) -> io::Result<Vec<Duration>> {
+    let (mut waits, mut due, mut reply) = (Vec::new(), start, vec![0; expected.len()]);
     while waits.len() < total.load(Ordering::Acquire) {
         replies.read_exact(&mut reply)?;
-        if reply != REPLY {
+        if reply != expected {
             return Err(io::Error::other(format!("the probe is answered {:?}", String::from_utf8_lossy(&reply))));
         }
         waits.push(due.elapsed());

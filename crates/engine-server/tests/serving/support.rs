@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_engine::{Engine, EngineConfig, Instance, InstanceConfig};
+use acteon_engine_disk::Disk;
 use acteon_engine_server::{Counters, EngineServer, ListenConfig, Stopper};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -30,10 +31,19 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(instance: InstanceConfig, change: impl FnOnce(&mut ListenConfig)) -> Self {
+        Self::start_over(Engine::new(EngineConfig::default()), instance, None, change).await
+    }
+
+    pub(crate) async fn start_over(
+        engine: Engine,
+        instance: InstanceConfig,
+        disk: Option<Arc<Disk>>,
+        change: impl FnOnce(&mut ListenConfig),
+    ) -> Self {
         let mut config = ListenConfig { tcp: vec!["127.0.0.1:0".to_owned()], ..ListenConfig::default() };
         change(&mut config);
-        let instance = Instance::new(Engine::new(EngineConfig::default()), instance);
-        let server = EngineServer::bind(instance, config, Arc::new(|| 1_000_000_000)).await.expect("free");
+        let (instance, clock) = (Instance::new(engine, instance), Arc::new(|| 1_000_000_000));
+        let server = EngineServer::bind_with_disk(instance, config, clock, disk).await.expect("free");
         Self {
             address: server.addresses()[0],
             tls_address: server.tls_addresses().first().copied(),

@@ -10,7 +10,7 @@ use crate::algorithm::bits::{self, Operation, Unit};
 use crate::entry::StrEncoding;
 use crate::instance::Instance;
 use crate::observe::EventClass;
-use crate::slot::{Expiry, Slot};
+use crate::slot::Slot;
 use crate::typed::Whole;
 
 /// A position of a bit, counted in fields of so many bits. Whether a string may become so long matters to commands that read as well.
@@ -22,19 +22,12 @@ fn bit_offset(instance: &Instance, text: &[u8], bits: u64) -> Result<u64, Comman
         .ok_or(CommandError::text("ERR bit offset is not an integer or out of range"))
 }
 
-/// Makes the string at least `len` bytes long and lets `change` write to it. Whoever changes a byte notifies: growing alone is, as in Redis,
-/// nothing that watchers hear of.
-fn change_bytes<R>(slot: &mut Slot<'_>, len: usize, change: impl FnOnce(&mut [u8]) -> R) -> Result<R, CommandError> {
-    let value = slot.str()?;
-    if value.is_none_or(|value| value.len() < len) {
-        let mut grown = value.unwrap_or_default().to_vec();
-        grown.resize(len, 0);
-        slot.set_str_silently(&[&grown], Expiry::Keep)?;
-        slot.mark_used();
-    }
-    let result = change(slot.str_mut_silently().ok_or(CommandError::WrongType)?);
+/// Makes the string at least `len` bytes long, to be written to. Whoever changes a byte notifies: growing alone is, as in Redis, nothing that
+/// watchers hear of.
+fn make_room(slot: &mut Slot<'_>, len: usize) -> Result<(), CommandError> {
+    slot.grow_silently(len)?;
     slot.set_encoding(StrEncoding::Raw);
-    Ok(result)
+    Ok(())
 }
 
 fn setbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
@@ -52,9 +45,9 @@ fn setbit(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     if before == Some(bit) {
         slot.set_encoding(StrEncoding::Raw);
     } else {
-        change_bytes(&mut slot, byte + 1, |bytes| {
-            bytes[byte] = if bit { bytes[byte] | mask } else { bytes[byte] & !mask };
-        })?;
+        make_room(&mut slot, byte + 1)?;
+        let value = slot.str()?.and_then(|value| value.get(byte)).copied().unwrap_or_default();
+        slot.overwrite_silently(byte, &[if bit { value | mask } else { value & !mask }]);
         slot.notify(EventClass::STRING, "setbit");
         call.effects.changes += 1;
     }

@@ -73,6 +73,9 @@ pub(crate) struct Effects {
     pub(crate) tables: Vec<HashTable<Entry>>,
     /// The command has changed something: `rdb_changes_since_last_save` counts these.
     pub(crate) changes: u64,
+    /// Whether the log takes what a transaction or script writes, since somebody asked. Others may fill the log at any moment; what holds for the
+    /// first write holds for all, so that nobody keeps half of them.
+    pub(crate) is_writable: Option<Result<(), CommandError>>,
 }
 
 /// A client that waits for one of several keys of its database to change, and whose command is then tried again.

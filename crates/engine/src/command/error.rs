@@ -76,6 +76,11 @@ impl CommandError {
         }
     }
 
+    /// The journal cannot keep a write, which was not carried out. In the words of Redis, whose journal is its append-only file.
+    pub(crate) fn not_writable(reason: &str) -> Self {
+        Self::Text(format!("MISCONF Errors writing to the AOF file: {reason}").into())
+    }
+
     pub(crate) fn wrong_arity(full_name: &str) -> Self {
         Self::Text(format!("ERR wrong number of arguments for '{full_name}' command").into())
     }
@@ -118,6 +123,7 @@ impl From<EngineError> for CommandError {
             EngineError::WrongType => Self::WrongType,
             EngineError::KeyTooLong => Self::text("ERR key exceeds the maximum allowed size"),
             EngineError::ScoreNotANumber => Self::NotAFloat,
+            EngineError::NotWritable => Self::text("MISCONF Errors writing to the AOF file"),
         }
     }
 }

@@ -42,6 +42,9 @@ fn pfadd(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         write(&mut slot, &bytes)?;
         slot.event(EventClass::STRING, "pfadd");
         call.effects.changes += 1;
+    } else {
+        // Redis takes the value to be changed before it knows.
+        slot.set_encoding(StrEncoding::Raw);
     }
     call.reply.integer(i64::from(is_changed));
     Ok(())
@@ -60,6 +63,10 @@ fn pfcount(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let mut slot = call.keys.read(call.args[1]);
+    if stored(&slot)?.is_some() {
+        // As for PFADD.
+        slot.set_encoding(StrEncoding::Raw);
+    }
     let Some(bytes) = stored(&slot)? else {
         call.reply.integer(0);
         return Ok(());
@@ -69,10 +76,13 @@ fn pfcount(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let estimate = hyperloglog::estimate(bytes).map_err(|Corrupt| CORRUPT)?;
-    if let Some(bytes) = slot.str_mut() {
-        hyperloglog::set_cached(bytes, estimate);
+    // No reason to refuse the answer where nothing may be written.
+    if call.instance.databases.first().check_writable().is_ok() {
+        let mut bytes = bytes.to_vec();
+        hyperloglog::set_cached(&mut bytes, estimate);
+        slot.overwrite(0, &bytes[..hyperloglog::HEADER_BYTES]);
+        call.effects.changes += 1;
     }
-    call.effects.changes += 1;
     call.reply.integer(estimate as i64);
     Ok(())
 }

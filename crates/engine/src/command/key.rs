@@ -109,12 +109,10 @@ fn renamenx(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 
 /// Gives the value of `from` to `to`, whatever that held.
 fn move_value(call: &mut Call<'_, '_>, from: &[u8], to: &[u8]) {
-    let Some(entry) = call.keys.slot(from).take_entry() else { return };
-    let mut slot = call.keys.slot(to);
+    let (database, now_ms) = (call.keys.database, call.now_ms());
     // Taken out first and not replaced: to listeners, `to` is a new key.
-    call.effects.garbage.extend(slot.take_entry());
-    slot.put_whole(Whole::of(entry));
-    drop(slot);
+    call.effects.garbage.extend(call.keys.slot(to).take_entry());
+    call.keys.locked.move_value((database, from), (database, to), now_ms);
     call.keys.peek(from).event(EventClass::GENERIC, "rename_from");
     call.keys.peek(to).event(EventClass::GENERIC, "rename_to");
     call.effects.changes += 1;
@@ -183,9 +181,9 @@ fn move_key(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Err(SAME_OBJECT);
     }
     let may_move = call.keys.slot(key).exists() && !call.keys.slot_in(target, key).exists();
-    let entry = if may_move { call.keys.slot(key).take_entry() } else { None };
-    if let Some(entry) = entry {
-        call.keys.slot_in(target, key).put_whole(Whole::of(entry));
+    if may_move {
+        let now_ms = call.now_ms();
+        call.keys.locked.move_value((source, key), (target, key), now_ms);
         call.keys.peek(key).event(EventClass::GENERIC, "move_from");
         call.keys.slot_in(target, key).event(EventClass::GENERIC, "move_to");
         call.effects.changes += 1;
@@ -208,19 +206,29 @@ fn object_encoding(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn object_freq(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    if call.keys.look_silently(call.args[2]).exists() {
-        return Err(CommandError::text(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+    let slot = call.keys.look_silently(call.args[2]);
+    match slot.frequency() {
+        Some(_) if !slot.context.memory.eviction.policy().is_lfu() => {
+            return Err(CommandError::text(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
              policies at runtime LRU and LFU data will take some time to adjust.",
-        ));
+            ));
+        }
+        Some(frequency) => call.reply.integer(i64::from(frequency)),
+        None => call.reply.null(),
     }
-    call.reply.null();
     Ok(())
 }
 
 fn object_idletime(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let slot = call.keys.look_silently(call.args[2]);
     match slot.idle_s() {
+        Some(_) if slot.context.memory.eviction.policy().is_lfu() => {
+            return Err(CommandError::text(
+                "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
+             policies at runtime LRU and LFU data will take some time to adjust.",
+            ));
+        }
         Some(idle_s) => call.reply.integer(i64::from(idle_s)),
         None => call.reply.null(),
     }

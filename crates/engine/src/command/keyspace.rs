@@ -164,18 +164,12 @@ fn parse_flush(words: &[&[u8]]) -> Result<bool, CommandError> {
 /// Removes all keys of these databases, which are held. Their memory is freed when they are held no more: before the next command
 /// of this client, or by housekeeping.
 fn flush(call: &mut Call<'_, '_>, numbers: &[usize], is_async: bool) {
-    let databases = call.keys.locked.databases();
     let mut tables = Vec::new();
     for number in numbers {
-        for place in databases.places_of(*number) {
-            tables.push(call.keys.locked.step_held(place, |context, segment| segment.take_all(context)));
-        }
-        let keyspace = databases.get(*number).keyspace();
-        keyspace.context.index.clear();
-        keyspace.set_ttl_average_ms(0);
+        let mut cleared = call.keys.locked.clear(*number);
+        call.effects.changes += cleared.keys;
+        tables.append(&mut cleared.tables);
     }
-    tables.retain(|table| !table.is_empty());
-    call.effects.changes += tables.iter().map(|table| table.len() as u64).sum::<u64>();
     if is_async {
         call.instance.free_later(mem::take(&mut tables));
     }

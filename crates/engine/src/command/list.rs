@@ -12,6 +12,7 @@ use super::call::Call;
 use super::error::CommandError;
 use super::options::{integer, is, timeout};
 use super::row::{Flags, Group, Row};
+use crate::change::Edit;
 use crate::error::EngineError;
 use crate::observe::EventClass;
 use crate::slot::Slot;
@@ -44,14 +45,14 @@ impl End {
         }
     }
 
-    fn push(self, list: &mut List, element: &[u8], limits: &Limits) {
+    fn push(self, list: &mut Edit<'_, List>, element: &[u8], limits: &Limits) {
         match self {
             Self::Left => list.push_front(element, limits),
             Self::Right => list.push_back(element, limits),
         }
     }
 
-    fn pop(self, list: &mut List, read: impl FnOnce(&[u8])) {
+    fn pop(self, list: &mut Edit<'_, List>, read: impl FnOnce(&[u8])) {
         match self {
             Self::Left => list.pop_front_with(read),
             Self::Right => list.pop_back_with(read),
@@ -399,7 +400,7 @@ fn move_element(call: &mut Call<'_, '_>, ends: Ends) -> Result<bool, CommandErro
         ends.from.notify_pop(&mut slot);
     } else {
         let mut destination = call.keys.slot(destination_key);
-        ends.to.push(&mut *destination.edit_or_create::<List>()?, &element, &limits);
+        ends.to.push(&mut destination.edit_or_create::<List>()?, &element, &limits);
         ends.to.notify_push(&mut destination);
         drop(destination);
         let mut source = call.keys.slot(source_key);

@@ -1,8 +1,12 @@
 //! SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE and their opposites; PUBLISH, SPUBLISH; PUBSUB.
 //!
 //! # Guarantees
-//! A confirmation comes before the first message of its subscription, and no message comes after the confirmation of its end.
+//! A confirmation comes before the first message of its subscription, and no message comes after the confirmation of its end. The one exception
+//! is the end of a subscription in a transaction, where the confirmation is a part of the reply of EXEC and does not wait for anybody: what another
+//! client's transaction or script has published, and has not ended yet, may come after it.
 //! Confirmations and messages arrive even where replies are held back by CLIENT REPLY.
+
+use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
 
@@ -10,6 +14,7 @@ use super::call::Call;
 use super::error::CommandError;
 use super::help::{help, misused};
 use super::row::{Flags, Group, Row};
+use crate::change::once_handed_over;
 use crate::instance::{Channels, Session};
 
 /// Most subscriptions of one connection: more than any client has, and some 200 MB if all names are short.
@@ -72,9 +77,9 @@ fn unsubscribe_from(call: &mut Call<'_, '_>, channels: Channels) -> Result<(), C
 
 fn end(call: &mut Call<'_, '_>, channels: Channels, name: &[u8]) {
     call.instance.pubsub.leave(call.session, channels, name);
-    deliver_mail(call);
+    let is_all = deliver_mail(call);
     let rest = count(call.session, channels);
-    confirm(call, call.row.name, Some(name), rest);
+    confirm_by(call, call.row.name, Some(name), rest, !is_all && !call.deny_blocking);
 }
 
 fn count(session: &Session, channels: Channels) -> usize {
@@ -86,6 +91,11 @@ fn is_subscribed(session: &mut Session, channels: Channels, name: &[u8]) -> bool
 }
 
 fn confirm(call: &mut Call<'_, '_>, what: &str, name: Option<&[u8]>, count: usize) {
+    confirm_by(call, what, name, count, false);
+}
+
+/// Confirms by mail where messages of the subscription are still held back: they come first.
+fn confirm_by(call: &mut Call<'_, '_>, what: &str, name: Option<&[u8]>, count: usize, by_mail: bool) {
     let write = |reply: &mut ReplyWriter<'_>| {
         reply.push(3);
         reply.bulk(what.as_bytes());
@@ -95,8 +105,8 @@ fn confirm(call: &mut Call<'_, '_>, what: &str, name: Option<&[u8]>, count: usiz
         }
         reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     };
-    if call.session.is_silent() {
-        // What is in the mailbox is no reply, and is not held back.
+    if by_mail || call.session.is_silent() {
+        // What is in the mailbox is no reply, and is sent whatever the client wants of those.
         let protocol = call.reply.protocol();
         call.session.peer.send(|mailbox| write(&mut ReplyWriter::new(mailbox, protocol)));
     } else {
@@ -104,14 +114,15 @@ fn confirm(call: &mut Call<'_, '_>, what: &str, name: Option<&[u8]>, count: usiz
     }
 }
 
-/// Delivers what has arrived so far before what is about to be said. Inside of a script the reply is not the client's.
-fn deliver_mail(call: &mut Call<'_, '_>) {
+/// Delivers what has arrived so far before what is about to be said; returns whether all has. Inside of a script the reply is not the client's.
+fn deliver_mail(call: &mut Call<'_, '_>) -> bool {
     if call.session.is_silent() || call.session.is_in_script {
-        return;
+        return true;
     }
     let mut mail = Vec::new();
-    call.session.peer.receive(&mut mail);
+    let is_all = call.session.peer.receive_own(&mut mail);
     call.reply.raw(&mail);
+    is_all
 }
 
 fn publish(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
@@ -125,7 +136,8 @@ fn spublish(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn publish_to(call: &mut Call<'_, '_>, channels: Channels) -> Result<(), CommandError> {
     let delivered = call.instance.pubsub.publish(channels, call.args[1], call.args[2]);
     if channels == Channels::Plain {
-        call.instance.tap.note(call.args[1]);
+        let (instance, channel) = (Arc::clone(call.instance), Box::<[u8]>::from(call.args[1]));
+        once_handed_over(move || instance.tap.note(&channel));
     }
     if call.session.is_subscriber() {
         deliver_mail(call);

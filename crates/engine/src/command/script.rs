@@ -33,7 +33,7 @@ fn start(call: &mut Call<'_, '_>, script: &Arc<Script>, keys: &[&[u8]], args: &[
     if let Some(flags) = script.flags
         && !flags.allow_oom
         && !flags.no_writes
-        && call.keys.locked.databases().first().keyspace().context.memory.is_full()
+        && call.session.lacks_memory
     {
         return Err(CommandError::OutOfMemory);
     }
@@ -41,7 +41,8 @@ fn start(call: &mut Call<'_, '_>, script: &Arc<Script>, keys: &[&[u8]], args: &[
         return Err(CommandError::text("ERR Can not execute a script with write flag using *_ro command."));
     }
     let is_read_only = must_not_write || promises_not_to;
-    run(call, &Request { script, keys, args, is_read_only })
+    let may_exceed_memory = script.flags.is_some_and(|flags| flags.allow_oom);
+    run(call, &Request { script, keys, args, is_read_only, may_exceed_memory })
 }
 
 type Words<'a> = &'a [&'a [u8]];

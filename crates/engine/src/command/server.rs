@@ -62,11 +62,13 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("save", 1, Group::Server, single::save)
         .flags(ADMIN)
         .flags(&[Flags::NO_MULTI])
-        .docs("1.0.0", "Refused: nothing is saved here."),
-    Row::new("bgsave", -1, Group::Server, single::bgsave).flags(ADMIN).docs("1.0.0", "Refused: nothing is saved here."),
+        .docs("1.0.0", "Writes a snapshot, where data are kept on a disk."),
+    Row::new("bgsave", -1, Group::Server, single::bgsave)
+        .flags(ADMIN)
+        .docs("1.0.0", "Begins a snapshot, where data are kept on a disk."),
     Row::new("bgrewriteaof", 1, Group::Server, single::bgrewriteaof)
         .flags(ADMIN)
-        .docs("1.0.0", "Refused: nothing is saved here."),
+        .docs("1.0.0", "Begins to rewrite the journal, where there is one."),
     Row::new("replicaof", 3, Group::Server, single::replicaof)
         .flags(SINGLE)
         .docs("5.0.0", "Makes the server follow nobody, which it does anyway."),

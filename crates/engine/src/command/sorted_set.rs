@@ -22,6 +22,7 @@ use super::error::CommandError;
 use super::options::{float, integer, is};
 use super::row::{Flags, Group, Row};
 use super::scan::{ScanOptions, cursor, write_page};
+use crate::change::Edit;
 use crate::observe::EventClass;
 use crate::slot::Slot;
 use crate::typed::Whole;
@@ -191,7 +192,11 @@ fn zremrangebylex(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 /// Lets `take` remove members, which it counts, and replies their number.
-fn remove(call: &mut Call<'_, '_>, event: &str, take: impl FnOnce(&mut Zset) -> usize) -> Result<(), CommandError> {
+fn remove(
+    call: &mut Call<'_, '_>,
+    event: &str,
+    take: impl FnOnce(&mut Edit<'_, Zset>) -> usize,
+) -> Result<(), CommandError> {
     let mut slot = call.keys.slot(call.args[1]);
     let removed = match slot.edit::<Zset>()? {
         Some(mut set) => take(&mut set),

@@ -33,6 +33,14 @@ impl Transaction {
         self.queue.push(args.iter().map(|arg| Box::from(*arg)).collect());
         Ok(())
     }
+
+    /// Whether one of the commands has this flag.
+    pub(crate) fn has(&self, flag: Flags) -> bool {
+        self.queue.iter().any(|args| {
+            let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
+            look_up(&args).is_ok_and(|command| command.row.flags.has(flag))
+        })
+    }
 }
 
 impl Instance {
@@ -113,6 +121,10 @@ fn exec(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     if is_dirty {
         call.reply.null_array();
         return Ok(());
+    }
+    if transaction.has(Flags::WRITE) {
+        // It would not have been let in otherwise.
+        call.effects.is_writable = Some(Ok(()));
     }
     call.reply.array(transaction.queue.len());
     let mut out = call.reply.lend();

@@ -6,6 +6,7 @@
 //! - What a transaction or script pushes is served after its end, key by key in the order in which they first came to hold a list or a sorted set,
 //!   as Redis does.
 //! - A command is carried out once or gives up, never both; what it takes, it delivers, unless its connection is gone.
+//! - Nobody gets a reply before what it tells of was handed to the log, if there is one, whatever wakes the connection.
 //!
 //! # How a command waits
 //! A handler looks at its keys; if they have nothing for it, it calls [`Call::block`](crate::command::Call::block) instead of replying:
@@ -47,6 +48,7 @@ use super::mailbox::Peer;
 use super::marks::Mark;
 use super::session::DetachedSession;
 use super::{Instance, Session};
+use crate::change::once_handed_over;
 use crate::command::{BlockRequest, Command, Effects};
 use crate::entry::Kind;
 use crate::lock::{Locked, PATIENCE, Places};
@@ -90,6 +92,8 @@ pub(crate) struct Waiter {
 
 enum State {
     Waiting,
+    /// The reply, which its client cannot take yet: it may tell of changes that are not handed over.
+    Served(Vec<u8>),
     /// The reply, which its client has not taken yet.
     Answered(Vec<u8>),
     Over,
@@ -100,7 +104,7 @@ enum State {
 #[must_use]
 pub(crate) struct Served {
     /// Whose commands were carried out.
-    peers: Vec<Arc<Peer>>,
+    waiters: Vec<Arc<Waiter>>,
     /// Ready keys whose next command needs a key that somebody else holds.
     postponed: Vec<(Name, Arc<Waiter>)>,
 }
@@ -187,21 +191,38 @@ impl Waiter {
         }
         let State::Answered(reply) = std::mem::replace(&mut *state, State::Over) else { return None };
         drop(state);
+        self.remove_marks(instance);
+        Some(reply)
+    }
+
+    fn remove_marks(&self, instance: &Instance) {
         for key in &self.keys {
             instance.remove_mark(self.session.database, key, Mark::Waiter);
         }
-        Some(reply)
+    }
+
+    /// Lets the client have its reply.
+    fn hand_out(&self) {
+        let mut state = self.state.lock();
+        if let State::Served(reply) = &mut *state {
+            *state = State::Answered(std::mem::take(reply));
+        }
+        drop(state);
+        self.peer.wake();
     }
 
     /// The time has come to give up; the reply is there afterwards, be it that of a command carried out at the last moment.
     pub(crate) fn time_out(&self, instance: &Instance) {
-        self.end(instance, self.on_timeout);
+        if self.end(instance, self.on_timeout) {
+            self.hand_out();
+        }
     }
 
     /// The connection is gone, and with it whatever reply there was.
     pub(crate) fn abandon(&self, instance: &Instance) {
         self.end(instance, |_| ());
-        self.take_reply(instance);
+        *self.state.lock() = State::Over;
+        self.remove_marks(instance);
     }
 
     /// Ends the wait with what `answer` writes. Returns whether it was still waiting. Waits for no key, so others may be held.
@@ -212,7 +233,7 @@ impl Waiter {
         }
         let mut reply = Vec::new();
         answer(&mut ReplyWriter::new(&mut reply, self.session.protocol));
-        *state = State::Answered(reply);
+        *state = State::Served(reply);
         instance.blocked.strike(self);
         true
     }
@@ -239,7 +260,7 @@ impl Waiter {
         if result.is_err() || effects.block.take().is_some() {
             return false;
         }
-        *state = State::Answered(reply);
+        *state = State::Served(reply);
         instance.blocked.strike(self);
         true
     }
@@ -261,7 +282,7 @@ impl Instance {
             waiter.end(self, waiter.on_timeout)
         };
         if has_ended {
-            waiter.peer.wake();
+            once_handed_over(move || waiter.hand_out());
         }
         has_ended
     }
@@ -324,16 +345,16 @@ impl Instance {
                 return;
             }
             if waiter.attempt(self, &name.1, locked, now_us, effects) {
-                served.peers.push(waiter.peer.clone());
+                served.waiters.push(waiter.clone());
             }
             ticket = waiter.ticket;
         }
     }
 
-    /// Wakes those who were served, and serves what was postponed. Nothing may be held.
+    /// Hands out the replies of those who were served, and serves what was postponed. Nothing may be held.
     pub(crate) fn finish_serving(self: &Arc<Self>, mut served: Served, now_us: u64) {
         loop {
-            served.peers.drain(..).for_each(|peer| peer.wake());
+            served.waiters.drain(..).for_each(|waiter| waiter.hand_out());
             let Some(((database, key), waiter)) = served.postponed.pop() else { return };
             let mut places = waiter.others.clone();
             places.push(self.databases.place(database, &key));

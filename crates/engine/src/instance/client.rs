@@ -83,6 +83,16 @@ impl Client {
         Self { instance: instance.clone(), session, waiting: None }
     }
 
+    /// Lets it do everything without a password.
+    pub(crate) fn trust(&mut self) {
+        self.session.is_authenticated = true;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn instance_of_tests(&self) -> Arc<Instance> {
+        Arc::clone(&self.instance)
+    }
+
     /// The number that `CLIENT ID` shows: no other connection of the instance has it, before or after.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -100,9 +110,13 @@ impl Client {
         if args.is_empty() {
             return Flow::Done;
         }
+        // A subscriber's replies come after the messages that were sent before them.
+        if self.session.peer.is_held_back() && !self.session.is_monitor {
+            return Flow::Retry;
+        }
         self.refresh_settings();
         let out_len = out.len();
-        let flow = match self.admit(args) {
+        let flow = match self.admit(args, now_us) {
             Ok(command) => self.dispatch(command, args, now_us, out),
             Err(error) => {
                 self.refuse(args, &error, out);
@@ -165,14 +179,19 @@ impl Client {
     }
 
     /// Whether a request may keep its thread busy for long, so that a thread that serves other connections should not carry it out:
-    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; and `DEBUG SLEEP`.
+    /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; `DEBUG SLEEP`; and what waits
+    /// for a disk.
     #[must_use]
     pub fn may_take_long(&self, args: &[&[u8]]) -> bool {
         let Some(name) = args.first() else { return false };
         let queued = match &self.session.transaction {
             Some(transaction) if name.eq_ignore_ascii_case(b"exec") => &*transaction.queue,
             Some(_) => return false,
-            None => return name.eq_ignore_ascii_case(b"debug") || self.instance.script_may_take_long(args),
+            None => {
+                let is_long = |long: &&[u8]| name.eq_ignore_ascii_case(long);
+                let always_long: [&[u8]; 3] = [b"debug", b"save", b"shutdown"];
+                return always_long.iter().any(is_long) || self.instance.script_may_take_long(args);
+            }
         };
         queued.iter().any(|args| {
             let args: Vec<&[u8]> = args.iter().map(|arg| &**arg).collect();
@@ -192,7 +211,7 @@ impl Client {
     }
 
     /// Finds the command and whether the connection may ask for it at this moment.
-    fn admit(&self, args: &[&[u8]]) -> Result<Command, CommandError> {
+    fn admit(&mut self, args: &[&[u8]], now_us: u64) -> Result<Command, CommandError> {
         let command = resolve(args)?;
         let (session, flags) = (&self.session, command.row.flags);
         if !session.is_authenticated && !flags.has(Flags::NO_AUTH) && !self.instance.access.is_open() {
@@ -208,7 +227,34 @@ impl Client {
             );
             return Err(CommandError::Text(text.into()));
         }
+        if flags.has(Flags::WRITE) || self.executes(&command, Flags::WRITE) {
+            self.instance.check_writable()?;
+        }
+        let is_queued = session.transaction.is_some() && !runs_at_once_in_transaction(&command);
+        if is_queued || may_take_memory(&command) {
+            self.find_memory(&command, is_queued, now_us)?;
+        }
         Ok(command)
+    }
+
+    /// Sees to it that there is memory for what the command may take. A transaction is refused as a whole, and so is a command that is
+    /// queued for one.
+    fn find_memory(&mut self, command: &Command, is_queued: bool, now_us: u64) -> Result<(), CommandError> {
+        let lacks_memory = self.instance.lacks_memory(now_us);
+        // Scripts ask before their first write.
+        self.session.lacks_memory = lacks_memory;
+        let takes_memory =
+            || is_queued || command.row.flags.has(Flags::DENYOOM) || self.executes(command, Flags::DENYOOM);
+        if lacks_memory && takes_memory() {
+            return Err(CommandError::OutOfMemory);
+        }
+        Ok(())
+    }
+
+    /// Whether it is an EXEC of commands some of which have this flag.
+    fn executes(&self, command: &Command, flag: Flags) -> bool {
+        let transaction = self.session.transaction.as_ref().filter(|_| command.row.name == "exec");
+        transaction.is_some_and(|transaction| transaction.has(flag))
     }
 
     fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
@@ -336,6 +382,12 @@ fn is_for_subscribers(command: &Command) -> bool {
     ["ping", "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "quit", "reset"]
         .contains(&command.row.name)
         && command.container.is_none()
+}
+
+/// Commands that write, or carry out others that may.
+fn may_take_memory(command: &Command) -> bool {
+    command.row.flags.has(Flags::WRITE.and(Flags::DENYOOM))
+        || matches!(command.row.scope, Scope::Script | Scope::Queued)
 }
 
 /// Commands that are not queued between MULTI and EXEC.

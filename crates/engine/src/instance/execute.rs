@@ -10,8 +10,7 @@ use smallvec::SmallVec;
 
 use super::note::Ended;
 use super::{Instance, Session};
-use crate::command::Lookups;
-use crate::command::{self, Access, Call, Command, CommandError, Effects, Scope};
+use crate::command::{self, Access, Call, Command, CommandError, Effects, Lookups, Scope};
 use crate::lock::{Contended, Databases, Locked, Places};
 
 /// One command of one session at one moment.

@@ -3,6 +3,9 @@
 //! # Guarantees
 //! Mail arrives in the order in which it was sent. A mailbox is bounded: a connection that does not fetch its mail is disconnected.
 //!
+//! What is sent while the sender holds keys is there for the receiver once the sender's changes were handed to the log, if there is one; what was sent
+//! later by others waits behind it.
+//!
 //! # How it works
 //! The owner of a connection moves mail to its output only while that is short; what waits meanwhile lies in the mailbox,
 //! where the bound for subscribers applies ([`OutputLimits::pubsub`]).
@@ -12,11 +15,13 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::client::ClientOptions;
 use super::facts::Facts;
+use crate::change::{is_in_section, once_handed_over};
 
 /// Room that a mailbox keeps while it is empty: some messages of usual size.
 const KEPT_BYTES: usize = 4 << 10;
@@ -79,6 +84,8 @@ pub(crate) struct Peer {
     mailbox: Mutex<Mailbox>,
     /// Something is in the mailbox: looked at without its lock.
     has_mail: AtomicBool,
+    /// Something in the mailbox cannot be taken yet: looked at without its lock.
+    is_held_back: AtomicBool,
     /// The connection is to be closed.
     is_killed: AtomicBool,
     common: Arc<Common>,
@@ -88,6 +95,10 @@ pub(crate) struct Peer {
 struct Mailbox {
     /// What others have sent, in order.
     bytes: Vec<u8>,
+    /// Threads whose changes are not handed over yet, each with where the first thing begins that it has sent since it began; in ascending order. The
+    /// receiver takes what lies before the first one. Each stays for as long as it holds keys, so nobody waits for ever behind others
+    /// that come and go.
+    held: Vec<(ThreadId, usize)>,
     /// Since when it holds more than the soft limit.
     over_since_us: Option<u64>,
 }
@@ -100,6 +111,7 @@ impl Peers {
             facts: Facts::new(options),
             mailbox: Mutex::default(),
             has_mail: AtomicBool::new(false),
+            is_held_back: AtomicBool::new(false),
             is_killed: AtomicBool::new(false),
             common: self.common.clone(),
         });
@@ -151,20 +163,46 @@ impl Peers {
 }
 
 impl Peer {
-    /// Puts encoded bytes into the mailbox and wakes the connection; whoever has too much in it is disconnected.
-    pub(crate) fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Puts encoded bytes into the mailbox and wakes the connection, once nothing that the bytes tell of is still to be handed over; whoever has
+    /// too much in it is disconnected.
+    pub(crate) fn send(self: &Arc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
         if self.is_killed() {
             return;
         }
         let mut mailbox = self.mailbox.lock();
+        let from = mailbox.bytes.len();
         write(&mut mailbox.bytes);
         if self.common.is_too_much(&mut mailbox) {
-            mailbox.bytes = Vec::new();
+            (mailbox.bytes, mailbox.held) = (Vec::new(), Vec::new());
             drop(mailbox);
             self.common.disconnections.fetch_add(1, Ordering::Relaxed);
             self.kill();
             return;
         }
+        if is_in_section() {
+            if mailbox.hold(thread::current().id(), from) {
+                self.is_held_back.store(true, Ordering::Release);
+                drop(mailbox);
+                let peer = Arc::clone(self);
+                once_handed_over(move || peer.release());
+            }
+            return;
+        }
+        self.announce(mailbox);
+    }
+
+    /// What the calling thread has sent is there from now on.
+    fn release(&self) {
+        let mut mailbox = self.mailbox.lock();
+        let holder = thread::current().id();
+        mailbox.held.retain(|(other, _)| *other != holder);
+        self.is_held_back.store(!mailbox.held.is_empty(), Ordering::Release);
+        if mailbox.open_bytes() > 0 {
+            self.announce(mailbox);
+        }
+    }
+
+    fn announce(&self, mailbox: MutexGuard<'_, Mailbox>) {
         // Who was woken and did not come yet will find this as well.
         let had_mail = self.has_mail.swap(true, Ordering::AcqRel);
         drop(mailbox);
@@ -185,9 +223,24 @@ impl Peer {
     fn fetch(&self, out: &mut Vec<u8>) {
         let mut mailbox = self.mailbox.lock();
         self.has_mail.store(false, Ordering::Release);
-        mailbox.over_since_us = None;
-        out.append(&mut mailbox.bytes);
-        mailbox.bytes.shrink_to(KEPT_BYTES);
+        let bytes = mailbox.open_bytes();
+        mailbox.take(bytes, out);
+    }
+
+    /// The same together with what the calling thread has sent itself, for a reply that nobody gets before that is handed over either. Returns
+    /// whether all was taken; otherwise something of another thread is held back.
+    pub(crate) fn receive_own(&self, out: &mut Vec<u8>) -> bool {
+        let mut mailbox = self.mailbox.lock();
+        self.has_mail.store(false, Ordering::Release);
+        let bytes = mailbox.open_bytes_for(thread::current().id());
+        mailbox.take(bytes, out);
+        mailbox.bytes.is_empty()
+    }
+
+    /// Whether something has come that cannot be taken yet.
+    #[inline]
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.is_held_back.load(Ordering::Acquire)
     }
 
     /// How many bytes wait to be fetched.
@@ -206,6 +259,38 @@ impl Peer {
 
     pub(crate) fn is_killed(&self) -> bool {
         self.is_killed.load(Ordering::Acquire)
+    }
+}
+
+impl Mailbox {
+    /// Holds back what lies behind `from`. Returns whether the holder is new.
+    fn hold(&mut self, holder: ThreadId, from: usize) -> bool {
+        let is_new = self.held.iter().all(|(other, _)| *other != holder);
+        if is_new {
+            self.held.push((holder, from));
+        }
+        is_new
+    }
+
+    /// How much may be taken by anybody.
+    fn open_bytes(&self) -> usize {
+        self.held.first().map_or(self.bytes.len(), |(_, from)| *from)
+    }
+
+    /// How much may be taken by a thread.
+    fn open_bytes_for(&self, thread: ThreadId) -> usize {
+        self.held.iter().find(|(holder, _)| *holder != thread).map_or(self.bytes.len(), |(_, from)| *from)
+    }
+
+    fn take(&mut self, bytes: usize, out: &mut Vec<u8>) {
+        self.over_since_us = None;
+        if bytes == self.bytes.len() {
+            out.append(&mut self.bytes);
+        } else {
+            out.extend(self.bytes.drain(..bytes));
+        }
+        self.held.iter_mut().for_each(|(_, from)| *from = from.saturating_sub(bytes));
+        self.bytes.shrink_to(KEPT_BYTES);
     }
 }
 
@@ -256,7 +341,7 @@ mod tests {
         (peers, peer, woken)
     }
 
-    fn send(peer: &Peer, bytes: usize) {
+    fn send(peer: &Arc<Peer>, bytes: usize) {
         peer.send(|mailbox| mailbox.resize(mailbox.len() + bytes, b'x'));
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) replies: Replies,
     /// A script of this connection runs: MONITOR says so of what it calls.
     pub(crate) is_in_script: bool,
+    /// There was no memory when the command came that runs.
+    pub(crate) lacks_memory: bool,
     /// What MONITOR has shown of the command that runs.
     pub(crate) told: Told,
     /// Thresholds of encodings, of this version of the settings.
@@ -79,6 +81,7 @@ impl Session {
             is_monitor: false,
             replies: Replies::On,
             is_in_script: false,
+            lacks_memory: false,
             told: Told::default(),
             settings_version: limits.0,
             limits: limits.1,

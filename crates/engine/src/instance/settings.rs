@@ -259,6 +259,10 @@ impl Kind {
     fn show(self, number: i64) -> Vec<u8> {
         match self {
             Self::YesNo => if number != 0 { "yes" } else { "no" }.into(),
+            Self::Choice(choices) => {
+                let choice = usize::try_from(number).ok().and_then(|position| choices.get(position));
+                choice.copied().unwrap_or_default().into()
+            }
             _ => number.to_string().into_bytes(),
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Stats {
     rates: Mutex<Rates>,
     /// Expired keys of which nothing is said any more.
     expired_before: AtomicU64,
+    /// The same of evicted keys.
+    evicted_before: AtomicU64,
     /// The most memory that was in use, as far as anybody has looked.
     peak_bytes: AtomicU64,
 }
@@ -120,6 +122,7 @@ impl Default for Stats {
             errors: Mutex::default(),
             rates: Mutex::default(),
             expired_before: AtomicU64::new(0),
+            evicted_before: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
         }
     }
@@ -269,13 +272,18 @@ impl Stats {
         total.saturating_sub(get(&self.expired_before))
     }
 
+    /// Evicted keys since the last reset, of `total`.
+    pub(crate) fn evicted(&self, total: u64) -> u64 {
+        total.saturating_sub(get(&self.evicted_before))
+    }
+
     /// The most bytes in use, of which `bytes` are so now.
     pub(crate) fn peak_bytes(&self, bytes: u64) -> u64 {
         self.peak_bytes.fetch_max(bytes, Ordering::Relaxed).max(bytes)
     }
 
-    /// Sets all counts to zero. `expired_total` keys have expired until now.
-    pub(crate) fn reset(&self, expired_total: u64) {
+    /// Sets all counts to zero. So many keys have expired and been evicted until now.
+    pub(crate) fn reset(&self, expired_total: u64, evicted_total: u64) {
         for shard in &self.shards {
             // Changes since the last save are no statistics.
             for counter in [&shard.hits, &shard.misses, &shard.errors] {
@@ -293,6 +301,7 @@ impl Stats {
         self.errors.lock().clear();
         *self.rates.lock() = Rates::default();
         self.expired_before.store(expired_total, Ordering::Relaxed);
+        self.evicted_before.store(evicted_total, Ordering::Relaxed);
         self.peak_bytes.store(0, Ordering::Relaxed);
     }
 
@@ -328,7 +337,7 @@ mod tests {
         assert_eq!(stats.command(3), CommandTotals { calls: 20, duration_us: 40, rejected: 20, failed: 10 });
         assert_eq!((stats.totals().commands, stats.totals().hits), (20, 20));
         assert_eq!(stats.durations(3).count(), 20);
-        stats.reset(0);
+        stats.reset(0, 0);
         assert_eq!(stats.command(3), CommandTotals::default());
         assert_eq!(stats.durations(3).count(), 0);
     }

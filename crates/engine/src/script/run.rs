@@ -37,6 +37,8 @@ pub(crate) struct Request<'r> {
     pub(crate) args: &'r [&'r [u8]],
     /// Commands that write are refused.
     pub(crate) is_read_only: bool,
+    /// It runs where memory is short.
+    pub(crate) may_exceed_memory: bool,
 }
 
 /// Runs a script and writes its reply.
@@ -137,6 +139,7 @@ struct Run<'r, 'c, 'e> {
     /// The declared keys, as long as it is not known whether the script keeps to them.
     declared: Option<HashSet<&'r [u8]>>,
     is_read_only: bool,
+    may_exceed_memory: bool,
     /// It has used a key that it has not declared.
     strayed: bool,
     /// It has to begin again: no command runs any more.
@@ -168,6 +171,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
             database,
             declared,
             is_read_only: request.is_read_only,
+            may_exceed_memory: request.may_exceed_memory,
             strayed: false,
             restarts: false,
             has_written: false,
@@ -227,6 +231,10 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let command = self.check(args).inspect_err(|refusal| self.count(refusal, args))?;
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
+            if command.row.flags.has(Flags::WRITE) {
+                self.check_writable()?;
+            }
+            self.check_memory(&command)?;
             self.prepare_to_write()?;
             // Whoever ends scripts may have been quicker.
             if !self.interpreter.watch.note_write() {
@@ -237,6 +245,26 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         let protocol = self.interpreter.version.get();
         nested(self.call, command, args, protocol, &mut self.reply)
             .map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
+    }
+
+    /// Refuses all commands that write if the log could not keep the first one. In Redis, too, a script goes on once it has written
+    /// (`SCRIPT_WRITE_DIRTY`, src/script.c).
+    fn check_writable(&mut self) -> Result<(), Refusal> {
+        let instance = self.call.instance;
+        let is_writable = self.call.effects.is_writable.get_or_insert_with(|| instance.check_writable());
+        match is_writable {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refusal::Whole(error.to_bytes().into_owned())),
+        }
+    }
+
+    /// Refuses a command that takes memory if there was none when the script began: not once it has written, for it cannot be undone.
+    fn check_memory(&self, command: &Command) -> Result<(), Refusal> {
+        let is_refused = self.call.session.lacks_memory && !self.has_written && !self.may_exceed_memory;
+        if is_refused && command.row.flags.has(Flags::DENYOOM) {
+            return Err(Refusal::Whole(CommandError::OutOfMemory.to_bytes().into_owned()));
+        }
+        Ok(())
     }
 
     /// Counts a command that was refused as an error; those that run are counted when they end.

@@ -9,6 +9,7 @@
 
 use std::ops::Deref;
 
+use crate::change::{Op, Recording};
 use crate::error::EngineError;
 use crate::memory::Account;
 use crate::value::{Fields, Inserted, Limits, ScoreRange, Zset};
@@ -17,12 +18,13 @@ use crate::value::{Fields, Inserted, Limits, ScoreRange, Zset};
 pub struct HashMut<'a> {
     fields: &'a mut Fields,
     account: Account<'a>,
+    recording: Recording<'a>,
     limits: Limits,
 }
 
 impl<'a> HashMut<'a> {
-    pub(crate) fn new(fields: &'a mut Fields, account: Account<'a>) -> Self {
-        Self { fields, account, limits: Limits::default() }
+    pub(crate) fn new(fields: &'a mut Fields, account: Account<'a>, recording: Recording<'a>) -> Self {
+        Self { fields, account, recording, limits: Limits::default() }
     }
 
     /// Gives `field` this value. Returns whether the field is new.
@@ -41,6 +43,7 @@ impl<'a> HashMut<'a> {
             self.account.settle(cost_before, self.fields.cost_bytes());
             return Err(error);
         }
+        self.recording.record(&Op::SetField { field, value });
         Ok(is_new)
     }
 
@@ -49,6 +52,7 @@ impl<'a> HashMut<'a> {
         let cost_before = self.fields.cost_bytes();
         let is_new = self.fields.insert(field, value, &self.limits);
         self.account.settle(cost_before, self.fields.cost_bytes());
+        self.recording.record(&Op::SetField { field, value });
         is_new
     }
 
@@ -57,6 +61,9 @@ impl<'a> HashMut<'a> {
         let cost_before = self.fields.cost_bytes();
         let value = self.fields.take(field);
         self.account.settle(cost_before, self.fields.cost_bytes());
+        if value.is_some() {
+            self.recording.record(&Op::RemoveField(field));
+        }
         value
     }
 }
@@ -73,12 +80,13 @@ impl Deref for HashMut<'_> {
 pub struct SortedSetMut<'a> {
     set: &'a mut Zset,
     account: Account<'a>,
+    recording: Recording<'a>,
     limits: Limits,
 }
 
 impl<'a> SortedSetMut<'a> {
-    pub(crate) fn new(set: &'a mut Zset, account: Account<'a>) -> Self {
-        Self { set, account, limits: Limits::default() }
+    pub(crate) fn new(set: &'a mut Zset, account: Account<'a>, recording: Recording<'a>) -> Self {
+        Self { set, account, recording, limits: Limits::default() }
     }
 
     /// Gives `member` this score. Returns whether the member is new.
@@ -93,6 +101,9 @@ impl<'a> SortedSetMut<'a> {
         let inserted = self.set.insert(member, score, &self.limits);
         if inserted != Inserted::Added {
             self.account.settle(cost_before, self.set.cost_bytes());
+            if inserted != Inserted::Same {
+                self.recording.record(&Op::SetScore { member, score });
+            }
             return Ok(false);
         }
         if let Err(error) = self.account.resize(cost_before, self.set.cost_bytes()) {
@@ -100,6 +111,7 @@ impl<'a> SortedSetMut<'a> {
             self.account.settle(cost_before, self.set.cost_bytes());
             return Err(error);
         }
+        self.recording.record(&Op::SetScore { member, score });
         Ok(true)
     }
 
@@ -108,14 +120,22 @@ impl<'a> SortedSetMut<'a> {
         let cost_before = self.set.cost_bytes();
         let score = self.set.remove(member);
         self.account.settle(cost_before, self.set.cost_bytes());
+        if score.is_some() {
+            self.recording.record(&Op::RemoveScored(member));
+        }
         score
     }
 
     /// Removes all members with a score within `scores` and returns how many there were.
     pub fn remove_range(&mut self, scores: impl Into<ScoreRange>) -> usize {
         let cost_before = self.set.cost_bytes();
-        let removed = self.set.remove_range_by_score(&scores.into());
+        let ranks = self.set.ranks_by_score(&scores.into());
+        let start = ranks.start as u64;
+        let removed = self.set.remove_range(ranks);
         self.account.settle(cost_before, self.set.cost_bytes());
+        if removed > 0 {
+            self.recording.record(&Op::RemoveRanks { start, len: removed as u64 });
+        }
         removed
     }
 }
@@ -150,7 +170,7 @@ mod tests {
             assert!(set.is_empty());
         });
         assert!(engine.is_empty());
-        assert_eq!(engine.stats().bytes, 0);
+        assert_eq!(engine.stats().bytes, engine.stats().table_bytes);
     }
 
     #[test]

@@ -26,6 +26,12 @@ const HASH_BYTES: usize = 8;
 /// A place in the index: the number of a row, and a tag.
 const INDEX_PLACE_BYTES: usize = 9;
 
+/// Tags behind the last one of an index, so that a group of them can be read from anywhere.
+const INDEX_END_BYTES: usize = 16;
+
+/// The smallest index.
+const INDEX_PLACES_MIN: usize = 4;
+
 /// What a table holds; it hashes and compares as the key that it lends.
 pub(crate) trait Row: Borrow<[u8]> + Hash + Eq + Clone {
     /// Bytes that the row has allocated.
@@ -104,9 +110,14 @@ impl<T: Row> Table<T> {
 
     pub(crate) fn cost_bytes(&self) -> u64 {
         let capacity = self.rows.capacity();
+        if capacity == 0 {
+            return self.heap_bytes;
+        }
         // The index is a power of two, of which seven places in eight may be used.
-        let index_places = if capacity == 0 { 0 } else { (capacity * 8).div_ceil(7).next_power_of_two() };
-        (capacity * (size_of::<T>() + HASH_BYTES) + index_places * INDEX_PLACE_BYTES) as u64 + self.heap_bytes
+        let index_places = (capacity * 8).div_ceil(7).next_power_of_two().max(INDEX_PLACES_MIN);
+        let index_bytes = index_places * INDEX_PLACE_BYTES + INDEX_END_BYTES;
+        let rows_bytes = capacity * (size_of::<T>() + HASH_BYTES);
+        (rows_bytes + index_bytes) as u64 + self.heap_bytes
     }
 
     fn removed(&mut self, row: Option<T>) -> Option<T> {

@@ -308,7 +308,6 @@ impl Zset {
     }
 
     /// Takes the form of a large set, whatever the size: what SORT leaves behind in Redis.
-    #[cfg(feature = "commands")]
     pub(crate) fn become_large(&mut self) {
         self.grow_up();
     }

@@ -1,10 +1,10 @@
-//! `[engine]`: where the engine of `backend = "memory"` can be reached by Redis clients, and what they may cost.
+//! `[engine]`: where the engine of `backend = "memory"` keeps its data, where Redis clients reach it, and what they may cost.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acteon_state::config::{ByteSize, HumanDuration, Secret};
+use acteon_state::config::{ByteSize, ConfigError, HumanDuration, Origin, Secret};
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -18,6 +18,22 @@ pub struct EngineConfig {
     /// Addresses without encryption, each `host:port`; port 0 chooses a free one. None: nobody but this process uses the engine.
     #[serde(deserialize_with = "one_or_many")]
     pub listen: Vec<String>,
+    /// The directory where the data are kept; none: they are in memory only.
+    pub dir: Option<PathBuf>,
+    /// Where `dir` was set: only a start finds whether it can be used.
+    #[serde(skip)]
+    pub dir_origin: Option<Origin>,
+    /// When what was written has to be on the disk.
+    pub fsync: EngineFsync,
+    /// When a snapshot is written by itself.
+    #[serde(deserialize_with = "save_points")]
+    pub save: Vec<SaveConfig>,
+    /// Growth of the journal over the data after which it is rewritten, in percent; 0: never.
+    pub rewrite_growth_percent: u32,
+    /// Below this size of both together it is not.
+    pub rewrite_min: ByteSize,
+    /// What may wait for the disk.
+    pub disk_buffer_max: ByteSize,
     /// A socket in the file system.
     pub unix_socket: Option<PathBuf>,
     /// Its permissions in octal, such as `"770"`.
@@ -63,9 +79,34 @@ pub struct EngineConfig {
     pub drain_timeout: HumanDuration,
 }
 
+/// When what was written has to be on the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineFsync {
+    /// Before it is acknowledged.
+    #[serde(rename = "always")]
+    Always,
+    /// Once in a second.
+    #[default]
+    #[serde(rename = "everysec")]
+    EverySecond,
+    /// When the operating system likes.
+    #[serde(rename = "no")]
+    No,
+}
+
+/// `[[engine.save]]`: a snapshot is written if so much has changed in so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an entry such as { after = \"1h\", changes = 1 }")]
+pub struct SaveConfig {
+    /// Time since the last one.
+    pub after: HumanDuration,
+    /// Commands, transactions and scripts since then that have changed something.
+    pub changes: u64,
+}
+
 /// `[[engine.users]]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an entry such as { name = \"ada\", password = \"..\" }")]
 pub struct UserConfig {
     /// What `AUTH` is called with.
     pub name: String,
@@ -77,6 +118,13 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            dir: None,
+            dir_origin: None,
+            fsync: EngineFsync::default(),
+            save: Vec::new(),
+            rewrite_growth_percent: 100,
+            rewrite_min: ByteSize(64 << 20),
+            disk_buffer_max: ByteSize(256 << 20),
             unix_socket: None,
             unix_socket_mode: None,
             tls_listen: Vec::new(),
@@ -131,6 +179,7 @@ impl EngineConfig {
         if self.unix_socket.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return Err(("unix_socket", "is empty; write a path, or remove it".to_owned()));
         }
+        self.check_directory()?;
         self.check_tls()?;
         self.check_users()?;
         self.check_seconds()?;
@@ -148,11 +197,47 @@ impl EngineConfig {
         Ok(())
     }
 
+    /// What is wrong with the directory, with the place where it was set.
+    #[must_use]
+    pub fn directory_error(&self, reason: &str) -> ConfigError {
+        ConfigError::new(reason).at("engine.dir", self.dir_origin.as_ref())
+    }
+
     /// The permissions of the unix socket.
     #[must_use]
     pub fn mode(&self) -> Option<u32> {
         let mode = u32::from_str_radix(self.unix_socket_mode.as_deref()?, 8).ok()?;
         (mode <= 0o777).then_some(mode)
+    }
+
+    fn check_directory(&self) -> Result<(), (&'static str, String)> {
+        let default = Self::default();
+        if self.dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
+            return Err(("dir", "is empty; write a path, or remove it".to_owned()));
+        }
+        let needs_directory = [
+            ("fsync", self.fsync != default.fsync),
+            ("save", !self.save.is_empty()),
+            ("rewrite_growth_percent", self.rewrite_growth_percent != default.rewrite_growth_percent),
+            ("rewrite_min", self.rewrite_min != default.rewrite_min),
+            ("disk_buffer_max", self.disk_buffer_max != default.disk_buffer_max),
+        ];
+        if let Some((key, _)) = needs_directory.iter().find(|(_, is_given)| *is_given && self.dir.is_none()) {
+            return Err((key, "there is no dir, so that everything is in memory only".to_owned()));
+        }
+        if self.rewrite_growth_percent > GROWTH_PERCENT_CAP {
+            let percent = self.rewrite_growth_percent;
+            return Err(("rewrite_growth_percent", format!("is {percent}; allowed: 0 to {GROWTH_PERCENT_CAP}")));
+        }
+        let is_wrong = |save: &&SaveConfig| {
+            save.changes == 0 || save.after.0 < Duration::from_secs(1) || save.after.0.subsec_nanos() > 0
+        };
+        if let Some(SaveConfig { after, changes }) = self.save.iter().find(is_wrong) {
+            let message =
+                format!("has after = {after}, changes = {changes}; allowed: whole seconds, and at least one change");
+            return Err(("save", message));
+        }
+        Ok(())
     }
 
     fn check_tls(&self) -> Result<(), (&'static str, String)> {
@@ -212,8 +297,9 @@ impl EngineConfig {
     }
 
     /// Every size with its bounds.
-    fn sizes(&self) -> [(&'static str, ByteSize, u64, u64); 5] {
+    fn sizes(&self) -> [(&'static str, ByteSize, u64, u64); 6] {
         [
+            ("disk_buffer_max", self.disk_buffer_max, 1 << 20, SIZE_CAP),
             // Below this not even the names of commands would fit; above, no offset of a string could reach the end.
             ("bulk_max", self.bulk_max, 1 << 20, 512 << 20),
             ("query_buffer_max", self.query_buffer_max, 1 << 20, SIZE_CAP),
@@ -228,6 +314,8 @@ impl EngineConfig {
 const DEFAULT_USER: &str = "default";
 /// Most databases: each is an engine of its own.
 const DATABASES_CAP: usize = 1_024;
+/// Largest growth of the journal: a thousand times the data.
+const GROWTH_PERCENT_CAP: u32 = 100_000;
 /// Largest bound of a buffer.
 const SIZE_CAP: u64 = 64 << 30;
 
@@ -256,6 +344,29 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     }
 
     deserializer.deserialize_any(OneOrMany)
+}
+
+/// Reads a list of save points, which Redis writes otherwise: a mistake is told with what to write here.
+fn save_points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SaveConfig>, D::Error> {
+    struct SavePoints;
+
+    impl<'de> Visitor<'de> for SavePoints {
+        type Value = Vec<SaveConfig>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list such as [{ after = \"1h\", changes = 1 }]")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<SaveConfig>, A::Error> {
+            let mut points = Vec::new();
+            while let Some(point) = items.next_element()? {
+                points.push(point);
+            }
+            Ok(points)
+        }
+    }
+
+    deserializer.deserialize_seq(SavePoints)
 }
 
 /// The address, if it has a host and a port.
@@ -305,6 +416,19 @@ mod tests {
             ("unix_socket = \"a\"\nunix_socket_mode = \"1777\"", "is no octal number"),
             ("databases = 0", "databases: is 0; allowed: 1 to 1024"),
             ("clients_max = 0", "clients_max: is 0"),
+            ("dir = \"\"", "dir: is empty"),
+            ("fsync = \"always\"", "fsync: there is no dir"),
+            ("dir = \"d\"\nfsync = \"sometimes\"", "there are always, everysec, no"),
+            ("dir = \"d\"\nsave = [{ after = \"1m\", changes = 0 }]", "save: has after = 1m, changes = 0"),
+            ("dir = \"d\"\nsave = [\"3600 1\"]", "expected an entry such as { after = \"1h\", changes = 1 }"),
+            ("dir = \"d\"\nsave = \"3600 1\"", "expected a list such as [{ after = \"1h\", changes = 1 }]"),
+            (
+                "dir = \"d\"\nsave = { after = \"1h\", changes = 1 }",
+                "expected a list such as [{ after = \"1h\", changes = 1 }]",
+            ),
+            ("users = [\"ada\"]", "expected an entry such as { name = \"ada\", password = \"..\" }"),
+            ("dir = \"d\"\nrewrite_growth_percent = 100001", "allowed: 0 to 100000"),
+            ("dir = \"d\"\ndisk_buffer_max = \"1KiB\"", "disk_buffer_max: is 1KiB; allowed: 1MiB to 64GiB"),
             ("bulk_max = \"1GiB\"", "bulk_max: is 1GiB; allowed: 1MiB to 512MiB"),
             ("unix_socket = \"\"", "unix_socket: is empty"),
             ("password = \"\"", "password: is empty"),

@@ -13,7 +13,11 @@ pub mod config;
 mod metrics;
 #[cfg(feature = "memory")]
 mod publish;
+#[cfg(feature = "memory")]
+pub mod tools;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, EngineFsync, SaveConfig};
+#[cfg(feature = "memory")]
+pub(crate) use publish::SECOND_ENGINE;
 #[cfg(feature = "memory")]
 pub use publish::{EngineSource, PublishedEngine, run_alone};

@@ -1,30 +1,52 @@
 //! From the store that was opened to a listening engine.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use acteon_engine::{Instance, InstanceConfig, OutputLimit, OutputLimits, ScriptLog, ScriptLogLevel, User};
+use acteon_engine_disk::Disk;
 use acteon_engine_server::{BindError, Clock, EngineServer, Limits, ListenConfig, Stopper, TlsConfig, UnixConfig};
 use acteon_state::config::ByteSize;
 use acteon_state::core::clock::{Clock as StoreClock, SeededClock};
 use acteon_state::core::key::Companion;
-use acteon_state::memory::MemoryStore;
-use acteon_state::{OpenOptions, Registry as Drivers, StateStore, open_memory};
+use acteon_state::memory::{KeepConfig, KeepFsync, MemoryStore};
+use acteon_state::{
+    DriverConfig, Error, ErrorKind, OpenOptions, Registry as Drivers, State, StateStore, open_memory_kept,
+};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
-use tracing::{debug, info, warn};
+use tokio::time::{interval, sleep};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
-use super::config::{EngineConfig, UserConfig};
+use super::config::{EngineConfig, EngineFsync, UserConfig};
 use super::metrics::Figures;
+use crate::app::{blocking, say_goodbye};
 use crate::config::Config;
 use crate::shutdown::Shutdown;
 use crate::start_error::StartError;
+
+/// How often the log says what is still to be written while the store closes.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a store may still write when somebody is in a hurry.
+const HURRIED_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a second memory store is refused.
+pub(crate) const SECOND_ENGINE: &str = "\"memory\" would put the locks into a second engine, which is neither kept in engine.dir nor \
+    reached by the engine's clients: remove [state.lock], and they are where the data are";
 
 /// The engine that `backend = "memory"` opens, to be published.
 #[derive(Clone, Debug)]
 pub struct EngineSource {
     clock: Arc<dyn StoreClock>,
     opened: Arc<OnceLock<MemoryStore>>,
+    keep: Option<KeepConfig>,
+    /// For what is wrong with the directory.
+    config: Arc<EngineConfig>,
+    /// Others rely on what is in the engine: a directory, or clients.
+    is_relied_on: bool,
     figures: Figures,
 }
 
@@ -37,24 +59,59 @@ pub struct PublishedEngine {
 }
 
 impl EngineSource {
-    /// Nothing was opened yet.
+    /// Nothing was opened yet; what is will keep its data where `config` says.
     #[must_use]
-    pub fn new() -> Self {
-        Self { clock: Arc::new(SeededClock::new()), opened: Arc::default(), figures: Figures::default() }
+    pub fn new(config: &EngineConfig) -> Self {
+        let (clock, keep) = (Arc::new(SeededClock::new()), keep_config(config));
+        let is_relied_on = keep.is_some() || config.is_published();
+        let config = Arc::new(config.clone());
+        Self { clock, opened: Arc::default(), keep, config, is_relied_on, figures: Figures::default() }
     }
 
     /// The drivers, with one for memory that keeps what it opens.
     #[must_use]
     pub fn drivers(&self) -> Drivers {
         let source = self.clone();
-        Drivers::new().with("memory", move |driver| {
-            let store = open_memory(&driver, Arc::clone(&source.clock));
-            if let Ok(store) = &store {
-                // The store of the data comes first; a second one may hold the locks.
-                let _ = source.opened.set(store.clone());
+        Drivers::new().with("memory", move |driver| source.clone().open(driver))
+    }
+
+    /// Opens a store: that of the data comes first. A second one, that of the locks, is an engine by itself.
+    async fn open(self, driver: DriverConfig) -> acteon_state::Result<Arc<dyn StateStore>> {
+        let is_first = self.opened.get().is_none();
+        if !is_first && self.is_relied_on {
+            return Err(Error::config(SECOND_ENGINE));
+        }
+        let (clock, keep) = (Arc::clone(&self.clock), self.keep.clone());
+        // Reading a directory takes its time, in which signals are to be heard.
+        let store = blocking(move || open_memory_kept(&driver, clock, keep)).await;
+        let store = store.map_err(|error| blame_directory(&self.config, error))?;
+        if is_first {
+            self.figures.follow(store.engine().clone(), store.disk().cloned());
+            let _ = self.opened.set(store.clone());
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Closes the store of the data of `state`, which was opened here. What is to be written to its directory gets the time that it needs, which
+    /// the log tells; only who is in a hurry does not wait for it.
+    ///
+    /// # Errors
+    /// Not everything is on the disk.
+    pub(crate) async fn close(&self, state: &State, shutdown: &Shutdown) -> Result<(), StartError> {
+        let disk = self.opened.get().and_then(MemoryStore::disk);
+        let (mut closing, mut progress) = (pin!(state.store().close()), interval(PROGRESS_EVERY));
+        let mut hurry = pin!(async {
+            shutdown.hurried().await;
+            sleep(HURRIED_CLOSE_TIMEOUT).await;
+        });
+        progress.reset();
+        loop {
+            tokio::select! {
+                closed = &mut closing => return judge(closed),
+                () = &mut hurry => return Err(not_kept("the disk did not take them in time")),
+                _ = progress.tick() => if let Some(disk) = disk { tell_what_is_left(disk) },
             }
-            async move { Ok(Arc::new(store?) as Arc<dyn StateStore>) }
-        })
+        }
     }
 
     /// Adds what the engine counts.
@@ -70,13 +127,14 @@ impl EngineSource {
         let store = self.opened.get().ok_or_else(|| {
             StartError::because("the engine cannot be published", "the store is not of backend = \"memory\"")
         })?;
-        let engine = store.engine().clone();
-        let instance = Instance::new(engine.clone(), instance_config(config));
+        let instance = Instance::new(store.engine().clone(), instance_config(config));
         share_locks(store, &instance);
         let store_clock = Arc::clone(&self.clock);
         let clock: Clock = Arc::new(move || store_clock.now_us());
-        let server = EngineServer::bind(instance, listen_config(config), clock).await.map_err(cannot_listen)?;
-        self.figures.follow(engine, server.counters());
+        let disk = store.disk().cloned();
+        let server = EngineServer::bind_with_disk(instance, listen_config(config), clock, disk).await;
+        let server = server.map_err(cannot_listen)?;
+        self.figures.follow_clients(server.counters());
         let places = places(config, &server);
         info!(places = places.join(", "), "the engine listens for Redis clients");
         if config.password.is_none() && !config.protected_mode {
@@ -90,12 +148,6 @@ impl EngineSource {
             info!("the engine listens no longer");
         });
         Ok(PublishedEngine { places, stopper, serving })
-    }
-}
-
-impl Default for EngineSource {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -129,11 +181,14 @@ impl Drop for PublishedEngine {
 /// Runs the engine of `config` and nothing else, until `shutdown` begins.
 ///
 /// # Errors
-/// [`StartError`] when it cannot start.
+/// [`StartError`] when it cannot start, and when not everything is on the disk in the end.
 pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartError> {
-    let source = EngineSource::new();
+    let source = EngineSource::new(&config.engine);
     let options = OpenOptions { registry: source.drivers(), ..OpenOptions::default() };
-    let opened = acteon_state::open_with(&config.state, options).await;
+    let Some(opened) = shutdown.unless_begun(acteon_state::open_with(&config.state, options)).await else {
+        info!("stopped before the engine had started");
+        return Ok(());
+    };
     let state = opened.map_err(|error| StartError::because("the state store cannot be opened", error.message()))?;
     let mut published = source.publish(&config.engine).await?;
     tokio::select! {
@@ -145,10 +200,40 @@ pub async fn run_alone(config: &Config, shutdown: Shutdown) -> Result<(), StartE
         () = shutdown.hurried() => warn!("stopped in a hurry"),
     }
     drop(published);
-    if let Err(error) = state.close().await {
-        warn!(%error, "the store did not close cleanly");
+    let closed = source.close(&state, &shutdown).await;
+    say_goodbye(&state).await;
+    closed
+}
+
+/// To the memory driver the directory is an option of its own, `dir`. Here it has another name, and a place where it was set.
+fn blame_directory(config: &EngineConfig, error: Error) -> Error {
+    let Some(reason) = error.message().strip_prefix("dir: ") else { return error };
+    let placed = config.directory_error(reason);
+    Error::new(error.kind(), placed.to_string()).with_source(placed)
+}
+
+/// What came of closing. A backend that does not say goodbye takes nothing away.
+fn judge(closed: acteon_state::Result<()>) -> Result<(), StartError> {
+    match closed {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotDurable => Err(not_kept(error.message())),
+        Err(error) => {
+            warn!(%error, "the store did not close cleanly");
+            Ok(())
+        }
     }
-    Ok(())
+}
+
+fn not_kept(reason: &str) -> StartError {
+    error!(reason, "WHAT WAS CHANGED LAST IS NOT ON THE DISK, AND LOST");
+    StartError::because("what was changed last is not on the disk, and lost", reason)
+        .with_hint("look at the disk; the directory itself is sound, and holds what came before")
+}
+
+fn tell_what_is_left(disk: &Disk) {
+    let statistics = disk.statistics();
+    let changes = statistics.position.saturating_sub(statistics.synced_position);
+    info!(bytes = statistics.pending_bytes, changes, "still writing what is left to the disk; a signal stops it");
 }
 
 /// Lets those who wait for a lock here and those who wait through the protocol hear of each other's releases.
@@ -182,6 +267,21 @@ fn cannot_listen(error: BindError) -> StartError {
         Some(hint) => failed.with_hint(hint),
         None => failed,
     }
+}
+
+fn keep_config(config: &EngineConfig) -> Option<KeepConfig> {
+    Some(KeepConfig {
+        dir: config.dir.clone()?,
+        fsync: match config.fsync {
+            EngineFsync::Always => KeepFsync::Always,
+            EngineFsync::EverySecond => KeepFsync::EverySecond,
+            EngineFsync::No => KeepFsync::No,
+        },
+        save: config.save.iter().map(|save| (save.after.0.as_secs(), save.changes)).collect(),
+        rewrite_growth_percent: config.rewrite_growth_percent,
+        rewrite_bytes_min: config.rewrite_min.0,
+        buffer_bytes_max: config.disk_buffer_max.0,
+    })
 }
 
 fn instance_config(config: &EngineConfig) -> InstanceConfig {
@@ -249,16 +349,27 @@ fn places(config: &EngineConfig, server: &EngineServer) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
-    use acteon_engine::{InstanceConfig, OutputLimit, OutputLimits};
+    use acteon_engine::{Engine, EngineConfig as Contents, InstanceConfig, OutputLimit, OutputLimits};
+    use acteon_engine_disk::simulation::{Directory, Faults};
+    use acteon_engine_disk::{Disk, DiskConfig};
     use acteon_engine_server::{Limits, ListenConfig, TlsConfig, UnixConfig};
+    use acteon_state::memory::{KeepConfig, KeepFsync, MemoryConfig, MemoryStore};
+    use acteon_state::{Put, State, StateKey};
 
-    use super::{EngineConfig, instance_config, is_lock, listen_config};
+    use super::{EngineConfig, EngineSource, Shutdown, instance_config, is_lock, keep_config, listen_config};
 
     /// Every key with another value than its default.
     const ALL: &str = r#"
         listen = "127.0.0.1:1"
+        dir = "data"
+        fsync = "always"
+        save = [{ after = "15s", changes = 16 }]
+        rewrite_growth_percent = 17
+        rewrite_min = "18MiB"
+        disk_buffer_max = "19MiB"
         unix_socket = "engine.sock"
         unix_socket_mode = "640"
         tls_listen = ["127.0.0.1:2", "[::1]:2"]
@@ -324,6 +435,45 @@ mod tests {
             },
         };
         assert_eq!(listen_config(&all()), expected);
+    }
+
+    /// The process said so in its log and ended as if all was well.
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_in_the_end_is_an_error() {
+        for is_full in [false, true] {
+            let (directory, engine) = (Directory::new(1), Engine::new(Contents::default()));
+            let disk = Disk::open(Arc::new(directory.clone()), &engine, DiskConfig::default(), 1).expect("new").0;
+            let source = EngineSource::new(&EngineConfig::default());
+            let config = MemoryConfig::default();
+            let store = MemoryStore::over_kept(engine, Arc::new(disk), &config, Arc::clone(&source.clock));
+            let store = source.opened.get_or_init(|| store.expect("allowed"));
+            let state = State::new(Arc::new(store.clone()));
+            let bytes_max = is_full.then(|| directory.bytes());
+            directory.set_faults(Faults { bytes_max, ..Faults::default() });
+            let key = StateKey::new("shop", "acme", "cart", "1").expect("a key");
+            state.put(&key, &Put::new("apples")).await.expect("taken");
+            let closed = source.close(&state, &Shutdown::default()).await;
+            assert_eq!(closed.is_err(), is_full);
+            if let Err(error) = closed {
+                assert!(error.to_string().contains("1 changes may not be on the disk"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_key_reaches_the_directory() {
+        let expected = KeepConfig {
+            dir: "data".into(),
+            fsync: KeepFsync::Always,
+            save: vec![(15, 16)],
+            rewrite_growth_percent: 17,
+            rewrite_bytes_min: 18 << 20,
+            buffer_bytes_max: 19 << 20,
+        };
+        assert_eq!(keep_config(&all()), Some(expected));
+        assert_eq!(keep_config(&EngineConfig::default()), None);
+        let directory = EngineConfig { dir: Some("data".into()), ..EngineConfig::default() };
+        assert_eq!(keep_config(&directory), Some(KeepConfig::new("data")));
     }
 
     #[test]

@@ -103,7 +103,7 @@ async fn an_idle_connection_does_not_hold_up_a_drain() {
 async fn sighup_reads_the_rules_again_and_keeps_the_old_ones_when_they_are_bad() {
     let mut server = Process::start("[server]\nport = 0\n[rules]\nwatch = false\n", &[]);
     let url = server.url();
-    let file = server.directory.path().join("rules/a.yaml");
+    let file = server.directory.as_ref().expect("of its own").path().join("rules/a.yaml");
     fs::write(&file, "rules: [{ name: closed, action: deny }]").expect("writable");
     server.signal(Signal::HUP);
     server.wait_for_log("rules reloaded");

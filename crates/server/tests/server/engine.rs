@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use acteon_server::engine::EngineFsync;
 use acteon_server::{Config, Server, Shutdown};
 use acteon_state::{Increment, IncrementOutcome, StateKey, Ttl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,8 +72,59 @@ async fn the_engine_is_counted_in_the_metrics_and_ends_with_the_server() {
         assert!(text.lines().any(|seen| seen == line), "{line} is not in:\n{text}");
     }
     shutdown.begin();
-    timeout(PATIENCE, running).await.expect("ends").expect("no panic");
+    timeout(PATIENCE, running).await.expect("ends").expect("no panic").expect("in order");
     assert_eq!(client.read(&mut [0]).await.expect("closed in order"), 0);
+}
+
+#[tokio::test]
+async fn the_directory_is_seen_in_the_metrics() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (server, address, _rules) = start(|config| {
+        config.engine.dir = Some(folder.path().join("data"));
+        config.engine.fsync = EngineFsync::Always;
+    })
+    .await;
+    let mut client = connect(&address).await;
+    call(&mut client, "SET a 1", "+OK\r\n").await;
+    call(&mut client, "SAVE", "+OK\r\n").await;
+    let url = format!("http://{}/metrics", server.address());
+    let running = tokio::spawn(server.run(Shutdown::default()));
+    let text = crate::support::client().get(url).send().await.expect("answered").text().await.expect("text");
+    running.abort();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("acteon_engine_disk_{name} ")));
+        line.unwrap_or_else(|| panic!("{name} is not in:\n{text}")).parse().expect("a number")
+    };
+    let fixed = [
+        ("writable", 1.0),
+        ("position", 1.0),
+        ("written_position", 1.0),
+        ("synced_position", 1.0),
+        ("pending_bytes", 0.0),
+        ("base_bytes", 0.0),
+        ("dropped_at_start_bytes", 0.0),
+        ("write_failures_total", 0.0),
+        ("sync_failures_total", 0.0),
+        ("rewrites_total", 0.0),
+        ("rewrite_ok", 1.0),
+        ("saves_total", 1.0),
+        ("save_ok", 1.0),
+        ("changes_since_save", 0.0),
+    ];
+    for (name, expected) in fixed {
+        assert_eq!(value(name), expected, "{name}");
+    }
+    let rising =
+        ["journal_bytes", "writes_total", "syncs_total", "sync_seconds_total", "last_sync_seconds", "sync_max_seconds"];
+    for name in rising.into_iter().chain(["last_save_timestamp_seconds"]) {
+        assert!(value(name) > 0.0, "{name}");
+    }
+    // Each of them is told in the documentation.
+    let page = include_str!("../../../../docs/engine.md");
+    for line in text.lines().filter_map(|line| line.strip_prefix("acteon_engine_disk_")) {
+        let name = line.split(' ').next().expect("a name");
+        assert!(page.contains(&format!("`acteon_engine_disk_{name}`")), "{name} is not in docs/engine.md");
+    }
 }
 
 #[tokio::test]

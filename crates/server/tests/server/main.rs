@@ -7,8 +7,10 @@ mod drain;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod engine;
+mod engine_data;
 #[cfg(feature = "redis")]
 mod engine_locks;
+mod engine_tools;
 mod files;
 mod http;
 mod locks;

@@ -231,7 +231,7 @@ fn an_outage_under_load_does_not_fill_the_log() {
     );
     let mut process = Process::start(&toml, &[]);
     let url = process.url();
-    let rules = process.directory.path().join("rules/rules.yaml");
+    let rules = process.directory.as_ref().expect("of its own").path().join("rules/rules.yaml");
     std::fs::write(rules, RULES).expect("writable");
     process.signal(Signal::HUP);
     process.wait_for_log("rules reloaded");
@@ -303,7 +303,7 @@ async fn reconnecting_without_end_ends_with_the_server() {
         timeout(PATIENCE, listener.accept()).await.expect("it connects again").expect("accepted");
     }
     shutdown.begin();
-    timeout(PATIENCE, running).await.expect("stops").expect("no panic");
+    timeout(PATIENCE, running).await.expect("stops").expect("no panic").expect("in order");
     // Those that were on their way.
     while timeout(Duration::from_millis(1), listener.accept()).await.is_ok() {}
     assert!(timeout(delay * 20, listener.accept()).await.is_err(), "it goes on after the end");

@@ -100,21 +100,30 @@ pub(crate) fn with(mut base: Value, field: &str, value: impl Into<Value>) -> Val
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Until all is read.
+    collecting: Option<thread::JoinHandle<()>>,
     // Below the child, so that the folder is removed after the process that works in it.
-    pub(crate) directory: TempDir,
+    pub(crate) directory: Option<TempDir>,
 }
 
 impl Process {
     /// Starts the binary in a folder with an empty rules directory and this `acteon.toml`.
     pub(crate) fn start(toml: &str, arguments: &[&str]) -> Self {
         let directory = folder(toml);
-        let mut command = command(directory.path(), arguments);
+        let mut process = Self::start_in(directory.path(), arguments);
+        process.directory = Some(directory);
+        process
+    }
+
+    /// The same in a folder that is there, and stays.
+    pub(crate) fn start_in(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(directory, arguments);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = supervised(command).expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("piped");
-        collect(stderr, Arc::clone(&log));
-        Self { child, log, directory }
+        let collecting = Some(collect(stderr, Arc::clone(&log)));
+        Self { child, log, collecting, directory: None }
     }
 
     /// Waits until the server is ready, and returns its URL.
@@ -150,11 +159,14 @@ impl Process {
         kill_process(pid, signal).expect("the process is there");
     }
 
-    /// Waits for the end.
+    /// Waits for the end, after which the log is whole.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("waitable") {
+                if let Some(collecting) = self.collecting.take() {
+                    collecting.join().expect("no panic");
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "still running:\n{}", self.log());

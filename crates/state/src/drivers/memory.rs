@@ -1,10 +1,10 @@
-//! `backend = "memory"`: an engine in this process, which needs nothing and forgets everything at exit.
+//! `backend = "memory"`: an engine in this process, which needs nothing, and forgets everything at exit unless it is given a directory.
 
 use std::sync::Arc;
 
 use acteon_state_core::clock::{Clock, SeededClock};
 use acteon_state_core::{Result, StateStore};
-use acteon_state_memory::{MemoryConfig, MemoryStore};
+use acteon_state_memory::{Eviction, KeepConfig, MemoryConfig, MemoryStore};
 use serde::Deserialize;
 
 use crate::config::{ByteSize, HumanDuration};
@@ -16,6 +16,18 @@ use crate::registry::DriverConfig;
 struct Section {
     /// Writes that would take the engine above this are refused.
     memory_bytes_max: Option<ByteSize>,
+    /// What goes then instead.
+    eviction: Eviction,
+    /// Keys that are looked at to find one that goes.
+    eviction_samples: Option<u32>,
+    /// How slowly counts of uses grow.
+    lfu_log_factor: Option<u32>,
+    /// How soon they fall.
+    lfu_decay_time: Option<HumanDuration>,
+    /// Kinds of which nothing goes.
+    never_evict_kinds: Option<Vec<String>>,
+    /// Patterns of keys that do not go.
+    never_evict: Vec<String>,
     /// The largest value.
     value_bytes_max: Option<ByteSize>,
     /// How long the record of an unused lock is kept.
@@ -56,14 +68,33 @@ pub(super) async fn open(driver: DriverConfig) -> Result<Arc<dyn StateStore>> {
 /// # Ok(()) }
 /// ```
 pub fn open_memory(driver: &DriverConfig, clock: Arc<dyn Clock>) -> Result<MemoryStore> {
+    open_memory_kept(driver, clock, None)
+}
+
+/// [`open_memory`] with a directory where the data are kept, from which they are loaded first: this takes as long as reading it.
+///
+/// # Errors
+/// As [`open_memory`], and `Config` or `Corrupt` for a directory that cannot be used.
+pub fn open_memory_kept(driver: &DriverConfig, clock: Arc<dyn Clock>, keep: Option<KeepConfig>) -> Result<MemoryStore> {
     driver.refuse(&["url", "region", "table_name"])?;
-    let Section { memory_bytes_max, value_bytes_max, lock_retention } = driver.read_section()?;
+    let section: Section = driver.read_section()?;
     let default = MemoryConfig::default();
     let config = MemoryConfig {
         prefix: driver.prefix.clone().unwrap_or(default.prefix),
-        memory_bytes_max: memory_bytes_max.map(|size| size.0),
-        value_bytes_max: value_bytes_max.map_or(default.value_bytes_max, |size| size.0),
-        lock_retention: lock_retention.map_or(default.lock_retention, |time| time.0),
+        memory_bytes_max: section.memory_bytes_max.map(|size| size.0),
+        eviction: section.eviction,
+        eviction_samples: section.eviction_samples.unwrap_or(default.eviction_samples),
+        lfu_log_factor: section.lfu_log_factor.unwrap_or(default.lfu_log_factor),
+        lfu_decay_time: section.lfu_decay_time.map_or(default.lfu_decay_time, |time| time.0),
+        never_evict_kinds: section.never_evict_kinds.unwrap_or(default.never_evict_kinds),
+        never_evict: section.never_evict,
+        value_bytes_max: section.value_bytes_max.map_or(default.value_bytes_max, |size| size.0),
+        lock_retention: section.lock_retention.map_or(default.lock_retention, |time| time.0),
+        keep,
     };
+    if driver.inspect {
+        // A running server may have the directory.
+        return MemoryStore::open_to_inspect(&config, clock);
+    }
     MemoryStore::open_with_clock(&config, clock)
 }

@@ -10,7 +10,7 @@ mod postgres;
 mod redis;
 
 #[cfg(feature = "memory")]
-pub use memory::open_memory;
+pub use memory::{open_memory, open_memory_kept};
 
 use crate::registry::Registry;
 

@@ -9,7 +9,7 @@ use acteon_engine_server::{EngineServer, ListenConfig};
 use acteon_state_core::clock::{Clock as _, SeededClock};
 use acteon_state_core::{LockSemantics, StateStore};
 use acteon_state_dynamodb::lock_semantics_on_aws;
-use acteon_state_memory::MemoryStore;
+use acteon_state_memory::{KeepConfig, KeepFsync, MemoryConfig, MemoryStore};
 use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use acteon_state_redis::{RedisConfig, RedisStore, Safety};
 use acteon_test_support::{
@@ -88,10 +88,22 @@ async fn redis_rows() -> String {
     rows
 }
 
+/// Without a directory, and with one by each of its settings. None is touched.
+fn memory_rows() -> String {
+    let keeps = [KeepFsync::Always, KeepFsync::EverySecond, KeepFsync::No];
+    let keeps = keeps.map(|fsync| Some(KeepConfig { fsync, ..KeepConfig::new("data") }));
+    let rows = std::iter::once(None).chain(keeps).map(|keep| {
+        let config = MemoryConfig { keep, ..MemoryConfig::default() };
+        let store = MemoryStore::open_to_inspect(&config, Arc::new(SeededClock::new())).unwrap();
+        store.lock_semantics().row()
+    });
+    rows.collect()
+}
+
 #[tokio::test]
 async fn the_table_of_lock_guarantees_says_what_the_drivers_report() {
     let mut table = LockSemantics::TABLE_HEAD.to_owned();
-    table.push_str(&MemoryStore::default().lock_semantics().row());
+    table.push_str(&memory_rows());
     table.push_str(&engine_row().await);
     table.push_str(&redis_rows().await);
     table.push_str(&postgres_rows().await);

@@ -1,6 +1,8 @@
 //! BITFIELD: integers of any width at any place of a string.
 
-use super::{bit_offset, change_bytes};
+use smallvec::SmallVec;
+
+use super::{bit_offset, make_room};
 use crate::algorithm::bits::{FieldType, Overflow};
 use crate::command::call::Call;
 use crate::command::error::CommandError;
@@ -8,6 +10,10 @@ use crate::command::options::{integer, is};
 use crate::command::row::{Flags, Group, Row};
 use crate::instance::Instance;
 use crate::observe::EventClass;
+use crate::slot::Slot;
+
+/// Bytes that a field of 64 bits touches at most.
+const FIELD_BYTES_MAX: usize = 9;
 
 pub(super) const BITFIELD: Row = Row::new("bitfield", -2, Group::Bitmap, bitfield)
     .flags(&[Flags::WRITE, Flags::DENYOOM])
@@ -111,11 +117,9 @@ fn run(call: &mut Call<'_, '_>, steps: &[Step]) -> Result<(), CommandError> {
     };
     let mut slot = call.keys.slot(call.args[1]);
     let grows = slot.str()?.is_none_or(|value| value.len() < len);
+    make_room(&mut slot, len)?;
     let mut changes = 0;
-    let replies = change_bytes(&mut slot, len, |bytes| {
-        let replies: Vec<_> = steps.iter().map(|step| carry_out(step, bytes, grows, &mut changes)).collect();
-        replies
-    })?;
+    let replies: Vec<_> = steps.iter().map(|step| carry_out(step, &mut slot, grows, &mut changes)).collect();
     if changes > 0 {
         slot.notify(EventClass::STRING, "setbit");
         call.effects.changes += changes;
@@ -131,8 +135,9 @@ fn run(call: &mut Call<'_, '_>, steps: &[Step]) -> Result<(), CommandError> {
 }
 
 /// What leaves the field as it was is a change only if the string has grown for it.
-fn carry_out(step: &Step, bytes: &mut [u8], grows: bool, changes: &mut u64) -> Option<i64> {
-    let before = step.field.get(bytes, step.offset);
+fn carry_out(step: &Step, slot: &mut Slot<'_>, grows: bool, changes: &mut u64) -> Option<i64> {
+    let value = slot.get().and_then(|value| value.as_str()).unwrap_or_default();
+    let before = step.field.get(value, step.offset);
     let (after, reply) = match step.what {
         What::Get => return Some(before),
         What::Set(value) => (step.field.fit(value, step.overflow)?, before),
@@ -141,7 +146,12 @@ fn carry_out(step: &Step, bytes: &mut [u8], grows: bool, changes: &mut u64) -> O
             (after, after)
         }
     };
-    step.field.put(bytes, step.offset, after);
+    if after != before {
+        let first = (step.offset / 8) as usize;
+        let mut part = SmallVec::<[u8; FIELD_BYTES_MAX]>::from_slice(&value[first..step.end_byte()]);
+        step.field.put(&mut part, step.offset % 8, after);
+        slot.overwrite_silently(first, &part);
+    }
     *changes += u64::from(grows || after != before);
     Some(reply)
 }

@@ -313,12 +313,20 @@ fn a_script_that_may_write_does_not_begin_when_the_memory_is_full() {
     let mut client = connect(&instance);
     let refused = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
     assert!((0..1_000).any(|number| send(&mut client, &["SET", &format!("key:{number}"), "value"]) == refused));
+    // A string that grows step by step takes the rest.
+    assert!((0..1_000).any(|_| send(&mut client, &["APPEND", "key:1", "12345678"]) == refused));
     for command in ["EVAL", "EVAL_RO"] {
         assert_eq!(send(&mut client, &[command, "#!lua\nreturn 1", "0"]), refused);
         assert_eq!(send(&mut client, &[command, "#!lua flags=no-writes\nreturn 1", "0"]), ":1\r\n");
     }
     assert_eq!(send(&mut client, &["EVAL", "#!lua flags=allow-oom\nreturn 1", "0"]), ":1\r\n");
     assert_eq!(send(&mut client, &["EVAL", "return 1", "0"]), ":1\r\n");
+    let pushed = send(&mut client, &["EVAL", "return redis.call('LPUSH', 'list', 'x')", "0"]);
+    assert!(pushed.starts_with("-OOM command not allowed when used memory > 'maxmemory'. script: "), "{pushed}");
+    assert_eq!(
+        send(&mut client, &["EVAL", "redis.call('DEL', 'key:0') return redis.call('LPUSH', 'list', 'x')", "0"]),
+        ":1\r\n"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! INFO: what dashboards and clients read of a server, by Redis's names.
 //!
-//! Fields about what does not exist here (saving, replicas, eviction) say what a Redis without it says. The version is that of
+//! Fields about what does not exist here (replicas; saving, where nobody keeps the data) say what a Redis without it says. The version is that of
 //! the Redis whose behaviour this is, since clients choose features by it; this server's own is `acteon_version`.
 
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use super::super::call::Call;
 use super::super::connection::REDIS_VERSION;
 use super::super::error::CommandError;
 use super::super::options::is;
-use crate::instance::{Channels, HostFacts, Traffic, Usage};
+use crate::instance::{Channels, HostFacts, KeeperFigures, Traffic, Usage};
 use crate::lock::Contended;
 use crate::stats::Stats;
 
@@ -128,9 +128,21 @@ impl Lines<'_> {
         self.put(&format!("{name}_human"), human(bytes));
     }
 
+    /// A duration, or that there is none yet.
+    fn seconds(&mut self, name: &str, seconds: Option<u64>) {
+        match seconds {
+            Some(seconds) => self.put(name, seconds),
+            None => self.put(name, -1),
+        }
+    }
+
     fn zeros(&mut self, names: &[&str]) {
         names.iter().for_each(|name| self.put(name, 0));
     }
+}
+
+fn status(is_fine: bool) -> &'static str {
+    if is_fine { "ok" } else { "err" }
 }
 
 impl Report {
@@ -214,7 +226,7 @@ impl Report {
         lines.put("number_of_cached_scripts", scripts);
         lines.zeros(&["number_of_functions", "number_of_libraries"]);
         lines.bytes("maxmemory", bytes_max);
-        lines.put("maxmemory_policy", "noeviction");
+        lines.put("maxmemory_policy", call.instance.eviction().policy());
         lines.put("mem_fragmentation_ratio", format_args!("{:.2}", ratio(rss, used)));
         lines.put("mem_fragmentation_bytes", i128::from(rss) - i128::from(used));
         lines.zeros(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
@@ -225,20 +237,45 @@ impl Report {
 
     fn persistence(&self, call: &Call<'_, '_>, lines: &mut Lines<'_>) {
         let stats = &call.instance.stats;
+        let keeper = call.instance.keeper_figures();
+        let is_kept = keeper.is_some();
+        let memory_only = KeeperFigures {
+            changes_since_save: stats.totals().changes,
+            last_save_s: stats.started_us() / 1_000_000,
+            ..KeeperFigures::default()
+        };
+        let figures = keeper.unwrap_or(memory_only);
+        let (save, rewrite) = (figures.save, figures.rewrite);
         lines.zeros(&["loading", "async_loading"]);
-        lines.put("rdb_changes_since_last_save", stats.totals().changes);
-        lines.put("rdb_bgsave_in_progress", 0);
-        lines.put("rdb_last_save_time", stats.started_us() / 1_000_000);
-        lines.put("rdb_last_bgsave_status", "ok");
-        lines.put("rdb_last_bgsave_time_sec", -1);
+        // What takes the place of pages that a fork would have copied.
+        let held = call.instance.databases.first().snapshot_held_bytes();
+        lines.put("current_cow_peak", if save.is_running || rewrite.is_running { held.peak } else { 0 });
+        lines.put("current_cow_size", held.now);
+        lines.put("rdb_changes_since_last_save", figures.changes_since_save);
+        lines.put("rdb_bgsave_in_progress", u8::from(save.is_running || save.is_scheduled));
+        lines.put("rdb_last_save_time", figures.last_save_s);
+        lines.put("rdb_last_bgsave_status", status(!save.has_failed));
+        lines.seconds("rdb_last_bgsave_time_sec", (save.ended > 0).then_some(save.last_s));
         lines.put("rdb_current_bgsave_time_sec", -1);
-        lines.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
-        lines.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
-        lines.put("aof_last_rewrite_time_sec", -1);
+        lines.put("rdb_saves", save.ended);
+        lines.zeros(&["rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
+        lines.put("aof_enabled", u8::from(is_kept));
+        lines.put("aof_rewrite_in_progress", u8::from(rewrite.is_running));
+        lines.put("aof_rewrite_scheduled", u8::from(rewrite.is_scheduled));
+        lines.seconds("aof_last_rewrite_time_sec", (rewrite.ended > 0).then_some(rewrite.last_s));
         lines.put("aof_current_rewrite_time_sec", -1);
-        lines.put("aof_last_bgrewrite_status", "ok");
-        lines.put("aof_last_write_status", "ok");
+        lines.put("aof_last_bgrewrite_status", status(!rewrite.has_failed));
+        lines.put("aof_rewrites", rewrite.ended);
+        lines.put("aof_last_write_status", status(figures.refusal.is_none()));
         lines.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+        if is_kept {
+            lines.put("aof_current_size", figures.journal_bytes);
+            lines.put("aof_base_size", figures.base_bytes);
+            lines.put("aof_pending_rewrite", 0);
+            lines.put("aof_buffer_length", figures.pending_bytes);
+            lines.put("aof_pending_bio_fsync", u8::from(figures.pending_syncs > 0));
+            lines.put("aof_delayed_fsync", 0);
+        }
     }
 
     fn stats(&self, call: &Call<'_, '_>, lines: &mut Lines<'_>) {
@@ -258,7 +295,9 @@ impl Report {
         lines.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
         lines.put("expired_keys", instance.stats.expired(expired));
         lines.put("expired_stale_perc", "0.00");
-        lines.zeros(&["expired_time_cap_reached_count", "evicted_keys", "evicted_clients"]);
+        lines.put("expired_time_cap_reached_count", 0);
+        lines.put("evicted_keys", instance.stats.evicted(instance.eviction().evicted_total()));
+        lines.put("evicted_clients", 0);
         lines.put("keyspace_hits", totals.hits);
         lines.put("keyspace_misses", totals.misses);
         lines.put("pubsub_channels", instance.pubsub.count(Channels::Plain));

@@ -8,6 +8,7 @@ use super::super::help::help;
 use super::super::options::{integer, is};
 use super::super::row::{Flags, Group, Row, Scope};
 use super::info::{keyspace, percent};
+use crate::evict::EvictionPolicy;
 
 /// Below this much there is nothing to say about memory.
 const LITTLE_BYTES: u64 = 5 << 20;
@@ -90,8 +91,15 @@ fn doctor(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let used: u64 = keyspace(call)?.iter().map(|(_, stats)| stats.bytes).sum();
     let (resident, bytes_max) =
         (call.instance.usage().resident_bytes, call.instance.databases.first().memory_bytes_max());
-    let text = if bytes_max.is_some_and(|bytes_max| used >= bytes_max / 10 * 9) {
+    let is_near_bound = bytes_max.is_some_and(|bytes_max| used >= bytes_max / 10 * 9);
+    let text = if is_near_bound && call.instance.eviction().policy() == EvictionPolicy::NoEviction {
         "More than nine tenths of maxmemory are in use: writes will soon be refused.\n"
+    } else if bytes_max.is_some_and(|bytes_max| used >= bytes_max) {
+        "maxmemory is reached, and little or nothing may be evicted: writes are refused. Raise maxmemory, or look at what has no time to live \
+         or is never evicted.\n"
+    } else if is_near_bound && resident > bytes_max.unwrap_or(0).saturating_mul(2) {
+        "Keys are evicted to stay below maxmemory, and the process holds more than twice as much: the allocator keeps what was \
+         evicted, or clients keep large buffers.\n"
     } else if used < LITTLE_BYTES {
         "So little memory is in use that there is nothing to say about it.\n"
     } else if resident > used.saturating_mul(2) {

@@ -1,8 +1,9 @@
-//! Commands about replicas and files, of which there are none: answers of a server that stands alone and keeps everything in memory.
+//! Commands about replicas, of which there are none, and about files, where whoever runs the server keeps some.
 
 use super::super::call::Call;
 use super::super::error::CommandError;
 use super::super::options::{integer, is};
+use crate::instance::KeeperFigures;
 
 const NO_SNAPSHOTS: CommandError = CommandError::text("ERR this server keeps everything in memory and saves nothing");
 const NO_LOG: CommandError =
@@ -16,28 +17,71 @@ pub(super) fn role(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
+const SAVE_IN_PROGRESS: CommandError = CommandError::text("ERR Background save already in progress");
+
 /// Until something was saved, this is when the server began.
 pub(super) fn lastsave(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     call.instance.stats.note_start(call.keys.now_us);
     let started_s = call.instance.stats.started_us() / 1_000_000;
-    call.reply.integer(i64::try_from(started_s).unwrap_or(i64::MAX));
+    let last_s = call.instance.keeper_figures().map_or(started_s, |figures| figures.last_save_s);
+    call.reply.integer(i64::try_from(last_s).unwrap_or(i64::MAX));
     Ok(())
 }
 
-pub(super) fn save(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    Err(NO_SNAPSHOTS)
+/// Holds no key, so that the others go on; only this connection waits.
+pub(super) fn save(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    if is_saving(&call.instance.keeper_figures().ok_or(NO_SNAPSHOTS)?) {
+        return Err(SAVE_IN_PROGRESS);
+    }
+    let saved = call.instance.ask_keeper(|keeper| keeper.save()).ok_or(NO_SNAPSHOTS)?;
+    saved.map_err(|reason| CommandError::Text(format!("ERR {reason}").into()))?;
+    call.reply.simple("OK");
+    Ok(())
 }
 
 pub(super) fn bgsave(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    match *call.args {
-        [_] => Err(NO_SNAPSHOTS),
-        [_, word] if is(word, "SCHEDULE") => Err(NO_SNAPSHOTS),
-        _ => Err(CommandError::Syntax),
+    const REWRITING: CommandError = CommandError::text(
+        "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a \
+         BGSAVE whenever possible.",
+    );
+    let may_wait = match *call.args {
+        [_] => false,
+        [_, word] if is(word, "SCHEDULE") => true,
+        _ => return Err(CommandError::Syntax),
+    };
+    let figures = call.instance.keeper_figures().ok_or(NO_SNAPSHOTS)?;
+    let waits = is_rewriting(&figures);
+    if is_saving(&figures) {
+        return Err(SAVE_IN_PROGRESS);
     }
+    if waits && !may_wait {
+        return Err(REWRITING);
+    }
+    if call.instance.ask_keeper(|keeper| keeper.start_save()) != Some(true) {
+        return Err(SAVE_IN_PROGRESS);
+    }
+    call.reply.simple(if waits { "Background saving scheduled" } else { "Background saving started" });
+    Ok(())
 }
 
-pub(super) fn bgrewriteaof(_: &mut Call<'_, '_>) -> Result<(), CommandError> {
-    Err(NO_LOG)
+pub(super) fn bgrewriteaof(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
+    const REWRITING: CommandError = CommandError::text("ERR Background append only file rewriting already in progress");
+    let figures = call.instance.keeper_figures().ok_or(NO_LOG)?;
+    if is_rewriting(&figures) || call.instance.ask_keeper(|keeper| keeper.start_rewrite()) != Some(true) {
+        return Err(REWRITING);
+    }
+    let is_scheduled = is_saving(&figures);
+    let word = if is_scheduled { "scheduled" } else { "started" };
+    call.reply.simple(&format!("Background append only file rewriting {word}"));
+    Ok(())
+}
+
+fn is_saving(figures: &KeeperFigures) -> bool {
+    figures.save.is_running || figures.save.is_scheduled
+}
+
+fn is_rewriting(figures: &KeeperFigures) -> bool {
+    figures.rewrite.is_running || figures.rewrite.is_scheduled
 }
 
 pub(super) fn replicaof(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
@@ -80,19 +124,21 @@ pub(super) fn shutdown(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     if aborts {
         return Err(CommandError::text("ERR No shutdown in progress."));
     }
-    let obstacle = match has("SAVE") {
-        true => {
-            Some("SHUTDOWN SAVE was refused: everything is in memory and nothing can be saved; without SAVE, it ends")
+    let saved = if has("SAVE") { call.instance.ask_keeper(|keeper| keeper.save()) } else { Some(Ok(())) };
+    let obstacle = match saved {
+        None => "SHUTDOWN SAVE was refused: everything is in memory and nothing can be saved; without SAVE, it ends"
+            .to_owned(),
+        Some(Err(reason)) => format!("SHUTDOWN SAVE was refused: {reason}; without SAVE, it ends"),
+        Some(Ok(())) if call.instance.shut_down() => {
+            call.effects.close = true;
+            return Ok(());
         }
-        false if call.instance.shut_down() => None,
-        false => Some("SHUTDOWN was refused: the process that the engine is part of does not end for its clients"),
+        Some(Ok(())) => {
+            "SHUTDOWN was refused: the process that the engine is part of does not end for its clients".to_owned()
+        }
     };
-    if let Some(obstacle) = obstacle {
-        call.instance.warn(obstacle);
-        return Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."));
-    }
-    call.effects.close = true;
-    Ok(())
+    call.instance.warn(&obstacle);
+    Err(CommandError::text("ERR Errors trying to SHUTDOWN. Check logs."))
 }
 
 #[cfg(test)]
@@ -101,7 +147,10 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use crate::{Client, ClientOptions, Engine, EngineConfig, Flow, Host, Instance, InstanceConfig};
+    use crate::{
+        Client, ClientOptions, Engine, EngineConfig, Flow, Host, Instance, InstanceConfig, Keeper, KeeperFigures,
+        KeeperJob, SyncPolicy,
+    };
 
     /// A process that does not end.
     #[derive(Default)]
@@ -127,6 +176,126 @@ mod tests {
             assert_eq!(reply, b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n");
             let logged = host.0.lock().pop();
             assert!(logged.as_ref().is_some_and(|text| text.contains(why)), "{logged:?}");
+        }
+    }
+
+    /// A disk that notes what it is asked for, and fails on request.
+    #[derive(Default)]
+    struct Disk {
+        figures: Mutex<KeeperFigures>,
+        asked: Mutex<Vec<&'static str>>,
+        failure: Mutex<Option<String>>,
+    }
+
+    impl Host for Disk {
+        fn keeper(&self) -> Option<&dyn Keeper> {
+            Some(self)
+        }
+
+        fn shut_down(&self) -> bool {
+            true
+        }
+    }
+
+    impl Keeper for Disk {
+        fn figures(&self) -> KeeperFigures {
+            self.figures.lock().clone()
+        }
+
+        fn save(&self) -> Result<(), String> {
+            self.asked.lock().push("save");
+            self.failure.lock().clone().map_or(Ok(()), Err)
+        }
+
+        fn start_save(&self) -> bool {
+            self.asked.lock().push("start save");
+            true
+        }
+
+        fn start_rewrite(&self) -> bool {
+            self.asked.lock().push("start rewrite");
+            true
+        }
+
+        fn set_sync(&self, sync: SyncPolicy) -> Result<(), String> {
+            if sync == SyncPolicy::No {
+                return Err("everysec is the least".to_owned());
+            }
+            self.figures.lock().sync = sync;
+            Ok(())
+        }
+    }
+
+    fn kept() -> (Arc<Disk>, Client) {
+        let instance = Instance::new(Engine::new(EngineConfig::default()), InstanceConfig::default());
+        let disk = Arc::new(Disk::default());
+        instance.set_host(disk.clone());
+        (disk, Client::connect(&instance, ClientOptions::default()))
+    }
+
+    fn call(client: &mut Client, request: &str) -> String {
+        let (args, mut reply): (Vec<&[u8]>, _) = (request.split(' ').map(str::as_bytes).collect(), Vec::new());
+        client.execute(&args, 1_000, &mut reply);
+        String::from_utf8(reply).expect("text").trim_end().to_owned()
+    }
+
+    #[test]
+    fn disk_is_asked_for_snapshots_and_rewriting() {
+        let (disk, mut client) = kept();
+        disk.figures.lock().last_save_s = 17;
+        for (request, reply, asked) in [
+            ("SAVE", "+OK", Some("save")),
+            ("BGSAVE", "+Background saving started", Some("start save")),
+            ("BGREWRITEAOF", "+Background append only file rewriting started", Some("start rewrite")),
+            ("LASTSAVE", ":17", None),
+            ("BGSAVE NOW", "-ERR syntax error", None),
+        ] {
+            assert_eq!(call(&mut client, request), reply);
+            assert_eq!(disk.asked.lock().pop(), asked, "{request}");
+        }
+        *disk.failure.lock() = Some("No space left on device".to_owned());
+        assert_eq!(call(&mut client, "SAVE"), "-ERR No space left on device");
+        assert_eq!(call(&mut client, "SHUTDOWN SAVE"), "-ERR Errors trying to SHUTDOWN. Check logs.");
+        assert_eq!(call(&mut client, "SHUTDOWN NOSAVE"), "");
+    }
+
+    #[test]
+    fn what_is_under_way_is_said_in_the_words_of_redis() {
+        let (disk, mut client) = kept();
+        let running = KeeperJob { is_running: true, ..KeeperJob::default() };
+        disk.figures.lock().save = running;
+        for request in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE"] {
+            assert_eq!(call(&mut client, request), "-ERR Background save already in progress");
+        }
+        let scheduled = "+Background append only file rewriting scheduled";
+        assert_eq!(call(&mut client, "BGREWRITEAOF"), scheduled);
+        *disk.figures.lock() = KeeperFigures { rewrite: running, ..KeeperFigures::default() };
+        assert!(call(&mut client, "BGSAVE").starts_with("-ERR Another child process is active (AOF?)"));
+        assert_eq!(call(&mut client, "BGSAVE SCHEDULE"), "+Background saving scheduled");
+        let refused = "-ERR Background append only file rewriting already in progress";
+        assert_eq!(call(&mut client, "BGREWRITEAOF"), refused);
+    }
+
+    #[test]
+    fn settings_and_figures_are_those_of_the_disk() {
+        let (disk, mut client) = kept();
+        *disk.figures.lock() = KeeperFigures { save_points: vec![(60, 1_000), (300, 10)], ..KeeperFigures::default() };
+        let of = |client: &mut Client, name: &str| {
+            let reply = call(client, &format!("CONFIG GET {name}"));
+            reply.rsplit("\r\n").next().map(str::to_owned)
+        };
+        assert_eq!(of(&mut client, "save").as_deref(), Some("60 1000 300 10"));
+        assert_eq!(of(&mut client, "appendonly").as_deref(), Some("yes"));
+        assert_eq!(of(&mut client, "appendfsync").as_deref(), Some("everysec"));
+        assert_eq!(call(&mut client, "CONFIG SET appendfsync always"), "+OK");
+        assert_eq!(disk.figures.lock().sync, SyncPolicy::Always);
+        let refused = "-ERR CONFIG SET failed (possibly related to argument 'appendfsync') - everysec is the least";
+        assert_eq!(call(&mut client, "CONFIG SET appendfsync no"), refused);
+        assert_eq!(of(&mut client, "appendfsync").as_deref(), Some("always"));
+        assert!(call(&mut client, "CONFIG SET appendonly no").contains("can't set immutable config"));
+        let info = call(&mut client, "INFO persistence");
+        for line in ["aof_enabled:1", "aof_last_write_status:ok", "aof_current_size:0", "rdb_last_bgsave_status:ok"] {
+            assert!(info.contains(line), "{line} is not in {info}");
         }
     }
 }

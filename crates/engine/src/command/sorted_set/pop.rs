@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{SORTED_SET, write_members};
+use crate::change::Edit;
 use crate::command::call::Call;
 use crate::command::error::CommandError;
 use crate::command::options::{is, timeout};
@@ -21,7 +22,7 @@ enum End {
 type Members = Vec<(Arc<[u8]>, f64)>;
 
 impl End {
-    fn pop(self, set: &mut Zset) -> Option<(Arc<[u8]>, f64)> {
+    fn pop(self, set: &mut Edit<'_, Zset>) -> Option<(Arc<[u8]>, f64)> {
         match self {
             Self::Min => set.pop_min(),
             Self::Max => set.pop_max(),

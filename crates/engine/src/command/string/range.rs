@@ -9,7 +9,6 @@ use crate::command::options::integer;
 use crate::command::row::{Flags, Group, Row};
 use crate::entry::StrEncoding;
 use crate::observe::EventClass;
-use crate::slot::Expiry;
 
 pub(super) const STRLEN: Row = Row::new("strlen", 2, Group::String, strlen)
     .flags(&[Flags::READONLY, Flags::FAST])
@@ -41,19 +40,12 @@ fn strlen(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 fn append(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let tail = call.args[2];
     let mut slot = call.keys.slot(call.args[1]);
-    let before = slot.str()?.map(<[u8]>::to_vec);
-    let len = match before {
-        Some(before) => {
-            let len = check_len(call.instance, before.len().checked_add(tail.len()))?;
-            slot.set_text(&[&before, tail], Expiry::Keep)?;
-            slot.set_encoding(StrEncoding::Raw);
-            len
-        }
-        None => {
-            slot.set_text(&[tail], Expiry::Clear)?;
-            tail.len()
-        }
-    };
+    let len_before = slot.str()?.map(<[u8]>::len);
+    if let Some(len_before) = len_before {
+        check_len(call.instance, len_before.checked_add(tail.len()))?;
+    }
+    let len = slot.append(tail)?;
+    slot.set_encoding(if len_before.is_some() { StrEncoding::Raw } else { StrEncoding::Auto });
     slot.event(EventClass::STRING, "append");
     call.effects.changes += 1;
     call.reply.integer(len as i64);
@@ -92,15 +84,8 @@ fn setrange(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let end = check_len(call.instance, offset.checked_add(patch.len()))?;
-    match slot.str_mut().filter(|value| end <= value.len()) {
-        Some(value) => value[offset..end].copy_from_slice(patch),
-        None => {
-            let mut value = slot.str()?.unwrap_or_default().to_vec();
-            value.resize(end.max(len_before), 0);
-            value[offset..end].copy_from_slice(patch);
-            slot.set_text(&[&value], Expiry::Keep)?;
-        }
-    }
+    slot.grow_silently(end)?;
+    slot.overwrite(offset, patch);
     slot.set_encoding(StrEncoding::Raw);
     slot.event(EventClass::STRING, "setrange");
     call.effects.changes += 1;

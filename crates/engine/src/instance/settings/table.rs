@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::{
     BULK_BYTES_MAX, Home, IMMUTABLE, Kind, Refusal, Setting, parse_bytes, set_limit, set_network, shown, store,
 };
-use crate::instance::{Instance, OutputLimit, OutputLimits, Secret};
+use crate::evict::EvictionPolicy;
+use crate::instance::{Instance, OutputLimit, OutputLimits, Secret, SyncPolicy};
 
 const INT_MAX: i64 = i32::MAX as i64;
 /// The smallest bound for one argument, as Redis has.
@@ -96,21 +97,40 @@ pub(super) static SETTINGS: &[Setting] = &[
         ),
     ),
     setting("maxmemory", BYTES, Home::Number(memory_max, set_memory_max)),
-    always(
-        "maxmemory-policy",
-        Kind::Choice(&[
-            "volatile-lru",
-            "volatile-lfu",
-            "volatile-random",
-            "volatile-ttl",
-            "allkeys-lru",
-            "allkeys-lfu",
-            "allkeys-random",
-            "noeviction",
-        ]),
-        "noeviction",
+    setting("maxmemory-policy", Kind::Choice(POLICIES), Home::Number(policy, set_policy)),
+    setting(
+        "maxmemory-samples",
+        Kind::Integer(1, INT_MAX),
+        Home::Number(
+            |instance| i64::from(instance.eviction().samples()),
+            |instance, samples| {
+                instance.eviction().set_samples(small(samples));
+                Ok(())
+            },
+        ),
     ),
-    always("maxmemory-samples", Kind::Integer(1, INT_MAX), "5"),
+    setting(
+        "lfu-log-factor",
+        INT,
+        Home::Number(
+            |instance| i64::from(instance.eviction().lfu_log_factor()),
+            |instance, factor| {
+                instance.eviction().set_lfu_log_factor(small(factor));
+                Ok(())
+            },
+        ),
+    ),
+    setting(
+        "lfu-decay-time",
+        INT,
+        Home::Number(
+            |instance| i64::from(instance.eviction().lfu_decay_min()),
+            |instance, minutes| {
+                instance.eviction().set_lfu_decay_min(small(minutes));
+                Ok(())
+            },
+        ),
+    ),
     always("maxmemory-clients", BYTES, "0"),
     // Large values are freed by housekeeping, whatever removes them; small ones at once, for that is cheaper.
     always("lazyfree-lazy-user-del", Kind::YesNo, "yes"),
@@ -232,9 +252,11 @@ pub(super) static SETTINGS: &[Setting] = &[
         ),
     ),
     setting("client-output-buffer-limit", Kind::Text, Home::Text(output_limits, set_output_limits)),
-    always("save", Kind::Text, ""),
-    always("appendonly", Kind::YesNo, "no"),
-    always("appendfsync", Kind::Choice(&["everysec", "always", "no"]), "everysec"),
+    setting("save", Kind::Text, Home::Given(save_points)),
+    setting("appendonly", Kind::YesNo, Home::Given(appendonly)),
+    setting("appendfsync", Kind::Choice(&["everysec", "always", "no"]), Home::Number(appendfsync, set_appendfsync)),
+    setting("auto-aof-rewrite-percentage", INT, Home::Given(rewrite_growth_percent)),
+    setting("auto-aof-rewrite-min-size", BYTES, Home::Given(rewrite_bytes_min)),
     always("no-appendfsync-on-rewrite", Kind::YesNo, "no"),
     always("stop-writes-on-bgsave-error", Kind::YesNo, "yes"),
     always("rdbcompression", Kind::YesNo, "yes"),
@@ -242,7 +264,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     always("dbfilename", Kind::Text, "dump.rdb"),
     setting("appendfilename", Kind::Text, Home::Immutable(|_| b"appendonly.aof".to_vec())),
     setting("appenddirname", Kind::Text, Home::Immutable(|_| b"appendonlydir".to_vec())),
-    setting("dir", Kind::Text, Home::Given(|instance| path(&instance.host_facts().directory))),
+    setting("dir", Kind::Text, Home::Given(directory)),
     setting("port", Kind::Integer(0, 65_535), Home::Given(|instance| text(instance.host_facts().port))),
     setting("tls-port", Kind::Integer(0, 65_535), Home::Given(|instance| text(instance.host_facts().tls_port))),
     setting("bind", Kind::Text, Home::Given(|instance| instance.host_facts().bind.into_bytes())),
@@ -283,11 +305,39 @@ fn memory_max(instance: &Instance) -> i64 {
     instance.databases.first().memory_bytes_max().map_or(0, shown)
 }
 
-/// An engine that was created without a bound does not count what it uses, so that it cannot keep one later either.
 fn set_memory_max(instance: &Instance, bytes: i64) -> Result<(), Refusal> {
     let bytes_max = (bytes > 0).then_some(bytes.unsigned_abs());
-    let is_set = instance.databases.first().set_memory_bytes_max(bytes_max);
-    if is_set { Ok(()) } else { Err(IMMUTABLE.into()) }
+    instance.databases.first().set_memory_bytes_max(bytes_max);
+    Ok(())
+}
+
+/// In the order in which Redis names them.
+const POLICIES: &[&str] = &[
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+];
+
+fn policy(instance: &Instance) -> i64 {
+    let name = instance.eviction().policy().name();
+    POLICIES.iter().position(|known| *known == name).map_or(0, |position| position as i64)
+}
+
+fn set_policy(instance: &Instance, position: i64) -> Result<(), Refusal> {
+    let name = usize::try_from(position).ok().and_then(|position| POLICIES.get(position));
+    let policy = name.and_then(|name| EvictionPolicy::from_name(name)).ok_or("there is no such policy")?;
+    instance.databases.first().set_eviction_policy(policy);
+    Ok(())
+}
+
+/// A number that was found to be a positive one of 32 bits.
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn set_notifications(instance: &Instance, letters: &[u8]) -> Result<(), Refusal> {
@@ -306,6 +356,55 @@ fn set_password(instance: &Instance, password: &[u8]) -> Result<(), Refusal> {
 
 /// What Redis has for replicas, of which there are none.
 const REPLICA_LIMIT: OutputLimit = OutputLimit { hard_bytes: 256 << 20, soft_bytes: 64 << 20, soft_s: 60 };
+
+fn save_points(instance: &Instance) -> Vec<u8> {
+    let points = instance.keeper_figures().map_or_else(Vec::new, |figures| figures.save_points);
+    let points: Vec<String> = points.iter().map(|(seconds, changes)| format!("{seconds} {changes}")).collect();
+    points.join(" ").into_bytes()
+}
+
+/// The journal is what an append-only file is to Redis.
+fn appendonly(instance: &Instance) -> Vec<u8> {
+    if instance.ask_keeper(|_| ()).is_some() { b"yes".to_vec() } else { b"no".to_vec() }
+}
+
+/// The position of the word among the choices.
+fn appendfsync(instance: &Instance) -> i64 {
+    match instance.keeper_figures().map_or(SyncPolicy::EverySecond, |figures| figures.sync) {
+        SyncPolicy::EverySecond => 0,
+        SyncPolicy::Always => 1,
+        SyncPolicy::No => 2,
+    }
+}
+
+fn set_appendfsync(instance: &Instance, position: i64) -> Result<(), Refusal> {
+    let sync = match position {
+        0 => SyncPolicy::EverySecond,
+        1 => SyncPolicy::Always,
+        _ => SyncPolicy::No,
+    };
+    match instance.ask_keeper(|keeper| keeper.set_sync(sync)) {
+        Some(outcome) => Ok(outcome?),
+        // As it is without a journal.
+        None if sync == SyncPolicy::EverySecond => Ok(()),
+        None => Err(IMMUTABLE.into()),
+    }
+}
+
+fn rewrite_growth_percent(instance: &Instance) -> Vec<u8> {
+    text(instance.keeper_figures().map_or(100, |figures| figures.rewrite_growth_percent))
+}
+
+fn rewrite_bytes_min(instance: &Instance) -> Vec<u8> {
+    text(instance.keeper_figures().map_or(64 << 20, |figures| figures.rewrite_bytes_min))
+}
+
+fn directory(instance: &Instance) -> Vec<u8> {
+    match instance.keeper_figures() {
+        Some(figures) => path(&figures.directory),
+        None => path(&instance.host_facts().directory),
+    }
+}
 
 fn output_limits(instance: &Instance) -> Vec<u8> {
     let OutputLimits { normal, pubsub } = instance.output_limits();

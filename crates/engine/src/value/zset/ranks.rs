@@ -139,6 +139,10 @@ impl Ranks {
         let group = &mut self.groups[place.group];
         group.len += 1;
         let chunk = &mut group.chunks[place.chunk];
+        if chunk.len() == CHUNK_ENTRIES_MAX {
+            // By itself it would double, for the moment until it is split.
+            chunk.reserve_exact(1);
+        }
         chunk.insert(place.entry, entry);
         if chunk.len() > CHUNK_ENTRIES_MAX {
             self.split(place);
@@ -211,6 +215,7 @@ impl Ranks {
             chunk.len() / 2
         };
         let right = chunk.split_off(middle);
+        chunk.shrink_to(CHUNK_ENTRIES_MAX);
         group.chunks.insert(place.chunk + 1, right);
         if group.chunks.len() > GROUP_CHUNKS_MAX {
             let middle = if is_last_chunk { group.chunks.len() - 1 } else { group.chunks.len() / 2 };

@@ -2,7 +2,7 @@
 //!
 //! What a server does then depends on what it cannot write. A Redis that has each write on the disk before it answers ends itself; one that
 //! writes behind refuses writes and answers reads. A PostgreSQL refuses what needs another page of a table, and crashes without room for
-//! its log. Nothing that was acknowledged may be lost in any of these.
+//! its log. Acteon's engine refuses writes under every setting; those that were under way are not answered. Nothing that was acknowledged may be lost in any of these.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use acteon_faults::Random;
 use acteon_state::State;
 use acteon_state_core::{Effect, ErrorKind, Put, StateKey};
-use acteon_test_support::{PostgresDisk, PostgresOptions, PostgresServer, RedisOptions, RedisServer, SmallDisk};
+use acteon_test_support::{
+    EngineOptions, EngineServer, PostgresDisk, PostgresOptions, PostgresServer, RedisOptions, RedisServer, SmallDisk,
+};
 use async_trait::async_trait;
 
 use crate::row::{self, Backend, Fault, Harm, Traits, open};
@@ -40,6 +42,7 @@ struct Full {
 }
 
 enum Server {
+    Engine(EngineServer),
     Redis(RedisServer),
     Postgres(PostgresServer),
 }
@@ -47,6 +50,7 @@ enum Server {
 impl Server {
     fn disk(&self) -> io::Result<&SmallDisk> {
         let disk = match self {
+            Self::Engine(server) => server.disk(),
             Self::Redis(server) => server.disk(),
             Self::Postgres(server) => server.disk(),
         };
@@ -56,6 +60,7 @@ impl Server {
     /// Writes something that needs space.
     fn probe(&self, fault: Fault) -> io::Result<()> {
         match self {
+            Self::Engine(server) => server.query(&["SET", "probe", &"x".repeat(PROBE_BYTES)]).map(drop),
             Self::Redis(server) => server.query(&["SET", "probe", &"x".repeat(PROBE_BYTES)]).map(drop),
             // The next segment of the log is one that is not there yet, sooner or later.
             Self::Postgres(server) if fault == ENDED => server.query("SELECT pg_switch_wal()").map(drop),
@@ -68,7 +73,7 @@ impl Full {
     /// A driver says that a write was refused for lack of space, and that it did not happen; reads go on.
     async fn check_refusal(&self, state: &State) -> io::Result<()> {
         let expected = match self.server {
-            Server::Redis(_) => ErrorKind::NotDurable,
+            Server::Engine(_) | Server::Redis(_) => ErrorKind::NotDurable,
             Server::Postgres(_) => ErrorKind::OutOfMemory,
         };
         let key = StateKey::new("faults", "matrix", "probe", "disk").map_err(io::Error::other)?;
@@ -106,6 +111,7 @@ impl Backend for Full {
 
     fn config(&self) -> String {
         match &self.server {
+            Server::Engine(server) => format!("[state]\nbackend = \"redis\"\nurl = \"{}\"\n", server.url()),
             Server::Redis(server) => format!("[state]\nbackend = \"redis\"\nurl = \"{}\"\n", server.url()),
             Server::Postgres(server) => format!("[state]\nbackend = \"postgres\"\nurl = \"{}\"\n", server.url()),
         }
@@ -117,7 +123,7 @@ impl Backend for Full {
 
     fn traits(&self) -> Traits {
         match self.server {
-            Server::Redis(_) => Traits::default(),
+            Server::Engine(_) | Server::Redis(_) => Traits::default(),
             Server::Postgres(_) => Traits::postgres(),
         }
     }
@@ -136,6 +142,7 @@ impl Backend for Full {
         self.server.disk()?.free()?;
         if *fault == ENDED {
             match &mut self.server {
+                Server::Engine(server) => server.restart().map_err(io::Error::other)?,
                 Server::Redis(server) => server.restart().map_err(io::Error::other)?,
                 Server::Postgres(server) => server.restart().map_err(io::Error::other)?,
             }
@@ -150,6 +157,13 @@ fn redis(name: &'static str, fault: Fault) -> Full {
     let options = RedisOptions { small_disk_bytes: Some(REDIS_DISK_BYTES), settings, ..RedisOptions::default() };
     let server = RedisServer::start(options).unwrap_or_else(|error| panic!("{error}"));
     Full { name, server: Server::Redis(server), fault }
+}
+
+fn engine(name: &'static str, fsync: &str) -> Full {
+    let settings = vec![format!("fsync = \"{fsync}\"")];
+    let options = EngineOptions { small_disk_bytes: Some(REDIS_DISK_BYTES), settings, ..EngineOptions::default() };
+    let server = EngineServer::start(options).unwrap_or_else(|error| panic!("{error}"));
+    Full { name, server: Server::Engine(server), fault: REFUSING }
 }
 
 fn postgres(name: &'static str, fault: Fault) -> Full {
@@ -182,4 +196,10 @@ async fn redis_on_a_disk_that_is_full_for_a_while_keeps_what_it_declares() {
 async fn postgres_on_a_disk_that_is_full_for_a_while_keeps_what_it_declares() {
     let log = postgres("postgres on a full disk, its log", ENDED);
     run([log, postgres("postgres on a full disk, its tables", REFUSING)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_engine_on_a_disk_that_is_full_for_a_while_keeps_what_it_declares() {
+    let always = engine("engine on a full disk, always", "always");
+    run([always, engine("engine on a full disk, everysec", "everysec")]).await;
 }

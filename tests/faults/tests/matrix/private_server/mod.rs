@@ -5,6 +5,7 @@ mod clocks;
 mod cluster;
 mod disks;
 mod engine;
+mod engine_kept;
 mod evictions;
 mod pgbouncer;
 mod postgres;

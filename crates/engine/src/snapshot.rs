@@ -1,0 +1,320 @@
+//! The whole state of an engine at one moment, written out while the engine goes on.
+//!
+//! # Guarantees
+//! A snapshot is the exact state at its cut: groups of changes that were handed over before the cut are in it, later ones are not,
+//! none in part. Keys whose time has come may be missing. What was cut and the groups after it lead to the state of today.
+//!
+//! # Bounds
+//! The cut itself holds all keys for the time of locking all segments and writing a word into each, some hundred microseconds; it waits for
+//! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as writing its keys out
+//! takes: about 0.2 µs for a small key, so up to a millisecond where a segment holds 5,000 of them, and the time of copying what is large: a
+//! collection of a gigabyte is written out as a whole, while those wait that use it or a key beside it. A snapshot costs memory: up to the
+//! size of the segments in which something is changed before it comes to them, as copy-on-write after a fork does for pages. That is beyond the
+//! bound of the memory, and counted ([`Engine::snapshot_held_bytes`]).
+//!
+//! # How it works
+//! The cut leaves a mark in each segment that has keys. Whoever is about to change a marked segment first writes it out and leaves the bytes
+//! to the snapshot; the snapshot itself walks through the rest. A database that is emptied gives its tables to the snapshot as they are, so
+//! that nobody waits for them; databases that are exchanged exchange their marks as well, which say to which database the keys
+//! belonged at the cut.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use crate::entry::Entry;
+use crate::keyspace::{Engine, Keyspace, Padded};
+use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
+use crate::segment::{Context, Segment};
+use crate::sync::{Mutex, MutexGuard};
+
+/// How long a cut waits for one segment while it holds others.
+const CUT_PATIENCE: Duration = Duration::from_micros(200);
+
+/// What a cut leaves in a segment: its keys have not been written out yet. It means something only while a snapshot runs, and each cut
+/// leaves new ones in all segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unsaved {
+    /// The database that the keys belonged to at the cut.
+    pub(crate) database: u32,
+}
+
+/// The snapshot that runs, if one does, as writers see it.
+#[derive(Default)]
+pub(crate) struct Saving {
+    /// A snapshot runs. Becomes true only while all segments are held.
+    is_running: AtomicBool,
+    /// The time of the latest cut.
+    cut_ms: AtomicU64,
+    /// A lock that is taken while a segment is held, never the other way round.
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// What writers have saved.
+    saved: VecDeque<Saved>,
+    /// Segments that nobody has saved yet.
+    left: usize,
+    held: HeldBytes,
+}
+
+/// What writers have saved for a snapshot and it has not come to yet: memory beyond that of the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBytes {
+    /// At this moment, about.
+    pub now: u64,
+    /// The most since the latest cut.
+    pub peak: u64,
+}
+
+/// Keys that writers have saved.
+pub(crate) enum Saved {
+    /// As they stand in a file.
+    Records(Vec<u8>),
+    /// A table that was to be freed, of the database with this number, and what it takes.
+    Table { database: u32, table: HashTable<Entry>, bytes: u64 },
+}
+
+impl Saved {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Records(records) => records.len() as u64,
+            Self::Table { bytes, .. } => *bytes,
+        }
+    }
+}
+
+impl Saving {
+    /// Whether marks mean something.
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Acquire)
+    }
+
+    /// Takes what was in a marked segment, which is held. Gives it back if the snapshot was dropped meanwhile: it is not freed here, where
+    /// others wait for the segment.
+    pub(crate) fn add(&self, saved: Saved) -> Option<Saved> {
+        let mut running = self.running.lock();
+        if !self.is_running() {
+            return Some(saved);
+        }
+        running.held.now += saved.bytes();
+        running.held.peak = running.held.peak.max(running.held.now);
+        running.saved.push_back(saved);
+        running.left -= 1;
+        None
+    }
+
+    /// The time of the cut of the snapshot that runs.
+    pub(crate) fn cut_ms(&self) -> u64 {
+        self.cut_ms.load(Ordering::Relaxed)
+    }
+
+    /// Marks `segments`, each with its database, all of which are held. Returns whether it did: not if a snapshot runs.
+    fn begin<'s>(&self, segments: impl Iterator<Item = (usize, &'s mut Segment)>, now_ms: u64) -> bool {
+        let mut running = self.running.lock();
+        if self.is_running() {
+            return false;
+        }
+        for (database, segment) in segments {
+            debug_assert!(segment.recorder.is_empty(), "changes are handed over before a segment is released");
+            // Fits: databases are configured in thousands at most.
+            let unsaved = Unsaved { database: database as u32 };
+            segment.unsaved = (!segment.table.is_empty()).then_some(unsaved);
+            running.left += usize::from(segment.unsaved.is_some());
+        }
+        running.held = HeldBytes::default();
+        self.cut_ms.store(now_ms, Ordering::Relaxed);
+        self.is_running.store(true, Ordering::Release);
+        true
+    }
+
+    /// The next that a writer has saved, and how many segments are left.
+    fn take_saved(&self) -> (Option<Saved>, usize) {
+        let mut running = self.running.lock();
+        let saved = running.saved.pop_front();
+        running.held.now -= saved.as_ref().map_or(0, Saved::bytes);
+        (saved, running.left)
+    }
+
+    fn end(&self) -> VecDeque<Saved> {
+        let mut running = self.running.lock();
+        self.is_running.store(false, Ordering::Release);
+        (running.left, running.held.now) = (0, 0);
+        std::mem::take(&mut running.saved)
+    }
+}
+
+impl Engine {
+    /// Begins a snapshot of all databases at this moment, at which `on_cut` is called: while nothing can change, so that a log can begin a new
+    /// file there. `on_cut` must be quick, and must not call the engine. `None` if another snapshot has not been dropped yet.
+    ///
+    /// Under a policy of eviction that goes by the use of keys, the records say when (LRU) or how often (LFU) each was used, as of `now_ms`.
+    ///
+    /// ```
+    /// use acteon_engine::{Engine, EngineConfig, Expiry};
+    ///
+    /// let engine = Engine::new(EngineConfig::default());
+    /// let set = |key: &[u8]| engine.update(key, 1, |slot| slot.set_str(&[b"value"], Expiry::Clear));
+    /// set(b"before")?;
+    /// let snapshot = engine.cut(1, || ()).expect("no other snapshot runs");
+    /// set(b"after")?;
+    /// let records: Vec<u8> = snapshot.flatten().collect();
+    /// assert!(records.windows(6).any(|bytes| bytes == b"before"));
+    /// assert!(!records.windows(5).any(|bytes| bytes == b"after"));
+    /// # Ok::<(), acteon_engine::EngineError>(())
+    /// ```
+    pub fn cut(&self, now_ms: u64, on_cut: impl FnOnce()) -> Option<Snapshot> {
+        let family = self.family();
+        loop {
+            if self.keyspace().context.saving.is_running() {
+                return None;
+            }
+            let databases = family.all();
+            let segments: Vec<_> = databases
+                .iter()
+                .flat_map(|(number, keyspace)| keyspace.segments.iter().map(|one| (*number, one)))
+                .collect();
+            let mut guards = hold_all(&segments);
+            // Nobody can create a database until the cut is over; if somebody did before, it starts again.
+            let newest = family.lock();
+            if newest.len() != databases.len() {
+                continue;
+            }
+            let numbers = segments.iter().map(|(number, _)| *number);
+            let held = numbers.zip(guards.iter_mut().map(|guard| &mut **guard));
+            if !self.keyspace().context.saving.begin(held, now_ms) {
+                return None;
+            }
+            // Before the call, so that a panic there ends the snapshot.
+            let snapshot = Snapshot { engine: self.clone(), pass: VecDeque::new() };
+            on_cut();
+            return Some(snapshot);
+        }
+    }
+}
+
+impl Engine {
+    /// What the snapshot that runs costs in memory at this moment, and has cost at most; of the latest one, if none runs.
+    #[must_use]
+    pub fn snapshot_held_bytes(&self) -> HeldBytes {
+        self.keyspace().context.saving.running.lock().held
+    }
+}
+
+/// Takes all segments. While one of them is not to be had for long, none is held.
+fn hold_all<'k>(segments: &[(usize, &'k Padded)]) -> Vec<MutexGuard<'k, Segment>> {
+    loop {
+        let mut guards = Vec::with_capacity(segments.len());
+        let taken = segments
+            .iter()
+            .map(|(_, segment)| (*segment, segment.0.try_lock().or_else(|| segment.0.try_lock_for(CUT_PATIENCE))));
+        let mut missing = None;
+        for (segment, guard) in taken {
+            match guard {
+                Some(guard) => guards.push(guard),
+                None => {
+                    missing = Some(segment);
+                    break;
+                }
+            }
+        }
+        let Some(segment) = missing else { return guards };
+        drop(guards);
+        drop(segment.0.lock());
+    }
+}
+
+/// A snapshot under way: an iterator over pieces of the records of an RDB file, each beginning with the number of its database. Dropping it
+/// ends it.
+pub struct Snapshot {
+    engine: Engine,
+    /// What is left to be looked at in this pass.
+    pass: VecDeque<(Arc<Keyspace>, usize)>,
+}
+
+impl Snapshot {
+    fn saving(&self) -> &Saving {
+        &self.engine.keyspace().context.saving
+    }
+
+    /// Saves the next marked segment; `None` if the pass is over, or if it has no keys.
+    fn save_next(&mut self) -> Option<Vec<u8>> {
+        let (keyspace, number) = self.pass.front_mut()?;
+        let mut segment = keyspace.lock(*number);
+        *number += 1;
+        let is_last = *number == keyspace.segments.len();
+        let records = segment.unsaved.take().map(|unsaved| {
+            keyspace.context.saving.running.lock().left -= 1;
+            records_of(&keyspace.context, unsaved.database, &segment.table, segment.bytes)
+        });
+        drop(segment);
+        if is_last {
+            self.pass.pop_front();
+        }
+        records
+    }
+}
+
+impl Iterator for Snapshot {
+    type Item = Vec<u8>;
+
+    /// Waits for whoever holds the next segment, and holds it while its keys are written out.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let (saved, left) = self.saving().take_saved();
+            match saved {
+                Some(Saved::Records(records)) => return Some(records),
+                // Freed here, where nobody waits.
+                Some(Saved::Table { database, table, .. }) => {
+                    return Some(records_of(&self.engine.keyspace().context, database, &table, 0));
+                }
+                None if left == 0 => return None,
+                None => {}
+            }
+            if self.pass.is_empty() {
+                // More than one pass is needed only if databases are exchanged under way.
+                self.pass = self.engine.family().all().into_iter().map(|(_, keyspace)| (keyspace, 0)).collect();
+            }
+            if let Some(records) = self.save_next() {
+                return Some(records);
+            }
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let saved = self.saving().end();
+        drop(saved);
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("segments_left", &self.saving().running.lock().left).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
+#[cfg(all(test, feature = "commands", not(shuttle)))]
+mod tests;
+
+/// The entries of a table as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
+pub(crate) fn records_of(context: &Context, database: u32, table: &HashTable<Entry>, bytes: u64) -> Vec<u8> {
+    let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
+    let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+    write_select_database(database as usize, &mut records);
+    for entry in table.iter().filter(|entry| !entry.is_empty_collection()) {
+        let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
+        let record =
+            RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };
+        write_record(&record, Compression::Off, &mut records);
+    }
+    records
+}

@@ -1,0 +1,11 @@
+//! The contract, on the memory driver with a directory, fsync `always`.
+
+mod kept;
+
+use std::process::ExitCode;
+
+use acteon_state_memory::KeepFsync;
+
+fn main() -> ExitCode {
+    kept::run(KeepFsync::Always)
+}
