@@ -11,7 +11,7 @@
 //! - The manifest is replaced as a whole, and numbers of files are not given twice. So if it is the same before and after all files were opened, the
 //!   open ones belonged together at one moment. Whoever has a file open keeps it, also when a rewriting removes its name.
 //! - A base is complete before a manifest names it, and is never written again.
-//! - A journal grows at its end only. What is cut off there again was never acknowledged, and what is written over it are the bytes that are there.
+//! - A journal grows at its end only. What is cut off there again was never synced, and what is written over it are the bytes that are there.
 //!   Checksums tell where the last whole record ends: there the copy ends.
 //! - A file is named before it is written to, and no longer named only once a base has all that was in it. So a manifest that is read after
 //!   something was acknowledged leads to that.

@@ -14,8 +14,8 @@
 //!
 //! *Saving*: a snapshot that takes the place of `dump.rdb`.
 //!
-//! *Noting*: how much of the last journal is on the disk, about once in a minute and whenever a new one was begun. Whoever opens the directory after
-//! this process was killed has so much less to write again.
+//! *Noting*: how much of the last journal is on the disk, about once in a minute and after each rewriting. Whoever opens the directory after this
+//! process was killed has so much less to write again. While a rewriting or a saving is under way nothing is noted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -181,6 +181,7 @@ impl Maintenance {
     }
 
     fn try_to_heal(&mut self) {
+        let began = Instant::now();
         let result = self.heal();
         self.tell(Effort::Heal, result.as_ref().err());
         match result {
@@ -191,7 +192,9 @@ impl Maintenance {
             Err(reason) => {
                 let (first, max) = self.shared.config.retry;
                 let pause = self.retry.map_or(first, |(_, pause)| pause);
-                self.retry = Some((Instant::now() + pause, pause.saturating_mul(2).min(max)));
+                // Most of a base may fit a disk that is full: it is not to be filled for others most of the time, until somebody makes room.
+                let at = Instant::now() + pause.max(began.elapsed());
+                self.retry = Some((at, pause.saturating_mul(2).min(max)));
                 // Who is refused is told of the latest obstacle.
                 self.shared.stay_broken(reason);
             }

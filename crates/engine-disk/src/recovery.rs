@@ -3,7 +3,7 @@
 //! # Guarantees
 //! After a crash the engine holds what all whole groups lead to, in their order, without one missing. A record that was cut off at the very end
 //! is reported, kept aside as `journal.<n>.torn` and left out; it was never synced, so nobody was told that it is on the disk. Anything else that
-//! is wrong is an error, and then nothing was changed in the directory.
+//! is wrong is an error, and then nothing of value was changed in the directory.
 //!
 //! # How it works
 //! The base, then the journals in the order of the manifest. Then what the manifest does not name is removed: it is left over from a rewriting
@@ -11,8 +11,8 @@
 //! memory of the operating system is brought to the disk: all files, their names, and the end of the last journal.
 //!
 //! # Failure
-//! Where there is no room for the end of the last journal, which file systems that copy on write may need, the files are given up at once: all
-//! of it is in the engine, reads are served, and writes are taken once new files were begun.
+//! Where there is no room for the end of the last journal, which file systems need that copy on write or find out late what they have no room
+//! for, the files are given up at once: all of it is in the engine, reads are served, and writes are taken once new files were begun.
 
 use std::fmt;
 
@@ -148,7 +148,7 @@ fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number:
         reason: torn.reason,
         kept_as: keep_torn(storage, last, torn.offset),
     });
-    sync_all(storage, &manifest)?;
+    sync_what_is_whole(storage, &manifest)?;
     let (active, stuck) = go_on(storage, last, torn.as_ref())?;
     loaded.journal_bytes -= torn.as_ref().map_or(0, |torn| torn.bytes);
     loaded.torn = torn;
@@ -159,10 +159,10 @@ fn load(storage: &dyn Storage, engine: &Engine, manifest: Manifest, next_number:
 /// These files, their names, and the manifest itself may be in the memory of the operating system only: a process that was killed did not come to
 /// sync them, nor did whoever has copied the directory. Otherwise the machine could stop and take a base away that what is appended now builds
 /// on, or bring an older manifest back, that does not name what is appended now, and names what is removed now. For what is on the disk
-/// already it costs nothing.
-fn sync_all(storage: &dyn Storage, manifest: &Manifest) -> Result<(), Problem> {
+/// already it costs nothing. The last journal is left to [`go_on`], which can do without room for it.
+fn sync_what_is_whole(storage: &dyn Storage, manifest: &Manifest) -> Result<(), Problem> {
     let base = manifest.base.iter().map(Base::file);
-    let journals = manifest.journals.iter().map(Journal::file);
+    let journals = manifest.journals.iter().rev().skip(1).map(Journal::file);
     for file in base.chain(journals).chain([MANIFEST.to_owned()]) {
         storage.sync(&file).map_err(Problem::io("sync", &file))?;
     }
@@ -204,7 +204,7 @@ fn keep_torn(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<St
     copied.is_ok().then_some(aside)
 }
 
-/// Opens the last journal behind its last whole record.
+/// Opens the last journal behind its last whole record, and brings it to the disk.
 fn go_on(
     storage: &dyn Storage,
     journal: &Journal,

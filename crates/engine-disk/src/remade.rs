@@ -7,11 +7,15 @@
 //!
 //! # What becomes of the rest
 //! It is put aside, as after any repair: whether it counted is a guess, though the best one. Only a journal without a group is left to be removed.
+//!
+//! # Failure
+//! Nothing is chosen unless every file that may count was read to its end or to its damage. One that the disk does not give, or that a newer
+//! version has written, may be the one that counts: to do without it would lose what another disk or program still has.
 
 use crate::contents::read_dump;
 use crate::format::HEADER_BYTES;
 use crate::manifest::{Base, Journal, MANIFEST, Manifest, Named};
-use crate::problem::Problem;
+use crate::problem::{Problem, Remedy};
 use crate::scan::{JournalReader, Next};
 use crate::storage::{FileError, Storage};
 
@@ -19,7 +23,7 @@ use crate::storage::{FileError, Storage};
 pub(crate) fn manifest_of(storage: &dyn Storage, names: &[String]) -> Result<Manifest, Problem> {
     let journals = journals(storage, names)?;
     let mut best: Option<(u64, Manifest)> = None;
-    for base in bases(storage, names, &journals) {
+    for base in bases(storage, names, &journals)? {
         let first_number = base.map_or(0, |base| base.number);
         let continued: Vec<Extent> =
             journals.iter().filter(|one| one.journal.number >= first_number).copied().collect();
@@ -74,29 +78,40 @@ fn extent(storage: &dyn Storage, number: u64) -> Result<Option<Extent>, Problem>
     let bytes = storage.len(&file).map_err(FileError::on("look at", &file))?;
     let input = storage.read(&file).map_err(FileError::on("open", &file))?;
     let reader = JournalReader::open(input, bytes).map_err(FileError::on("read", &file))?;
-    let Ok(mut reader) = reader else { return Ok(None) };
+    let mut reader = match reader.map_err(|damage| Problem::of_journal(&file, damage)) {
+        Ok(reader) => reader,
+        Err(problem) if is_damage(&problem) => return Ok(None),
+        Err(problem) => return Err(problem),
+    };
     journal.first_position = reader.position();
     while let Next::Group(_) = reader.next().map_err(FileError::on("read", &file))? {}
     Ok(Some(Extent { journal, end: reader.position(), is_empty: bytes <= HEADER_BYTES as u64 }))
 }
 
+/// Whether it is the file that is bad, and not what it is read with.
+fn is_damage(problem: &Problem) -> bool {
+    !matches!(problem.remedy(), Remedy::Disk | Remedy::NewerProgram)
+}
+
 /// Those that are whole and have their journal, the newest first; then none, if the journals begin with the first group. A later one may not
 /// have been finished, an earlier one not removed.
-fn bases(storage: &dyn Storage, names: &[String], journals: &[Extent]) -> Vec<Option<Base>> {
+fn bases(storage: &dyn Storage, names: &[String], journals: &[Extent]) -> Result<Vec<Option<Base>>, Problem> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| Named::of(name).base()).collect();
     numbers.retain(|number| journals.iter().any(|one| one.journal.number == *number));
     numbers.sort_unstable();
     let mut bases = Vec::new();
     for number in numbers.into_iter().rev() {
         let unknown = Base { number, bytes: 0, crc: 0 };
-        if let Ok(dump) = read_dump(storage, &unknown.file(), |_| Ok(())) {
-            bases.push(Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown }));
+        match read_dump(storage, &unknown.file(), |_| Ok(())) {
+            Ok(dump) => bases.push(Some(Base { bytes: dump.bytes, crc: dump.crc, ..unknown })),
+            Err(problem) if is_damage(&problem) => {}
+            Err(problem) => return Err(problem),
         }
     }
     if journals.first().is_some_and(|first| first.journal.first_position == 0) {
         bases.push(None);
     }
-    bases
+    Ok(bases)
 }
 
 /// These journals without those that were created for a rewriting which failed before a manifest named them: they hold nothing, and the one

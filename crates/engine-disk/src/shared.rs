@@ -4,8 +4,8 @@
 //! Appending copies the group and wakes the writer if it sleeps; it waits for nothing else than others who append.
 //!
 //! # Order of locks
-//! `files`, then that of `news`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody holds two. No disk is
-//! waited for under any of these but `manifest` and `files`, which only the threads of the disk and backups take.
+//! `files`, then that of `news`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody
+//! holds two. No disk is waited for under any of these but `manifest` and `files`, which only the threads of the disk and backups take.
 //!
 //! # When files are given up
 //! 1. *Something is missing*: a sync has failed, or a group is too large for the journal. From then on what is appended is only counted

@@ -44,6 +44,10 @@ pub struct Faults {
     pub bytes_max: Option<u64>,
     /// What is written over something needs room of its own as long as the old bytes are there: file systems that copy on write.
     pub copies_on_write: bool,
+    /// What has no room is told by the sync of it: file systems that look for room late, or have it on another machine.
+    pub allocates_late: bool,
+    /// This file is read up to its middle, and then fails: a bad sector.
+    pub fails_read: Option<String>,
     /// One of so many appends fails, half of them after having written a part.
     pub fails_append: Option<u32>,
     /// One of so many syncs fails; what it was to sync may be lost in a crash, whatever a later one says.
@@ -88,6 +92,16 @@ struct Contents {
 }
 
 impl Contents {
+    fn is_synced(&self) -> bool {
+        self.synced == self.bytes.len() && self.overwritten.is_empty()
+    }
+
+    fn fail_sync(&mut self) {
+        if self.synced < self.bytes.len() {
+            self.lost_from.get_or_insert(self.synced);
+        }
+    }
+
     fn overwrite(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let from = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let to = from + bytes.len();
@@ -361,7 +375,12 @@ impl Storage for Directory {
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send + '_>> {
         let world = self.world()?;
         let number = world.find(name)?;
-        Ok(Box::new(Cursor::new(world.files[number].bytes.clone())))
+        let mut bytes = world.files[number].bytes.clone();
+        if world.faults.fails_read.as_deref() == Some(name) {
+            bytes.truncate(bytes.len() / 2);
+            return Ok(Box::new(Cursor::new(bytes).chain(BadSector)));
+        }
+        Ok(Box::new(Cursor::new(bytes)))
     }
 
     fn len(&self, name: &str) -> io::Result<u64> {
@@ -407,6 +426,14 @@ impl Storage for Directory {
             return Err(LockError::Held(None));
         }
         Ok(Box::new(Unlocks(self.clone())))
+    }
+}
+
+struct BadSector;
+
+impl Read for BadSector {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(failure())
     }
 }
 
@@ -493,11 +520,13 @@ impl File for Open {
         let mut world = self.directory.world()?;
         let fails = world.faults.fails_sync;
         if world.random.hits(fails) {
-            let file = &mut world.files[self.number];
-            if file.synced < file.bytes.len() {
-                file.lost_from.get_or_insert(file.synced);
-            }
+            world.files[self.number].fail_sync();
             return Err(failure());
+        }
+        let has_room = world.faults.bytes_max.is_none_or(|bytes_max| world.bytes() <= bytes_max);
+        if world.faults.allocates_late && !has_room && !world.files[self.number].is_synced() {
+            world.files[self.number].fail_sync();
+            return Err(is_full());
         }
         let file = &mut world.files[self.number];
         file.synced = file.lost_from.unwrap_or(file.bytes.len());

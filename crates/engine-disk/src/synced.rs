@@ -7,17 +7,20 @@
 //! that makes it news to the operating system.
 //!
 //! # How it works
-//! The file `synced` says how much of which journal is known to be on the disk. It is written when a directory is closed, when it was opened
-//! behind something that had to be written again, when a new journal was begun, and about once in a minute while the journal grows, by the
-//! thread that nobody waits for. It stays true while the journal grows, so nobody has to remove it in time; only a repair and a directory that
-//! begins anew make it false, and then it is removed first. Without it, everything in the last journal is written again.
+//! The file `synced` says how much of which journal is known to be on the disk. It is written when a directory is closed, when it was
+//! opened behind something that had to be written again, after a rewriting, and about once in a minute while the journal grows, by the
+//! thread that nobody waits for, unless that is busy with a rewriting or a snapshot. It stays true while the journal grows, so nobody has
+//! to remove it in time; only a repair and a directory that begins anew make it false, and then it is removed first. Without it, everything
+//! in the last journal is written again.
 //!
 //! It also proves something: a journal that ends before the place has lost what was on the disk, which no crash does. That is damage.
 //!
 //! # Failure
-//! A disk that does not take the records fails the opening, and nothing is appended; what was torn at the end is cut off by then, and kept aside
-//! where there was room. Where only room is lacking, for file systems that copy on write need some, the files are given up and new ones begun.
-//! If the machine stops meanwhile, bytes were written over themselves: whichever sectors came to the disk, what was there is there.
+//! A disk that does not take the records fails the opening, and nothing is appended; what was torn at the end is cut off by then, and kept
+//! aside where there was room. Where only room is lacking, for file systems that copy on write need some, the files are given up and new
+//! ones begun. A copy of a directory brings the file `synced` with it, which speaks of another disk: if the first opening of the copy fails
+//! to sync, it is not to be opened again, but copied again. If the machine stops meanwhile, bytes were written over themselves: whichever
+//! sectors came to the disk, what was there is there.
 
 use std::io::Read;
 

@@ -335,8 +335,7 @@ fn mend(storage: &dyn Storage) -> Result<Repaired, Problem> {
 fn sync_all(storage: &dyn Storage, manifest: &Manifest) -> Result<(), Problem> {
     let base = manifest.base.iter().map(Base::file);
     for file in base.chain(manifest.journals.iter().map(Journal::file)) {
-        let synced = storage.open_to_append(&file).and_then(|mut opened| opened.sync());
-        synced.map_err(Problem::io("sync", &file))?;
+        storage.sync(&file).map_err(Problem::io("sync", &file))?;
     }
     storage.sync_directory().map_err(Problem::io("sync the directory of", MANIFEST))
 }
@@ -359,7 +358,7 @@ fn first_bad_journal(
             Err(problem) => {
                 let offset = problem.offset.unwrap_or(0);
                 repaired.problems.push(problem);
-                repaired.position = position_at(storage, journal, offset).unwrap_or(position);
+                repaired.position = position_of_record(storage, journal, offset).unwrap_or(position);
                 // One that does not follow is as bad as a missing one.
                 return Ok(Some((number, offset)));
             }
@@ -370,7 +369,7 @@ fn first_bad_journal(
 }
 
 /// The position of the record that begins at `offset`, or of the end.
-fn position_at(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<u64> {
+fn position_of_record(storage: &dyn Storage, journal: &Journal, offset: u64) -> Option<u64> {
     let file = journal.file();
     let mut reader = JournalReader::open(storage.read(&file).ok()?, storage.len(&file).ok()?).ok()?.ok()?;
     while reader.offset() < offset {

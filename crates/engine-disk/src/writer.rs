@@ -370,7 +370,10 @@ impl Writer {
                 return false;
             }
             is_acknowledged = shared.acknowledges_early(inbox);
-            self.take(inbox);
+            // Otherwise it is for new files, which have come since the old ones were given up.
+            if inbox.replacement.is_none() {
+                self.take(inbox);
+            }
             true
         });
         if !is_given_up {

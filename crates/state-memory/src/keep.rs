@@ -186,7 +186,9 @@ fn advice(remedy: Remedy, dir: &Path) -> String {
         ),
         _ => "look at the disk, and at who may read and write there".to_owned(),
     };
-    format!(" (nothing was changed; {advice})")
+    // Before a disk has failed, the torn end of a journal may have been put aside.
+    let unchanged = if remedy == Remedy::Disk { "" } else { "nothing was changed; " };
+    format!(" ({unchanged}{advice})")
 }
 
 /// Says in the log how far the loading has come, until it is dropped.

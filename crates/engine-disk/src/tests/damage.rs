@@ -577,6 +577,42 @@ fn manifest_that_is_made_again_names_what_leads_furthest_and_the_rest_is_put_asi
     assert_eq!(manifest(&directory), newer);
 }
 
+/// A base or journal that could not be read was taken for a damaged one, and older files were put in its place.
+#[test]
+fn manifest_is_not_made_again_while_a_file_cannot_be_read_or_is_of_a_newer_version() {
+    let (before, history) = directory();
+    let directory = before.killed();
+    let lab = Lab::reopen(&directory, &history, "to be rewritten");
+    lab.disk.rewrite().expect("rewritten");
+    lab.disk.close().expect("closed");
+    let newer = manifest(&directory);
+    for name in before.list().expect("listed").iter().filter(|name| manifest(&before).names(name) && *name != MANIFEST)
+    {
+        directory.put(name, &before.get(name).expect("there"));
+    }
+    Storage::remove(&directory, MANIFEST).expect("there");
+    let base = newer.base.expect("rewritten").file();
+    let journal = newer.journals[0].file();
+    let names = directory.list().expect("listed");
+    for file in [&base, &journal] {
+        directory.set_faults(Faults { fails_read: Some(file.clone()), ..Faults::default() });
+        let Err(OpenError::Problem(problem)) = repair(&directory) else { panic!("{file} was done without") };
+        assert_eq!((&problem.file, problem.remedy()), (file, Remedy::Disk));
+        assert_eq!(directory.list().expect("listed"), names, "{file}");
+    }
+    directory.set_faults(Faults::default());
+    let mut bytes = directory.get(&journal).expect("there");
+    bytes[8] = 3;
+    let checksum = crc32c::of(&bytes[..20]);
+    bytes[20..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    let of_newer = with(&directory, &journal, &bytes);
+    let Err(OpenError::Problem(problem)) = repair(&of_newer) else { panic!("{journal} was done without") };
+    assert!(matches!(problem.kind, ProblemKind::Newer(3)) && problem.file == journal, "{problem}");
+    assert_eq!(of_newer.list().expect("listed"), names);
+    assert!(repair(&directory).expect("mended").has_new_manifest);
+    assert_eq!(manifest(&directory), newer);
+}
+
 /// The number of a journal that was put aside is given again. What was known of the old one was taken to be about the new one, which is shorter.
 #[test]
 fn journal_that_has_the_number_of_one_that_was_put_aside_is_not_taken_for_it() {

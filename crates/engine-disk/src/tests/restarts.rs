@@ -141,42 +141,50 @@ fn note_that_is_not_due_yet_is_not_written() {
     assert_eq!(saved - operations, directory.operations() - saved, "only the snapshot has touched the disk");
 }
 
-/// As btrfs and ZFS do it: to write over a byte needs room. A process was killed while such a disk was full, and the next one did not start, though
-/// everything was there to be read.
+/// To write over a byte needs room (btrfs, ZFS), or what has no room is told by the sync of it (NFS, thin volumes). A process was killed while such
+/// a disk was full, and the next one did not start, though everything was there to be read.
 #[test]
-fn full_disk_that_copies_on_write_is_opened_for_reading_and_takes_writes_once_there_is_room() {
-    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
-        for is_torn in [false, true] {
-            let hint = format!("{fsync:?}, torn: {is_torn}");
-            let (directory, history, mut random) = (Directory::new(1), History::default(), Random(1));
-            let lab = Lab::open(&directory, config(fsync), &history).expect("new");
-            (0..20).for_each(|_| lab.write(&mut random));
-            lab.disk.sync(PATIENCE).expect("synced");
-            let killed = directory.killed();
-            if is_torn {
-                let mut file = crate::storage::Storage::open_to_append(&killed, "journal.1").expect("there");
-                file.append(b"torn").expect("written");
+fn full_disk_is_opened_for_reading_and_takes_writes_once_there_is_room() {
+    let full = Faults { bytes_max: Some(0), ..Faults::default() };
+    let copies_on_write = Faults { copies_on_write: true, ..full.clone() };
+    let allocates_late = Faults { allocates_late: true, ..full };
+    for full in [copies_on_write, allocates_late] {
+        for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::No] {
+            for is_torn in [false, true] {
+                let hint = format!("{full:?}, {fsync:?}, torn: {is_torn}");
+                open_where_there_is_no_room(full.clone(), fsync, is_torn, &hint);
             }
-            let full = Faults { bytes_max: Some(0), copies_on_write: true, ..Faults::default() };
-            killed.set_faults(full.clone());
-            let next = Lab::open(&killed, config(fsync), &history).unwrap_or_else(|error| panic!("{hint}: {error}"));
-            next.check(&history, history.len(), &hint);
-            assert_eq!(next.loaded.torn.is_some(), is_torn, "{hint}");
-            assert!(next.engine.check_writable().is_err(), "{hint}");
-            let refusal = next.disk.statistics().refusal.unwrap_or_default();
-            assert!(refusal.contains("No space left on device"), "{hint}: {refusal}");
-            // Nothing is known to be on the disk but the header of the journal.
-            let lost = next.disk.close().expect_err("there is no room");
-            assert_eq!(lost.groups_lost, history.len(), "{hint}: {lost}");
-            drop(next);
-            let next = Lab::open(&killed, config(fsync), &history).unwrap_or_else(|error| panic!("{hint}: {error}"));
-            killed.set_faults(Faults::default());
-            until("room", || next.engine.check_writable().is_ok());
-            next.set("more", "text");
-            next.disk.sync(PATIENCE).expect("synced");
-            Lab::reopen(&killed.restarted(), &history, &hint).check(&history, history.len(), &hint);
         }
     }
+}
+
+fn open_where_there_is_no_room(full: Faults, fsync: Fsync, is_torn: bool, hint: &str) {
+    let (directory, history, mut random) = (Directory::new(1), History::default(), Random(1));
+    let lab = Lab::open(&directory, config(fsync), &history).expect("new");
+    (0..20).for_each(|_| lab.write(&mut random));
+    lab.disk.sync(PATIENCE).expect("synced");
+    let killed = directory.killed();
+    if is_torn {
+        let mut file = crate::storage::Storage::open_to_append(&killed, "journal.1").expect("there");
+        file.append(b"torn").expect("written");
+    }
+    killed.set_faults(full);
+    let next = Lab::open(&killed, config(fsync), &history).unwrap_or_else(|error| panic!("{hint}: {error}"));
+    next.check(&history, history.len(), hint);
+    assert_eq!(next.loaded.torn.is_some(), is_torn, "{hint}");
+    assert!(next.engine.check_writable().is_err(), "{hint}");
+    let refusal = next.disk.statistics().refusal.unwrap_or_default();
+    assert!(refusal.contains("No space left on device"), "{hint}: {refusal}");
+    // Nothing is known to be on the disk but the header of the journal.
+    let lost = next.disk.close().expect_err("there is no room");
+    assert_eq!(lost.groups_lost, history.len(), "{hint}: {lost}");
+    drop(next);
+    let next = Lab::open(&killed, config(fsync), &history).unwrap_or_else(|error| panic!("{hint}: {error}"));
+    killed.set_faults(Faults::default());
+    until("room", || next.engine.check_writable().is_ok());
+    next.set("more", "text");
+    next.disk.sync(PATIENCE).expect("synced");
+    Lab::reopen(&killed.restarted(), &history, hint).check(&history, history.len(), hint);
 }
 
 /// A disk that fails otherwise is not to be trusted with what is read from it either.
