@@ -11,7 +11,7 @@
 //!
 //! # Bounds
 //! What waits for the disk is bounded ([`DiskConfig::buffer_bytes_max`]). The engine never waits for the disk: whoever wants an acknowledgement does
-//! ([`Disk::kept`]). A snapshot stops the engine for some hundred microseconds.
+//! ([`Disk::kept`]). A snapshot stops the engine for some ten microseconds.
 //!
 //! # What is not here
 //! No clock but that of syncs each second, and of pauses on a failing disk: the owner calls [`Disk::tick`]. No runtime: waiting is a future

@@ -5,7 +5,7 @@
 //! none in part. Keys whose time has come may be missing. What was cut and the groups after it lead to the state of today.
 //!
 //! # Bounds
-//! The cut itself holds all keys for the time of locking all segments and writing a word into each, some hundred microseconds; it waits for
+//! The cut itself holds all keys for the time of locking all segments and writing a word into each, some ten microseconds; it waits for
 //! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as writing its keys out
 //! takes: about 0.2 µs for a small key, so up to a millisecond where a segment holds 5,000 of them, and the time of copying what is large: a
 //! collection of a gigabyte is written out as a whole, while those wait that use it or a key beside it. A snapshot costs memory: up to the

@@ -5,11 +5,13 @@
 //! | `throughput` | SET under each setting of fsync, by number of connections and pipeline | `disk/throughput.rs` |
 //! | `load` | from starting a process until it answers with its data | `disk/loading.rs` |
 //! | `save` | a snapshot, and rewriting the journal | `disk/saving.rs` |
+//! | `cut` | for how long a snapshot holds locks | `disk/cut.rs` |
 //! | `log` | what a journal costs writes of the process itself | `disk/log.rs` |
 //!
 //! Before each run all that was written before is brought to the disk, so that nobody pays for others. What is read was written shortly before: it
 //! comes from the memory of the operating system.
 
+mod cut;
 mod loading;
 mod log;
 mod saving;
@@ -26,6 +28,7 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
     throughput::run(options)?;
     loading::run(options)?;
     saving::run(options)?;
+    cut::run(options)?;
     log::run(options)
 }
 
