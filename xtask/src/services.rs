@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(crate) use self::container::{Container, docker_answers};
 pub(crate) use self::service::Service;
 use self::service::{Description, Started};
-pub(crate) use self::tool::{CLIENT_TOOLS, CLOCK_TOOLS, Tool};
+pub(crate) use self::tool::{CLIENT_TOOLS, CLOCK_TOOLS, COUNTING_TOOLS, Tool};
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::workspace::Workspace;

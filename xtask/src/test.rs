@@ -59,7 +59,9 @@ pub(crate) fn run(arguments: &TestArguments, workspace: &Workspace, interrupt: &
     }
     let needed = suites::needs(&suites);
     if !arguments.no_services {
-        suites.iter().flat_map(|suite| suite.tools).try_for_each(|tool| tool.require(interrupt))?;
+        for tool in suites.iter().flat_map(|suite| suite.tools) {
+            tool.require(interrupt).map_err(|Failure(missing)| Failure(format!("{missing}; {WITHOUT_TOOLS}")))?;
+        }
     }
     let services = (!arguments.no_services).then(|| Services::start(&needed, workspace, interrupt)).transpose()?;
     let built = build::build(workspace, &suites, !arguments.only.is_empty(), interrupt)?;
@@ -98,6 +100,7 @@ const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 const INTERLEAVINGS_MODULE: &str = "interleavings::";
 
+const WITHOUT_TOOLS: &str = "or leave out the suites that need it: cargo xtask test --no-services";
 const NO_SERVICES: &str = "needs servers, and --no-services was given";
 const NO_DOCKER: &str = "needs Docker, of which no engine answers";
 

@@ -1,6 +1,7 @@
 //! What `cargo metadata` says about the packages of this workspace.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -87,8 +88,19 @@ impl Dependency {
 }
 
 /// The cargo that runs us, so that a toolchain chosen with `cargo +name xtask` stays chosen.
+///
+/// It does not learn that it was started by a package: build scripts that look at the variables of their own package (that of `ring`) would be run again
+/// whenever somebody has built without us in between, and all that depends on them would be built again.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    env::vars_os().filter(|(name, _)| is_of_a_package(name)).for_each(|(name, _)| _ = command.env_remove(name));
+    command
+}
+
+/// Whether cargo sets a variable to what it runs or builds, by its package.
+fn is_of_a_package(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// Our own folder, which is inside the workspace wherever the task was called from.
@@ -111,7 +123,7 @@ fn text(value: &Value) -> Result<&str, Failure> {
 mod tests {
     use serde_json::json;
 
-    use super::{Dependency, Workspace};
+    use super::{Dependency, Workspace, is_of_a_package};
 
     #[test]
     fn packages_are_read_with_folder_features_and_dependencies() {
@@ -139,5 +151,11 @@ mod tests {
     fn metadata_of_another_shape_is_an_error() {
         let failure = Workspace::parse(&json!({"workspace_root": 1})).unwrap_err();
         assert!(failure.0.contains("cargo metadata"), "{}", failure.0);
+    }
+
+    #[test]
+    fn only_what_tells_of_our_package_is_kept_from_cargo() {
+        assert!(["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"].iter().all(|name| is_of_a_package(name.as_ref())));
+        assert!(["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR"].iter().all(|name| !is_of_a_package(name.as_ref())));
     }
 }

@@ -11,13 +11,14 @@ mod service;
 
 use std::time::{Duration, Instant};
 
-use acteon_state_core::{Get, Increment, Put, StateKey, StateStore as _, Ttl};
-use acteon_state_dynamodb::{DynamoConfig, DynamoStore};
+use acteon_state_core::{BatchOp, Get, Increment, Put, StateKey, StateStore as _, Ttl};
+use acteon_state_dynamodb::{Consumed, DynamoConfig, DynamoStore};
 use tokio::runtime::{Builder, Runtime};
 
 use self::raw::Raw;
+use crate::report::{self, Chart, Goal, Group, Report, Scale};
 use crate::rounds::median;
-use crate::{Outcome, machine, report};
+use crate::{Options, Outcome, machine};
 
 pub(crate) use self::service::Service;
 pub use self::service::serve;
@@ -41,15 +42,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Get,
+    GetMany,
     Put,
     PutIfAbsent,
     Increment,
 }
 
-const ALL: [(Operation, &str); 4] = [
+const ALL: [(Operation, &str); 5] = [
     // In this order: what is read was put before.
     (Operation::Put, "put with ttl"),
     (Operation::Get, "get"),
+    (Operation::GetMany, "batch of 64 gets"),
     (Operation::PutIfAbsent, "put if absent, fresh keys"),
     (Operation::Increment, "increment with bound"),
 ];
@@ -57,6 +60,12 @@ const ALL: [(Operation, &str); 4] = [
 /// Either side: carries an operation out once.
 trait Side: Clone + Send + Sync + 'static {
     fn operate(&self, operation: Operation, key: &StateKey) -> impl Future<Output = Outcome> + Send;
+}
+
+/// The keys of a batch, from what they have in common.
+fn many(common: &StateKey) -> Outcome<Vec<StateKey>> {
+    let (scope, id) = (common.scope(), common.id());
+    (0..KEYS_PER_TASK).map(|at| Ok(scope.key(&format!("{id} {at}"))?)).collect()
 }
 
 /// One task's place on one side, whose keys no other task touches.
@@ -73,6 +82,8 @@ impl Task {
         let id = match operation {
             Operation::PutIfAbsent => format!("{side} {number} fresh {calls}"),
             Operation::Increment => format!("{side} {number} counter {}", calls % KEYS_PER_TASK),
+            // All of the task's values.
+            Operation::GetMany => format!("{side} {number} value"),
             Operation::Get | Operation::Put => format!("{side} {number} value {}", calls % KEYS_PER_TASK),
         };
         Ok(StateKey::new("bench", "acme", KIND, &id)?)
@@ -97,7 +108,8 @@ struct Contestant<S> {
 ///
 /// # Errors
 /// Whatever was measured failed.
-pub fn run(rounds: usize) -> Outcome {
+pub fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
+    let rounds = options.rounds;
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let service = Service::start()?;
     let (driver, raw) = runtime.block_on(async {
@@ -113,22 +125,68 @@ pub fn run(rounds: usize) -> Outcome {
         let driver = DynamoStore::connect(config.clone()).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((driver, Raw::new(&config)?))
     })?;
-    println!("medians of {rounds} rounds; an emulator in a process of its own on the same machine\n");
-    println!(
-        "| operation | tasks | driver, per second | raw SDK, per second | ratio | client CPU per 1,000: driver | raw SDK | ratio |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "Medians of {rounds} rounds; an emulator in a process of its own on the same machine. Requests and capacity units are those of the driver."
+    ));
+    let columns = [
+        "operation",
+        "tasks",
+        "driver, per second",
+        "raw SDK, per second",
+        "ratio",
+        "client CPU per 1,000: driver",
+        "raw SDK",
+        "ratio",
+        "requests per operation",
+        "read units",
+        "write units",
+    ];
+    report.table(&columns, 1);
+    let mut rows = Vec::new();
     for count in TASKS {
         let tasks = |side| (0..count).map(|number| Task { side, number: count + number, calls: 0 }).collect();
         let mut ours = Contestant { side: driver.clone(), tasks: tasks("ours") };
         let mut theirs = Contestant { side: raw.clone(), tasks: tasks("them") };
         for (operation, name) in ALL {
+            eprintln!("dynamodb: {name}, {count} tasks");
+            let (before, calls_before) = (driver.capacity().total(), ours.calls());
             let turns = alternate(&runtime, operation, rounds, &mut ours, &mut theirs)?;
-            row(name, count, &turns);
+            let spent = per_operation(driver.capacity().total(), before, ours.calls() - calls_before);
+            rows.push(row(name, count, &turns, spent, report));
         }
     }
+    goals(&rows, report);
+    chart(&rows, report);
     runtime.block_on(driver.close())?;
     Ok(())
+}
+
+/// What a row of the table tells to goals and charts.
+struct Row {
+    label: String,
+    /// Client CPU beside the raw SDK.
+    cpu: f64,
+    /// Requests per operation.
+    requests: f64,
+}
+
+fn goals(rows: &[Row], report: &mut Report) {
+    let cpu = rows.iter().map(|row| (row.label.as_str(), row.cpu));
+    report.goal(Goal::at_most("client CPU to the raw SDK", 1.05, "x").cases(cpu));
+    let requests = rows.iter().map(|row| (row.label.as_str(), row.requests));
+    report.goal(Goal::at_most("requests per operation", 1.0, "").cases(requests));
+}
+
+fn chart(rows: &[Row], report: &mut Report) {
+    let group = |row: &Row| Group { label: row.label.clone(), values: vec![Some(row.cpu)], goal: Some(1.05) };
+    report.chart(Chart {
+        name: "",
+        title: "The DynamoDB driver's processor time beside the raw AWS SDK's".to_owned(),
+        axis: "client CPU relative to the raw SDK",
+        scale: Scale::Linear,
+        series: vec!["driver".to_owned()],
+        groups: rows.iter().map(group).collect(),
+    });
 }
 
 /// Lets the sides take turns; the other one begins each time. One round before the counted ones warms up.
@@ -155,7 +213,22 @@ fn alternate(
     Ok(turns)
 }
 
+/// Requests, read units and write units per operation.
+fn per_operation(after: Consumed, before: Consumed, operations: u64) -> [f64; 3] {
+    let spent = [
+        (after.requests - before.requests) as f64,
+        after.read_units - before.read_units,
+        after.write_units - before.write_units,
+    ];
+    spent.map(|spent| spent / operations.max(1) as f64)
+}
+
 impl<S: Side> Contestant<S> {
+    /// Operations so far, with those of rounds that do not count.
+    fn calls(&self) -> u64 {
+        self.tasks.iter().map(|task| task.calls).sum()
+    }
+
     fn turn(&mut self, runtime: &Runtime, operation: Operation) -> Outcome<Turn> {
         let cpu_time = || machine::cpu_time("self").ok_or("this process's CPU time is unknown");
         let tasks = std::mem::take(&mut self.tasks);
@@ -193,7 +266,7 @@ async fn take_turn(
     Ok((tasks, all_done))
 }
 
-fn row(name: &str, tasks: u64, turns: &[[Turn; 2]]) {
+fn row(name: &str, tasks: u64, turns: &[[Turn; 2]], spent: [f64; 3], report: &mut Report) -> Row {
     let rate = |turn: &Turn| turn.done as f64 / turn.wall.as_secs_f64();
     let rate_of = |side: usize| median(turns.iter().map(|pair| rate(&pair[side])).collect());
     let rates = median(turns.iter().map(|[ours, theirs]| rate(ours) / rate(theirs)).collect());
@@ -204,14 +277,15 @@ fn row(name: &str, tasks: u64, turns: &[[Turn; 2]]) {
         1_000.0 * spent / done.max(1) as f64
     };
     let times = [cpu(0), cpu(1)].map(|seconds| report::time(Duration::from_secs_f64(seconds)));
-    println!(
-        "| {name} | {tasks} | {:.0} | {:.0} | {rates:.2} | {} | {} | {:.2} |",
+    let (ratio, [requests, read_units, write_units]) = (cpu(0) / cpu(1), spent);
+    report.line(format_args!(
+        "| {name} | {tasks} | {:.0} | {:.0} | {rates:.2} | {} | {} | {ratio:.2} | {requests:.2} | {read_units:.2} | {write_units:.2} |",
         rate_of(0),
         rate_of(1),
         times[0],
         times[1],
-        cpu(0) / cpu(1)
-    );
+    ));
+    Row { label: format!("{name}, {tasks} {}", if tasks == 1 { "task" } else { "tasks" }), cpu: ratio, requests }
 }
 
 impl Side for DynamoStore {
@@ -219,6 +293,12 @@ impl Side for DynamoStore {
         match operation {
             Operation::Get => {
                 self.get(key, Get::default()).await?;
+            }
+            Operation::GetMany => {
+                let ops: Vec<_> = many(key)?.into_iter().map(|key| BatchOp::Get(key, Get::default())).collect();
+                for reply in self.batch(&ops).await? {
+                    reply?;
+                }
             }
             Operation::Put => {
                 self.put(key, &Put::new(VALUE).ttl(Ttl::After(TTL))).await?;

@@ -28,59 +28,24 @@ mod probe;
 mod redis_benchmark;
 mod servers;
 
-use std::path::Path;
+use crate::report::Report;
+use crate::{Options, Outcome};
 
-use crate::Outcome;
+pub(crate) use self::servers::{Keeps, Program, Server, Setup, redis_version};
 
-pub(crate) use self::servers::Server;
+/// One round of pauses for so many of others: one takes minutes, and what matters is the worst of tens of thousands of requests.
+const ROUNDS_PER_PAUSE_ROUND: usize = 3;
 
-/// Rounds beyond which pauses are not measured: one takes minutes, and what matters is the worst of tens of thousands of requests.
-const PAUSE_ROUNDS_MAX: usize = 3;
-
-/// What is measured, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
-    /// The `acteon-server` binary.
-    pub program: &'a Path,
-    /// Rounds; each server has its turn in each.
-    pub rounds: usize,
-    /// Keys in the store, unless a table is about their number.
-    pub keys: usize,
-    /// Keys that a large store has.
-    pub keys_max: usize,
-    /// Only what has this in its name, `table case`.
-    pub only: &'a str,
-    /// A tenth of everything, in one round: to see that it runs.
-    pub is_quick: bool,
-}
-
-impl Options<'_> {
-    fn includes(&self, table: &str, case: &str) -> bool {
-        format!("{table} {case}").contains(self.only)
-    }
-
-    /// A number of operations or keys, or a tenth of it.
-    fn scaled(&self, count: usize) -> usize {
-        if self.is_quick { count / 10 } else { count }
-    }
-}
-
-/// Prints the tables.
+/// Runs the suite: the cases that contain `only` in their name, `table case`.
 ///
 /// # Errors
 /// redis-server, redis-benchmark or acteon-server is missing, a server does not start, or an operation fails.
-pub fn run(options: Options<'_>) -> Outcome {
-    let options = Options {
-        rounds: if options.is_quick { 1 } else { options.rounds },
-        keys: options.scaled(options.keys),
-        keys_max: options.scaled(options.keys_max),
-        ..options
-    };
-    println!("{}; medians of {} rounds", servers::redis_version()?, options.rounds);
-    commands::run(&options)?;
-    memory::run(&options)?;
-    churn::run(&options)?;
-    evictions::run(&options)?;
-    disk::run(&options)?;
-    pauses::run(&Options { rounds: options.rounds.min(PAUSE_ROUNDS_MAX), ..options })
+pub fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
+    report.line(format_args!("{}; medians of {} rounds.", redis_version()?, options.rounds));
+    commands::run(options, report)?;
+    memory::run(options, report)?;
+    churn::run(options, report)?;
+    evictions::run(options, report)?;
+    disk::run(options, report)?;
+    pauses::run(&Options { rounds: options.rounds.div_ceil(ROUNDS_PER_PAUSE_ROUND), ..*options }, report)
 }

@@ -10,6 +10,7 @@
 mod driver;
 mod fill;
 mod pgbench;
+mod queue;
 mod raw;
 mod server;
 
@@ -21,12 +22,14 @@ use acteon_test_support::{PostgresOptions, PostgresServer};
 use tokio::runtime::{Builder, Runtime};
 
 use self::raw::Raw;
+use crate::report::{self, Chart, Goal, Group, Report, Scale};
 use crate::rounds::median;
-use crate::{Outcome, machine, report};
+use crate::{Options, Outcome, machine};
 
+pub(crate) use self::queue::RawQueue;
 pub(crate) use self::server::ServerCpu;
 
-/// Connections of either side, as many as the driver opens unless told otherwise.
+/// Connections of the raw side, as many as the driver opens unless told otherwise.
 const CONNECTIONS: u32 = 8;
 /// How long one side works before it is the other's turn.
 const TURN: Duration = Duration::from_millis(250);
@@ -38,6 +41,8 @@ const STRIDE: u64 = 7_919;
 const VALUE: &[u8] = &[b'x'; 64];
 const TTL: Duration = Duration::from_secs(600);
 const LEASE: Duration = Duration::from_secs(30);
+/// Nothing is late on this machine but by the load that is measured.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -125,23 +130,26 @@ struct Contestant<S> {
     turns: Vec<Turn>,
 }
 
-/// Runs the suite: the cases whose name contains `only`.
+/// Runs the suite: the cases whose name contains `only`, the driver with so many connections.
 ///
 /// # Errors
 /// Whatever was measured failed.
-pub fn run(rounds: usize, only: &str) -> Outcome {
+pub fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
+    let Options { rounds, only, connections, .. } = *options;
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let server = PostgresServer::start(PostgresOptions { durable: true, ..PostgresOptions::default() })?;
-    let (driver, raw) = runtime.block_on(connect(&server))?;
+    let (driver, raw) = runtime.block_on(connect(&server, connections))?;
     let version = server.query("SHOW server_version")?.into_iter().flatten().flatten().next().unwrap_or_default();
-    println!("medians of {rounds} rounds; PostgreSQL {version} on the same machine, fsync on, synchronous_commit on;");
-    println!("{CONNECTIONS} connections on either side\n");
+    report.line(format_args!(
+        "Medians of {rounds} rounds; PostgreSQL {version} on the same machine, fsync on, synchronous_commit on; {connections} connections of the driver, {CONNECTIONS} of raw sqlx."
+    ));
     let cpu = ServerCpu::of(&server)?;
     fill::fill(&server)?;
-    let mut alone = Vec::new();
-    head();
+    let (mut alone, mut ratios) = (Vec::new(), Vec::new());
+    report.table(&COLUMNS, 1);
     for (operation, name) in ALL.into_iter().filter(|(_, name)| name.contains(only)) {
         for count in TASKS {
+            eprintln!("postgres: {name}, {count} tasks");
             if matches!(operation, Operation::Claim(_)) {
                 fill::top_up(&server)?;
             }
@@ -157,22 +165,77 @@ pub fn run(rounds: usize, only: &str) -> Outcome {
                     }
                 }
             }
-            row(name, count, &ours.turns[1..], &theirs.turns[1..]);
+            let ratio = row(name, count, &ours.turns[1..], &theirs.turns[1..], report);
+            ratios.push(Ratio { operation, name, tasks: count, ratio });
             if count == 1 {
                 alone.push((name, latencies(&ours.turns[1..]), latencies(&theirs.turns[1..])));
             }
         }
     }
-    latency_table(&alone);
+    latency_table(&alone, report);
+    goals(&ratios, report);
+    chart(&ratios, report);
     runtime.block_on(driver.close())?;
-    pgbench::run(&server, CONNECTIONS)
+    pgbench::run(&server, CONNECTIONS, report)
 }
 
-async fn connect(server: &PostgresServer) -> Outcome<(PostgresStore, Raw)> {
-    let connections = usize::try_from(CONNECTIONS)?;
+/// Throughput of the driver beside raw sqlx.
+struct Ratio {
+    operation: Operation,
+    name: &'static str,
+    tasks: usize,
+    ratio: f64,
+}
+
+fn goals(ratios: &[Ratio], report: &mut Report) {
+    // Claims are a goal of the suite `due`.
+    let cases = |chosen: fn(&Ratio) -> bool| {
+        let chosen = ratios.iter().filter(move |it| chosen(it) && !matches!(it.operation, Operation::Claim(_)));
+        chosen
+            .map(|it| (format!("{}, {} {}", it.name, it.tasks, if it.tasks == 1 { "task" } else { "tasks" }), it.ratio))
+    };
+    let (alone, hot) = (cases(|it| it.tasks == 1), cases(|it| it.tasks >= 64 && it.operation == Operation::HotCounter));
+    report.goal(Goal::at_least("one task: throughput to raw sqlx", 0.95, "x").cases(alone));
+    for tasks in [64, 512] {
+        let cases = cases(|it| it.operation != Operation::HotCounter);
+        let cases = cases.filter(|(name, _)| name.ends_with(&format!(", {tasks} tasks")));
+        report.goal(Goal::at_least(format!("{tasks} tasks: throughput to raw sqlx"), 5.0, "x").cases(cases));
+    }
+    report.goal(Goal::at_least("one hot counter: throughput to raw sqlx", 20.0, "x").cases(hot));
+}
+
+fn chart(ratios: &[Ratio], report: &mut Report) {
+    let group = |(operation, name): &(Operation, &str)| Group {
+        label: (*name).to_owned(),
+        values: TASKS
+            .map(|tasks| ratios.iter().find(|it| it.operation == *operation && it.tasks == tasks).map(|it| it.ratio))
+            .to_vec(),
+        goal: match operation {
+            Operation::HotCounter => Some(20.0),
+            Operation::Claim(_) => Some(10.0),
+            _ => Some(5.0),
+        },
+    };
+    report.chart(Chart {
+        name: "",
+        title: "The PostgreSQL driver's throughput beside raw sqlx; the goal is for many tasks".to_owned(),
+        axis: "throughput relative to raw sqlx, logarithmic",
+        scale: Scale::Log,
+        series: TASKS.map(|tasks| format!("{tasks} {}", if tasks == 1 { "task" } else { "tasks" })).to_vec(),
+        groups: ALL
+            .iter()
+            .filter(|(operation, _)| ratios.iter().any(|it| it.operation == *operation))
+            .map(group)
+            .collect(),
+    });
+}
+
+async fn connect(server: &PostgresServer, connections: usize) -> Outcome<(PostgresStore, Raw)> {
     // Nothing expires meanwhile; the sweep would only add its own work to one side's turns.
     let sweep_interval = Duration::ZERO;
-    let config = PostgresConfig { connections, sweep_interval, ..PostgresConfig::from_url(&server.url())? };
+    let operation_timeout = PATIENCE;
+    let config =
+        PostgresConfig { connections, sweep_interval, operation_timeout, ..PostgresConfig::from_url(&server.url())? };
     let driver = PostgresStore::connect(config).await?;
     let raw = Raw::connect(&server.url(), CONNECTIONS).await?;
     Ok((driver, raw))
@@ -234,14 +297,20 @@ async fn work(
     Ok((task, done, latencies))
 }
 
-fn head() {
-    println!(
-        "| operation | tasks | driver, per second | raw sqlx, per second | ratio | server CPU per 1,000: driver | raw | client CPU per 1,000: driver | raw |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
-}
+const COLUMNS: [&str; 9] = [
+    "operation",
+    "tasks",
+    "driver, per second",
+    "raw sqlx, per second",
+    "ratio",
+    "server CPU per 1,000: driver",
+    "raw",
+    "client CPU per 1,000: driver",
+    "raw",
+];
 
-fn row(name: &str, tasks: usize, ours: &[Turn], theirs: &[Turn]) {
+/// Returns the ratio of the rates.
+fn row(name: &str, tasks: usize, ours: &[Turn], theirs: &[Turn], report: &mut Report) -> f64 {
     let rate = |turn: &Turn| turn.done as f64 / turn.wall.as_secs_f64();
     let rates = |turns: &[Turn]| median(turns.iter().map(rate).collect());
     let ratio = median(ours.iter().zip(theirs).map(|(one, other)| rate(one) / rate(other)).collect());
@@ -251,7 +320,7 @@ fn row(name: &str, tasks: usize, ours: &[Turn], theirs: &[Turn]) {
             turns.iter().fold((0.0, 0), |sum, turn| (sum.0 + part(turn).as_secs_f64(), sum.1 + turn.done));
         report::time(Duration::from_secs_f64(1_000.0 * spent / done.max(1) as f64))
     };
-    println!(
+    report.line(format_args!(
         "| {name} | {tasks} | {:.0} | {:.0} | {ratio:.2} | {} | {} | {} | {} |",
         rates(ours),
         rates(theirs),
@@ -259,7 +328,8 @@ fn row(name: &str, tasks: usize, ours: &[Turn], theirs: &[Turn]) {
         cpu(theirs, |turn| turn.server_cpu),
         cpu(ours, |turn| turn.client_cpu),
         cpu(theirs, |turn| turn.client_cpu),
-    );
+    ));
+    ratio
 }
 
 /// The 50th and the 99th percentile.
@@ -269,12 +339,11 @@ fn latencies(turns: &[Turn]) -> [Duration; 2] {
     [50, 99].map(|percent| all.get(all.len() * percent / 100).copied().unwrap_or_default())
 }
 
-fn latency_table(alone: &[(&str, [Duration; 2], [Duration; 2])]) {
-    println!("\nOne task, time of a call:\n");
-    println!("| operation | driver, p50 | raw sqlx, p50 | driver, p99 | raw sqlx, p99 |");
-    println!("|---|---:|---:|---:|---:|");
+fn latency_table(alone: &[(&str, [Duration; 2], [Duration; 2])], report: &mut Report) {
+    report.line("\nOne task, time of a call:");
+    report.table(&["operation", "driver, p50", "raw sqlx, p50", "driver, p99", "raw sqlx, p99"], 1);
     for (name, ours, theirs) in alone {
         let [a, b, c, d] = [ours[0], theirs[0], ours[1], theirs[1]].map(report::time);
-        println!("| {name} | {a} | {b} | {c} | {d} |");
+        report.line(format_args!("| {name} | {a} | {b} | {c} | {d} |"));
     }
 }

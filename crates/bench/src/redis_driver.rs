@@ -1,7 +1,7 @@
 //! The Redis driver beside raw redis-rs: the same commands with the same arguments over one multiplexed connection each, so
 //! the difference is what the driver adds in the client.
 //!
-//! Client CPU counts most: the server and the network cost the same on both sides.
+//! Client CPU counts most: the server and the network cost the same on both sides. The driver is measured on the engine as well.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,13 @@ use acteon_state_core::{
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{RedisOptions, RedisServer};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Value};
+use redis::{Cmd, IntoConnectionInfo as _, Value};
 use tokio::runtime::Builder;
 
-use crate::rounds::median;
-use crate::{Outcome, machine, report};
+use crate::engine::{Server, redis_version};
+use crate::report::{self, Chart, Goal, Group, Report, Scale};
+use crate::rounds::{alternate, middle, ratio};
+use crate::{Error, Options, Outcome, machine};
 
 /// Operations of one round, over all tasks; fewer with one task, which waits for each answer.
 const OPERATIONS: usize = 40_000;
@@ -55,54 +57,149 @@ const ALL: [(Operation, &str); 5] = [
 struct Cost {
     wall: Duration,
     cpu: Duration,
+    /// How often the server read from a connection.
+    reads: f64,
+}
+
+/// What one row of the table says.
+struct Row {
+    tasks: usize,
+    name: &'static str,
+    /// Driver, raw redis-rs, the same with Nagle's algorithm off, and the driver on the engine: time per operation.
+    wall: [Duration; 4],
+    time_ratio: f64,
+    cpu_ratio: f64,
+    /// Client CPU to that of raw redis-rs with Nagle's algorithm off.
+    prompt_cpu_ratio: f64,
+    /// Time of the driver on the engine to that on Redis.
+    engine_ratio: f64,
+    /// What one round trip is, as long as nothing travels together.
+    reads: f64,
 }
 
 /// Runs the suite.
 ///
 /// # Errors
 /// Whatever was measured failed.
-pub fn run(rounds: usize) -> Outcome {
+pub fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     let server = RedisServer::start(RedisOptions::default())?;
-    let (driver, raw) = runtime.block_on(async {
-        let config = RedisConfig { connections: 1, prefix: PREFIX.to_owned(), ..RedisConfig::from_url(&server.url())? };
-        let driver = RedisStore::connect(config).await?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((driver, Raw::connect(&server.url()).await?))
+    let engine = Server::engine(options.program, 1)?;
+    let (driver, raw, prompt, on_engine) = runtime.block_on(async {
+        let driver = connect(&server.url()).await?;
+        let on_engine = connect(&format!("redis://127.0.0.1:{}", engine.port())).await?;
+        let (raw, prompt) = (Raw::connect(&server.url(), false).await?, Raw::connect(&server.url(), true).await?);
+        Ok::<_, Error>((driver, raw, prompt, on_engine))
     })?;
-    println!("medians of {rounds} rounds; one redis-server 7.0 on the same machine\n");
-    println!("| tasks | operation | driver | raw redis-rs | time ratio | client CPU ratio |");
-    println!("|---:|---|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "Medians of {} rounds; {} and the engine on the same machine.",
+        options.rounds,
+        redis_version()?
+    ));
+    let columns = [
+        "tasks",
+        "operation",
+        "driver",
+        "raw redis-rs",
+        "time ratio",
+        "client CPU ratio",
+        "raw, Nagle off",
+        "client CPU to it",
+        "driver on the engine",
+        "to Redis",
+        "reads by Redis per operation",
+    ];
+    report.table(&columns, 2);
+    let mut rows = Vec::new();
     for tasks in [1, 64, 1_024] {
         for (operation, name) in ALL {
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            for round in 0..=rounds {
-                let mut turn = |is_ours: bool| -> Outcome {
-                    let cost = if is_ours {
-                        runtime.block_on(measure(&driver, operation, tasks))?
-                    } else {
-                        runtime.block_on(measure(&raw, operation, tasks))?
-                    };
-                    if round > 0 {
-                        if is_ours { ours.push(cost) } else { theirs.push(cost) }
-                    }
-                    Ok(())
+            eprintln!("redis: {tasks} tasks, {name}");
+            let total = options.scaled(if tasks == 1 { OPERATIONS_ALONE } else { OPERATIONS }).max(tasks);
+            let costs: [Vec<Cost>; 4] = alternate(options.rounds, |at| {
+                let before = reads(&server)?;
+                let cost = match at {
+                    0 => runtime.block_on(measure(&driver, operation, tasks, total))?,
+                    1 => runtime.block_on(measure(&raw, operation, tasks, total))?,
+                    2 => runtime.block_on(measure(&prompt, operation, tasks, total))?,
+                    _ => runtime.block_on(measure(&on_engine, operation, tasks, total))?,
                 };
-                turn(round % 2 == 0)?;
-                turn(round % 2 == 1)?;
-            }
-            row(tasks, name, &ours, &theirs);
+                Ok(Cost { reads: (reads(&server)? - before) / (total / tasks * tasks) as f64, ..cost })
+            })?;
+            let row = Row::of(tasks, operation, name, &costs);
+            report.line(row.cells());
+            rows.push(row);
         }
     }
+    goals(&rows, report);
+    chart(&rows, report);
     Ok(())
 }
 
-fn row(tasks: usize, name: &str, ours: &[Cost], theirs: &[Cost]) {
-    let ratio = |part: fn(&Cost) -> Duration| {
-        median(ours.iter().zip(theirs).map(|(a, b)| part(a).as_secs_f64() / part(b).as_secs_f64()).collect::<Vec<_>>())
-    };
-    let wall = |costs: &[Cost]| report::time(median(costs.iter().map(|cost| cost.wall).collect()));
-    let (time, cpu) = (ratio(|cost| cost.wall), ratio(|cost| cost.cpu));
-    println!("| {tasks} | {name} | {} | {} | {time:.2} | {cpu:.2} |", wall(ours), wall(theirs));
+async fn connect(url: &str) -> Outcome<RedisStore> {
+    let config = RedisConfig { connections: 1, prefix: PREFIX.to_owned(), ..RedisConfig::from_url(url)? };
+    Ok(RedisStore::connect(config).await?)
+}
+
+/// How often the server has read from any of its connections so far.
+fn reads(server: &RedisServer) -> Outcome<f64> {
+    Ok(server.info("total_reads_processed")?.ok_or("Redis does not tell its reads")?.parse()?)
+}
+
+impl Row {
+    fn of(
+        tasks: usize,
+        operation: Operation,
+        name: &'static str,
+        [ours, theirs, prompt, engine]: &[Vec<Cost>; 4],
+    ) -> Self {
+        let (wall, cpu) = (|cost: &Cost| cost.wall.as_secs_f64(), |cost: &Cost| cost.cpu.as_secs_f64());
+        // Two operations of the contract.
+        let operations = if matches!(operation, Operation::LockCycle) { 2.0 } else { 1.0 };
+        Self {
+            tasks,
+            name,
+            wall: [ours, theirs, prompt, engine].map(|costs| Duration::from_secs_f64(middle(costs, wall))),
+            time_ratio: ratio(ours, theirs, wall),
+            cpu_ratio: ratio(ours, theirs, cpu),
+            prompt_cpu_ratio: ratio(ours, prompt, cpu),
+            engine_ratio: ratio(engine, ours, wall),
+            reads: middle(ours, |cost| cost.reads) / operations,
+        }
+    }
+
+    fn cells(&self) -> String {
+        let Self { tasks, name, wall, time_ratio, cpu_ratio, prompt_cpu_ratio, engine_ratio, reads } = self;
+        let [ours, theirs, prompt, engine] = wall.map(report::time);
+        format!(
+            "| {tasks} | {name} | {ours} | {theirs} | {time_ratio:.2} | {cpu_ratio:.2} | {prompt} | {prompt_cpu_ratio:.2} | {engine} | {engine_ratio:.2} | {reads:.2} |"
+        )
+    }
+
+    fn label(&self) -> String {
+        format!("{}, {} {}", self.name, self.tasks, if self.tasks == 1 { "task" } else { "tasks" })
+    }
+}
+
+fn goals(rows: &[Row], report: &mut Report) {
+    let cases = |value: fn(&Row) -> f64| rows.iter().map(move |row| (row.label(), value(row)));
+    report.goal(Goal::at_most("client CPU to raw redis-rs", 1.05, "x").cases(cases(|row| row.cpu_ratio)));
+    // The two connections that ask for the count are in it: hundredths are exact enough.
+    let alone = rows.iter().filter(|row| row.tasks == 1).map(|row| (row.label(), (row.reads * 100.0).round() / 100.0));
+    report.goal(Goal::at_most("round trips per operation", 1.0, "").cases(alone));
+    report.goal(Goal::at_most("time on the engine to that on Redis", 1.0, "x").cases(cases(|row| row.engine_ratio)));
+}
+
+fn chart(rows: &[Row], report: &mut Report) {
+    let group =
+        |row: &Row| Group { label: row.label(), values: vec![Some(row.cpu_ratio), Some(row.engine_ratio)], goal: None };
+    report.chart(Chart {
+        name: "",
+        title: "The Redis driver: beside raw redis-rs, and on the engine".to_owned(),
+        axis: "ratio, below 1 is better",
+        scale: Scale::Linear,
+        series: vec!["client CPU to raw redis-rs".to_owned(), "time on the engine to Redis".to_owned()],
+        groups: rows.iter().map(group).collect(),
+    });
 }
 
 /// Either side: carries out one operation of a task, whose keys and versions nobody else touches.
@@ -115,8 +212,7 @@ trait Side: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send;
 }
 
-async fn measure(side: &impl Side, operation: Operation, tasks: usize) -> Outcome<Cost> {
-    let total = if tasks == 1 { OPERATIONS_ALONE } else { OPERATIONS };
+async fn measure(side: &impl Side, operation: Operation, tasks: usize, total: usize) -> Outcome<Cost> {
     let per_task = total / tasks;
     let cpu_time = || machine::cpu_time("self").ok_or("this process's CPU time is unknown");
     let (cpu_before, started) = (cpu_time()?, Instant::now());
@@ -137,7 +233,9 @@ async fn measure(side: &impl Side, operation: Operation, tasks: usize) -> Outcom
         task.await??;
     }
     let operations = u32::try_from(per_task * tasks)?;
-    Ok(Cost { wall: started.elapsed() / operations, cpu: (cpu_time()? - cpu_before) / operations })
+    let (wall, cpu) = (started.elapsed() / operations, (cpu_time()? - cpu_before) / operations);
+    // Whoever calls this knows the server.
+    Ok(Cost { wall, cpu, reads: 0.0 })
 }
 
 impl Side for RedisStore {
@@ -175,17 +273,22 @@ struct Raw {
 }
 
 impl Raw {
-    async fn connect(url: &str) -> Outcome<Self> {
-        let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    /// With Nagle's algorithm, as by default, or without.
+    async fn connect(url: &str, is_prompt: bool) -> Outcome<Self> {
+        let info = url.into_connection_info()?;
+        let settings = info.tcp_settings().clone().set_nodelay(is_prompt);
+        let client = redis::Client::open(info.set_tcp_settings(settings))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
         let mut load = async |parts: &[&str]| {
             let source = format!("#!lua\n{}", parts.join("\n"));
             redis::cmd("SCRIPT").arg("LOAD").arg(source).query_async::<String>(&mut connection).await
         };
         let (record, condition) = (part!("part_record"), part!("part_condition"));
-        let put = load(&[record, condition, part!("part_write"), part!("put")]).await?;
+        let put = load(&[record, condition, part!("part_write"), part!("part_put"), part!("put")]).await?;
         let increment = load(&[record, part!("part_add"), part!("increment")]).await?;
-        let acquire = load(&[part!("part_time"), part!("part_lock"), part!("lock_acquire")]).await?;
-        let release = load(&[part!("part_time"), part!("part_lock"), part!("lock_release")]).await?;
+        let (time, lock) = (part!("part_time"), part!("part_lock"));
+        let acquire = load(&[time, lock, part!("part_lock_acquire"), part!("lock_acquire")]).await?;
+        let release = load(&[time, lock, part!("lock_release")]).await?;
         Ok(Self { connection, keyspace: Keyspace::new(PREFIX)?, put, increment, acquire, release })
     }
 

@@ -54,14 +54,23 @@ pub fn compare(mut contestants: Vec<Contestant<'_>>, rounds: usize) -> Vec<Stand
 ///
 /// # Errors
 /// The first failure of `measure`.
-pub fn alternate<T, const N: usize>(
+pub fn alternate<T, const N: usize>(rounds: usize, measure: impl FnMut(usize) -> Outcome<T>) -> Outcome<[Vec<T>; N]> {
+    alternate_all(N, rounds, measure)?.try_into().map_err(|_| "as many lists of samples as contestants".into())
+}
+
+/// The same for any number of contestants.
+///
+/// # Errors
+/// The first failure of `measure`.
+pub fn alternate_all<T>(
+    contestants: usize,
     rounds: usize,
     mut measure: impl FnMut(usize) -> Outcome<T>,
-) -> Outcome<[Vec<T>; N]> {
-    let mut samples = std::array::from_fn(|_| Vec::new());
+) -> Outcome<Vec<Vec<T>>> {
+    let mut samples: Vec<Vec<T>> = (0..contestants).map(|_| Vec::new()).collect();
     for round in 0..=rounds {
-        for turn in 0..N {
-            let at = (round + turn) % N;
+        for turn in 0..contestants {
+            let at = (round + turn) % contestants;
             let sample = measure(at)?;
             if round > 0 {
                 samples[at].push(sample);

@@ -9,8 +9,12 @@
 //! An [`ActionError`] names the field and what is allowed there. Nothing has happened when one is returned.
 //!
 //! # How it works
-//! Serde reads the shape and refuses unknown fields, then `validate` checks the sizes. The payload is measured as it
-//! would be written, by a writer that only counts, since that is what a store and a webhook will be sent.
+//! Serde reads the shape and refuses unknown fields, then `validate` checks the sizes. What counts of the payload is its length as it
+//! would be written, since that is what a store and a webhook will be sent. One walk finds a bound on it; only a payload that might be
+//! too long is counted exactly, by a writer that keeps nothing.
+//!
+//! The payload is read at once and not kept as text until somebody asks: of an object with a key given twice, rules would then see one value,
+//! and a provider that is sent the text perhaps the other.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +22,7 @@ use std::io;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use uuid::Uuid;
+use uuid::Builder;
 
 /// Longest namespace, tenant, provider and action type, in bytes: the bound of one part of a state key.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -145,7 +149,13 @@ impl Action {
                 reason: format!("{} bytes of JSON; at most {ACTION_BYTES_MAX} are read", json.len()),
             });
         }
-        let action: Self = serde_json::from_slice(json).map_err(shape)?;
+        let action: Self = match str::from_utf8(json) {
+            // Checked once for all, rather than for each string of it.
+            Ok(text) => serde_json::from_str(text),
+            // Says where, in serde's words.
+            Err(_) => serde_json::from_slice(json),
+        }
+        .map_err(shape)?;
         action.validate()?;
         Ok(action)
     }
@@ -179,7 +189,8 @@ impl Action {
 }
 
 fn random_id() -> String {
-    Uuid::new_v4().to_string()
+    // From the generator of this thread: `Uuid::new_v4` would ask the kernel for each.
+    Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
 fn shape(error: serde_json::Error) -> ActionError {
@@ -211,9 +222,12 @@ fn check_id(id: &str) -> Result<(), ActionError> {
 }
 
 fn check_payload(payload: &Value) -> Result<(), ActionError> {
-    if deeper_than(payload, PAYLOAD_DEPTH_MAX) {
+    let Some(bytes_bound) = json_bytes_bound(payload, PAYLOAD_DEPTH_MAX) else {
         let allowed = format!("a depth of at most {PAYLOAD_DEPTH_MAX}");
         return Err(outside("payload", "is nested too deeply", allowed));
+    };
+    if bytes_bound <= PAYLOAD_BYTES_MAX {
+        return Ok(());
     }
     let mut counter = ByteCounter { bytes: 0 };
     serde_json::to_writer(&mut counter, payload).map_err(shape)?;
@@ -243,14 +257,45 @@ fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), ActionError
     Ok(())
 }
 
-/// Whether `value` is nested deeper than `depth_max`. Stops at the bound, so its own recursion is bounded too.
+/// Whether `value` is nested deeper than `depth_max`.
 pub(crate) fn deeper_than(value: &Value, depth_max: usize) -> bool {
-    let below = |child: &Value| depth_max == 0 || deeper_than(child, depth_max - 1);
-    match value {
-        Value::Array(items) => depth_max == 0 || items.iter().any(below),
-        Value::Object(entries) => depth_max == 0 || entries.values().any(below),
-        _ => false,
-    }
+    json_bytes_bound(value, depth_max).is_none()
+}
+
+/// Most bytes of a number: a sign, 17 digits, a point, and an exponent of up to five.
+const NUMBER_BYTES_MAX: usize = 24;
+/// Most bytes of a literal: `false`.
+const LITERAL_BYTES_MAX: usize = 5;
+
+/// No less than the bytes of `value` as compact JSON; `None` when it is nested deeper than `depth_max`. Stops at the bound, so its own
+/// recursion is bounded too.
+fn json_bytes_bound(value: &Value, depth_max: usize) -> Option<usize> {
+    // Brackets, and a comma for each element.
+    let around = |elements: usize| (depth_max > 0).then_some(2 + elements);
+    Some(match value {
+        Value::Null | Value::Bool(_) => LITERAL_BYTES_MAX,
+        Value::Number(_) => NUMBER_BYTES_MAX,
+        Value::String(text) => string_bytes_bound(text),
+        Value::Array(items) => {
+            let mut bytes = around(items.len())?;
+            for item in items {
+                bytes += json_bytes_bound(item, depth_max - 1)?;
+            }
+            bytes
+        }
+        Value::Object(entries) => {
+            let mut bytes = around(entries.len())?;
+            for (key, value) in entries {
+                bytes += string_bytes_bound(key) + 1 + json_bytes_bound(value, depth_max - 1)?;
+            }
+            bytes
+        }
+    })
+}
+
+/// Quotes, and an escape such as `\u001f` for each byte.
+const fn string_bytes_bound(text: &str) -> usize {
+    2 + 6 * text.len()
 }
 
 struct ByteCounter {
@@ -270,9 +315,12 @@ impl io::Write for ByteCounter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
     use serde_json::json;
 
-    use super::{Action, METADATA_ENTRIES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Value};
+    use super::{
+        Action, METADATA_ENTRIES_MAX, NUMBER_BYTES_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, Value, json_bytes_bound,
+    };
 
     fn minimal() -> Value {
         json!({"namespace": "demo", "tenant": "acme", "provider": "log", "action_type": "greet", "payload": null})
@@ -352,5 +400,58 @@ mod tests {
     fn oversized_text_is_refused_before_it_is_parsed() {
         let error = Action::parse(&vec![b' '; super::ACTION_BYTES_MAX + 1]).expect_err("too long");
         assert!(error.to_string().contains("at most"), "{error}");
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8_is_refused_with_its_place() {
+        let json = [&br#"{"namespace":"demo","tenant":"ac"#[..], b"\xff", br#"me"}"#].concat();
+        let error = Action::parse(&json).expect_err("no UTF-8").to_string();
+        assert!(error.contains("invalid unicode code point at line 1 column"), "{error}");
+    }
+
+    #[test]
+    fn no_number_is_written_longer_than_the_bound_says() {
+        for number in
+            [f64::MIN, f64::MIN_POSITIVE, -f64::MIN_POSITIVE, -2.225_073_858_507_201e-308, 1e15, 0.1 + 0.2, 5e-324]
+        {
+            assert!(json!(number).to_string().len() <= NUMBER_BYTES_MAX, "{number}");
+        }
+        assert!(json!(i64::MIN).to_string().len() <= NUMBER_BYTES_MAX);
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(entries) => 1 + entries.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            "[\u{0}-\u{1f}\"\\\\é]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(".{0,4}", inner, 0..4)
+                    .prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn bound_is_never_below_the_length_and_knows_the_depth(value in any_json()) {
+            let depth = depth(&value);
+            let bound = json_bytes_bound(&value, depth);
+            prop_assert!(bound.is_some_and(|bound| bound >= value.to_string().len()), "{bound:?} for {value}");
+            prop_assert_eq!(depth.checked_sub(1).and_then(|less| json_bytes_bound(&value, less)), None);
+        }
     }
 }

@@ -31,14 +31,16 @@
 //! | `rules/mod` | **the manual of rule files** and of their evaluation |
 //! | `rules/condition`, `field`, `effect`, `key` | what a rule can test, name, do and count by |
 //! | `rules/shape`, `file`, `load`, `problem`, `suggest` | from YAML to checked rules, and the report of what is wrong |
-//! | `rules/set`, `evaluate`, `verdict`, `merge_patch` | the immutable rule set, and applying it to an action |
+//! | `rules/set`, `index`, `evaluate`, `verdict`, `merge_patch` | the immutable rule set, finding rules by an action's names, and applying them |
 //! | `rules/handle`, `watch` | the set in force, and its replacement while running |
 //! | `providers/mod` | the trait to implement, and its errors |
 //! | `providers/config` | the `[[providers]]` section |
 //! | `providers/registry`, `breaker` | lookup by name, concurrency limit, circuit breaker |
 //! | `providers/log`, `webhook`, `retry`, `signature` | the providers of this crate |
 //! | `pipeline/mod` | **the stages of a dispatch, in their order** |
+//! | `pipeline/ahead` | claim, limits and lock in one round trip |
 //! | `pipeline/deduplicate`, `claim`, `throttle`, `execute`, `schedule`, `worker` | one file per stage, and the worker of scheduled actions |
+//! | `pipeline/run_to_end`, `keep_while` | finishing work whose caller went away; renewing what it holds while it waits |
 //! | `pipeline/options`, `error`, `metrics` | times and bounds, why there is no outcome, what is counted |
 //! | `keys` | every state key in one place |
 //!

@@ -1,61 +1,17 @@
 //! CRC-32C, the checksum of journals and manifests.
 //!
 //! # How it works
-//! Eight bytes at a time through eight tables (Intel's "slicing by 8"), more than a gigabyte per second: no disk is faster than that.
-
-/// Castagnoli's polynomial, lowest bit first.
-const POLYNOMIAL: u32 = 0x82f6_3b78;
-
-static TABLES: [[u32; 256]; 8] = tables();
+//! By the processor's instruction for it where there is one, which is several times as fast as tables: the writer of a journal spends most
+//! of its own time here, and so does whoever reads one.
 
 /// The checksum of bytes whose beginning has the checksum `crc` (0 for nothing) and that go on with `bytes`.
 pub(crate) fn extend(crc: u32, bytes: &[u8]) -> u32 {
-    let mut crc = !crc;
-    let (eights, rest) = bytes.as_chunks::<8>();
-    for &[a, b, c, d, e, f, g, h] in eights {
-        let low = crc ^ u32::from_le_bytes([a, b, c, d]);
-        let [a, b, c, d] = low.to_le_bytes();
-        crc = at(7, a) ^ at(6, b) ^ at(5, c) ^ at(4, d) ^ at(3, e) ^ at(2, f) ^ at(1, g) ^ at(0, h);
-    }
-    for byte in rest {
-        crc = at(0, crc as u8 ^ byte) ^ (crc >> 8);
-    }
-    !crc
+    crc32c::crc32c_append(crc, bytes)
 }
 
 /// The checksum of `bytes`.
 pub(crate) fn of(bytes: &[u8]) -> u32 {
     extend(0, bytes)
-}
-
-fn at(table: usize, byte: u8) -> u32 {
-    TABLES[table][usize::from(byte)]
-}
-
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc >> 1) ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 };
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
-    let mut table = 1;
-    while table < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let crc: u32 = tables[table - 1][byte];
-            tables[table][byte] = tables[0][(crc & 0xff) as usize] ^ (crc >> 8);
-            byte += 1;
-        }
-        table += 1;
-    }
-    tables
 }
 
 #[cfg(test)]

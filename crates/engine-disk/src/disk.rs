@@ -9,6 +9,7 @@ use std::time::Duration;
 use acteon_engine::{ChangeLog, Engine};
 use parking_lot::Mutex;
 
+use crate::batch::Batch;
 use crate::config::{DiskConfig, Fsync, SavePoint};
 use crate::jobs::{Choose, InProgress};
 use crate::maintenance::Maintenance;
@@ -211,10 +212,18 @@ impl Disk {
     /// closed, positions that are not on the disk are waited for, or are [`NotKept`], under every setting.
     pub fn kept(&self, position: u64) -> Kept {
         if self.shared.awaits_sync() {
+            self.shared.begin_wait(position);
             Kept::until(Arc::clone(&self.shared.health.synced), position)
         } else {
             Kept::at_once()
         }
+    }
+
+    /// For a thread that is about to write several times before anybody waits for any of it: these writes share one write to the disk and one
+    /// sync, which begin when the batch is dropped, or when somebody else writes or waits. `None` where that changes nothing, since nobody waits for the
+    /// disk; and within another batch of the thread.
+    pub fn batch(&self) -> Option<Batch> {
+        if self.shared.fsync() == Fsync::Always { Batch::begin(&self.shared) } else { None }
     }
 
     /// Whether [`kept`](Self::kept) has nothing to wait for. Nobody may remember that for longer than the setting stays.
@@ -228,7 +237,11 @@ impl Disk {
     /// # Errors
     /// [`NotKept`] if the disk fails or does not answer in time: the write is in memory and visible to others, and may be lost.
     pub fn wait(&self, position: u64, timeout: Duration) -> Result<(), NotKept> {
-        if self.shared.awaits_sync() { self.shared.health.synced.wait(position, timeout) } else { Ok(()) }
+        if !self.shared.awaits_sync() {
+            return Ok(());
+        }
+        self.shared.begin_wait(position);
+        self.shared.health.synced.wait(position, timeout)
     }
 
     /// Has everything until now written and synced, whatever the setting. Returns its position.
@@ -244,10 +257,11 @@ impl Disk {
     /// To be awaited before more is written: ready at once, unless half of what may wait for the disk does. Who never asks is refused when
     /// all of it does.
     pub fn room(&self) -> Kept {
-        let inbox = self.shared.inbox.lock();
+        let mut inbox = self.shared.inbox.lock();
         if self.shared.pending_bytes_with(&inbox) < self.shared.config.buffer_bytes_max / PRESSURE {
             return Kept::at_once();
         }
+        self.shared.wake_writer_with(&mut inbox);
         Kept::until(Arc::clone(&self.shared.health.written), inbox.position)
     }
 

@@ -37,6 +37,7 @@
 //! | `health.rs` | whether writes are taken, and why not |
 //! | `news.rs` | what the log says of that |
 //! | `waiting.rs` | who waits for the disk |
+//! | `batch.rs` | one wake of the writer for all that a thread appends in a row |
 //! | `maintenance.rs`, `jobs.rs` | the thread that rewrites, saves and heals, and what it is asked for |
 //! | `snapshot_file.rs` | a snapshot as an RDB file |
 //! | `format.rs`, `crc32c.rs` | the bytes of a journal |
@@ -52,6 +53,7 @@
 
 mod active;
 mod backup;
+mod batch;
 mod config;
 mod contents;
 mod crc32c;
@@ -81,6 +83,7 @@ mod watched;
 mod writer;
 
 pub use backup::{Backup, BackupError, backup_of};
+pub use batch::Batch;
 pub use config::{DiskConfig, Fsync, RewriteSchedule, SavePoint};
 pub use disk::{CloseError, Disk, OpenError};
 pub use format::VERSION;

@@ -1,7 +1,8 @@
 //! What the threads of a disk share, and what the engine appends to.
 //!
 //! # Guarantees
-//! Appending copies the group and wakes the writer if it sleeps; it waits for nothing else than others who append.
+//! Appending copies the group and wakes the writer if it sleeps, or leaves that to a batch of its thread; it waits for nothing else than
+//! others who append.
 //!
 //! # Order of locks
 //! `files`, then that of `news`, then the engine's segments, then `inbox`, then `jobs`, then those of `health`, then the others, of which nobody
@@ -21,6 +22,7 @@ use acteon_engine::ChangeLog;
 use parking_lot::{Condvar, Mutex};
 
 use crate::active::Active;
+use crate::batch::Batch;
 use crate::config::{DiskConfig, Fsync};
 use crate::format::{GROUP_BYTES_MAX, frame};
 use crate::health::{Health, Refused};
@@ -192,6 +194,27 @@ impl Shared {
     /// The writer takes over under the lock of the inbox, so nothing is counted twice or not at all.
     pub(crate) fn pending_bytes_with(&self, inbox: &Inbox) -> usize {
         inbox.records.len().saturating_add(self.writing_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Wakes the writer if nobody has since it went to sleep with nothing to do, and there is something now.
+    pub(crate) fn wake_writer(&self) {
+        self.wake_writer_with(&mut self.inbox.lock());
+    }
+
+    /// To be called by whoever is about to wait until `position` is on the disk: what is before it may be part of a batch, and who waits does not
+    /// wait for the end of that, be it its own or another thread's.
+    pub(crate) fn begin_wait(&self, position: u64) {
+        if self.health.synced.reached() < position {
+            self.wake_writer();
+        }
+    }
+
+    /// As [`wake_writer`](Self::wake_writer) does.
+    pub(crate) fn wake_writer_with(&self, inbox: &mut Inbox) {
+        if inbox.is_writer_idle && !inbox.records.is_empty() {
+            inbox.is_writer_idle = false;
+            self.work.notify_one();
+        }
     }
 
     /// Has everything synced that was appended until now. Returns its position.
@@ -390,7 +413,8 @@ impl ChangeLog for Shared {
             self.health.set_full(true);
         }
         let is_enough = before < GATHER_BYTES && inbox.records.len() >= GATHER_BYTES;
-        if std::mem::take(&mut inbox.is_writer_idle) || is_enough {
+        if is_enough || inbox.is_writer_idle && !Batch::wakes_later(self) {
+            inbox.is_writer_idle = false;
             self.work.notify_one();
         }
         inbox.position

@@ -1,6 +1,7 @@
 //! Directories that crash, fail, fill up and are damaged, against what the engine appended.
 
 mod backups;
+mod batches;
 mod crashes;
 mod damage;
 mod failing;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use acteon_engine::groups_of_this_thread;
-use acteon_engine_disk::{Disk, Kept, NotKept};
+use acteon_engine_disk::{Batch, Disk, Kept, NotKept};
 
 /// What stands between the replies of a connection and its peer.
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Turn {
     groups_before: u64,
+    /// What is written in one turn comes to the disk together.
+    batch: Option<Batch>,
 }
 
 /// What came of a turn.
@@ -68,12 +70,15 @@ impl Gate {
     /// To be called before commands are carried out, on the same thread as [`end_turn`](Self::end_turn).
     pub(crate) fn begin_turn(&self) -> Turn {
         debug_assert!(!self.is_closed(), "no commands are carried out behind a closed gate");
-        Turn { groups_before: groups_of_this_thread() }
+        let batch = self.disk.as_ref().and_then(|disk| disk.batch());
+        Turn { groups_before: groups_of_this_thread(), batch }
     }
 
     /// Closes unless everything up to `position`, that of the log, is known to be kept, or nothing came of the turn.
     pub(crate) fn end_turn(&mut self, turn: Turn, came_of_it: Outcome, position: u64) {
         let Some(disk) = &self.disk else { return };
+        // From here on the disk may begin.
+        drop(turn.batch);
         let Outcome { has_output, was_served } = came_of_it;
         let has_written = was_served || turn.groups_before != groups_of_this_thread();
         if position <= self.passed || !has_output && !has_written {

@@ -15,8 +15,9 @@
 //! together. While too many replies wait to be read nothing is carried out, but requests are still read: clients that
 //! send a long pipeline before they read its first reply would wait forever otherwise. Who has not given a password yet gets much less room.
 //!
-//! Where several commands have come together, their keys are looked up together first: in a large database, that takes about half of the
-//! time from short commands ([`Lookups`](acteon_engine::Lookups)).
+//! Where several commands have come together, they are read together ([`Pipeline`]), and what can be done once for all of them is
+//! ([`Batch`](acteon_engine::Batch)). Their keys are looked up together first: in a large database, that takes about half of the time from short
+//! commands ([`Client::look_up`]).
 
 use std::future::poll_fn;
 use std::io;
@@ -25,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use acteon_engine::{Buffers, Client, ClientOptions, Flow, NetworkSettings, OutputLimit};
-use acteon_resp::{Arguments, Protocol, ReplyWriter, RequestDecoder, RequestLimits};
+use acteon_resp::{Arguments, Pipeline, Protocol, ReplyWriter, RequestDecoder, RequestLimits};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::{block_in_place, yield_now};
@@ -57,8 +58,8 @@ const OUTPUT_UNSUSPICIOUS_BYTES: usize = 16 << 10;
 const COMMANDS_PER_TURN_MAX: usize = 1_024;
 /// Time after which other connections get the thread, where commands take longer.
 const TURN_US_MAX: u64 = 2_000;
-/// Requests of which keys are looked up together, with and without one.
-const LOOKED_UP_MAX: usize = 32;
+/// Requests that are read together, and whose keys are looked up together: more accesses to memory than that, a processor cannot have under way.
+const READ_AHEAD_MAX: usize = 16;
 /// Pause before a command is tried again whose keys are held for long, and the longest that it becomes. In between it is an eighth of
 /// the time waited so far, so that a thousand clients that wait for long take little time of the machine.
 const RETRY_PAUSE: Duration = Duration::from_millis(1);
@@ -87,14 +88,27 @@ pub(crate) struct Session<S> {
     has_mail: bool,
     /// When bytes went to or fro, if anybody asks.
     active_at: Instant,
-    /// What clients may change, as it was at the last event.
+    /// What clients may change, as it was at the last event, and which of the states that it had.
     settings: NetworkSettings,
+    settings_version: u64,
     timer: Timer,
     wake: Arc<Wake>,
     peer_address: String,
     shared: Arc<Shared>,
     _admission: Admission,
 }
+
+/// What a connection carries out before others get the thread.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// By the engine's clock, once it has begun.
+    ends_us: u64,
+    /// Commands that it has had.
+    commands: usize,
+}
+
+/// The arguments of a command.
+type Args<'a> = SmallVec<[&'a [u8]; ARGS_INLINE]>;
 
 /// What the next command has to wait for.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +134,15 @@ enum Event {
     Finished,
     /// The other side is gone.
     Lost,
+}
+
+impl Turn {
+    /// Whether it is over at this time; it begins when this is asked for the first time.
+    fn is_over(&mut self, now_us: u64) -> bool {
+        let is_over = now_us >= self.ends_us;
+        self.ends_us = self.ends_us.min(now_us.saturating_add(TURN_US_MAX));
+        is_over
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -148,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             has_more: false,
             has_mail: false,
             active_at: Instant::now(),
+            settings_version: shared.instance.network_version(),
             settings: shared.instance.network_settings(),
             timer: Timer::default(),
             wake,
@@ -167,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Event::Finished => break,
                 Event::Lost => return,
             }
-            self.settings = self.shared.instance.network_settings();
+            self.refresh_settings();
             if self.has_more {
                 yield_now().await;
             }
@@ -297,31 +321,82 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Carries out the commands that are there. Returns whether there are more that need not wait.
     fn execute(&mut self) -> bool {
-        let (mut turn_ends_us, mut looked_up) = (u64::MAX, 0);
-        for _ in 0..COMMANDS_PER_TURN_MAX {
+        let mut turn = Turn { ends_us: u64::MAX, commands: 0 };
+        while turn.commands < COMMANDS_PER_TURN_MAX {
             if self.wake.is_stopping() {
                 return false;
             }
-            let request_bytes = match self.pace {
-                Pace::Free if !self.is_paused() => match self.decode() {
-                    Some(request_bytes) => request_bytes,
-                    None => return false,
-                },
-                Pace::Retry { request_bytes, at, .. } if at <= Instant::now() => request_bytes,
+            let now_us = match self.pace {
+                Pace::Free if !self.is_paused() => {
+                    let pipeline = self.read_ahead();
+                    if !pipeline.is_empty() {
+                        self.execute_all(&pipeline, &mut turn)
+                    } else if let Some(request_bytes) = self.decode() {
+                        self.execute_one(request_bytes, &mut turn)
+                    } else {
+                        return false;
+                    }
+                }
+                Pace::Retry { request_bytes, at, .. } if at <= Instant::now() => {
+                    self.execute_one(request_bytes, &mut turn)
+                }
                 Pace::Free | Pace::Retry { .. } | Pace::Waiting { .. } | Pace::Closing { .. } => return false,
             };
-            if looked_up == 0 {
-                looked_up = self.look_up(request_bytes);
-            }
-            looked_up -= 1;
-            let now_us = (self.shared.clock)();
-            self.execute_one(request_bytes, now_us);
-            if now_us >= turn_ends_us {
+            if turn.is_over(now_us) {
                 break;
             }
-            turn_ends_us = turn_ends_us.min(now_us.saturating_add(TURN_US_MAX));
         }
         true
+    }
+
+    /// The next requests, as far as they can be read in one go. None, if a part of the first one was read before, or if the client may not do
+    /// everything yet: then each may change what the next one may be.
+    fn read_ahead(&self) -> Pipeline {
+        if self.decoder.is_pending() || !self.client.is_authenticated() {
+            return Pipeline::default();
+        }
+        Pipeline::read(self.input.bytes(), &self.request_limits(), READ_AHEAD_MAX)
+    }
+
+    /// Carries out requests that were read together, as far as none of them has to wait and the turn is not over. Returns the time by then.
+    fn execute_all(&mut self, pipeline: &Pipeline, turn: &mut Turn) -> u64 {
+        if pipeline.len() > 1 {
+            self.client.look_up(keys(pipeline, self.input.bytes()));
+        }
+        let Self { client, input, output, shared, wake, .. } = self;
+        let (mut batch, mut last) = (client.batch(&*shared.clock), (Flow::Done, 0));
+        for request in pipeline.requests() {
+            let args: Args<'_> = request.args(input.bytes()).collect();
+            let (out, request_bytes) = (output.buffer(), request.bytes());
+            let flow = if shared.may_keep_thread && batch.client().may_take_long(&args) {
+                block_in_place(|| batch.execute(&args, out))
+            } else {
+                batch.execute(&args, out)
+            };
+            drop(args);
+            if flow != Flow::Retry {
+                input.consume(request_bytes);
+            }
+            last = (flow, request_bytes);
+            turn.commands += 1;
+            let has_to_pause = output.len() >= OUTPUT_PAUSE_BYTES || wake.is_stopping();
+            if flow != Flow::Done || has_to_pause || turn.is_over(batch.now_us()) {
+                break;
+            }
+        }
+        let now_us = batch.now_us();
+        drop(batch);
+        match last {
+            (Flow::Done, _) => {}
+            (Flow::Retry, request_bytes) => {
+                // Its arguments have to be known when it is tried again. After a RESET it may be one that is refused, which closes the connection.
+                if self.decode().is_some() {
+                    self.retry_later(request_bytes);
+                }
+            }
+            (flow, _) => self.follow(flow),
+        }
+        now_us
     }
 
     /// The length of the next request, whose arguments are known then.
@@ -343,28 +418,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Has the keys of this request and of some behind it looked up together, and returns of how many requests. What stands where most
-    /// commands have their key is taken for one: a mistake costs a look.
-    fn look_up(&self, request_bytes: usize) -> usize {
-        let input = self.input.bytes();
-        if input.len() == request_bytes {
-            return 1;
-        }
-        let (mut lookups, limits) = (self.client.lookups(), self.request_limits());
-        let (mut args, mut start, mut requests) = (Arguments::default(), 0, 0);
-        while !lookups.is_full() && requests < LOOKED_UP_MAX {
-            let rest = &input[start..];
-            let Ok(Some(bytes)) = RequestDecoder::new().decode(rest, &limits, &mut args) else { break };
-            if args.len() > 1 {
-                lookups.add(args.get(rest, 1));
-            }
-            start += bytes;
-            requests += 1;
-        }
-        lookups.run();
-        requests.max(1)
-    }
-
     fn request_limits(&self) -> RequestLimits {
         RequestLimits {
             bulk_bytes_max: usize::try_from(self.settings.bulk_bytes_max).unwrap_or(usize::MAX),
@@ -373,9 +426,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn execute_one(&mut self, request_bytes: usize, now_us: u64) {
-        let input = self.input.bytes();
-        let args: SmallVec<[&[u8]; ARGS_INLINE]> = self.args.iter(input).collect();
+    /// Carries out the request whose arguments are known. Returns the time at which it began.
+    fn execute_one(&mut self, request_bytes: usize, turn: &mut Turn) -> u64 {
+        turn.commands += 1;
+        let (now_us, input) = ((self.shared.clock)(), self.input.bytes());
+        let args: Args<'_> = self.args.iter(input).collect();
         let (client, output) = (&mut self.client, self.output.buffer());
         let flow = if self.shared.may_keep_thread && client.may_take_long(&args) {
             block_in_place(|| client.execute(&args, now_us, output))
@@ -384,13 +439,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         drop(args);
         if flow == Flow::Retry {
-            return self.retry_later(request_bytes);
+            self.retry_later(request_bytes);
+            return now_us;
         }
         self.input.consume(request_bytes);
         // Not with the next request, which may be long in coming: many arguments take much room.
         self.args.clear();
         self.pace = Pace::Free;
         self.follow(flow);
+        now_us
     }
 
     fn retry_later(&mut self, request_bytes: usize) {
@@ -530,9 +587,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.client.is_authenticated() { bytes_max } else { bytes_max.min(INPUT_UNAUTHENTICATED_BYTES_MAX) }
     }
 
+    fn refresh_settings(&mut self) {
+        let instance = &self.shared.instance;
+        // Asked for first: settings are under a lock, which all connections would take at each event.
+        let version = instance.network_version();
+        if self.settings_version != version {
+            (self.settings_version, self.settings) = (version, instance.network_settings());
+        }
+    }
+
     fn note_activity(&mut self) {
         if self.settings.idle_timeout_s > 0 {
             self.active_at = Instant::now();
         }
     }
+}
+
+/// What stands where most commands have their key, of each request that has something there: a mistake costs a look.
+fn keys<'a>(pipeline: &'a Pipeline, mut input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pipeline.requests().filter_map(move |request| {
+        let key = request.args(input).nth(1);
+        input = &input[request.bytes()..];
+        key
+    })
 }

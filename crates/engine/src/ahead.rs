@@ -4,9 +4,8 @@
 //! Nothing changes, nobody is waited for, and no key is held when it returns: without it everything is the same, only slower.
 //!
 //! # How it works
-//! A key in a large database costs three accesses to memory that no cache holds, one after the other: the control bytes of the table, the
-//! slot, and the entry. A processor that finds many keys in one loop without a lock in it waits for those of one key and of the next
-//! at the same time; commands that are carried out one after the other, each with its lock, wait for each alone. So the segments of some
+//! A key in a large database costs two accesses to memory that no cache holds, one after the other: the place in the table, and the
+//! entry. A processor that finds many keys in one loop without a lock in it waits for those of one key and of the next at the same time; commands that are carried out one after the other, each with its lock, wait for each alone. So the segments of some
 //! keys are taken together, those that are free, their entries are read in one loop, and what was read is forgotten: the
 //! commands that follow find it in the cache.
 
@@ -14,7 +13,7 @@ use std::hint::black_box;
 
 use smallvec::SmallVec;
 
-use crate::entry::Entry;
+use crate::entry::EntryRef;
 use crate::keyspace::Keyspace;
 
 /// Keys that are looked up at once: more accesses to memory than this, a processor cannot have under way.
@@ -23,50 +22,27 @@ pub(crate) const KEYS_AT_ONCE: usize = 16;
 /// With fewer keys in a segment, and so in the others, all of them lie in the caches anyway: 16,384 keys in a thousand segments.
 const SEGMENT_KEYS_MIN: usize = 16;
 
-/// Keys that will be asked for soon.
-pub struct Lookups<'k> {
-    keyspace: &'k Keyspace,
-    hashes: SmallVec<[u64; KEYS_AT_ONCE]>,
-}
-
-impl<'k> Lookups<'k> {
-    pub(crate) fn new(keyspace: &'k Keyspace) -> Self {
-        Self { keyspace, hashes: SmallVec::new() }
-    }
-
-    /// Adds a key, or whatever stands in its place in a request.
-    pub fn add(&mut self, key: &[u8]) {
-        self.hashes.push(self.keyspace.context.hash(key));
-    }
-
-    /// Whether further keys should wait for the next time.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.hashes.len() >= KEYS_AT_ONCE
-    }
-
-    /// Looks them up.
-    pub fn run(self) {
-        let keyspace = self.keyspace;
-        let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
-        for hash in self.hashes {
-            // Whoever holds it brings it into the cache as well; and two keys of one segment are rare.
-            let Some(segment) = keyspace.segments[keyspace.segment_of(hash)].0.try_lock() else { continue };
-            if segment.table.len() < SEGMENT_KEYS_MIN {
-                return;
-            }
-            held.push((segment, hash));
+/// Looks up keys that will be asked for soon, [`KEYS_AT_ONCE`] of them at most. A key may be whatever stands in its place in a request.
+pub(crate) fn look_up<'k>(keyspace: &Keyspace, keys: impl Iterator<Item = &'k [u8]>) {
+    let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
+    for key in keys.take(KEYS_AT_ONCE) {
+        let hash = keyspace.context.hash(key);
+        // Whoever holds it brings it into the cache as well; and two keys of one segment are rare.
+        let Some(segment) = keyspace.segments[keyspace.segment_of(hash)].0.try_lock() else { continue };
+        if segment.store.len() < SEGMENT_KEYS_MIN {
+            return;
         }
-        // No loop calls anything that a processor could not begin before the call before it has ended.
-        let entries: SmallVec<[&Entry; KEYS_AT_ONCE]> =
-            held.iter().filter_map(|(segment, hash)| segment.table.iter_hash(*hash).next()).collect();
-        black_box(entries.iter().map(|entry| entry.touch()).fold(0, u8::wrapping_add));
+        held.push((segment, hash));
     }
+    // No loop calls anything that a processor could not begin before the call before it has ended.
+    let entries: SmallVec<[EntryRef<'_>; KEYS_AT_ONCE]> =
+        held.iter().filter_map(|(segment, hash)| segment.store.find_by_hash(*hash)).collect();
+    black_box(entries.iter().map(|entry| entry.touch()).fold(0, u8::wrapping_add));
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{KEYS_AT_ONCE, Lookups};
+    use super::{KEYS_AT_ONCE, look_up};
     use crate::{Engine, EngineConfig, Expiry};
 
     #[test]
@@ -79,11 +55,8 @@ mod tests {
         for keys in keys.chunks(KEYS_AT_ONCE) {
             // Also while somebody holds one of them, and long after all have expired.
             engine.read(keys[0].as_bytes(), 1, |_| {
-                let mut lookups = Lookups::new(engine.keyspace());
-                keys.iter().for_each(|key| lookups.add(key.as_bytes()));
-                assert!(lookups.is_full());
-                lookups.add(b"absent");
-                lookups.run();
+                look_up(engine.keyspace(), keys.iter().map(|key| key.as_bytes()).chain([&b"absent"[..]]));
+                look_up(engine.keyspace(), [&b"absent"[..]].into_iter().chain(keys.iter().map(|key| key.as_bytes())));
             });
         }
         assert_eq!((engine.len(), engine.stats().expired_total), (keys.len(), 0));

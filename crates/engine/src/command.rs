@@ -42,9 +42,7 @@ mod transaction;
 
 use std::sync::LazyLock;
 
-use hashbrown::HashMap;
-
-pub(crate) use call::{Access, BlockRequest, Call, Effects, Lookups};
+pub(crate) use call::{Access, BlockRequest, Call, Effects, Known, Lookups};
 pub(crate) use connection::REDIS_VERSION;
 pub(crate) use error::CommandError;
 pub(crate) use row::{Flags, Row, Scope};
@@ -72,9 +70,6 @@ const FAMILIES: &[&[Row]] = &[
     catalog::ROWS,
 ];
 
-/// Longest name of a command; longer ones are unknown without looking.
-const NAME_BYTES_MAX: usize = 32;
-
 /// A command that exists: a row, and its number for statistics.
 #[derive(Clone, Copy)]
 pub(crate) struct Command {
@@ -95,18 +90,28 @@ impl Command {
     }
 }
 
+/// Places of the index of names, four for each of them: most names have theirs to themselves.
+const INDEX_PLACES: usize = 1 << 10;
+
 struct Table {
     commands: Vec<Command>,
-    by_name: HashMap<&'static [u8], Entry, foldhash::fast::FixedState>,
+    entries: Vec<Entry>,
+    /// Where in `entries` a name is, at the place that its hash says or at one of the next; `NOWHERE` ends the search.
+    index: Box<[u16; INDEX_PLACES]>,
 }
+
+const NOWHERE: u16 = u16::MAX;
 
 struct Entry {
     command: Command,
+    /// The name in upper case, as most clients write it.
+    upper: Box<[u8]>,
     subcommands: Vec<Command>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { commands: Vec::new(), by_name: HashMap::default() };
+    let index = Box::new([NOWHERE; INDEX_PLACES]);
+    let mut table = Table { commands: Vec::new(), entries: Vec::new(), index };
     for row in FAMILIES.iter().copied().flatten() {
         let command = Command { row, container: None, number: table.commands.len() };
         table.commands.push(command);
@@ -116,11 +121,59 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
             subcommands.push(Command { row: subrow, container: Some(row), number });
             table.commands.push(Command { row: subrow, container: Some(row), number });
         }
-        let before = table.by_name.insert(row.name.as_bytes(), Entry { command, subcommands });
-        assert!(before.is_none(), "{} has one row", row.name);
+        table.add(Entry { command, upper: row.name.to_ascii_uppercase().into_bytes().into(), subcommands });
     }
     table
 });
+
+impl Table {
+    fn add(&mut self, entry: Entry) {
+        let name = entry.command.row.name;
+        assert!(self.find(name.as_bytes()).is_none(), "{name} has one row");
+        // A full index would make the search for an unknown name endless.
+        assert!(2 * self.entries.len() < INDEX_PLACES, "the index of names is at least half empty");
+        let mut place = index_place(name.as_bytes());
+        while self.index[place] != NOWHERE {
+            place = (place + 1) % INDEX_PLACES;
+        }
+        self.index[place] = self.entries.len() as u16;
+        self.entries.push(entry);
+    }
+
+    /// Every command comes by here, so its name is not written anew in lower case first.
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<&Entry> {
+        let mut place = index_place(name);
+        loop {
+            let entry = self.entries.get(usize::from(self.index[place]))?;
+            // Letter by letter only where it is written in another way.
+            if *entry.upper == *name || entry.command.row.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(entry);
+            }
+            place = (place + 1) % INDEX_PLACES;
+        }
+    }
+}
+
+/// Where the search for a name begins: the same for any case of its letters. It goes by the length, the first letters and the last, by which most
+/// names are told apart.
+#[inline]
+fn index_place(name: &[u8]) -> usize {
+    // The multiplier of Knuth's multiplicative hash, odd and near 2^32 divided by the golden ratio; the upper bits are the mixed ones.
+    const MULTIPLIER: u32 = 0x9e37_79b1;
+    /// Sets letters in lower case; what else it makes alike is told apart by comparing.
+    const LOWER: u32 = 0x2020_2020;
+    let (first, last) = match (name.first_chunk::<4>(), name) {
+        (Some(first), [.., last]) => (*first, *last),
+        (None, [first, .., last]) => ([*first, name[name.len() / 2], *last, 0], 0),
+        (_, [only]) => ([*only, 0, 0, 0], 0),
+        (_, []) => ([0; 4], 0),
+    };
+    let letters = u32::from_le_bytes(first) | LOWER;
+    let rest = (name.len() as u32) << 8 | u32::from(last) | 0x20;
+    let hash = (letters.wrapping_mul(MULTIPLIER) ^ rest).wrapping_mul(MULTIPLIER);
+    (hash >> (u32::BITS - INDEX_PLACES.ilog2())) as usize
+}
 
 /// The number of commands and subcommands.
 pub(crate) fn count() -> usize {
@@ -151,29 +204,73 @@ pub(crate) fn find_named(name: &[u8]) -> Option<Command> {
 
 /// The command that `args` ask for, in any case of letters.
 pub(crate) fn look_up(args: &[&[u8]]) -> Result<Command, CommandError> {
+    find_asked(args).copied()
+}
+
+/// The same where it lies.
+#[inline]
+pub(crate) fn find_asked(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
     let name = args.first().copied().unwrap_or_default();
     let Some(entry) = find(name) else { return Err(CommandError::unknown(args)) };
     if entry.subcommands.is_empty() {
-        return Ok(entry.command);
+        return Ok(&entry.command);
     }
-    let Some(subname) = args.get(1) else { return Ok(entry.command) };
-    let found = entry.subcommands.iter().find(|command| command.row.name.as_bytes().eq_ignore_ascii_case(subname));
-    found.copied().ok_or_else(|| CommandError::unknown_subcommand(entry.command.row.name, subname))
+    look_up_subcommand(entry, args)
 }
 
+fn look_up_subcommand(entry: &'static Entry, args: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    let Some(subname) = args.get(1) else { return Ok(&entry.command) };
+    let found = entry.subcommands.iter().find(|command| command.row.name.as_bytes().eq_ignore_ascii_case(subname));
+    found.ok_or_else(|| CommandError::unknown_subcommand(entry.command.row.name, subname))
+}
+
+#[inline]
 fn find(name: &[u8]) -> Option<&'static Entry> {
-    let mut lower = [0_u8; NAME_BYTES_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    for (to, from) in lower.iter_mut().zip(name) {
-        *to = from.to_ascii_lowercase();
-    }
-    TABLE.by_name.get(&*lower)
+    LazyLock::force(&TABLE).find(name)
 }
 
 /// Checks the number of arguments.
+#[inline]
 pub(crate) fn check_arity(command: &Command, args: &[&[u8]]) -> Result<(), CommandError> {
-    let arity = command.row.arity;
-    let needed = arity.unsigned_abs() as usize;
-    let fits = if arity >= 0 { args.len() == needed } else { args.len() >= needed };
-    if fits { Ok(()) } else { Err(CommandError::wrong_arity(&command.full_name())) }
+    let (arity, count) = (command.row.arity, args.len());
+    let fits = if arity >= 0 { count == arity as usize } else { count >= arity.unsigned_abs() as usize };
+    if fits { Ok(()) } else { Err(wrong_arity(command)) }
+}
+
+#[cold]
+fn wrong_arity(command: &Command) -> CommandError {
+    CommandError::wrong_arity(&command.full_name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{all, find_named, look_up};
+
+    #[test]
+    fn every_command_is_found_by_its_name_in_any_case() {
+        for command in all().filter(|command| command.container.is_none()) {
+            let name = command.row.name;
+            for name in [name.to_owned(), name.to_uppercase(), format!("{}{}", name[..1].to_uppercase(), &name[1..])] {
+                let found = find_named(name.as_bytes()).map(|found| found.number);
+                assert_eq!(found, Some(command.number), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_a_name_is_none() {
+        // The last ones differ from a name in the bit that letters have for their case.
+        for name in [
+            &b""[..],
+            b"ge",
+            b"gett",
+            b"g\0t",
+            b"getgetgetgetgetgetgetgetgetgetgetgetget",
+            b"restore\rasking",
+            b"@GET",
+            b"geoadd\x7f",
+        ] {
+            assert!(look_up(&[name]).is_err(), "{}", name.escape_ascii());
+        }
+    }
 }

@@ -17,11 +17,11 @@
 //! │     0     │  segment   │  lowest hash bits of what follows │
 //! └───────────┴────────────┴──────────────────────────────────┘
 //! ```
-//! Keys whose 32 bits are equal come on the same page, because no cursor lies between them. A page from a segment looks at the hashes of all of
-//! its keys, some thousands at most: a segment is as small as it is so that things of this kind may be simple.
+//! Keys whose 32 bits are equal come on the same page, because no cursor lies between them. The table of a segment is in the order of these
+//! bits (`store/places.rs`), so that a page costs what is on it.
 
-use crate::entry::Entry;
-use crate::segment::{Context, Segment};
+use crate::entry::EntryRef;
+use crate::segment::Segment;
 
 /// Segments without a key from the cursor on that a page passes, for each key that was asked for; Redis does the same with 10 buckets. So many
 /// that a few keys come on one page of the usual 10: who tries SCAN by hand looks no further, and passing an empty segment costs next to nothing.
@@ -81,36 +81,18 @@ pub(crate) fn walk<E>(
 
 impl Segment {
     /// Visits about `count` entries from the hash bits `low` on. Returns how many, and where the next page begins if there are more.
-    pub(crate) fn page(
-        &self,
-        context: &Context,
-        low: u32,
-        count: usize,
-        mut visit: impl FnMut(&Entry),
-    ) -> (usize, Option<u32>) {
-        if low == 0 && self.table.len() <= count {
-            self.table.iter().for_each(&mut visit);
-            return (self.table.len(), None);
+    pub(crate) fn page(&self, low: u32, count: usize, mut visit: impl FnMut(EntryRef<'_>)) -> (usize, Option<u32>) {
+        let (mut visited, mut last) = (0, None);
+        for (bits, entry) in self.store.iter_from(low) {
+            // Those whose bits are equal come on the same page.
+            if visited >= count.max(1) && last != Some(bits) {
+                return (visited, Some(bits));
+            }
+            visit(entry);
+            (visited, last) = (visited + 1, Some(bits));
         }
-        // Truncated on purpose: the place of an entry is the lowest bits of its hash.
-        let places = self.table.iter().map(|entry| (context.hash(entry.key()) as u32, entry));
-        let mut following: Vec<_> = places.filter(|(place, _)| *place >= low).collect();
-        let next = cut(&mut following, count);
-        following.iter().for_each(|(_, entry)| visit(entry));
-        (following.len(), next)
+        (visited, None)
     }
-}
-
-/// Keeps the `count` lowest places, and those that are equal to the highest of them. Returns the place after it, if others are left.
-fn cut<T>(places: &mut Vec<(u32, T)>, count: usize) -> Option<u32> {
-    if places.len() <= count {
-        return None;
-    }
-    let (_, (last, _), _) = places.select_nth_unstable_by_key(count.saturating_sub(1), |(place, _)| *place);
-    let last = *last;
-    let len_before = places.len();
-    places.retain(|(place, _)| *place <= last);
-    if places.len() == len_before { None } else { last.checked_add(1) }
 }
 
 #[cfg(test)]
@@ -122,8 +104,8 @@ mod tests {
     use proptest::prelude::{Just, Strategy, any, prop_oneof};
     use proptest::{prop_assert, prop_assert_eq, proptest};
 
-    use super::{Cursor, EMPTY_STEPS_PER_KEY, cut, walk};
-    use crate::entry::{Entry, StrEntry};
+    use super::{Cursor, EMPTY_STEPS_PER_KEY, walk};
+    use crate::entry::{StrParts, Usage};
     use crate::evict::EvictionConfig;
     use crate::index::OrderedIndex;
     use crate::memory::{Memory, Room};
@@ -167,8 +149,8 @@ mod tests {
             let (segment, hash) = self.place(&key);
             let segment = &mut self.segments[segment];
             if segment.find_live(&self.context, &key, hash, 0).is_none() {
-                let entry = Entry::Str(StrEntry::new(&key, &[b"v"], None));
-                segment.insert(&self.context, hash, entry, Room::Left).expect("no bound is configured");
+                let string = StrParts { key: &key, parts: &[b"v"], expires_at_ms: None, usage: Usage::default() };
+                segment.insert_str(&self.context, hash, &string, Room::Left).expect("no bound is configured");
             }
         }
 
@@ -193,7 +175,7 @@ mod tests {
 
         fn page(&self, cursor: u64, count: usize, seen: &mut HashSet<Vec<u8>>) -> u64 {
             let next = walk(cursor, SEGMENTS, count, |segment, low, count| {
-                Ok::<_, Infallible>(self.segments[segment].page(&self.context, low, count, |entry| {
+                Ok::<_, Infallible>(self.segments[segment].page(low, count, |entry| {
                     seen.insert(entry.key().to_vec());
                 }))
             });
@@ -257,12 +239,22 @@ mod tests {
 
     #[test]
     fn keys_of_equal_hash_bits_come_on_one_page() {
-        let mut places = vec![(9, 'a'), (5, 'b'), (5, 'c'), (1, 'd'), (5, 'e')];
-        assert_eq!(cut(&mut places, 2), Some(6));
-        places.sort_unstable();
-        assert_eq!(places, [(1, 'd'), (5, 'b'), (5, 'c'), (5, 'e')]);
-        let mut last = vec![(u32::MAX, 'a'), (u32::MAX, 'b')];
-        assert_eq!((cut(&mut last, 1), last.len()), (None, 2));
+        let keyspace = Keyspace::new(1);
+        let mut segment = Segment::new(0, &keyspace.context);
+        for (key, hash) in [(b"d", 9_u64), (b"b", 5), (b"c", 5), (b"a", 1), (b"e", u64::MAX), (b"f", u64::MAX)] {
+            let string = StrParts { key, parts: &[], expires_at_ms: None, usage: Usage::default() };
+            segment.insert_str(&keyspace.context, hash, &string, Room::Left).expect("no bound is configured");
+        }
+        let page = |low, count| {
+            let mut keys = Vec::new();
+            let (visited, next) = segment.page(low, count, |entry| keys.extend_from_slice(entry.key()));
+            assert_eq!(visited, keys.len());
+            (String::from_utf8(keys).expect("they are text"), next)
+        };
+        assert_eq!(page(0, 2), ("abc".to_owned(), Some(9)));
+        assert_eq!(page(2, 1), ("bc".to_owned(), Some(9)));
+        assert_eq!(page(9, 2), ("def".to_owned(), None));
+        assert_eq!(page(10, 1), ("ef".to_owned(), None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::FixedState;
 
-use crate::entry::{Entry, is_expired};
+use crate::entry::{EntryRef, is_expired};
 use crate::keyspace::Engine;
 use crate::value::CollectionValue;
 
@@ -20,7 +20,7 @@ impl Engine {
         for (number, keyspace) in self.family().all() {
             for segment in 0..keyspace.segments.len() {
                 let segment = keyspace.lock(segment);
-                let live = segment.table.iter().filter(|entry| !is_expired(entry.expires_at_ms(), now_ms));
+                let live = segment.store.iter().filter(|entry| !is_expired(entry.expires_at_ms(), now_ms));
                 for entry in live.filter(|entry| !entry.is_empty_collection()) {
                     digest = digest.wrapping_add(digest_of(number, entry));
                 }
@@ -30,18 +30,18 @@ impl Engine {
     }
 }
 
-fn digest_of(database: usize, entry: &Entry) -> u128 {
+fn digest_of(database: usize, entry: EntryRef<'_>) -> u128 {
     let mut digest = Digest::default();
     digest.number(database as u64);
     digest.bytes(entry.key());
     digest.number(entry.expires_at_ms().map_or(0, |_| 1));
     digest.number(entry.expires_at_ms().unwrap_or(0));
     match entry {
-        Entry::Str(string) => {
+        EntryRef::Str(string) => {
             digest.bytes(b"string");
             digest.bytes(string.value());
         }
-        Entry::Collection(collection) => add_collection(&mut digest, &collection.value),
+        EntryRef::Collection(collection) => add_collection(&mut digest, &collection.value),
     }
     digest.finish()
 }

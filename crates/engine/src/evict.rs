@@ -39,7 +39,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crate::entry::{Entry, Usage};
+use crate::entry::{Removed, Usage};
 use crate::keyspace::Engine;
 use crate::memory::{Demand, Room};
 use crate::rdb::Touched;
@@ -78,7 +78,7 @@ pub(crate) struct Eviction {
     /// Held while somebody looks for keys to evict. Segments are taken while it is held, but not waited for, and never the other way round.
     pool: Mutex<Pool>,
     /// Large values that were evicted.
-    garbage: Mutex<Vec<Entry>>,
+    garbage: Mutex<Vec<Removed>>,
 }
 
 /// What [`Engine::evict_cycle`] did.
@@ -94,16 +94,23 @@ impl Engine {
     /// Asks for room for a write. Nothing may be held.
     #[inline]
     pub(crate) fn make_room(&self, now_ms: u64) -> Room {
+        self.room_at_once().unwrap_or_else(|| self.make_room_slowly(now_ms))
+    }
+
+    /// The same as far as it takes no time. None: [`make_room_slowly`](Self::make_room_slowly) is to be asked.
+    #[inline]
+    pub(crate) fn room_at_once(&self) -> Option<Room> {
         let memory = &*self.keyspace().context.memory;
         match memory.demand() {
-            Demand::Nothing | Demand::Bound => Room::Left,
-            Demand::Eviction if !memory.is_used_up() => Room::Made,
-            Demand::Counting | Demand::Eviction => self.make_room_slowly(now_ms),
+            Demand::Nothing | Demand::Bound => Some(Room::Left),
+            Demand::Eviction if !memory.is_used_up() => Some(Room::Made),
+            Demand::Counting | Demand::Eviction => None,
         }
     }
 
+    /// Evicts, or counts what is used.
     #[cold]
-    fn make_room_slowly(&self, now_ms: u64) -> Room {
+    pub(crate) fn make_room_slowly(&self, now_ms: u64) -> Room {
         let memory = &*self.keyspace().context.memory;
         if memory.demand() == Demand::Counting {
             self.count_memory();
@@ -298,9 +305,9 @@ impl Eviction {
     }
 
     /// Frees small values now and large ones later.
-    fn discard(&self, removed: Vec<Entry>) {
+    fn discard(&self, removed: Vec<Removed>) {
         let large = removed.into_iter().filter(|entry| entry.cost_bytes() > FREED_AT_ONCE_BYTES);
-        let large: Vec<Entry> = large.collect();
+        let large: Vec<Removed> = large.collect();
         if large.is_empty() {
             return;
         }

@@ -14,17 +14,19 @@
 //!  buckets  | . k k . . k . .  k . . k . . k . | k . . k k . . .  . k . . . . k . | ...
 //!  blocks   |           1_700_000              |            never                 | ...   soonest_ms = 1_700_000
 //! ```
-//! A step visits only blocks whose bound has passed, removes what expired and makes the bound exact. So one key that expires costs at
-//! most 16 visits however large the segment is, and keys that expire together cost one visit each: a million keys of
-//! one second are a million visits, and the lock is never held for more than a step.
+//! A step visits only blocks whose bound has passed, removes what expired and makes the bound exact. So one key that expires costs the
+//! visits of a block, or of a few that have its bound from a neighbour, however large the segment is, and keys that expire together cost one
+//! visit each: a million keys of one second are a million visits, and the lock is never held for more than a step.
 //!
 //! On its way a cycle looks at the deadlines of some keys, a block in one segment and a block in the next, for the average that INFO shows:
 //! commands have nothing to do with it.
 //!
-//! Removing a key or extending its deadline leaves a bound that is too low, which costs one visit of the block later. When the table moves
-//! its entries (it grew, shrank or was tidied), every bound becomes the segment's soonest deadline: too low, never too high.
+//! Removing a key or extending its deadline leaves a bound that is too low, which costs one visit of the block later. When entries move to other
+//! buckets, their new blocks take the bounds of the old ones, if these are lower: a bound may be too low, and is never too high.
 
-use crate::entry::{Entry, allocation_cost_bytes, is_expired};
+use std::ops::Range;
+
+use crate::entry::{EntryRef, Removed, is_expired};
 use crate::segment::{Context, Segment};
 
 /// Buckets that share one bound. Fewer cost more memory, more cost more visits for a lone key that expires.
@@ -36,15 +38,20 @@ const NEVER_MS: u64 = u64::MAX;
 /// Lower bounds of the deadlines of one segment.
 pub(crate) struct Deadlines {
     soonest_ms: u64,
-    /// One bound per block of the table; empty until a first deadline is noted.
-    blocks: Box<[u64]>,
+    /// `None` until a first deadline is noted: most segments of most databases have none.
+    blocks: Option<Box<Blocks>>,
+}
+
+struct Blocks {
+    /// One for each block of the table.
+    bounds_ms: Box<[u64]>,
     /// Where the next step goes on.
-    next_block: usize,
+    next: usize,
 }
 
 impl Deadlines {
     pub(crate) fn new() -> Self {
-        Self { soonest_ms: NEVER_MS, blocks: Box::default(), next_block: 0 }
+        Self { soonest_ms: NEVER_MS, blocks: None }
     }
 
     /// Whether some entry may have expired.
@@ -54,34 +61,99 @@ impl Deadlines {
 
     /// The entry in `bucket` of a table with `buckets` now has this deadline.
     pub(crate) fn note(&mut self, bucket: usize, buckets: usize, at_ms: u64) {
-        if self.blocks.is_empty() {
-            self.blocks = bounds(buckets, NEVER_MS);
-        }
-        debug_assert_eq!(self.blocks.len(), buckets.div_ceil(BLOCK_BUCKETS), "bounds follow the table");
-        let bound_ms = &mut self.blocks[bucket / BLOCK_BUCKETS];
+        let blocks =
+            self.blocks.get_or_insert_with(|| Box::new(Blocks { bounds_ms: bounds(buckets, NEVER_MS), next: 0 }));
+        debug_assert_eq!(blocks.bounds_ms.len(), buckets.div_ceil(BLOCK_BUCKETS), "bounds follow the table");
+        let bound_ms = &mut blocks.bounds_ms[bucket / BLOCK_BUCKETS];
         *bound_ms = at_ms.min(*bound_ms);
         self.soonest_ms = at_ms.min(self.soonest_ms);
     }
 
-    /// The table has moved its entries and has `buckets` now.
-    pub(crate) fn entries_moved(&mut self, buckets: usize) {
-        self.next_block = 0;
-        self.blocks = if self.soonest_ms == NEVER_MS { Box::default() } else { bounds(buckets, self.soonest_ms) };
+    /// The entries in these buckets have moved one bucket up. Where one comes into another block, that may have its deadline now.
+    #[inline]
+    pub(crate) fn moved_up(&mut self, buckets: Range<usize>) {
+        if let Some(blocks) = &mut self.blocks {
+            // From above, so that no bound goes further than the entry that it may be of.
+            let first_of_blocks = (buckets.start + 1).next_multiple_of(BLOCK_BUCKETS)..=buckets.end;
+            for bucket in first_of_blocks.rev().filter(|bucket| bucket.is_multiple_of(BLOCK_BUCKETS)) {
+                let block = bucket / BLOCK_BUCKETS;
+                let bound_ms = blocks.bounds_ms[block - 1];
+                blocks.bounds_ms[block] = bound_ms.min(blocks.bounds_ms[block]);
+            }
+        }
+    }
+
+    /// The same for entries that have moved one bucket down.
+    #[inline]
+    pub(crate) fn moved_down(&mut self, buckets: Range<usize>) {
+        if let Some(blocks) = &mut self.blocks {
+            for bucket in buckets.filter(|bucket| bucket.is_multiple_of(BLOCK_BUCKETS)) {
+                let block = bucket / BLOCK_BUCKETS;
+                let bound_ms = blocks.bounds_ms[block];
+                blocks.bounds_ms[block - 1] = bound_ms.min(blocks.bounds_ms[block - 1]);
+            }
+        }
+    }
+
+    /// The table has `buckets` now, and its entries have gone from their buckets to others, as `moves` says.
+    pub(crate) fn table_resized(&mut self, buckets: usize, moves: impl Iterator<Item = (usize, usize)>) {
+        let Some(blocks) = &mut self.blocks else { return };
+        let mut bounds_ms = bounds(buckets, NEVER_MS);
+        for (from, to) in moves {
+            let bound_ms = &mut bounds_ms[to / BLOCK_BUCKETS];
+            *bound_ms = blocks.bounds_ms[from / BLOCK_BUCKETS].min(*bound_ms);
+        }
+        **blocks = Blocks { bounds_ms, next: 0 };
     }
 
     /// Whether no entry of a block has a deadline.
     pub(crate) fn has_none_in(&self, block: usize) -> bool {
-        self.blocks.get(block).is_none_or(|bound_ms| *bound_ms == NEVER_MS)
+        self.bounds_ms().get(block).is_none_or(|bound_ms| *bound_ms == NEVER_MS)
+    }
+
+    /// By how much the memory of the bounds may grow when the table has `buckets`, and one more deadline is noted if there `is_one`.
+    pub(crate) fn growth_bytes_max(&self, buckets: usize, is_one: bool) -> u64 {
+        let bounds_bytes = buckets.div_ceil(BLOCK_BUCKETS) * size_of::<u64>();
+        match &self.blocks {
+            Some(blocks) => bounds_bytes.saturating_sub(size_of_val(&*blocks.bounds_ms)) as u64,
+            None if is_one => (size_of::<Blocks>() + bounds_bytes) as u64,
+            None => 0,
+        }
     }
 
     /// The memory of the bounds.
+    #[inline]
     pub(crate) fn cost_bytes(&self) -> u64 {
-        allocation_cost_bytes(size_of_val(&*self.blocks))
+        match &self.blocks {
+            Some(blocks) => (size_of::<Blocks>() + size_of_val(&*blocks.bounds_ms)) as u64,
+            None => 0,
+        }
+    }
+
+    fn bounds_ms(&self) -> &[u64] {
+        self.blocks.as_ref().map_or(&[], |blocks| &blocks.bounds_ms)
+    }
+
+    /// The next block whose bound has passed, if there is one; the step after this goes on behind it.
+    fn next_due(&mut self, now_ms: u64) -> Option<usize> {
+        let blocks = self.blocks.as_mut()?;
+        let count = blocks.bounds_ms.len();
+        let due = (0..count).map(|step| (blocks.next + step) % count);
+        let due = due.into_iter().find(|block| is_expired(Some(blocks.bounds_ms[*block]), now_ms))?;
+        blocks.next = due;
+        Some(due)
+    }
+
+    /// The bound of a block is exact.
+    fn settle_block(&mut self, block: usize, bound_ms: u64) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.bounds_ms[block] = bound_ms;
+        }
     }
 
     /// All blocks are exact up to now: so is the segment.
     fn settle(&mut self) {
-        self.soonest_ms = self.blocks.iter().copied().min().unwrap_or(NEVER_MS);
+        self.soonest_ms = self.bounds_ms().iter().copied().min().unwrap_or(NEVER_MS);
         if self.soonest_ms == NEVER_MS {
             *self = Self::new();
         }
@@ -108,46 +180,53 @@ impl Segment {
         context: &Context,
         now_ms: u64,
         visits_max: u32,
-        removed: &mut Vec<Entry>,
+        removed: &mut Vec<Removed>,
     ) -> ExpireStep {
         assert!(visits_max as usize >= BLOCK_BUCKETS, "a step can visit one block");
-        let blocks = self.deadlines.blocks.len();
-        let mut visited = 0;
-        for _ in 0..blocks {
-            let block = self.deadlines.next_block;
-            if is_expired(Some(self.deadlines.blocks[block]), now_ms) {
-                if visited + BLOCK_BUCKETS as u32 > visits_max {
-                    return ExpireStep { visited, is_done: false };
-                }
-                visited += self.expire_block(context, block, now_ms, removed);
+        let mut step = ExpireStep { visited: 0, is_done: true };
+        while let Some(block) = self.deadlines.next_due(now_ms) {
+            if step.visited + BLOCK_BUCKETS as u32 > visits_max {
+                step.is_done = false;
+                return step;
             }
-            self.deadlines.next_block = (block + 1) % blocks;
+            self.expire_block(context, block, now_ms, &mut step, removed);
         }
         let bytes_before = self.deadlines.cost_bytes();
         self.deadlines.settle();
         self.settle_account(context, bytes_before, self.deadlines.cost_bytes());
         self.shrink_if_sparse(context);
-        ExpireStep { visited, is_done: true }
+        step
     }
 
-    /// Visits all entries of a block and makes its bound exact. Returns how many there were.
-    fn expire_block(&mut self, context: &Context, block: usize, now_ms: u64, removed: &mut Vec<Entry>) -> u32 {
-        let mut visited = 0;
+    /// Visits entries of a block, as many as it has buckets at most, and makes its bound exact if these are all: where many expire,
+    /// others come into their buckets.
+    fn expire_block(
+        &mut self,
+        context: &Context,
+        block: usize,
+        now_ms: u64,
+        step: &mut ExpireStep,
+        removed: &mut Vec<Removed>,
+    ) {
         let mut bound_ms = NEVER_MS;
-        for bucket in block * BLOCK_BUCKETS..(block + 1) * BLOCK_BUCKETS {
+        let mut bucket = block * BLOCK_BUCKETS;
+        for _ in 0..BLOCK_BUCKETS {
             let Some(entry) = self.get(bucket) else {
+                bucket += 1;
                 continue;
             };
-            visited += 1;
+            step.visited += 1;
             let expires_at_ms = entry.expires_at_ms();
             if is_expired(expires_at_ms, now_ms) {
                 removed.push(self.remove_expired(context, bucket));
-            } else if let Some(at_ms) = expires_at_ms {
-                bound_ms = at_ms.min(bound_ms);
+                continue;
             }
+            bound_ms = expires_at_ms.unwrap_or(NEVER_MS).min(bound_ms);
+            bucket += 1;
         }
-        self.deadlines.blocks[block] = bound_ms;
-        visited
+        if bucket == (block + 1) * BLOCK_BUCKETS {
+            self.deadlines.settle_block(block, bound_ms);
+        }
     }
 }
 
@@ -181,8 +260,8 @@ impl TtlSample {
 
     /// Adds the keys of one block of a segment, the next one that has any. Returns whether it found some.
     pub(crate) fn add(&mut self, segment: &Segment) -> bool {
-        self.keys_with_ttl += segment.keys_with_ttl;
-        let bounds_ms = &segment.deadlines.blocks;
+        self.keys_with_ttl += u64::from(segment.keys_with_ttl);
+        let bounds_ms = segment.deadlines.bounds_ms();
         if segment.keys_with_ttl == 0 || bounds_ms.is_empty() {
             return false;
         }
@@ -202,7 +281,7 @@ impl TtlSample {
     fn add_block(&mut self, segment: &Segment, block: usize) {
         self.blocks_left -= 1;
         for bucket in block * BLOCK_BUCKETS..(block + 1) * BLOCK_BUCKETS {
-            let expires_at_ms = segment.get(bucket).and_then(Entry::expires_at_ms);
+            let expires_at_ms = segment.get(bucket).and_then(EntryRef::expires_at_ms);
             if let Some(left_ms) = expires_at_ms.and_then(|at_ms| at_ms.checked_sub(self.now_ms)) {
                 self.keys += 1;
                 self.sum_ms += u128::from(left_ms);
@@ -253,17 +332,34 @@ mod tests {
     }
 
     #[test]
-    fn moved_entries_are_covered_by_the_soonest_deadline() {
-        let mut deadlines = Deadlines::new();
-        deadlines.note(0, BLOCK_BUCKETS, 100);
-        deadlines.entries_moved(4 * BLOCK_BUCKETS);
-        assert_eq!(*deadlines.blocks, [100; 4]);
+    fn block_that_an_entry_moves_into_takes_the_bound_of_the_one_it_comes_from() {
+        let noted = || {
+            let mut deadlines = Deadlines::new();
+            deadlines.note(0, 3 * BLOCK_BUCKETS, 100);
+            deadlines.note(20, 3 * BLOCK_BUCKETS, 300);
+            deadlines.note(40, 3 * BLOCK_BUCKETS, 200);
+            deadlines
+        };
+        let mut up = noted();
+        up.moved_up(3..15);
+        assert_eq!(*up.bounds_ms(), [100, 300, 200], "none has left its block");
+        up.moved_up(3..40);
+        assert_eq!(*up.bounds_ms(), [100, 100, 200], "each bound goes one block far at most");
+        let mut down = noted();
+        down.moved_down(17..32);
+        assert_eq!(*down.bounds_ms(), [100, 300, 200]);
+        down.moved_down(1..33);
+        assert_eq!(*down.bounds_ms(), [100, 200, 200]);
+        let mut resized = noted();
+        resized.table_resized(5 * BLOCK_BUCKETS, [(0, 15), (20, 16), (21, 50), (40, 70)].into_iter());
+        assert_eq!(*resized.bounds_ms(), [100, 300, u64::MAX, 300, 200]);
     }
 
     #[test]
     fn segment_without_deadlines_holds_no_bounds() {
         let mut deadlines = Deadlines::new();
-        deadlines.entries_moved(1_024);
-        assert!(deadlines.blocks.is_empty());
+        deadlines.moved_up(0..50);
+        deadlines.table_resized(1_024, [(1, 2)].into_iter());
+        assert_eq!((deadlines.bounds_ms().len(), deadlines.cost_bytes()), (0, 0));
     }
 }

@@ -21,6 +21,7 @@
 //! ```
 
 mod access;
+mod batch;
 mod blocked;
 mod client;
 mod execute;
@@ -30,6 +31,7 @@ mod host;
 mod latency;
 mod mailbox;
 mod marks;
+mod measure;
 mod monitor;
 mod note;
 mod notifications;
@@ -46,11 +48,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use access::DEFAULT_USER;
 pub use access::{Secret, User};
+pub use batch::Batch;
 pub use client::{Client, ClientOptions, Flow};
 pub(crate) use execute::{Need, key_places, nested};
 pub use facts::Buffers;
@@ -69,18 +71,20 @@ use tap::Tap;
 
 use crate::algorithm::random::Random;
 use crate::command::CommandError;
-use crate::entry::Entry;
+use crate::entry::Removed;
 use crate::evict::Eviction;
 use crate::keyspace::Engine;
 use crate::lock::{Databases, PATIENCE};
 use crate::memory::Room;
 use crate::observe::{EventClass, Observer};
 use crate::script::{ScriptLog, Scripts};
+use crate::store::Store;
 use crate::value::Limits;
 use access::Access;
 use blocked::Blocked;
 use latency::LatencyEvents;
 use marks::StaleMarks;
+use measure::now_ns;
 use monitor::Monitors;
 use notifications::Notifications;
 use pause::Pause;
@@ -152,9 +156,9 @@ pub struct Instance {
     random: Mutex<Random>,
     stale_marks: StaleMarks,
     /// Large values that were removed and are freed by housekeeping.
-    garbage: Mutex<Vec<Entry>>,
+    garbage: Mutex<Vec<Removed>>,
     /// Tables of databases that were emptied, to be freed by housekeeping.
-    tables: Mutex<Vec<HashTable<Entry>>>,
+    stores: Mutex<Vec<Store>>,
 }
 
 impl Instance {
@@ -183,7 +187,7 @@ impl Instance {
             random: Mutex::new(Random::new(config.seed)),
             stale_marks: StaleMarks::default(),
             garbage: Mutex::default(),
-            tables: Mutex::default(),
+            stores: Mutex::default(),
         });
         instance.set_output_limits(config.output_limits);
         let observer = Arc::new(Watch(Arc::downgrade(&instance)));
@@ -208,21 +212,21 @@ impl Instance {
     }
 
     fn expire(&self, now_us: u64, budget: u32) -> bool {
-        let began_ns = self.stats.now_ns();
+        let began_ns = now_ns();
         let mut ran_out = false;
         for (_, engine) in self.databases.used() {
             ran_out |= engine.expire_cycle(now_us / 1_000, budget).ran_out;
         }
-        self.note_event("expire-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
+        self.note_event("expire-cycle", now_ns().saturating_sub(began_ns), now_us);
         ran_out
     }
 
     /// Goes on with what writers have left to be evicted.
     fn evict(&self, now_us: u64, budget: u32) -> bool {
-        let began_ns = self.stats.now_ns();
+        let began_ns = now_ns();
         let report = self.databases.first().evict_cycle(now_us / 1_000, budget);
         if report.evicted > 0 {
-            self.note_event("eviction-cycle", self.stats.now_ns().saturating_sub(began_ns), now_us);
+            self.note_event("eviction-cycle", now_ns().saturating_sub(began_ns), now_us);
         }
         report.ran_out
     }
@@ -232,11 +236,11 @@ impl Instance {
         &self.databases.first().keyspace().context.memory.eviction
     }
 
-    /// Makes room for a command that writes, before it holds anything. Returns whether there is none.
+    /// Looks for room for a command that writes, before it holds anything, and has it made if need be. Returns whether there is none.
     #[inline]
-    pub(crate) fn lacks_memory(&self, now_us: u64) -> bool {
+    pub(crate) fn lacks_memory(&self, make_room: impl FnOnce(&Engine) -> Room) -> bool {
         let engine = self.databases.first();
-        match engine.make_room(now_us / 1_000) {
+        match engine.room_at_once().unwrap_or_else(|| make_room(engine)) {
             Room::None => true,
             Room::Made => false,
             Room::Left => engine.keyspace().context.memory.is_full(),
@@ -262,18 +266,18 @@ impl Instance {
         let mut freed = 0;
         while freed < budget as usize {
             // Freed here, where nobody waits for the list.
-            let Some(table) = self.tables.lock().pop() else { return false };
-            freed += table.len();
+            let Some(store) = self.stores.lock().pop() else { return false };
+            freed += store.len();
         }
-        !self.tables.lock().is_empty()
+        !self.stores.lock().is_empty()
     }
 
     /// Frees what commands have removed and left for later.
     pub(crate) fn free_garbage(&self) {
         let garbage = std::mem::take(&mut *self.garbage.lock());
         drop(garbage);
-        let tables = std::mem::take(&mut *self.tables.lock());
-        drop(tables);
+        let stores = std::mem::take(&mut *self.stores.lock());
+        drop(stores);
     }
 
     /// What takes so long is noted as an event; 0: nothing is.
@@ -389,16 +393,25 @@ impl Instance {
     }
 
     /// Lets housekeeping free tables with all they hold.
-    pub(crate) fn free_later(&self, tables: Vec<HashTable<Entry>>) {
-        self.tables.lock().extend(tables);
+    pub(crate) fn free_later(&self, stores: Vec<Store>) {
+        self.stores.lock().extend(stores);
     }
 
     /// Frees what a command has removed, later where that takes its time.
-    fn discard(&self, garbage: Vec<Entry>) {
+    #[inline]
+    fn discard(&self, garbage: &mut Vec<Removed>) {
+        if !garbage.is_empty() {
+            self.discard_some(garbage);
+        }
+    }
+
+    fn discard_some(&self, garbage: &mut Vec<Removed>) {
         /// What is freed on the spot: some tens of microseconds.
         const FREED_AT_ONCE_BYTES: u64 = 64 << 10;
-        if garbage.iter().map(Entry::cost_bytes).sum::<u64>() > FREED_AT_ONCE_BYTES {
-            self.garbage.lock().extend(garbage);
+        if garbage.iter().map(Removed::cost_bytes).sum::<u64>() > FREED_AT_ONCE_BYTES {
+            self.garbage.lock().append(garbage);
+        } else {
+            garbage.clear();
         }
     }
 }

@@ -8,13 +8,13 @@
 //! Closures run under a lock that is not reentrant: one that calls its own engine deadlocks. Nothing here blocks otherwise.
 //!
 //! # How it works
-//! One hash of a key chooses everything. The table inside a segment uses the lowest bits for the bucket and the highest seven for the
-//! tag, so the segment comes from bits in between, and neither loses its spread:
+//! One hash of a key chooses everything. The table inside a segment goes by the lowest 32 bits, so the segment comes from those above, and
+//! neither loses its spread:
 //! ```text
-//!  63    57 56                  32 31                               0
-//! ┌────────┬──────────────────────┬──────────────────────────────────┐
-//! │  tag   │   segment (≤ 2^16)   │          bucket                  │
-//! └────────┴──────────────────────┴──────────────────────────────────┘
+//!  63              48 47         32 31                               0
+//! ┌──────────────────┬─────────────┬──────────────────────────────────┐
+//! │                  │   segment   │       place in the table         │
+//! └──────────────────┴─────────────┴──────────────────────────────────┘
 //! ```
 //! A mutex and not a reader-writer lock: with a thousand segments two threads rarely meet, and a mutex is one atomic
 //! instruction on the way in. Segments are padded to cache lines, so that neighbours do not slow each other.
@@ -124,12 +124,12 @@ impl Engine {
         let hash = keyspace.context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
         // Not by `find_live`: a read needs no bucket number, and looking the entry up by one again is measurable.
-        let segment = &mut *segment;
-        match segment.table.find_mut(hash, |entry| entry.key() == key) {
-            Some(entry) if !is_expired(entry.expires_at_ms(), now_ms) => {
-                let eviction = &keyspace.context.memory.eviction;
-                if eviction.needs_usage() {
-                    entry.set_usage(eviction.used(entry.usage(), now_ms, &mut segment.luck));
+        match segment.store.find_entry(hash, key) {
+            Some((bucket, entry)) if !is_expired(entry.expires_at_ms(), now_ms) => {
+                if keyspace.context.memory.eviction.needs_usage() {
+                    return read(
+                        segment.use_entry(&keyspace.context, bucket, now_ms).map(|entry| Ref::new(entry, key.len())),
+                    );
                 }
                 read(Some(Ref::new(entry, key.len())))
             }
@@ -411,11 +411,11 @@ impl Keyspace {
     }
 
     fn len(&self) -> usize {
-        (0..self.segments.len()).map(|number| self.lock(number).table.len()).sum()
+        (0..self.segments.len()).map(|number| self.lock(number).store.len()).sum()
     }
 
     fn is_empty(&self) -> bool {
-        (0..self.segments.len()).all(|number| self.lock(number).table.is_empty())
+        (0..self.segments.len()).all(|number| self.lock(number).store.is_empty())
     }
 
     /// A cycle that begins at the segment `cursor`, and leaves it where the next one should begin.

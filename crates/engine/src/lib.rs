@@ -16,8 +16,9 @@
 //! | file | holds |
 //! |---|---|
 //! | `keyspace.rs` | the engine: segments, locks, the operations |
-//! | `segment.rs` | one table with its bookkeeping |
-//! | `entry.rs` | how a key and its value lie in memory |
+//! | `segment.rs` | entries with their bookkeeping |
+//! | `store.rs` | entries by their keys: the table, and where they lie |
+//! | `entry.rs` | the bytes of a key with its value |
 //! | `slot.rs` | reading and writing one key inside an update |
 //! | `change.rs` | what writes did, as bytes for a journal, and applying it |
 //! | `snapshot.rs` | the state of one moment, written out while writes go on |
@@ -81,13 +82,12 @@ mod segment;
 mod slot;
 mod snapshot;
 mod stats;
+mod store;
 mod sync;
 #[cfg(feature = "commands")]
 mod typed;
 mod value;
 
-#[cfg(feature = "commands")]
-pub use ahead::Lookups;
 pub use change::{ChangeError, ChangeLog, check_group, groups_of_this_thread};
 pub use config::{EngineConfig, SEGMENTS_DEFAULT, SEGMENTS_MAX};
 pub use entry::{Kind, Ref};
@@ -96,8 +96,8 @@ pub use evict::{EvictReport, EvictionConfig, EvictionPolicy, NeverEvict};
 pub use expire::ExpireReport;
 #[cfg(feature = "commands")]
 pub use instance::{
-    Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, Keeper, KeeperFigures, KeeperJob,
-    NetworkSettings, OutputLimit, OutputLimits, Secret, SyncPolicy, Traffic, Usage, User, Waker,
+    Batch, Buffers, Client, ClientOptions, Flow, Host, HostFacts, Instance, InstanceConfig, Keeper, KeeperFigures,
+    KeeperJob, NetworkSettings, OutputLimit, OutputLimits, Secret, SyncPolicy, Traffic, Usage, User, Waker,
 };
 pub use keyspace::{Engine, Slots};
 #[cfg(feature = "commands")]

@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::change::{Op, Section};
-use crate::entry::Entry;
+use crate::change::{Op, Outlet, Section};
+use crate::entry::{EntryRef, Removed};
 use crate::keyspace::{Cleared, Engine, Keyspace};
 use crate::observe::Signals;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
-use crate::sync::MutexGuard;
+use crate::sync::{Mutex, MutexGuard};
 #[cfg(feature = "commands")]
 use crate::typed::Whole;
 
@@ -53,14 +53,19 @@ pub(crate) struct Place {
     segment: u32,
 }
 
-/// The places of one command; most have one.
-pub(crate) type Places = SmallVec<[Place; 4]>;
+/// The places of one command; most have one, and few more than ten.
+pub(crate) type Places = SmallVec<[Place; 16]>;
 
 type Held<'e> = (Place, MutexGuard<'e, Segment>);
+
+/// Waits for a segment.
+type Wait<'w, 'e> = &'w dyn Fn() -> Option<MutexGuard<'e, Segment>>;
 
 /// Segments that are held.
 pub(crate) struct Locked<'e> {
     databases: &'e Databases,
+    /// Where changes go, in all databases.
+    outlet: &'e Outlet,
     /// In ascending order of place.
     held: SmallVec<[Held<'e>; 2]>,
     /// Changes that came before those that the held segments have on record: those of whole databases, and what preceded them.
@@ -88,6 +93,7 @@ impl Databases {
         self.list.len()
     }
 
+    #[inline]
     pub(crate) fn get(&self, database: usize) -> &Engine {
         self.list[database].get_or_init(|| self.first().sibling(database))
     }
@@ -97,17 +103,30 @@ impl Databases {
         self.list.iter().enumerate().filter_map(|(number, engine)| Some((number, engine.get()?)))
     }
 
+    #[inline]
     pub(crate) fn first(&self) -> &Engine {
         self.list.first().and_then(OnceLock::get).expect("database 0 exists from the beginning")
     }
 
+    #[inline]
     pub(crate) fn signals(&self) -> &Signals {
         &self.first().keyspace().context.signals
     }
 
     pub(crate) fn place(&self, database: usize, key: &[u8]) -> Place {
-        let keyspace = self.get(database).keyspace();
-        Place::new(database, keyspace.segment_of(keyspace.context.hash(key)))
+        self.place_of_hash(database, self.hash(key))
+    }
+
+    /// The hash of a key, which is the same in all databases.
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.first().keyspace().context.hash(key)
+    }
+
+    /// The place of a key with this hash.
+    #[inline]
+    pub(crate) fn place_of_hash(&self, database: usize, hash: u64) -> Place {
+        Place::new(database, self.get(database).keyspace().segment_of(hash))
     }
 
     /// All places of a database.
@@ -115,14 +134,25 @@ impl Databases {
         (0..self.get(database).keyspace().segments.len()).map(move |segment| Place::new(database, segment))
     }
 
+    #[inline]
     fn keyspace(&self, place: Place) -> &Keyspace {
         self.get(place.database as usize).keyspace()
     }
 
+    #[inline]
     fn try_lock(&self, place: Place, patience: Duration) -> Option<MutexGuard<'_, Segment>> {
         let mutex = &self.keyspace(place).segments[place.segment as usize].0;
-        mutex.try_lock().or_else(|| mutex.try_lock_for(patience))
+        match mutex.try_lock() {
+            Some(guard) => Some(guard),
+            None => wait(mutex, patience),
+        }
     }
+}
+
+#[cold]
+fn wait(mutex: &Mutex<Segment>, patience: Duration) -> Option<MutexGuard<'_, Segment>> {
+    // Without patience it would still spin, and let other threads run meanwhile.
+    if patience.is_zero() { None } else { mutex.try_lock_for(patience) }
 }
 
 impl Place {
@@ -134,7 +164,8 @@ impl Place {
 
 impl<'e> Locked<'e> {
     pub(crate) fn none(databases: &'e Databases) -> Self {
-        Self { databases, held: SmallVec::new(), group: Vec::new(), section: None }
+        let outlet = &databases.first().keyspace().context.outlet;
+        Self { databases, outlet, held: SmallVec::new(), group: Vec::new(), section: None }
     }
 
     /// Takes all `places`, in any order and with repetitions, or none. Waits for each of them for as long as `patience`.
@@ -151,6 +182,24 @@ impl<'e> Locked<'e> {
         for place in places {
             locked.take_in_order(place, patience)?;
         }
+        Ok(locked)
+    }
+
+    /// The same for one place: by far the most commands need no more. Has the wait carried out by `aside`, if there is one.
+    #[inline]
+    pub(crate) fn acquire_one(
+        databases: &'e Databases,
+        place: Place,
+        patience: Duration,
+        aside: impl FnOnce(Wait<'_, 'e>) -> Option<MutexGuard<'e, Segment>>,
+    ) -> Result<Self, Contended> {
+        let mut locked = Self::none(databases);
+        locked.begin_section();
+        let guard = match databases.try_lock(place, Duration::ZERO) {
+            Some(guard) => guard,
+            None => aside(&|| databases.try_lock(place, patience)).ok_or(Contended)?,
+        };
+        locked.held.push((place, guard));
         Ok(locked)
     }
 
@@ -226,8 +275,18 @@ impl<'e> Locked<'e> {
     /// # Panics
     /// If it is not: whoever takes the segments of a command takes those of all keys that it names.
     pub(crate) fn slot<'s>(&'s mut self, database: usize, key: &'s [u8], now_ms: u64) -> Slot<'s> {
+        let hash = self.databases.hash(key);
+        self.slot_of_hash(database, key, hash, now_ms)
+    }
+
+    /// The same for who knows the hash of the key.
+    ///
+    /// # Panics
+    /// If its segment is not held.
+    #[inline]
+    pub(crate) fn slot_of_hash<'s>(&'s mut self, database: usize, key: &'s [u8], hash: u64, now_ms: u64) -> Slot<'s> {
         let keyspace = self.databases.get(database).keyspace();
-        let hash = keyspace.context.hash(key);
+        debug_assert_eq!(hash, keyspace.context.hash(key), "the hash is that of the key");
         let place = Place::new(database, keyspace.segment_of(hash));
         let position = self.position(place).expect("the segments of all keys of a command are held");
         Slot::open(&keyspace.context, &mut self.held[position].1, key, hash, now_ms)
@@ -235,12 +294,12 @@ impl<'e> Locked<'e> {
 
     /// The value of a key as it lies there, without regard to its deadline: several can be looked at side by side, after each was
     /// opened by [`slot`](Self::slot), which removes what has expired. `None` also if its segment is not held.
-    pub(crate) fn entry(&self, database: usize, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn entry(&self, database: usize, key: &[u8]) -> Option<EntryRef<'_>> {
         let keyspace = self.databases.get(database).keyspace();
         let hash = keyspace.context.hash(key);
         let position = self.position(Place::new(database, keyspace.segment_of(hash))).ok()?;
         let segment = &self.held[position].1;
-        segment.get(segment.table.find_bucket_index(hash, |entry| entry.key() == key)?)
+        segment.store.find_entry(hash, key).map(|(_, entry)| entry)
     }
 
     /// Runs `step` on a segment: on the held one, or on one that is taken for this step only.
@@ -295,7 +354,7 @@ impl<'e> Locked<'e> {
     /// Gives the value of a key, with its deadline, to another one of any database, whatever that held; returns what that was, for the
     /// caller to free. On record this is a few bytes, however large the value. The segments of both must be held.
     #[cfg(feature = "commands")]
-    pub(crate) fn move_value(&mut self, from: (usize, &[u8]), to: (usize, &[u8]), now_ms: u64) -> Option<Entry> {
+    pub(crate) fn move_value(&mut self, from: (usize, &[u8]), to: (usize, &[u8]), now_ms: u64) -> Option<Removed> {
         let entry = self.slot(from.0, from.1, now_ms).take_silently()?;
         let before = self.slot(to.0, to.1, now_ms).replace(Whole::of(entry));
         if self.databases.first().keyspace().context.outlet.is_attached() {
@@ -337,7 +396,7 @@ impl<'e> Locked<'e> {
     #[inline]
     fn begin_section(&mut self) {
         if self.section.is_none() {
-            self.section = Section::begin(&self.databases.first().keyspace().context.outlet);
+            self.section = Section::begin(self.outlet);
         }
     }
 
@@ -354,11 +413,18 @@ impl Drop for Locked<'_> {
     /// Hands over what was done, before anything is released.
     #[inline]
     fn drop(&mut self) {
-        let Some((place, _)) = self.held.first() else { return };
-        let outlet = &self.databases.keyspace(*place).context.outlet;
         match &mut *self.held {
-            [(_, only)] if self.group.is_empty() => outlet.commit(only),
-            held => outlet.commit_all(mem::take(&mut self.group), held.iter_mut().map(|(_, segment)| &mut **segment)),
+            [(_, only)] if self.group.is_empty() => self.outlet.commit(only),
+            _ => self.commit_all(),
+        }
+    }
+}
+
+impl Locked<'_> {
+    fn commit_all(&mut self) {
+        if !self.held.is_empty() {
+            let segments = self.held.iter_mut().map(|(_, segment)| &mut **segment);
+            self.outlet.commit_all(mem::take(&mut self.group), segments);
         }
     }
 }

@@ -84,9 +84,14 @@ impl Signals {
 
     #[inline]
     pub(crate) fn event(&self, database: usize, class: EventClass, name: &str, key: &[u8]) {
-        if self.classes.load(Ordering::Relaxed) & class.0 != 0
-            && let Some(observer) = self.observer.get()
-        {
+        if self.classes.load(Ordering::Relaxed) & class.0 != 0 {
+            self.tell(database, class, name, key);
+        }
+    }
+
+    #[cold]
+    fn tell(&self, database: usize, class: EventClass, name: &str, key: &[u8]) {
+        if let Some(observer) = self.observer.get() {
             observer.event(database, class, name, key);
         }
     }

@@ -5,6 +5,7 @@
 //! | `cache.rs` | the scripts of an instance, what is known of each, and the pool of interpreters |
 //! | `interpreter.rs` | one interpreter with the functions it has compiled |
 //! | `run.rs` | one run: what it holds, the commands it calls, its reply |
+//! | `words.rs` | the words of the commands that a script calls |
 //! | `convert.rs` | values between Lua and the protocol |
 //! | `redis.rs` | the `redis` table |
 //! | `shebang.rs` | the flags in a script's first line |
@@ -25,6 +26,7 @@ mod run;
 pub(crate) mod sandbox;
 mod shebang;
 mod watch;
+mod words;
 
 pub(crate) use cache::{Script, Scripts, parse_sha, sha_of};
 pub(crate) use interpreter::broken;

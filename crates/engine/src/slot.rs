@@ -8,7 +8,7 @@
 //! If the closure panics, what it wrote before stays, as it does when it returns.
 
 use crate::change::{Op, Recording};
-use crate::entry::{Collection, Entry, Kind, Ref, StrEntry, is_expired};
+use crate::entry::{Collection, Entry, EntryMut, EntryRef, Kind, Ref, StrParts, is_expired};
 use crate::error::EngineError;
 use crate::memory::{Account, Room};
 use crate::observe::EventClass;
@@ -77,9 +77,14 @@ impl<'a> Slot<'a> {
     pub(crate) fn mark_used(&mut self) {
         let segment = &mut *self.segment;
         if let Some(bucket) = self.bucket
-            && let Some(entry) = segment.table.get_bucket_mut(bucket)
+            && let Some(mut entry) = segment.store.get_mut(bucket)
         {
-            entry.set_usage(self.context.memory.eviction.used(entry.usage(), self.now_ms, &mut segment.luck));
+            let before = entry.usage();
+            let usage = self.context.memory.eviction.used(before, self.now_ms, &mut segment.luck);
+            // A line of the cache that nobody writes to need not be written back to memory.
+            if usage != before {
+                entry.set_usage(usage);
+            }
         }
     }
 
@@ -192,11 +197,13 @@ impl<'a> Slot<'a> {
     fn write_str(&mut self, parts: &[&[u8]], expires_at_ms: Option<u64>) -> Result<(), EngineError> {
         check_key(self.key)?;
         match self.bucket {
-            Some(bucket) => self.segment.overwrite_str(self.context, bucket, parts, expires_at_ms, self.room)?,
+            Some(bucket) => {
+                self.segment.overwrite_str(self.context, bucket, self.key, parts, expires_at_ms, self.room)?;
+            }
             None => {
-                let mut entry = Entry::Str(StrEntry::new(self.key, parts, expires_at_ms));
-                entry.set_usage(self.context.memory.eviction.new_usage(self.now_ms));
-                self.bucket = Some(self.segment.insert(self.context, self.hash, entry, self.room)?);
+                let usage = self.context.memory.eviction.new_usage(self.now_ms);
+                let string = StrParts { key: self.key, parts, expires_at_ms, usage };
+                self.bucket = Some(self.segment.insert_str(self.context, self.hash, &string, self.room)?);
                 self.announce_new();
             }
         }
@@ -316,7 +323,7 @@ impl<'a> Slot<'a> {
         let (entry, account, recorder) = self.segment.entry_and_account(self.context, bucket, self.room);
         let recording = Recording { recorder, database: self.context.database, key: self.key };
         match entry {
-            Some(Entry::Collection(collection)) => (Some(&mut collection.value), account, recording),
+            Some(EntryMut::Collection(collection)) => (Some(&mut collection.value), account, recording),
             _ => (None, account, recording),
         }
     }
@@ -324,7 +331,7 @@ impl<'a> Slot<'a> {
     /// Records the whole value.
     pub(crate) fn record_whole(&mut self) {
         let segment = &mut *self.segment;
-        let Some(entry) = self.bucket.and_then(|bucket| segment.table.get_bucket(bucket)) else { return };
+        let Some(entry) = self.bucket.and_then(|bucket| segment.store.get(bucket)) else { return };
         segment.recorder.record_whole(self.context.database, self.key, entry.expires_at_ms(), |out| {
             let value = ValueRef::from(entry);
             out.push(type_of(value));
@@ -340,7 +347,7 @@ impl<'a> Slot<'a> {
     #[inline]
     pub(crate) fn drop_empty_collection(&mut self) {
         let entry = self.bucket.and_then(|bucket| self.segment.get(bucket));
-        if entry.is_some_and(Entry::is_empty_collection) {
+        if entry.is_some_and(EntryRef::is_empty_collection) {
             self.remove();
         }
     }
@@ -462,7 +469,7 @@ mod tests {
 
     #[test]
     fn full_memory_refuses_growth_before_anything_changes() {
-        let config = EngineConfig { segments: 1, memory_bytes_max: Some(400), ..EngineConfig::default() };
+        let config = EngineConfig { segments: 1, memory_bytes_max: Some(850), ..EngineConfig::default() };
         let engine = Engine::new(config);
         let set = |key: &[u8], len| engine.update(key, 0, |slot| slot.set_str(&[&vec![7; len]], Expiry::At(9)));
         assert_eq!(set(b"a", 100), Ok(()));

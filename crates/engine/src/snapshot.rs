@@ -14,7 +14,7 @@
 //!
 //! # How it works
 //! The cut leaves a mark in each segment that has keys. Whoever is about to change a marked segment first writes it out and leaves the bytes
-//! to the snapshot; the snapshot itself walks through the rest. A database that is emptied gives its tables to the snapshot as they are, so
+//! to the snapshot; the snapshot itself walks through the rest. A database that is emptied gives its entries to the snapshot as they are, so
 //! that nobody waits for them; databases that are exchanged exchange their marks as well, which say to which database the keys
 //! belonged at the cut.
 
@@ -24,12 +24,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashTable;
-
-use crate::entry::Entry;
 use crate::keyspace::{Engine, Keyspace, Padded};
 use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
 use crate::segment::{Context, Segment};
+use crate::store::Store;
 use crate::sync::{Mutex, MutexGuard};
 
 /// How long a cut waits for one segment while it holds others.
@@ -40,7 +38,7 @@ const CUT_PATIENCE: Duration = Duration::from_micros(200);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unsaved {
     /// The database that the keys belonged to at the cut.
-    pub(crate) database: u32,
+    pub(crate) database: u16,
 }
 
 /// The snapshot that runs, if one does, as writers see it.
@@ -76,15 +74,15 @@ pub struct HeldBytes {
 pub(crate) enum Saved {
     /// As they stand in a file.
     Records(Vec<u8>),
-    /// A table that was to be freed, of the database with this number, and what it takes.
-    Table { database: u32, table: HashTable<Entry>, bytes: u64 },
+    /// Entries that were to be freed, of the database with this number, and what they take.
+    Store { database: u16, store: Store, bytes: u64 },
 }
 
 impl Saved {
     fn bytes(&self) -> u64 {
         match self {
             Self::Records(records) => records.len() as u64,
-            Self::Table { bytes, .. } => *bytes,
+            Self::Store { bytes, .. } => *bytes,
         }
     }
 }
@@ -122,9 +120,9 @@ impl Saving {
         }
         for (database, segment) in segments {
             debug_assert!(segment.recorder.is_empty(), "changes are handed over before a segment is released");
-            // Fits: databases are configured in thousands at most.
-            let unsaved = Unsaved { database: database as u32 };
-            segment.unsaved = (!segment.table.is_empty()).then_some(unsaved);
+            // Fits: there are 2^16 at most.
+            let unsaved = Unsaved { database: database as u16 };
+            segment.unsaved = (!segment.store.is_empty()).then_some(unsaved);
             running.left += usize::from(segment.unsaved.is_some());
         }
         running.held = HeldBytes::default();
@@ -250,7 +248,7 @@ impl Snapshot {
         let is_last = *number == keyspace.segments.len();
         let records = segment.unsaved.take().map(|unsaved| {
             keyspace.context.saving.running.lock().left -= 1;
-            records_of(&keyspace.context, unsaved.database, &segment.table, segment.bytes)
+            records_of(&keyspace.context, unsaved.database, &segment.store, segment.bytes)
         });
         drop(segment);
         if is_last {
@@ -270,8 +268,8 @@ impl Iterator for Snapshot {
             match saved {
                 Some(Saved::Records(records)) => return Some(records),
                 // Freed here, where nobody waits.
-                Some(Saved::Table { database, table, .. }) => {
-                    return Some(records_of(&self.engine.keyspace().context, database, &table, 0));
+                Some(Saved::Store { database, store, .. }) => {
+                    return Some(records_of(&self.engine.keyspace().context, database, &store, 0));
                 }
                 None if left == 0 => return None,
                 None => {}
@@ -305,12 +303,12 @@ mod interleavings;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
 mod tests;
 
-/// The entries of a table as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
-pub(crate) fn records_of(context: &Context, database: u32, table: &HashTable<Entry>, bytes: u64) -> Vec<u8> {
+/// The entries of a segment as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
+pub(crate) fn records_of(context: &Context, database: u16, store: &Store, bytes: u64) -> Vec<u8> {
     let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
     let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    write_select_database(database as usize, &mut records);
-    for entry in table.iter().filter(|entry| !entry.is_empty_collection()) {
+    write_select_database(usize::from(database), &mut records);
+    for entry in store.iter().filter(|entry| !entry.is_empty_collection()) {
         let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
         let record =
             RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };

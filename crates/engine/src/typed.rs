@@ -4,7 +4,7 @@
 //! A value that is moved or copied keeps its encoding; its deadline is the mover's choice.
 
 use crate::change::Edit;
-use crate::entry::{Collection, Entry, SLOT_COST_BYTES, StrEncoding, StrEntry, Usage};
+use crate::entry::{Collection, Entry, EntryRef, Removed, SLOT_COST_BYTES, StrEncoding, StrEntry, Usage};
 use crate::error::EngineError;
 use crate::observe::EventClass;
 use crate::rdb;
@@ -54,10 +54,10 @@ impl<'a> Slot<'a> {
     /// The collection, for reading; `None` when the key is absent.
     pub(crate) fn value<T: Typed>(&self) -> Result<Option<&T>, EngineError> {
         match self.bucket.and_then(|bucket| self.segment.get(bucket)) {
-            Some(Entry::Collection(collection)) if !collection.value.is_empty() => {
+            Some(EntryRef::Collection(collection)) if !collection.value.is_empty() => {
                 T::of(&collection.value).map(Some).ok_or(EngineError::WrongType)
             }
-            Some(Entry::Str(_)) => Err(EngineError::WrongType),
+            Some(EntryRef::Str(_)) => Err(EngineError::WrongType),
             _ => Ok(None),
         }
     }
@@ -107,14 +107,17 @@ impl<'a> Slot<'a> {
         is_empty
     }
 
-    /// Takes the value out, with its deadline; the key is absent afterwards.
-    pub(crate) fn take_entry(&mut self) -> Option<Entry> {
-        let entry = self.take_silently()?;
-        self.segment.recorder.record_removal(self.context.database, self.key);
-        Some(entry)
+    /// Removes the key; returns what it held, for the caller to free.
+    pub(crate) fn take_entry(&mut self) -> Option<Removed> {
+        self.drop_empty_collection();
+        let bucket = self.bucket.take()?;
+        let removed = self.segment.remove(self.context, bucket);
+        self.segment.shrink_if_sparse(self.context);
+        self.changed();
+        Some(removed)
     }
 
-    /// The same without a record, for who puts the value elsewhere.
+    /// Takes the value out, with its deadline, for who puts it elsewhere: there is no record of it.
     pub(crate) fn take_silently(&mut self) -> Option<Entry> {
         self.drop_empty_collection();
         let bucket = self.bucket.take()?;
@@ -125,16 +128,16 @@ impl<'a> Slot<'a> {
     }
 
     /// Puts a whole value in the place of whatever the key held; returns what that was, for the caller to free.
-    pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Entry> {
+    pub(crate) fn put_whole(&mut self, whole: Whole) -> Option<Removed> {
         let before = self.replace(whole);
         self.record_whole();
         before
     }
 
     /// The same without a record.
-    pub(crate) fn replace(&mut self, whole: Whole) -> Option<Entry> {
+    pub(crate) fn replace(&mut self, whole: Whole) -> Option<Removed> {
         self.drop_empty_collection();
-        let before = self.bucket.take().map(|bucket| self.segment.take_out(self.context, bucket));
+        let before = self.bucket.take().map(|bucket| self.segment.remove_silently(self.context, bucket));
         let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
         self.insert_entry(whole.into_entry(self.key, new_usage));
         if before.is_none() {
@@ -147,9 +150,9 @@ impl<'a> Slot<'a> {
     pub(crate) fn copy_whole(&self) -> Option<Whole> {
         let entry = self.segment.get(self.bucket?)?;
         let value = match entry {
-            Entry::Str(string) => WholeValue::Str(string.value().to_vec()),
-            Entry::Collection(collection) if collection.value.is_empty() => return None,
-            Entry::Collection(collection) => WholeValue::Collection(collection.value.clone()),
+            EntryRef::Str(string) => WholeValue::Str(string.value().to_vec()),
+            EntryRef::Collection(collection) if collection.value.is_empty() => return None,
+            EntryRef::Collection(collection) => WholeValue::Collection(collection.value.clone()),
         };
         let new_usage = self.context.memory.eviction.new_usage(self.now_ms);
         let usage = Some(entry.usage().with_use_of(new_usage));
@@ -169,18 +172,24 @@ impl<'a> Slot<'a> {
 
     /// Says how a string that was just written is encoded; by itself that is found from its bytes.
     pub(crate) fn set_encoding(&mut self, encoding: StrEncoding) {
-        if let Some(entry) = self.bucket.and_then(|bucket| self.segment.get_mut(bucket)) {
-            entry.set_usage(entry.usage().encoded(encoding));
+        if let Some(mut entry) = self.bucket.and_then(|bucket| self.segment.get_mut(bucket)) {
+            let usage = entry.usage();
+            entry.set_usage(usage.encoded(encoding));
         }
     }
 
     /// Writes a string as a client sets it, with the encoding found from its bytes.
     pub(crate) fn set_text(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
         self.set_str(parts, expiry)?;
-        self.set_encoding(StrEncoding::Auto);
-        // Who asked for the key has counted its use.
-        if !self.context.memory.eviction.policy().is_lfu() {
-            self.mark_used();
+        let counts_uses = self.context.memory.eviction.policy().is_lfu();
+        if let Some(mut entry) = self.bucket.and_then(|bucket| self.segment.get_mut(bucket)) {
+            let before = entry.usage();
+            let encoded = before.encoded(StrEncoding::Auto);
+            // Who asked for the key has counted its use.
+            let usage = if counts_uses { encoded } else { encoded.at(self.now_ms) };
+            if usage != before {
+                entry.set_usage(usage);
+            }
         }
         Ok(())
     }
@@ -205,8 +214,8 @@ impl<'a> Slot<'a> {
     /// What `OBJECT ENCODING` says of the value.
     pub(crate) fn encoding(&self) -> Option<&'static str> {
         match self.segment.get(self.bucket?)? {
-            Entry::Collection(collection) => Some(collection.value.encoding()),
-            Entry::Str(string) => Some(str_encoding(string.value(), string.usage().encoding())),
+            EntryRef::Collection(collection) => Some(collection.value.encoding()),
+            EntryRef::Str(string) => Some(str_encoding(string.value(), string.usage().encoding())),
         }
     }
 }

@@ -71,9 +71,11 @@ impl Arguments {
     pub fn clear(&mut self) {
         self.spans.clear();
         self.spans.shrink_to(ARGS_KEPT_MAX);
-        self.unquoted.clear();
-        self.unquoted.shrink_to(UNQUOTED_KEPT_BYTES_MAX);
-        self.is_unquoted = false;
+        if self.is_unquoted {
+            self.unquoted.clear();
+            self.unquoted.shrink_to(UNQUOTED_KEPT_BYTES_MAX);
+            self.is_unquoted = false;
+        }
     }
 
     /// Makes room for `count` arguments, as far as a client's word is good for it.
@@ -106,7 +108,8 @@ impl Arguments {
 }
 
 impl Span {
-    fn of(self, source: &[u8]) -> &[u8] {
+    #[inline]
+    pub(crate) fn of(self, source: &[u8]) -> &[u8] {
         &source[self.start..self.start + self.len]
     }
 }

@@ -57,6 +57,7 @@ pub struct Deferred {
 
 impl<'a> ReplyWriter<'a> {
     /// A writer that appends to `out`, which may hold earlier replies.
+    #[inline]
     pub fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Self {
         Self { out, protocol, bytes_max: usize::MAX }
     }
@@ -64,12 +65,14 @@ impl<'a> ReplyWriter<'a> {
     /// Leaves strings out once the buffer holds more than `bytes_max`. Whoever sees a buffer beyond that must not send it, but end the
     /// connection: a short request can ask for any number of long strings, and none of them would be read.
     #[must_use]
+    #[inline]
     pub fn bounded(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
     }
 
     /// The version of the protocol that replies are written in.
     #[must_use]
+    #[inline]
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
@@ -81,6 +84,7 @@ impl<'a> ReplyWriter<'a> {
 
     /// Bytes in the buffer, earlier replies included.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.out.len()
     }
@@ -97,11 +101,13 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// A status such as `OK`. A line break in it becomes a space.
+    #[inline]
     pub fn simple(&mut self, text: &str) {
         self.simple_bytes(text.as_bytes());
     }
 
     /// A status that need not be text: scripts make them of any bytes.
+    #[inline]
     pub fn simple_bytes(&mut self, text: &[u8]) {
         self.line(b'+', text);
     }
@@ -119,23 +125,26 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// An integer.
+    #[inline]
     pub fn integer(&mut self, value: i64) {
         self.header(b':', value);
     }
 
     /// A string of any bytes.
+    #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         if self.out.len() > self.bytes_max {
             return;
         }
         // The header takes 23 bytes at most, the end 2.
         self.out.reserve(bytes.len() + 25);
-        self.header(b'$', bytes.len());
+        self.length(b'$', bytes.len());
         self.out.extend_from_slice(bytes);
         self.out.extend_from_slice(b"\r\n");
     }
 
     /// The absence of a value.
+    #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(self.by_protocol(b"$-1\r\n", b"_\r\n"));
     }
@@ -146,8 +155,9 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// The header of an array: `len` replies follow.
+    #[inline]
     pub fn array(&mut self, len: usize) {
-        self.header(b'*', len);
+        self.length(b'*', len);
     }
 
     /// The header of a map: for each pair a key and a value follow. RESP2: an array of twice that length.
@@ -293,6 +303,7 @@ impl<'a> ReplyWriter<'a> {
         Deferred { at: self.out.len(), marker, items_per_element }
     }
 
+    #[inline]
     fn by_protocol<'b, T: ?Sized>(&self, resp2: &'b T, resp3: &'b T) -> &'b T {
         match self.protocol {
             Protocol::Resp2 => resp2,
@@ -300,15 +311,32 @@ impl<'a> ReplyWriter<'a> {
         }
     }
 
+    #[inline]
     fn header(&mut self, marker: u8, value: impl itoa::Integer) {
+        /// The marker, the longest number and the end.
+        const LINE_BYTES: usize = 1 + 20 + 2;
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(value).as_bytes();
-        self.out.reserve(digits.len() + 3);
-        self.out.push(marker);
-        self.out.extend_from_slice(digits);
-        self.out.extend_from_slice(b"\r\n");
+        // Appended in one piece: each piece costs as much as all the digits.
+        let mut line = [marker; LINE_BYTES];
+        let end = 1 + digits.len();
+        line[1..end].copy_from_slice(digits);
+        line[end..end + 2].copy_from_slice(b"\r\n");
+        self.out.extend_from_slice(&line[..end + 2]);
     }
 
+    /// The same for a small length, as nearly all strings have.
+    #[inline]
+    fn length(&mut self, marker: u8, len: usize) {
+        let (ten, one) = (b'0' + (len / 10 % 10) as u8, b'0' + (len % 10) as u8);
+        match len {
+            0..10 => self.out.extend_from_slice(&[marker, one, b'\r', b'\n']),
+            10..100 => self.out.extend_from_slice(&[marker, ten, one, b'\r', b'\n']),
+            _ => self.header(marker, len),
+        }
+    }
+
+    #[inline]
     fn line(&mut self, marker: u8, text: &[u8]) {
         self.out.reserve(text.len() + 3);
         self.out.push(marker);

@@ -21,6 +21,7 @@ use memchr::memchr;
 use crate::arguments::{Arguments, Span};
 use crate::inline;
 use crate::number::parse_i64;
+use crate::pipeline::read_plain;
 use crate::reply::ReplyWriter;
 
 /// Arguments that a client may send before it has authenticated: enough for `HELLO 3 AUTH user password SETNAME name`.
@@ -108,6 +109,22 @@ impl RequestDecoder {
     /// assert_eq!((args.get(input, 0), args.get(input, 1)), (&b"GET"[..], &b"a"[..]));
     /// ```
     pub fn decode(
+        &mut self,
+        input: &[u8],
+        limits: &RequestLimits,
+        args: &mut Arguments,
+    ) -> Result<Option<usize>, RequestError> {
+        if !self.is_pending() {
+            args.clear();
+            if let Some(bytes) = read_plain(input, limits, |span| args.push(span)) {
+                return Ok(Some(bytes));
+            }
+        }
+        self.decode_with_care(input, limits, args)
+    }
+
+    /// The same for requests of all kinds, whole or in pieces.
+    pub(crate) fn decode_with_care(
         &mut self,
         input: &[u8],
         limits: &RequestLimits,

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use acteon_state_conformance::Factory;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockClock, LockOutcome, LockRequest,
-    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactOp, TransactOutcome, Ttl, Version, Waiting,
-    many,
+    Entry, Error, ErrorKind, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome, LockClock, LockOutcome,
+    LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactOp, TransactOutcome, Ttl,
+    Version, Waiting, many,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -208,6 +208,10 @@ impl StateStore for SmallStore {
 
     async fn transact(&self, _: &[TransactOp]) -> Result<TransactOutcome> {
         missing(Operation::Transact, "transact")
+    }
+
+    async fn admit(&self, _: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        missing(Operation::Admit, "gates")
     }
 
     async fn scan(&self, _: &Scan) -> Result<Page<ScanItem>> {

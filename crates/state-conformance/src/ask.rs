@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use acteon_state_core::rate::RATE_LIMIT_MAX;
 use acteon_state_core::{
-    Condition, Counting, DeleteOutcome, Entry, Error, ErrorKind, ExtendOutcome, FencingToken, Get, Increment,
-    IncrementOutcome, LockMode, LockOutcome, LockRequest, OwnerId, Put, PutOutcome, ReleaseOutcome, Result, StateKey,
-    StateStore, TTL_MAX, Ttl, Version,
+    Condition, Counting, DeleteOutcome, Entry, Error, ErrorKind, ExtendOutcome, FencingToken, Gate, GateReply, Get,
+    Increment, IncrementOutcome, LockMode, LockOutcome, LockRequest, OwnerId, Put, PutOutcome, RateLimit,
+    ReleaseOutcome, Result, StateKey, StateStore, TTL_MAX, Ttl, Version,
 };
 
 use crate::objects::{
@@ -29,7 +30,7 @@ pub async fn ask_register(
     Ok(match operation {
         RegisterOperation::Get => RegisterReply::Found(number(store.get(key, Get::default()).await?)?),
         RegisterOperation::Take => RegisterReply::Found(number(store.take(key).await?)?),
-        RegisterOperation::Put(write) => match store.put(key, &put(write)?).await? {
+        RegisterOperation::Put(write) => match put_or_pass(store, key, &put(write)?).await? {
             PutOutcome::Applied(_) => RegisterReply::Written,
             PutOutcome::NotMet(current) => RegisterReply::Refused(number(current)?),
         },
@@ -78,7 +79,7 @@ pub async fn ask_lock(
         LockOperation::Acquire { mode, lease_ns, .. } => {
             let mode = lock_mode(mode);
             let request = LockRequest { owner, wait, mode, ..LockRequest::new(key.clone(), lease(lease_ns)) };
-            match store.lock_acquire(&request).await? {
+            match acquire_or_pass(store, &request).await? {
                 LockOutcome::Granted(grant) => LockReply::Granted(grant.token.get()),
                 LockOutcome::Busy(_) => LockReply::Busy,
             }
@@ -92,6 +93,43 @@ pub async fn ask_lock(
             ReleaseOutcome::AlreadyLost => LockReply::Lost,
         },
     })
+}
+
+/// Every other write goes through a gate, where there are any: it must mean the same.
+async fn put_or_pass(store: &dyn StateStore, key: &StateKey, put: &Put) -> Result<PutOutcome> {
+    if !store.capabilities().gates || is_even(put.version.as_u128()) {
+        return store.put(key, put).await;
+    }
+    match store.admit(&[Gate::Put(key.clone(), put.clone())]).await?.pop() {
+        Some(Ok(GateReply::Put(outcome))) => Ok(outcome),
+        Some(Err(error)) => Err(error),
+        other => Err(unexpected(key, &other)),
+    }
+}
+
+/// Every other acquisition first asks once behind a limit that is never used up, where there are gates.
+async fn acquire_or_pass(store: &dyn StateStore, request: &LockRequest) -> Result<LockOutcome> {
+    if !store.capabilities().gates || is_even(request.owner.as_u128()) {
+        return store.lock_acquire(request).await;
+    }
+    let limit = RateLimit::fixed_window(RATE_LIMIT_MAX, Duration::from_secs(3_600));
+    let mut replies = store.admit(&[Gate::RateLimit(request.key.clone(), limit), Gate::Lock(request.clone())]).await?;
+    match replies.pop() {
+        Some(Ok(GateReply::Lock(outcome @ LockOutcome::Granted(_)))) => Ok(outcome),
+        Some(Ok(GateReply::Lock(outcome))) if request.wait.is_zero() => Ok(outcome),
+        // Busy, or others stand in line: from here on as anybody who waits.
+        Some(Ok(GateReply::Lock(_) | GateReply::RateLimit(_))) => store.lock_acquire(request).await,
+        Some(Err(error)) => Err(error),
+        other => Err(unexpected(&request.key, &other)),
+    }
+}
+
+const fn is_even(number: u128) -> bool {
+    number.is_multiple_of(2)
+}
+
+fn unexpected(key: &StateKey, reply: &Option<Result<GateReply>>) -> Error {
+    Error::new(ErrorKind::Internal, format!("a gate was answered by {reply:?}")).with_key(key)
 }
 
 /// The write that a specification's write stands for.

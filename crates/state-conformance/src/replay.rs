@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use acteon_state_core::{
     BatchOp, BatchReply, ClaimDue, ClaimToken, Condition, Counter, Counting, Decision, DeleteOutcome, DueAt, Entry,
-    Error, FencingToken, Get, Increment, IncrementOutcome, LockMode, LockOutcome, LockRequest, LockState, OwnerId, Put,
-    PutOutcome, RateAlgorithm, RateLimit, Scan, Schedule, Scope, StateKey, TransactOp, TransactOutcome, TransactScope,
-    Ttl, Version,
+    Error, FencingToken, Gate, GateReply, Get, Increment, IncrementOutcome, LockMode, LockOutcome, LockRequest,
+    LockState, OwnerId, Put, PutOutcome, RateAlgorithm, RateLimit, Scan, Schedule, Scope, StateKey, TransactOp,
+    TransactOutcome, TransactScope, Ttl, Version,
 };
 
 use crate::factory::Time;
 use crate::lab::Lab;
 use crate::model::{Answer, Model};
-use crate::steps::{Due, Life, NAMES, Single, Step, When, Window};
+use crate::steps::{Due, Hurdle, Life, NAMES, Single, Step, When, Window};
 
 /// Longer than any sequence: what does not refill within it counts exactly.
 const UNITS_FAR: u32 = 100_000;
@@ -128,6 +128,7 @@ impl<'a> Replay<'a> {
             Step::RateLimit { key, algorithm, cost } if capabilities.rate_limits => {
                 self.rate_limit(*key, *algorithm, *cost).await?;
             }
+            Step::Admit(hurdles) if capabilities.gates => self.admit(hurdles).await?,
             step if capabilities.due => self.due_step(step).await?,
             _ => {}
         }
@@ -319,20 +320,84 @@ impl<'a> Replay<'a> {
     }
 
     async fn rate_limit(&mut self, key: u8, algorithm: u8, cost: u8) -> Compared {
-        let (key, cost) = (self.key(key), u64::from(cost).min(FIXED_LIMIT));
-        let request = match algorithm {
+        let (key, request) = (self.key(key), self.limit(algorithm, cost));
+        let got = self.lab.handle(self.turn).rate_limit(&key, &request).await;
+        let got = got.map_err(|error| mismatch("decision", &error, &"a decision"))?;
+        self.same_decision(&key, &request, got)
+    }
+
+    fn limit(&self, algorithm: u8, cost: u8) -> RateLimit {
+        match algorithm {
             0 => RateLimit::fixed_window(FIXED_LIMIT, self.span(2)),
             1 => RateLimit::sliding_window(FIXED_LIMIT, self.span(2)),
             _ => RateLimit::new(RateAlgorithm::Gcra { burst: FIXED_LIMIT }, u64::from(GCRA_LIMIT), self.gcra_window()),
         }
-        .cost(cost);
-        let got = self.lab.handle(self.turn).rate_limit(&key, &request).await;
-        let got = got.map_err(|error| mismatch("decision", &error, &"a decision"))?;
-        let expected = self.model.rates.ask(&key, &request, self.model.now);
+        .cost(u64::from(cost).min(FIXED_LIMIT))
+    }
+
+    fn same_decision(&mut self, key: &StateKey, request: &RateLimit, got: Decision) -> Compared {
+        let expected = self.model.rates.ask(key, request, self.model.now);
         let plain = |decision: Decision| (decision.allowed, decision.limit, decision.remaining);
         same("allowed, limit and remaining", &plain(got), &plain(expected))?;
         self.close("reset_after", Some(got.reset_after), Some(expected.reset_after))?;
         self.close("retry_after", got.retry_after, expected.retry_after)
+    }
+
+    /// What the model does one by one, until a gate does not let pass.
+    async fn admit(&mut self, hurdles: &[Hurdle]) -> Compared {
+        let gates = self.gates(hurdles);
+        let store = self.lab.handle(self.turn).clone();
+        let mut replies = crate::cases::gates::ask(&*store, &gates).await.into_iter();
+        for gate in &gates {
+            let Some(reply) = replies.next() else { return Err(mismatch("reply", &"none", gate)) };
+            let passes = reply.as_ref().is_ok_and(GateReply::passes);
+            self.same_gate(gate, reply)?;
+            if !passes {
+                break;
+            }
+        }
+        same("replies after a gate that did not let pass", &replies.len(), &0)
+    }
+
+    fn gates(&mut self, hurdles: &[Hurdle]) -> Vec<Gate> {
+        let (mut gates, mut lock) = (Vec::new(), None);
+        for hurdle in hurdles {
+            match *hurdle {
+                Hurdle::Put { key, condition, ttl } => {
+                    let single = Single::Put { key, condition, ttl };
+                    if self.supported(&single)
+                        && let BatchOp::Put(key, put) = self.request(&single)
+                    {
+                        gates.push(Gate::Put(key, put));
+                    }
+                }
+                Hurdle::RateLimit { key, algorithm, cost } if self.lab.capabilities().rate_limits => {
+                    gates.push(Gate::RateLimit(self.key(key), self.limit(algorithm, cost)));
+                }
+                Hurdle::Lock { lock: name, owner, mode, units } if self.lab.capabilities().locks => {
+                    lock = Some(self.acquire_request(name, owner, mode, units));
+                }
+                Hurdle::RateLimit { .. } | Hurdle::Lock { .. } => {}
+            }
+        }
+        gates.extend(lock.map(Gate::Lock));
+        gates
+    }
+
+    fn same_gate(&mut self, gate: &Gate, got: Result<GateReply, Error>) -> Compared {
+        match (gate, got) {
+            (Gate::Put(key, put), got) => {
+                let got = got.map(|reply| match reply {
+                    GateReply::Put(outcome) => BatchReply::Put(outcome),
+                    GateReply::RateLimit(_) | GateReply::Lock(_) => BatchReply::Got(None),
+                });
+                let expected = self.expect(&BatchOp::Put(key.clone(), put.clone()));
+                self.same_reply(got, expected)
+            }
+            (Gate::RateLimit(key, request), Ok(GateReply::RateLimit(got))) => self.same_decision(key, request, got),
+            (Gate::Lock(request), Ok(GateReply::Lock(got))) => self.same_outcome(request, got),
+            (gate, got) => Err(mismatch("reply", &got, gate)),
+        }
     }
 
     /// Each request is worth one and a half units, where time is exact; otherwise nothing refills within a sequence.
@@ -440,6 +505,13 @@ impl<'a> Replay<'a> {
     }
 
     async fn lock_acquire(&mut self, lock: u8, owner: u8, mode: u8, units: u8) -> Compared {
+        let request = self.acquire_request(lock, owner, mode, units);
+        let got = self.lab.handle(self.turn).lock_acquire(&request).await;
+        let got = got.map_err(|error| mismatch("grant", &error, &"an outcome"))?;
+        self.same_outcome(&request, got)
+    }
+
+    fn acquire_request(&mut self, lock: u8, owner: u8, mode: u8, units: u8) -> LockRequest {
         let capabilities = self.lab.capabilities();
         let mode = match mode {
             1 if capabilities.shared_locks => LockMode::Shared,
@@ -447,12 +519,12 @@ impl<'a> Replay<'a> {
             _ => LockMode::Exclusive,
         };
         let (key, lease) = (self.key(lock), self.span(units));
-        let owner = self.acquisition(lock, owner);
-        let request = LockRequest { owner, mode, ..LockRequest::new(key.clone(), lease) };
-        let got = self.lab.handle(self.turn).lock_acquire(&request).await;
-        let got = got.map_err(|error| mismatch("grant", &error, &"an outcome"))?;
+        LockRequest { owner: self.acquisition(lock, owner), mode, ..LockRequest::new(key, lease) }
+    }
+
+    fn same_outcome(&mut self, request: &LockRequest, got: LockOutcome) -> Compared {
         let now = self.model.now;
-        let busy_for = self.model.locks.at(&key, now).acquire(&request, now, &got);
+        let busy_for = self.model.locks.at(&request.key, now).acquire(request, now, &got);
         let busy_for = busy_for.map_err(|expected| mismatch("outcome", &got, &format_args!("{expected}")))?;
         match got {
             LockOutcome::Busy(busy) => self.close("retry_after", Some(busy.retry_after), busy_for),

@@ -17,6 +17,7 @@ pub(crate) enum Step {
     Transact(Vec<(bool, Single)>),
     Scan { page_size: u8, entries: bool, prefix: bool },
     RateLimit { key: u8, algorithm: u8, cost: u8 },
+    Admit(Vec<Hurdle>),
     Schedule { queue: u8, id: u8, due: Due },
     Cancel { queue: u8, id: u8 },
     Claim { queue: u8, limit: u8, units: u8 },
@@ -50,6 +51,14 @@ impl Single {
             | Self::Increment { key, .. } => *key,
         }
     }
+}
+
+/// A gate. A lock comes last, wherever it is drawn.
+#[derive(Clone, Debug)]
+pub(crate) enum Hurdle {
+    Put { key: u8, condition: When, ttl: Life },
+    RateLimit { key: u8, algorithm: u8, cost: u8 },
+    Lock { lock: u8, owner: u8, mode: u8, units: u8 },
 }
 
 /// A condition.
@@ -106,8 +115,18 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..6_u8, any::<bool>(), any::<bool>())
             .prop_map(|(page_size, entries, prefix)| Step::Scan { page_size, entries, prefix }),
         6 => (0..2_u8, 0..3_u8, 1..4_u8).prop_map(|(key, algorithm, cost)| Step::RateLimit { key, algorithm, cost }),
+        6 => vec(hurdle(), 1..5).prop_map(Step::Admit),
         9 => due_step(),
         9 => lock_step(),
+    ]
+}
+
+fn hurdle() -> impl Strategy<Value = Hurdle> {
+    prop_oneof![
+        4 => (name(), when(), life()).prop_map(|(key, condition, ttl)| Hurdle::Put { key, condition, ttl }),
+        3 => (0..2_u8, 0..3_u8, 1..4_u8).prop_map(|(key, algorithm, cost)| Hurdle::RateLimit { key, algorithm, cost }),
+        3 => (0..2_u8, name(), 0..3_u8, 0..4_u8)
+            .prop_map(|(lock, owner, mode, units)| Hurdle::Lock { lock, owner, mode, units }),
     ]
 }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use acteon_state_conformance::{Factory, Time, run_case};
 use acteon_state_core::clock::ManualClock;
+use acteon_state_core::gate::check_gates;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Counter, Decision,
-    DeleteOutcome, DueAt, Entry, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest,
-    LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem,
-    Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    DeleteOutcome, DueAt, Entry, ErrorKind, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome,
+    LockOutcome, LockRequest, LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 use async_trait::async_trait;
@@ -33,11 +34,12 @@ enum Fault {
     ScanEndsAfterOnePage,
     BatchRepliesReversed,
     TransactIsNotAtomic,
+    GatesGoOn,
     AcceptsWhatItDoesNotDeclare,
 }
 
 /// Each fault, and cases that must find it.
-const FOUND_BY: [(Fault, &[&str]); 13] = [
+const FOUND_BY: [(Fault, &[&str]); 14] = [
     (
         Fault::PutIgnoresCondition,
         &[
@@ -78,6 +80,15 @@ const FOUND_BY: [(Fault, &[&str]); 13] = [
     (Fault::ScanEndsAfterOnePage, &["m3_listing_finds_every_key", "random_operations_agree_with_the_model"]),
     (Fault::BatchRepliesReversed, &["m1_replies_are_in_the_order_of_the_operations", "m1_large_batches_drop_nothing"]),
     (Fault::TransactIsNotAtomic, &["m2_refused_transaction_changes_nothing", "random_operations_agree_with_the_model"]),
+    (
+        Fault::GatesGoOn,
+        &[
+            "m4_refused_claim_uses_up_no_limit_and_takes_no_lock",
+            "m4_refusing_limit_leaves_the_claim_and_takes_no_lock",
+            "m4_one_of_n_passes_and_is_counted_once",
+            "random_operations_agree_with_the_model",
+        ],
+    ),
     (Fault::AcceptsWhatItDoesNotDeclare, &["undeclared_cas_is_refused"]),
 ];
 
@@ -167,7 +178,7 @@ struct Faulty {
 impl Faulty {
     fn new(inner: MemoryStore, fault: Fault) -> Self {
         let cas = fault != Fault::AcceptsWhatItDoesNotDeclare;
-        let capabilities = Capabilities { cas, ..inner.capabilities().clone() };
+        let capabilities = Capabilities { cas, gates: true, ..inner.capabilities().clone() };
         Self { inner, fault, capabilities, calls: AtomicU64::new(0) }
     }
 
@@ -263,6 +274,33 @@ impl StateStore for Faulty {
             }
         }
         Ok(TransactOutcome::Committed)
+    }
+
+    /// The inner store has none, so this is what a driver must do, step by step.
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        check_gates(gates)?;
+        let mut replies = Vec::new();
+        for gate in gates {
+            let reply = match gate {
+                Gate::Put(key, put) => self.put(key, put).await.map(GateReply::Put),
+                Gate::RateLimit(key, request) => self.rate_limit(key, request).await.map(GateReply::RateLimit),
+                Gate::Lock(request) => {
+                    let request = LockRequest { wait: Duration::ZERO, ..request.clone() };
+                    self.lock_acquire(&request).await.map(GateReply::Lock)
+                }
+            };
+            let is_open = reply.as_ref().is_ok_and(GateReply::passes);
+            match (is_open, reply) {
+                (false, Err(error)) if replies.is_empty() => return Err(error),
+                (false, reply) if self.is(Fault::GatesGoOn) && !matches!(gate, Gate::Lock(_)) => drop(reply),
+                (false, reply) => {
+                    replies.push(reply);
+                    break;
+                }
+                (true, reply) => replies.push(reply),
+            }
+        }
+        Ok(replies)
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

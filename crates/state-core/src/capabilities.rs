@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub rate_limits: bool,
     /// `transact`, and its limits.
     pub transact: Option<TransactLimits>,
+    /// `admit`: gates in one round trip. Without it each of them is asked by itself.
+    pub gates: bool,
     /// `scan` and `lock_list`.
     pub scan: bool,
     /// Pages of a scan are in byte order of the ids, and exactly as long as asked for except the last.
@@ -61,12 +63,13 @@ pub enum TransactScope {
 
 impl Capabilities {
     /// The names that `require` in the configuration may list.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "cas",
         "fencing",
         "counters",
         "rate_limits",
         "transact",
+        "gates",
         "scan",
         "ordered_scan",
         "due",
@@ -86,6 +89,7 @@ impl Capabilities {
             counters: false,
             rate_limits: false,
             transact: None,
+            gates: false,
             scan: false,
             ordered_scan: false,
             due: false,
@@ -108,6 +112,7 @@ impl Capabilities {
             "counters" => self.counters,
             "rate_limits" => self.rate_limits,
             "transact" => self.transact.is_some(),
+            "gates" => self.gates,
             "scan" => self.scan,
             "ordered_scan" => self.ordered_scan,
             "due" => self.due,

@@ -103,7 +103,9 @@ pub fn duration_ms(name: &str, duration: Duration) -> Result<u64> {
 /// Whole milliseconds, rounded up.
 #[must_use]
 pub fn ceil_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    // Not by `as_nanos`, which would divide 128 bits on each write with a time to live.
+    let fraction_ms = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
+    duration.as_secs().saturating_mul(1_000).saturating_add(fraction_ms)
 }
 
 /// What a read asks for besides the value.
@@ -160,7 +162,7 @@ impl Entry {
 mod tests {
     use std::time::Duration;
 
-    use super::{FencingToken, TTL_MAX, Ttl};
+    use super::{FencingToken, TTL_MAX, Ttl, ceil_ms};
 
     #[test]
     fn ttl_below_a_millisecond_is_rounded_up_never_to_zero() {
@@ -168,6 +170,16 @@ mod tests {
         assert_eq!(Ttl::After(Duration::from_micros(1_001)).after_ms().unwrap(), Some(2));
         assert!(Ttl::After(Duration::ZERO).after_ms().is_err());
         assert!(Ttl::After(TTL_MAX + Duration::from_nanos(1)).after_ms().is_err());
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up_and_end_at_the_largest_number() {
+        let nanos = |nanos| ceil_ms(Duration::from_nanos(nanos));
+        assert_eq!([0, 1, 999_999, 1_000_000, 1_000_001, 999_999_999].map(nanos), [0, 1, 1, 1, 2, 1_000]);
+        assert_eq!(ceil_ms(Duration::from_secs(7)), 7_000);
+        assert_eq!(ceil_ms(Duration::MAX), u64::MAX);
+        let longest = Duration::from_millis(u64::MAX);
+        assert_eq!((ceil_ms(longest), ceil_ms(longest - Duration::from_nanos(1))), (u64::MAX, u64::MAX));
     }
 
     #[test]

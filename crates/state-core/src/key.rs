@@ -27,12 +27,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
+
 use crate::error::{Error, Result};
 
 /// Most bytes of a namespace, a tenant or a kind.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Most bytes of an id.
 pub const ID_BYTES_MAX: usize = 512;
+/// Most bytes of a text: escaping doubles a part at the most, and there are three colons.
+const TEXT_BYTES_MAX: usize = 2 * (3 * NAME_BYTES_MAX + ID_BYTES_MAX) + 3;
 
 /// What a list of keys is confined to: namespace, tenant and kind.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,16 +72,9 @@ impl Scope {
     /// # Errors
     /// `Invalid` for a part that is empty, longer than 64 bytes, or contains NUL.
     pub fn new(namespace: &str, tenant: &str, kind: &str) -> Result<Self> {
-        let mut text = String::with_capacity(namespace.len() + tenant.len() + kind.len() + 3);
-        push_part(&mut text, "namespace", namespace, NAME_BYTES_MAX)?;
-        let namespace_end = offset(&text);
-        text.push(':');
-        push_part(&mut text, "tenant", tenant, NAME_BYTES_MAX)?;
-        let tenant_end = offset(&text);
-        text.push(':');
-        push_part(&mut text, "kind", kind, NAME_BYTES_MAX)?;
-        text.push(':');
-        Ok(Self { text: text.into(), namespace_end, tenant_end })
+        let mut draft = Draft::new_const();
+        let (namespace_end, tenant_end) = draft_scope(&mut draft, namespace, tenant, kind)?;
+        Ok(Self { text: Arc::from(draft.as_str()), namespace_end, tenant_end })
     }
 
     /// The key with this id in this scope.
@@ -85,11 +82,11 @@ impl Scope {
     /// # Errors
     /// `Invalid` for an id that is empty, longer than 512 bytes, or contains NUL.
     pub fn key(&self, id: &str) -> Result<StateKey> {
-        let mut text = String::with_capacity(self.text.len() + id.len());
-        text.push_str(&self.text);
-        push_part(&mut text, "id", id, ID_BYTES_MAX)?;
+        let mut draft = Draft::new_const();
+        draft.push_str(&self.text);
+        draft_part(&mut draft, "id", id, ID_BYTES_MAX)?;
         Ok(StateKey {
-            text: text.into(),
+            text: Arc::from(draft.as_str()),
             namespace_end: self.namespace_end,
             tenant_end: self.tenant_end,
             kind_end: offset(&self.text) - 1,
@@ -107,11 +104,12 @@ impl Scope {
     /// # Errors
     /// `Invalid` for a beginning that no id can have.
     pub fn text_with_id_prefix(&self, id_prefix: &str) -> Result<String> {
-        let mut text = self.text.to_string();
+        let mut draft = Draft::new_const();
+        draft.push_str(&self.text);
         if !id_prefix.is_empty() {
-            push_part(&mut text, "id prefix", id_prefix, ID_BYTES_MAX)?;
+            draft_part(&mut draft, "id prefix", id_prefix, ID_BYTES_MAX)?;
         }
-        Ok(text)
+        Ok(draft.as_str().to_owned())
     }
 
     /// Reads a scope and the beginning of an id from what the texts of keys begin with: `namespace:tenant:kind:id-prefix`, escaped;
@@ -120,7 +118,7 @@ impl Scope {
     pub fn from_text_with_id_prefix(text: &str) -> Option<(Self, String)> {
         let mut parts = text.splitn(4, ':').map(unescape);
         let (namespace, tenant, kind) = (parts.next()?, parts.next()?, parts.next()?);
-        let id_prefix = parts.next().unwrap_or_default();
+        let id_prefix = parts.next().unwrap_or_default().into_owned();
         let scope = Self::new(&namespace, &tenant, &kind).ok()?;
         let read_back = scope.text_with_id_prefix(&id_prefix).ok()?;
         // What unescapes but was never written by us must not pass for something else.
@@ -130,19 +128,19 @@ impl Scope {
     /// The namespace, as it was given.
     #[must_use]
     pub fn namespace(&self) -> String {
-        unescape(&self.text[..usize::from(self.namespace_end)])
+        unescape(&self.text[..usize::from(self.namespace_end)]).into_owned()
     }
 
     /// The tenant, as it was given.
     #[must_use]
     pub fn tenant(&self) -> String {
-        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)])
+        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)]).into_owned()
     }
 
     /// The kind, as it was given.
     #[must_use]
     pub fn kind(&self) -> String {
-        unescape(&self.text[usize::from(self.tenant_end) + 1..self.text.len() - 1])
+        unescape(&self.text[usize::from(self.tenant_end) + 1..self.text.len() - 1]).into_owned()
     }
 }
 
@@ -152,7 +150,11 @@ impl StateKey {
     /// # Errors
     /// `Invalid` when namespace, tenant or kind is not 1 to 64 bytes, the id not 1 to 512, or one contains NUL.
     pub fn new(namespace: &str, tenant: &str, kind: &str, id: &str) -> Result<Self> {
-        Scope::new(namespace, tenant, kind)?.key(id)
+        let mut draft = Draft::new_const();
+        let (namespace_end, tenant_end) = draft_scope(&mut draft, namespace, tenant, kind)?;
+        let kind_end = offset(&draft) - 1;
+        draft_part(&mut draft, "id", id, ID_BYTES_MAX)?;
+        Ok(Self { text: Arc::from(draft.as_str()), namespace_end, tenant_end, kind_end })
     }
 
     /// Reads a key back from its text; `None` when no key has this text.
@@ -187,25 +189,25 @@ impl StateKey {
     /// The namespace, as it was given.
     #[must_use]
     pub fn namespace(&self) -> String {
-        unescape(&self.text[..usize::from(self.namespace_end)])
+        unescape(&self.text[..usize::from(self.namespace_end)]).into_owned()
     }
 
     /// The tenant, as it was given.
     #[must_use]
     pub fn tenant(&self) -> String {
-        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)])
+        unescape(&self.text[usize::from(self.namespace_end) + 1..usize::from(self.tenant_end)]).into_owned()
     }
 
     /// The kind, as it was given.
     #[must_use]
     pub fn kind(&self) -> String {
-        unescape(&self.text[usize::from(self.tenant_end) + 1..usize::from(self.kind_end)])
+        unescape(&self.text[usize::from(self.tenant_end) + 1..usize::from(self.kind_end)]).into_owned()
     }
 
     /// The id, as it was given.
     #[must_use]
     pub fn id(&self) -> String {
-        unescape(&self.text[usize::from(self.kind_end) + 1..])
+        unescape(&self.text[usize::from(self.kind_end) + 1..]).into_owned()
     }
 
     /// Namespace, tenant, kind and id, as they were given: for backends that keep them apart. Copies only what was escaped.
@@ -219,7 +221,7 @@ impl StateKey {
             &self.text[tenant_end + 1..kind_end],
             &self.text[kind_end + 1..],
         ]
-        .map(|part| if part.bytes().any(is_lead) { Cow::Owned(unescape(part)) } else { Cow::Borrowed(part) })
+        .map(unescape)
     }
 }
 
@@ -339,25 +341,78 @@ impl Keyspace {
     }
 }
 
-fn push_part(text: &mut String, name: &'static str, part: &str, bytes_max: usize) -> Result<()> {
-    if part.is_empty() || part.len() > bytes_max || part.contains('\0') {
-        let what = match part.len() {
-            0 => "it is empty".to_owned(),
-            bytes if bytes > bytes_max => format!("it has {bytes} bytes"),
-            _ => "it contains NUL".to_owned(),
-        };
-        return Err(Error::invalid(format!("key {name}: {what}; allowed are 1 to {bytes_max} bytes without NUL")));
+/// A text while it is put together: on the stack, so that a key is allocated once, when its length is known.
+type Draft = ArrayString<TEXT_BYTES_MAX>;
+
+/// Writes `namespace:tenant:kind:`, and returns where namespace and tenant end.
+fn draft_scope(draft: &mut Draft, namespace: &str, tenant: &str, kind: &str) -> Result<(u16, u16)> {
+    draft_part(draft, "namespace", namespace, NAME_BYTES_MAX)?;
+    let namespace_end = offset(draft);
+    draft.push(':');
+    draft_part(draft, "tenant", tenant, NAME_BYTES_MAX)?;
+    let tenant_end = offset(draft);
+    draft.push(':');
+    draft_part(draft, "kind", kind, NAME_BYTES_MAX)?;
+    draft.push(':');
+    Ok((namespace_end, tenant_end))
+}
+
+/// Writes one part, escaped. There is room for it: nobody writes more than the parts of one key.
+fn draft_part(draft: &mut Draft, name: &'static str, part: &str, bytes_max: usize) -> Result<()> {
+    // The length first: it bounds the look at the bytes.
+    if part.is_empty() || part.len() > bytes_max {
+        return Err(refused(name, part, bytes_max));
     }
+    match part.bytes().fold(0, |classes, byte| classes | CLASSES[usize::from(byte)]) {
+        PLAIN => draft.push_str(part),
+        ESCAPED => draft_escaped(draft, part),
+        _ => return Err(refused(name, part, bytes_max)),
+    }
+    Ok(())
+}
+
+#[cold]
+fn refused(name: &'static str, part: &str, bytes_max: usize) -> Error {
+    let what = match part.len() {
+        0 => "it is empty".to_owned(),
+        bytes if bytes > bytes_max => format!("it has {bytes} bytes"),
+        _ => "it contains NUL".to_owned(),
+    };
+    Error::invalid(format!("key {name}: {what}; allowed are 1 to {bytes_max} bytes without NUL"))
+}
+
+fn draft_escaped(draft: &mut Draft, part: &str) {
     let mut plain_from = 0;
     for (at, byte) in part.bytes().enumerate() {
-        if let Some(escaped) = escape(byte) {
-            text.push_str(&part[plain_from..at]);
-            text.push_str(escaped);
-            plain_from = at + 1;
-        }
+        let Some(escaped) = escape(byte) else { continue };
+        draft.push_str(&part[plain_from..at]);
+        draft.push_str(escaped);
+        plain_from = at + 1;
     }
-    text.push_str(&part[plain_from..]);
-    Ok(())
+    draft.push_str(&part[plain_from..]);
+}
+
+/// Bytes that stand for themselves.
+const PLAIN: u8 = 0;
+/// Bytes that `escape` replaces.
+const ESCAPED: u8 = 1;
+/// The byte that no part may contain.
+const REFUSED: u8 = 2;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [PLAIN; 256];
+    classes[0] = REFUSED;
+    // Those above are parts of characters of several bytes.
+    let mut byte = 0_u8;
+    while byte.is_ascii() {
+        if escape(byte).is_some() {
+            classes[byte as usize] = ESCAPED;
+        }
+        byte += 1;
+    }
+    classes
 }
 
 const fn escape(byte: u8) -> Option<&'static str> {
@@ -382,7 +437,10 @@ const fn escape(byte: u8) -> Option<&'static str> {
 }
 
 /// Undoes `escape`. Text that `escape` never writes comes back as it is: `from_text` compares the round trip.
-fn unescape(text: &str) -> String {
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(is_lead) {
+        return Cow::Borrowed(text);
+    }
     let mut part = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(lead) = chars.next() {
@@ -401,7 +459,7 @@ fn unescape(text: &str) -> String {
         let member = chars.next().and_then(|digit| digit.to_digit(10)).and_then(|at| group.chars().nth(at as usize));
         part.push(member.unwrap_or(lead));
     }
-    part
+    Cow::Owned(part)
 }
 
 /// Whether a character begins what `escape` writes.
@@ -409,7 +467,7 @@ const fn is_lead(byte: u8) -> bool {
     matches!(byte, b'$' | b')' | b';' | b'>' | b'^' | b'|')
 }
 
-/// Texts are at most 2 * (3 * 64 + 512) + 3 bytes long, which a u16 holds.
+/// Texts are at most [`TEXT_BYTES_MAX`] long, which a u16 holds.
 fn offset(text: &str) -> u16 {
     u16::try_from(text.len()).unwrap_or(u16::MAX)
 }
@@ -436,6 +494,19 @@ mod tests {
             assert_eq!(key.parts(), [part; 4]);
             assert_eq!(StateKey::from_text(key.text()), Some(key.clone()));
             assert_eq!(key.scope().key(part).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn the_longest_parts_fit_however_they_are_escaped() {
+        for char in ["x", "%", ":", "ü"] {
+            let (name, id) = (char.repeat(64 / char.len()), char.repeat(512 / char.len()));
+            let key = StateKey::new(&name, &name, &name, &id).unwrap();
+            assert_eq!(key.parts(), [name.as_str(), &name, &name, &id]);
+            assert_eq!(StateKey::from_text(key.text()), Some(key.clone()));
+            let scope = Scope::new(&name, &name, &name).unwrap();
+            assert_eq!(scope.key(&id).unwrap(), key);
+            assert_eq!((scope, key.text()), (key.scope(), key.scope().text_with_id_prefix(&id).unwrap().as_str()));
         }
     }
 

@@ -15,6 +15,7 @@
 //! | values, versions, time to live, fencing tokens | [`entry`], [`mod@write`] |
 //! | counters and rate limits | [`counter`], [`rate`] |
 //! | batches, transactions, listings | [`many`], [`scan`] |
+//! | what must let a piece of work pass before it begins | [`gate`] |
 //! | due times | [`due`] |
 //! | locks: requests, guards, elections, guarantees | [`lock`] |
 //! | errors with their effect | [`error`] |
@@ -36,6 +37,8 @@ pub mod due;
 pub mod entry;
 pub mod error;
 pub mod fault_log;
+mod fields;
+pub mod gate;
 mod id;
 pub mod key;
 pub mod layer;
@@ -55,6 +58,7 @@ pub use counter::{AtBound, Counter, Counting, Increment, IncrementOutcome};
 pub use due::{ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Schedule, Scheduled};
 pub use entry::{Entry, FencingToken, Get, TTL_MAX, Ttl, Version};
 pub use error::{Effect, Error, ErrorKind, Result};
+pub use gate::{Admission, Gate, GateReply};
 pub use key::{Keyspace, Scope, StateKey};
 pub use lock::election::{Election, LeaderWatch};
 pub use lock::guard::{LockAttempt, LockGuard, LockOptions};

@@ -6,6 +6,7 @@ use crate::counter::IncrementOutcome;
 use crate::due::{ClaimOutcome, Claimed, Scheduled};
 use crate::entry::Entry;
 use crate::error::Result;
+use crate::gate::{Gate, GateReply};
 use crate::key::{Scope, StateKey};
 use crate::lock::request::{ExtendOutcome, LockOutcome, LockState, ReleaseOutcome};
 use crate::many::{BatchOp, BatchReply, TransactOp, TransactOutcome};
@@ -27,6 +28,7 @@ pub enum Operation {
     RateLimit,
     Batch,
     Transact,
+    Admit,
     Scan,
     Schedule,
     Cancel,
@@ -57,6 +59,7 @@ impl Operation {
             Self::RateLimit => "rate_limit",
             Self::Batch => "batch",
             Self::Transact => "transact",
+            Self::Admit => "admit",
             Self::Scan => "scan",
             Self::Schedule => "schedule",
             Self::Cancel => "cancel",
@@ -102,6 +105,8 @@ pub enum Keys<'a> {
     Batch(&'a [BatchOp]),
     /// A transaction.
     Transact(&'a [TransactOp]),
+    /// Gates.
+    Gates(&'a [Gate]),
 }
 
 /// A call, as layers see it.
@@ -196,6 +201,21 @@ impl Reply for TransactOutcome {
             Self::Committed => "applied",
             Self::Refused { .. } => "not_met",
         }
+    }
+}
+
+impl Reply for Vec<Result<GateReply>> {
+    fn outcome(&self) -> &'static str {
+        match self.last() {
+            Some(Ok(reply)) if reply.passes() => "passed",
+            Some(Ok(_)) => "refused",
+            Some(Err(error)) => error.kind().as_str(),
+            None => "ok",
+        }
+    }
+
+    fn may_be_own_trace(&self) -> bool {
+        matches!(self.last(), Some(Ok(GateReply::Put(outcome))) if !outcome.is_applied())
     }
 }
 

@@ -14,11 +14,14 @@
 
 use crate::due::ClaimToken;
 use crate::entry::{FencingToken, Version};
+use crate::fields::{Fields, parse_number};
 use crate::id::ID_TEXT_BYTES;
 
 const FENCE_TEXT_BYTES: usize = 14;
 const VALUE_HEADER_BYTES: usize = 1 + ID_TEXT_BYTES + 1;
 const FENCED_HEADER_BYTES: usize = 1 + ID_TEXT_BYTES + FENCE_TEXT_BYTES + 1;
+/// A letter, a claim, and two numbers of at most ten and twenty digits, each after or before a space.
+const ITEM_HEADER_BYTES_MAX: usize = 1 + ID_TEXT_BYTES + 1 + 10 + 1 + 20 + 1;
 /// The most bytes that a record adds to a value.
 pub const RECORD_OVERHEAD_BYTES_MAX: usize = FENCED_HEADER_BYTES;
 
@@ -120,19 +123,21 @@ impl<'a> ItemRecord<'a> {
     /// Reads a record; `None` when the bytes are none.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let mut fields = bytes.strip_prefix(b"i")?.splitn(4, |byte| *byte == b' ');
-        let claim = match fields.next()? {
-            b"-" => None,
-            text => Some(ClaimToken::from_text(text)?),
-        };
-        let attempt = u32::try_from(parse_counter(fields.next()?)?).ok()?;
-        let due_at_ms = u64::try_from(parse_counter(fields.next()?)?).ok()?;
-        Some(Self { claim, attempt, due_at_ms, payload: fields.next()? })
+        let mut fields = Fields::new(bytes);
+        fields.literal(b"i")?;
+        let claim = fields.id_or_hyphen()?.map(ClaimToken::from_u128);
+        fields.literal(b" ")?;
+        let attempt = u32::try_from(fields.number()?).ok()?;
+        fields.literal(b" ")?;
+        let due_at_ms = fields.number()?;
+        fields.literal(b" ")?;
+        Some(Self { claim, attempt, due_at_ms, payload: fields.rest() })
     }
 
     /// Writes the record into `bytes`, replacing what it held.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
+        bytes.reserve(ITEM_HEADER_BYTES_MAX + self.payload.len());
         bytes.push(b'i');
         match self.claim {
             Some(claim) => bytes.extend_from_slice(&claim.to_text()),
@@ -149,18 +154,25 @@ impl<'a> ItemRecord<'a> {
 }
 
 fn parse_fence(text: &[u8]) -> Option<FencingToken> {
-    // `from_str_radix` would accept a sign.
-    if !text.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
-        return None;
+    let mut number = 0;
+    for digit in text {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        number = (number << 4) | u64::from(value);
     }
-    let number = u64::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()?;
     FencingToken::new(number).ok()
 }
 
 /// Only the text that formatting the number gives: no sign for positive numbers, no leading zeros.
 fn parse_counter(text: &[u8]) -> Option<i64> {
-    let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (itoa::Buffer::new().format(number).as_bytes() == text).then_some(number)
+    match text.strip_prefix(b"-") {
+        // There is one zero only.
+        Some(digits) => 0_i64.checked_sub_unsigned(parse_number(digits).filter(|number| *number > 0)?),
+        None => i64::try_from(parse_number(text)?).ok(),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::counter::{Increment, IncrementOutcome};
 use crate::due::{ClaimDue, ClaimOutcome, Claimed, DueItem, Schedule, Scheduled};
 use crate::entry::{Entry, Get, Ttl, Version};
 use crate::error::{Error, ErrorKind, Result};
+use crate::gate::{Admission, GATES_MAX, Gate};
 use crate::key::StateKey;
 use crate::lock::election::{Election, LeaderWatch};
 use crate::lock::guard::{LockAttempt, LockGuard, LockOptions};
@@ -247,6 +248,57 @@ impl State {
     /// As there.
     pub async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.store.transact(ops).await
+    }
+
+    /// Asks gates, and then for a lock, until one does not let pass: as many of them as the stores take in one round trip, which may
+    /// be none. A lock is asked for once, without waiting.
+    ///
+    /// What the answer leaves out was not asked. The caller asks it by itself, in the same order, as it would have without this:
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use acteon_state_core::{Gate, LockOptions, Put, State, StateKey};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> acteon_state_core::Result<()> {
+    /// # let state = State::new(Arc::new(acteon_state_memory::MemoryStore::default()));
+    /// let key = StateKey::new("mail", "acme", "letter", "42")?;
+    /// let options = LockOptions::new(Duration::from_secs(10)).wait(Duration::from_secs(2));
+    /// let claim = Put::new("node 3").if_absent().expires_after(Duration::from_secs(60));
+    /// let gates = vec![Gate::Put(key.clone(), claim.clone())];
+    /// let asked = state.admit(gates, Some((&key, &options))).await?;
+    /// let is_claimed = match asked.replies.into_iter().next() {
+    ///     Some(reply) => reply?.passes(),
+    ///     None => state.put(&key, &claim).await?.is_applied(),
+    /// };
+    /// if is_claimed {
+    ///     let at_once = asked.lock.transpose()?.and_then(|attempt| attempt.acquired());
+    ///     let guard = match at_once {
+    ///         Some(guard) => Some(guard),
+    ///         None => state.lock(&key, &options).await?.acquired(),
+    ///     };
+    ///     assert!(guard.is_some());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Dropping the future leaves no lock held; the other gates were passed or not.
+    ///
+    /// # Errors
+    /// As [`StateStore::admit`]: an error says the same of every gate. One of unknown effect was followed by a release of the lock in
+    /// the background.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, if there is a lock.
+    pub async fn admit(&self, mut gates: Vec<Gate>, lock: Option<(&StateKey, &LockOptions)>) -> Result<Admission> {
+        let lock = lock.filter(|_| !self.has_own_lock_store() && gates.len() < GATES_MAX);
+        gates.truncate(GATES_MAX);
+        let is_worth_it = gates.len() + usize::from(lock.is_some()) > 1;
+        if !is_worth_it || !self.store.capabilities().gates {
+            return Ok(Admission::default());
+        }
+        match lock {
+            Some((key, options)) => LockGuard::acquire_behind(self.store.clone(), gates, key, options).await,
+            None => Ok(Admission { replies: self.store.admit(&gates).await?, lock: None }),
+        }
     }
 
     /// One page of keys; see [`StateStore::scan`].

@@ -10,6 +10,7 @@ use crate::counter::{Increment, IncrementOutcome};
 use crate::due::{ClaimDue, ClaimOutcome, ClaimToken, Claimed, Schedule, Scheduled};
 use crate::entry::{Entry, Get, Ttl};
 use crate::error::Result;
+use crate::gate::{Gate, GateReply};
 use crate::key::StateKey;
 use crate::lock::request::{ExtendOutcome, LockOutcome, LockRequest, LockState, OwnerId, ReleaseOutcome};
 use crate::lock::semantics::LockSemantics;
@@ -82,6 +83,16 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// Where the version of one of its puts is what its key holds, this request was applied before: the repetition is
     /// `Committed` and changes nothing.
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome>;
+
+    /// Asks gates in their order, in one round trip, until one does not let pass; see [`gate`](crate::gate). Declared by the
+    /// capability `gates`.
+    ///
+    /// One reply for each gate that was asked, at least one. There may be fewer although all of them let pass: those that cannot go
+    /// along in the same round trip, or that can be seen to be wrong, were not asked, and the caller asks them by themselves. A lock for
+    /// which others wait in this process is such a gate, if its request names a wait.
+    ///
+    /// Dropping the future leaves no lock held; the other gates were passed or not.
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>>;
 
     /// One page of keys.
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>>;

@@ -10,8 +10,9 @@ use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::layer::{Around, Layered, Layers};
 use acteon_state_core::operation::{Call, Reply};
 use acteon_state_core::{
-    BatchOp, BatchReply, Condition, DeleteOutcome, Effect, Error, ErrorKind, FencingToken, Get, Increment, LockRequest,
-    Put, PutOutcome, RateAlgorithm, RateLimit, Result, Scan, StateKey, StateStore, TransactOp, Ttl,
+    BatchOp, BatchReply, Condition, DeleteOutcome, Effect, Error, ErrorKind, FencingToken, Gate, GateReply, Get,
+    Increment, LockOutcome, LockRequest, Put, PutOutcome, RateAlgorithm, RateLimit, Result, Scan, StateKey, StateStore,
+    TransactOp, Ttl,
 };
 use acteon_state_memory::{MemoryConfig, MemoryStore};
 use futures_util::future::BoxFuture;
@@ -327,4 +328,30 @@ async fn an_answer_that_refuses_is_not_degraded() {
     let swap = Put::new("x").if_version(Put::new("").version);
     assert_eq!(rig.store.put(&counter, &swap).await.unwrap_err().kind(), ErrorKind::WrongType);
     assert_eq!(rig.stand_ins_made.load(Ordering::SeqCst), 0);
+}
+
+/// The caller asks the gates after the first by themselves: what they may have been granted must not stay with nobody.
+#[tokio::test(start_paused = true)]
+async fn the_first_gate_is_served_and_a_lock_behind_it_is_not_left_held() {
+    let rig = plain();
+    let local = Gate::Put(key("local", "claim"), Put::new("a").if_absent());
+    let closed = Gate::Put(key("closed", "claim"), Put::new("a").if_absent());
+    let request = LockRequest::new(key("closed", "lock"), Duration::from_secs(60));
+    let lock = Gate::Lock(request.clone());
+    assert!(matches!(rig.backend.lock_acquire(&request).await.unwrap(), LockOutcome::Granted(_)));
+
+    rig.switch.mute(true);
+    let replies = rig.store.admit(&[local.clone(), closed.clone(), lock.clone()]).await.unwrap();
+    assert!(matches!(&replies[..], [Ok(GateReply::Put(outcome))] if outcome.is_applied()), "{replies:?}");
+    while !rig.backend.lock_inspect(&request.key).await.unwrap().unwrap().holders.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let replies = rig.store.admit(&[local, lock.clone()]).await.unwrap();
+    assert!(matches!(&replies[..], [Ok(GateReply::Put(PutOutcome::Applied(_)))]), "its own write: {replies:?}");
+
+    rig.switch.mute(false);
+    rig.switch.down(true);
+    is_unavailable(rig.store.admit(&[closed, lock.clone()]).await);
+    is_unavailable(rig.store.admit(&[lock]).await);
+    assert_eq!((rig.counted("local", "local"), rig.counted("closed", "closed")), (2, 2));
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use acteon_state_core::layer::retry::Policy;
 use acteon_state_core::layer::{Around, Layered, Layers, deadline};
 use acteon_state_core::operation::{Call, Reply};
 use acteon_state_core::{
-    BatchOp, Condition, Effect, Error, ErrorKind, ExtendOutcome, Get, Increment, LockOutcome, LockRequest, Put,
-    PutOutcome, ReleaseOutcome, Result, StateKey, StateStore,
+    BatchOp, Condition, Effect, Error, ErrorKind, ExtendOutcome, Gate, Get, Increment, LockOutcome, LockRequest, Put,
+    PutOutcome, RateLimit, ReleaseOutcome, Result, StateKey, StateStore, Version,
 };
 use acteon_state_memory::MemoryStore;
 use futures_util::future::BoxFuture;
@@ -31,6 +32,8 @@ enum Fault {
     Refused,
     /// It is carried out, and its answer is lost.
     AnswerLost,
+    /// It is lost on its way, and nobody knows.
+    Lost,
     /// It takes this long.
     Slow(Duration),
     None,
@@ -62,6 +65,7 @@ impl Around for Script {
         let fault = self.0.0.lock().unwrap().pop_front().unwrap_or(Fault::None);
         match fault {
             Fault::Refused => Err(Error::new(ErrorKind::Unavailable, "refused by the test")),
+            Fault::Lost => Err(Error::new(ErrorKind::Unavailable, "lost by the test").with_effect(Effect::Unknown)),
             Fault::AnswerLost => {
                 attempt().await?;
                 let effect = if call.operation.is_read() { Effect::NotApplied } else { Effect::Unknown };
@@ -108,6 +112,38 @@ async fn an_increment_of_unknown_effect_is_never_repeated() {
     let error = store.increment(&key("n"), Increment::by(1)).await.unwrap_err();
     assert_eq!((error.effect(), script.calls()), (Effect::Unknown, 2));
     assert_eq!(value(&store, "n").await.as_deref(), Some("1"));
+}
+
+/// The memory store has no gates: what reaches it is refused, which ends the repetitions.
+#[tokio::test(start_paused = true)]
+async fn gates_of_unknown_effect_are_repeated_only_if_each_of_them_may_be() {
+    let claim = Gate::Put(key("claim"), Put::new("a").if_absent());
+    let swap = Gate::Put(key("swap"), Put::new("b").if_version(Version::draw()));
+    let sliding = Gate::RateLimit(key("limit"), RateLimit::sliding_window(1, LEASE));
+    let cells = Gate::RateLimit(key("limit"), RateLimit::gcra(1, LEASE, 1));
+    let lock = Gate::Lock(LockRequest::new(key("lock"), LEASE));
+    for (gates, calls) in [
+        (vec![swap.clone(), sliding.clone(), lock.clone()], 2),
+        (vec![claim, lock.clone()], 1),
+        (vec![swap, cells, lock], 1),
+    ] {
+        let script = Script::new([Fault::Lost]);
+        let error = store(&script, retrying()).admit(&gates).await.unwrap_err();
+        assert_eq!((error.effect(), script.calls()), (Effect::Unknown, calls), "{gates:?}");
+        let script = Script::new([Fault::Refused]);
+        let error = store(&script, retrying()).admit(&gates).await.unwrap_err();
+        assert_eq!((error.kind(), script.calls()), (ErrorKind::Unsupported, 2), "not applied: {gates:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guard_looks_at_every_gate() {
+    let guard = Some(Guard::new("layers", Some("acme")).unwrap());
+    let script = Script::default();
+    let store = store(&script, Layers { guard, ..Layers::default() });
+    let outside = LockRequest::new(StateKey::new("layers", "other", "k", "lock").unwrap(), LEASE);
+    let error = store.admit(&[Gate::Put(key("claim"), Put::new("a")), Gate::Lock(outside)]).await.unwrap_err();
+    assert_eq!((error.kind(), script.calls()), (ErrorKind::Denied, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,6 +246,19 @@ async fn a_deadline_of_the_caller_that_has_passed_sends_nothing() {
     assert_eq!((error.kind(), error.effect(), script.calls()), (ErrorKind::Timeout, Effect::NotApplied, 0));
     let later = Instant::now() + Duration::from_secs(1);
     assert!(deadline::until(later, store.put(&key("n"), &Put::new("a"))).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_is_not_the_callers_is_taken_out_of_its_deadline() {
+    let script = Script::default();
+    let store = store(&script, Layers { deadline: Some(Duration::from_secs(5)), ..Layers::default() });
+    let (item, put) = (key("n"), Put::new("a"));
+    deadline::until(Instant::now(), async {
+        let mut work = store.put(&item, &put);
+        poll_fn(|context| deadline::without(|| work.as_mut().poll(context))).await.unwrap();
+        assert_eq!(store.put(&item, &put).await.unwrap_err().kind(), ErrorKind::Timeout, "it is in force again");
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

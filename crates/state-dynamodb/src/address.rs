@@ -43,6 +43,11 @@ impl Address {
         [(PK.to_owned(), text(&self.pk)), (SK.to_owned(), text(&self.sk))]
     }
 
+    /// The same, of an address that is not needed any more.
+    pub(crate) fn into_item(self) -> Item {
+        [(PK.to_owned(), AttributeValue::S(self.pk)), (SK.to_owned(), AttributeValue::S(self.sk))].into()
+    }
+
     /// The key as an item of just that.
     pub(crate) fn item(&self) -> Item {
         self.attributes().into()

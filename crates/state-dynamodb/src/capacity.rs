@@ -21,7 +21,7 @@ use crate::error::Access;
 /// Hundredths in a unit.
 const UNIT: f64 = 100.0;
 /// All operations that are counted, in the order in which [`Capacity::by_operation`] gives them.
-const OPERATIONS: [Operation; 23] = [
+const OPERATIONS: [Operation; 24] = [
     Operation::Ping,
     Operation::Get,
     Operation::Put,
@@ -32,6 +32,7 @@ const OPERATIONS: [Operation; 23] = [
     Operation::RateLimit,
     Operation::Batch,
     Operation::Transact,
+    Operation::Admit,
     Operation::Scan,
     Operation::Schedule,
     Operation::Cancel,
@@ -46,6 +47,8 @@ const OPERATIONS: [Operation; 23] = [
     Operation::LockList,
     Operation::Close,
 ];
+// An operation that the contract gets must get its place here too: without one, counting would be out of bounds.
+const _: () = assert!(Operation::Close as usize + 1 == OPERATIONS.len(), "an operation is missing in the list");
 
 /// What a store has sent and what it cost, since it was opened.
 #[derive(Debug)]

@@ -37,6 +37,7 @@ use aws_smithy_runtime_api::client::interceptors::context::{
 use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use aws_smithy_types::date_time::Format;
+use parking_lot::Mutex;
 
 use crate::capacity::Capacity;
 use crate::clock::CalibratedClock;
@@ -71,7 +72,7 @@ pub(crate) async fn client(
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts(config))
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .interceptor(Observer { clock, capacity });
+        .interceptor(Observer { clock, capacity, dates: Dates::default() });
     // Here and not in what is loaded: the endpoint of the role's service is another one.
     if let Some(url) = &config.url {
         builder = builder.endpoint_url(url);
@@ -150,6 +151,24 @@ fn timeouts(config: &DynamoConfig) -> TimeoutConfig {
 struct Observer {
     clock: Arc<CalibratedClock>,
     capacity: Arc<Capacity>,
+    dates: Dates,
+}
+
+/// Reads `Date` headers. Those of one second are the same text, and under load there are thousands of them.
+#[derive(Debug, Default)]
+struct Dates {
+    // The newest text and its time; locked to compare and to replace.
+    newest: Mutex<(String, Option<i64>)>,
+}
+
+impl Dates {
+    fn seconds_of(&self, date: &str) -> Option<i64> {
+        let mut newest = self.newest.lock();
+        if newest.0 != date {
+            *newest = (date.to_owned(), seconds_of(date));
+        }
+        newest.1
+    }
 }
 
 /// When a request left, by the local clock in µs. The connection may be opened after it, which makes what an answer says about
@@ -184,7 +203,7 @@ impl Intercept for Observer {
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let arrived_us = self.clock.local_us();
-        let date_s = context.response().headers().get("date").and_then(seconds_of);
+        let date_s = context.response().headers().get("date").and_then(|date| self.dates.seconds_of(date));
         if let (Some(Sent(sent_us)), Some(date_s)) = (bag.load::<Sent>().copied(), date_s) {
             self.clock.observe(sent_us, arrived_us, date_s);
         }
@@ -199,13 +218,24 @@ fn seconds_of(date: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::seconds_of;
+    use super::{Dates, seconds_of};
 
     #[test]
     fn the_date_of_an_answer_is_read() {
         assert_eq!(seconds_of("Tue, 15 Nov 1994 08:12:31 GMT"), Some(784_887_151));
         for date in ["", "yesterday", "1994-11-15T08:12:31Z", "Tue, 15 Nov 1994 25:12:31 GMT"] {
             assert_eq!(seconds_of(date), None, "{date}");
+        }
+    }
+
+    #[test]
+    fn each_date_has_its_own_time_also_after_others() {
+        let dates = Dates::default();
+        for _ in 0..2 {
+            assert_eq!(dates.seconds_of("Tue, 15 Nov 1994 08:12:31 GMT"), Some(784_887_151));
+            assert_eq!(dates.seconds_of("Tue, 15 Nov 1994 08:12:31 GMT"), Some(784_887_151));
+            assert_eq!(dates.seconds_of("yesterday"), None);
+            assert_eq!(dates.seconds_of("Tue, 15 Nov 1994 08:12:32 GMT"), Some(784_887_152));
         }
     }
 }

@@ -128,7 +128,7 @@ impl Inner {
             .client
             .delete_item()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.due_item(queue, id).item()))
+            .set_key(Some(self.addresses.due_item(queue, id).into_item()))
             .return_values(ReturnValue::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let output = self.gate.call(Access::Write, request.send()).await?;
@@ -189,7 +189,7 @@ impl Inner {
             .client
             .delete_item()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.due_item(queue, id).item()))
+            .set_key(Some(self.addresses.due_item(queue, id).into_item()))
             .condition_expression(text)
             .set_expression_attribute_values(Some(values))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -220,14 +220,15 @@ impl Inner {
             let visible_at_ms = visible_at_ms(self.clock.now_us(), visibility_ms);
             let condition = extensible(token, was_ms);
             let update = Expression::new("SET ia = :visible").with(":visible", number(visible_at_ms));
+            let (update, condition, values) = update.under(condition);
             let request = self
                 .client
                 .update_item()
                 .table_name(&*self.table)
-                .set_key(Some(self.addresses.due_item(queue, id).item()))
-                .update_expression(update.text.clone())
-                .condition_expression(condition.text.clone())
-                .set_expression_attribute_values(update.values_with(&condition))
+                .set_key(Some(self.addresses.due_item(queue, id).into_item()))
+                .update_expression(update)
+                .condition_expression(condition)
+                .set_expression_attribute_values(values)
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total);
             match self.gate.write(request.send()).await {
@@ -280,14 +281,15 @@ impl Inner {
             .with(":visible", number(visible_at_ms))
             .with(":claim", identifier(claiming.token.as_u128()))
             .with(":one", number(1));
+        let (update, condition, values) = update.under(condition);
         let request = self
             .client
             .update_item()
             .table_name(&*self.table)
-            .set_key(Some(Address { pk, sk: id.clone() }.item()))
-            .update_expression(update.text.clone())
-            .condition_expression(condition.text.clone())
-            .set_expression_attribute_values(update.values_with(&condition))
+            .set_key(Some(Address { pk, sk: id.clone() }.into_item()))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_values(values)
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -363,7 +365,7 @@ fn is_claimed_by(token: ClaimToken) -> Expression {
 /// an earlier end is meant, from the end that was seen.
 fn extensible(token: ClaimToken, was_ms: Option<u64>) -> Expression {
     let claimed = is_claimed_by(token);
-    let text = |end: &str| format!("{} AND {end}", claimed.text);
+    let text = |end: &str| format!("{} AND {end}", claimed.text).into();
     match was_ms {
         None => Expression { text: text("ia <= :visible"), ..claimed },
         Some(was_ms) => Expression { text: text("ia = :was"), ..claimed }.with(":was", number(was_ms)),

@@ -23,6 +23,8 @@ pub(crate) fn capabilities(facts: &Facts, config: &DynamoConfig) -> Capabilities
         counters: true,
         rate_limits: true,
         transact: (conditions_hold && facts.has_transactions()).then_some(transact),
+        // Each gate is a request of its own.
+        gates: false,
         scan: true,
         ordered_scan: true,
         due: true,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockClock, LockOutcome,
-    LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
-    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits, TransactOp,
-    TransactOutcome, TransactScope, Ttl, Waiting,
+    Effect, Entry, Error, ErrorKind, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome, LockClock,
+    LockOutcome, LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit,
+    ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, Survival, TransactLimits,
+    TransactOp, TransactOutcome, TransactScope, Ttl, Waiting,
 };
 use async_trait::async_trait;
 
@@ -29,6 +29,7 @@ pub(crate) fn capabilities(checked: &Checked, evicts: bool) -> Capabilities {
         counters: true,
         rate_limits: true,
         transact: Some(TransactLimits { scope: TransactScope::AnyKeys, ops_max: TRANSACT_OPS_MAX }),
+        gates: false,
         scan: true,
         ordered_scan: true,
         due: true,
@@ -123,6 +124,11 @@ impl StateStore for MemoryStore {
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.run(Operation::Transact, |handle, now| handle.transact(ops, now)).await
+    }
+
+    async fn admit(&self, _: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        // There are no round trips to save.
+        self.run(Operation::Admit, |_, _| Err(Error::unsupported("gates"))).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use acteon_engine::Slots;
+use acteon_engine::{HashMut, Slots, Zset};
 use acteon_state_core::due::{DUE_AT_MS_MAX, check_item_id};
 use acteon_state_core::entry::duration_ms;
 use acteon_state_core::key::Companion;
@@ -44,16 +44,9 @@ impl Handle {
         let visibility_ms = claim.check(&self.capabilities)?;
         let visible_at_ms = visible_at_ms(now, visibility_ms);
         self.in_queue(queue, now, |queue| {
-            let mut items = Vec::new();
-            for id in queue.due_ids(claim.limit, now)? {
-                match queue.claim(&id, visible_at_ms) {
-                    Ok(item) => items.push(item),
-                    // What was claimed so far is ours; the rest is still there, and tells the next claim what is wrong.
-                    Err(error) if items.is_empty() => return Err(error),
-                    Err(_) => break,
-                }
-            }
-            Ok(Claimed { items, next_due_in: queue.next_due_at_ms()?.map(|at_ms| now.until_ms(at_ms)) })
+            let ids = queue.due_ids(claim.limit, now)?;
+            let (items, next_due_at_ms) = queue.claim(ids, visible_at_ms)?;
+            Ok(Claimed { items, next_due_in: next_due_at_ms.map(|at_ms| now.until_ms(at_ms)) })
         })
     }
 
@@ -129,27 +122,36 @@ impl Queue<'_, '_> {
         Ok(items.remove(id).is_some())
     }
 
-    /// Hands out one item.
-    fn claim(&mut self, id: &[u8], visible_at_ms: u64) -> Result<DueItem> {
-        let token = ClaimToken::draw();
+    /// Hands out the items of these ids, and says when the next one of the queue is due.
+    fn claim(&mut self, ids: Vec<Vec<u8>>, visible_at_ms: u64) -> Result<(Vec<DueItem>, Option<u64>)> {
+        if ids.is_empty() {
+            return Ok((Vec::new(), self.next_due_at_ms()?));
+        }
+        let items = self.claim_items(ids)?;
+        let mut slot = self.slots.slot(DUE);
+        let mut due = slot.sorted_set_mut().map_err(|error| classify(self.key, error))?;
+        for item in &items {
+            // Never refused: the id has a time already.
+            due.insert(item.id.as_bytes(), visible_at_ms as f64).map_err(|error| classify(self.key, error))?;
+        }
+        Ok((items, first_due_at_ms(&due)))
+    }
+
+    /// Writes new claims. What was claimed before an item that does not parse is ours; the rest is still there, and tells the next claim
+    /// what is wrong.
+    fn claim_items(&mut self, ids: Vec<Vec<u8>>) -> Result<Vec<DueItem>> {
         let mut slot = self.slots.slot(ITEMS);
-        let mut items = slot.hash_mut().map_err(|error| classify(self.key, error))?;
-        let item = items.get(id).and_then(ItemRecord::parse).ok_or_else(|| corrupt_item(self.key))?;
-        let claimed = ItemRecord { claim: Some(token), attempt: item.attempt.saturating_add(1), ..item };
-        let handed_out = DueItem {
-            id: String::from_utf8(id.to_vec()).map_err(|_| corrupt_item(self.key))?,
-            payload: Bytes::copy_from_slice(claimed.payload),
-            due_at_ms: claimed.due_at_ms,
-            attempt: claimed.attempt,
-            token,
-        };
-        let mut bytes = Vec::new();
-        claimed.write(&mut bytes);
-        // Never refused: a full store gets its memory back by working its queues off, and a claim adds some 20 bytes.
-        items.insert_always(id, &bytes);
-        drop(slot);
-        self.set_due(id, visible_at_ms)?;
-        Ok(handed_out)
+        let mut stored = slot.hash_mut().map_err(|error| classify(self.key, error))?;
+        let mut items = Vec::with_capacity(ids.len());
+        let mut record = Vec::new();
+        for id in ids {
+            match claim_item(&mut stored, id, &mut record) {
+                Some(item) => items.push(item),
+                None if items.is_empty() => return Err(corrupt_item(self.key)),
+                None => break,
+            }
+        }
+        Ok(items)
     }
 
     fn is_claimed_by(&mut self, id: &[u8], token: ClaimToken) -> Result<bool> {
@@ -164,14 +166,14 @@ impl Queue<'_, '_> {
         Ok(item.claim == Some(token))
     }
 
-    fn due_ids(&mut self, limit: u32, now: Now) -> Result<Vec<Box<[u8]>>> {
+    fn due_ids(&mut self, limit: u32, now: Now) -> Result<Vec<Vec<u8>>> {
         let slot = self.slots.slot(DUE);
         let Some(stored) = slot.get() else {
             return Ok(Vec::new());
         };
         let due = stored.sorted_set().ok_or_else(|| foreign(self.key))?;
         let ids = due.range(due.ranks_by_score(&(f64::NEG_INFINITY..=now.ms() as f64).into())).take(limit as usize);
-        Ok(ids.map(|(id, _)| id.into()).collect())
+        Ok(ids.map(|(id, _)| id.to_vec()).collect())
     }
 
     fn next_due_at_ms(&mut self) -> Result<Option<u64>> {
@@ -180,7 +182,7 @@ impl Queue<'_, '_> {
             return Ok(None);
         };
         let due = stored.sorted_set().ok_or_else(|| foreign(self.key))?;
-        Ok(due.by_rank(0).map(|(_, at_ms)| at_ms as u64))
+        Ok(first_due_at_ms(due))
     }
 
     /// Returns the time that the item had before.
@@ -198,6 +200,28 @@ impl Queue<'_, '_> {
         due.remove(id);
         Ok(())
     }
+}
+
+fn first_due_at_ms(due: &Zset) -> Option<u64> {
+    due.by_rank(0).map(|(_, at_ms)| at_ms as u64)
+}
+
+/// Claims one item in its record; `None` when there is none that parses. `record` is a buffer.
+fn claim_item(stored: &mut HashMut<'_>, id: Vec<u8>, record: &mut Vec<u8>) -> Option<DueItem> {
+    let item = stored.get(&id).and_then(ItemRecord::parse)?;
+    let token = ClaimToken::draw();
+    let claimed = ItemRecord { claim: Some(token), attempt: item.attempt.saturating_add(1), ..item };
+    claimed.write(record);
+    let handed_out = DueItem {
+        id: String::from_utf8(id).ok()?,
+        payload: Bytes::copy_from_slice(claimed.payload),
+        due_at_ms: claimed.due_at_ms,
+        attempt: claimed.attempt,
+        token,
+    };
+    // Never refused: a full store gets its memory back by working its queues off, and a claim adds some 20 bytes.
+    stored.insert_always(handed_out.id.as_bytes(), record);
+    Some(handed_out)
 }
 
 fn corrupt_item(queue: &StateKey) -> Error {

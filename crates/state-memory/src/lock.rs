@@ -19,9 +19,6 @@ use crate::error::{classify, foreign};
 use crate::store::{Handle, Now};
 use crate::text::companion_text;
 
-/// Bytes of a record with one holder and a short description, so that most are written without growing.
-const RECORD_BYTES_USUAL: usize = 192;
-
 /// Whose turn it is when somebody asks for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -179,12 +176,11 @@ impl RecordAt<'_> {
             };
             let (result, is_changed) = transition(&mut record);
             if is_changed {
-                let mut text = String::with_capacity(RECORD_BYTES_USUAL);
+                let mut text = Vec::new();
                 record.write(&mut text);
                 let unused_from_us = record.last_expiry_us().unwrap_or(0).max(now.us());
                 let kept_until_ms = unused_from_us.div_ceil(1_000).saturating_add(self.retention_ms);
-                slot.set_str(&[text.as_bytes()], Expiry::At(kept_until_ms))
-                    .map_err(|error| classify(self.key, error))?;
+                slot.set_str(&[&text], Expiry::At(kept_until_ms)).map_err(|error| classify(self.key, error))?;
             }
             Ok(result)
         })

@@ -17,9 +17,9 @@ use std::time::Duration;
 use acteon_state_conformance::{Factory, Time};
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics, LockState,
-    OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled, StateKey,
-    StateStore, TransactOp, TransactOutcome, Ttl,
+    Entry, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics,
+    LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled,
+    StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use acteon_state_memory::{KeepConfig, KeepFsync, MemoryConfig, MemoryStore};
 use async_trait::async_trait;
@@ -182,6 +182,11 @@ impl StateStore for Reopened {
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         let (_open, store) = self.call().await;
         store.transact(ops).await
+    }
+
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        let (_open, store) = self.call().await;
+        store.admit(gates).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

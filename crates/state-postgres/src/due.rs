@@ -3,29 +3,28 @@
 //! # Guarantees
 //! - What was scheduled is on the disk before `schedule` returns, whatever the durability of the kind is: it is work to do.
 //! - Any number of workers claim from one queue at once: each takes the earliest items that nobody is just taking, and none
-//!   waits for another. An item is passed over while somebody is taking it, also if that comes to nothing (a worker that was killed
-//!   before it was answered): then the next claim has it.
+//!   waits for another process. An item is passed over while somebody is taking it, also if that comes to nothing (a worker that was
+//!   killed before it was answered): then the next claim has it.
 //! - A claim whose answer is lost delays its items until they are visible again; nobody else has them meanwhile.
 //!
 //! # How it works
 //! Scheduling, cancelling, acknowledging and extending concern one item each, and those that wait at the same moment travel
-//! together. A claim is a statement of its own: it takes many items already.
+//! together. So do claims, see [`claim`](crate::claim).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::due::check_item_id;
 use acteon_state_core::entry::{ceil_ms, duration_ms};
-use acteon_state_core::{
-    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Error, Result, Schedule, Scheduled, StateKey,
-};
+use acteon_state_core::{ClaimOutcome, ClaimToken, DueAt, Result, Schedule, Scheduled, StateKey};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 use sqlx::{Arguments as _, Row as _};
 use uuid::Uuid;
 
+use crate::ends::Ends;
 use crate::error::Sent;
 use crate::lane::Family;
 use crate::names::Names;
@@ -35,9 +34,6 @@ use crate::store::{Inner, KeyColumns, unexpected};
 const APPLY: &str = "
     SELECT is_done FROM {t}due_apply($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
         $6::smallint[], $7::bigint[], $8::uuid[], $9::bytea[])";
-
-pub(crate) const CLAIM: &str = "
-    SELECT * FROM {t}due_claim($1::text, $2::text, $3::text, $4::text, $5::integer, $6::bigint, $7::uuid)";
 
 /// Roughly what an operation takes in a statement beside its key and its payload.
 const OP_BYTES: usize = 64;
@@ -63,6 +59,7 @@ pub(crate) struct DueOp {
 /// Changes items.
 pub(crate) struct Dues {
     sql: Arc<str>,
+    ends: Arc<Ends>,
 }
 
 impl Inner {
@@ -80,18 +77,6 @@ impl Inner {
     pub(crate) async fn cancel(&self, queue: &StateKey, id: &str) -> Result<bool> {
         check_item_id(id)?;
         self.dues.submit(DueOp::new(queue, id, Action::Cancel)).await
-    }
-
-    pub(crate) async fn claim_due(&self, queue: &StateKey, claim: ClaimDue) -> Result<Claimed> {
-        let visibility_ms = claim.check(self.capabilities())?;
-        let token = ClaimToken::draw();
-        let arguments = claim_arguments(queue, claim.limit, visibility_ms, token)
-            .map_err(|error| Error::invalid(format!("the claim cannot be sent: {error}")))?;
-        let mut rows = self.write(&self.claim_sql, arguments).await?;
-        let last = rows.pop().ok_or_else(|| unexpected(sqlx::Error::RowNotFound))?;
-        let next_us: Option<i64> = last.try_get(4).map_err(unexpected)?;
-        let items = rows.iter().map(|row| read_item(queue, row, token)).collect::<Result<_>>()?;
-        Ok(Claimed { items, next_due_in: next_us.map(|us| Duration::from_micros(us.max(0).cast_unsigned())) })
     }
 
     pub(crate) async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
@@ -114,31 +99,6 @@ impl Inner {
 
 const fn claim_outcome(is_done: bool) -> ClaimOutcome {
     if is_done { ClaimOutcome::Done } else { ClaimOutcome::Lost }
-}
-
-fn claim_arguments(
-    queue: &StateKey,
-    limit: u32,
-    visibility_ms: u64,
-    token: ClaimToken,
-) -> Result<PgArguments, BoxDynError> {
-    let mut arguments = PgArguments::default();
-    queue.parts().into_iter().try_for_each(|part| arguments.add(part))?;
-    arguments.add(limit.cast_signed())?;
-    arguments.add(visibility_ms.cast_signed())?;
-    arguments.add(uuid(token))?;
-    Ok(arguments)
-}
-
-fn read_item(queue: &StateKey, row: &PgRow, token: ClaimToken) -> Result<DueItem> {
-    let id: String = row.try_get(0).map_err(unexpected)?;
-    let due_at_ms: i64 = row.try_get(1).map_err(unexpected)?;
-    let attempt: i64 = row.try_get(2).map_err(unexpected)?;
-    let payload: Vec<u8> = row.try_get(3).map_err(unexpected)?;
-    match (u64::try_from(due_at_ms), u32::try_from(attempt)) {
-        (Ok(due_at_ms), Ok(attempt)) => Ok(DueItem { id, payload: Bytes::from(payload), due_at_ms, attempt, token }),
-        _ => Err(Error::corrupt(queue, format!("the item {id:?} of the queue has a time or a count below zero"))),
-    }
 }
 
 fn uuid(token: ClaimToken) -> Uuid {
@@ -165,8 +125,8 @@ impl DueOp {
 }
 
 impl Dues {
-    pub(crate) fn new(names: &Names) -> Self {
-        Self { sql: names.sql(APPLY) }
+    pub(crate) fn new(names: &Names, ends: Arc<Ends>) -> Self {
+        Self { sql: names.sql(APPLY), ends }
     }
 }
 
@@ -204,7 +164,14 @@ impl Family for Dues {
 
     async fn run(&self, session: &mut Session, ops: &[&DueOp]) -> sqlx::Result<Vec<Result<bool>>> {
         let arguments = apply_arguments(ops).map_err(sqlx::Error::Encode)?;
-        let rows = session.fetch_all(&self.sql, arguments).await?;
+        let answered = session.fetch_all(&self.sql, arguments).await;
+        // Also where it is not known whether it was done. Before, a claim might pass over what is not committed yet.
+        for op in ops {
+            if let Action::ScheduleAt(at_ms, _) = &op.action {
+                self.ends.draw_back(&op.queue, at_ms.cast_signed(), &op.item);
+            }
+        }
+        let rows = answered?;
         Ok(rows.iter().map(|row| row.try_get(0).map_err(unexpected)).collect())
     }
 }

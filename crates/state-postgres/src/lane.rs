@@ -31,7 +31,7 @@ use crate::session::Session;
 use crate::workers::{Dispatcher, Load, Source, Trip};
 
 /// A statement stays below this, unless a single operation is larger.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
 /// How often a batch is sent again after the server broke it off because of somebody else's transaction.
 const CONFLICT_ATTEMPTS_MAX: u32 = 5;
 
@@ -242,6 +242,11 @@ impl<F: Family> Answer<F> {
     /// # Errors
     /// `Timeout` at the deadline: of unknown effect if the operation was sent.
     pub(crate) async fn wait(mut self) -> Result<F::Reply> {
+        self.wait_here().await
+    }
+
+    /// The same, for whoever must know afterwards that it was answered. To be called once.
+    pub(crate) async fn wait_here(&mut self) -> Result<F::Reply> {
         match tokio::time::timeout_at(self.deadline, &mut self.reply).await {
             Ok(Ok(reply)) => reply,
             // The worker went away with the statement.
@@ -303,6 +308,10 @@ struct Batch<F: Family> {
 
 #[async_trait]
 impl<F: Family> Load for Batch<F> {
+    fn ops(&self) -> usize {
+        self.waiting.len()
+    }
+
     async fn run(mut self: Box<Self>, session: &mut Session) -> Trip {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(Waiting::may_be_sent);

@@ -35,7 +35,7 @@
 //! | `rate_limit` | the function `rate` | 1, shared |
 //! | `scan`, `lock_list` | a range of the primary key | 1 for each page |
 //! | `schedule`, `cancel`, `ack`, `extend_claim` | the function `due_apply` | 1, shared |
-//! | `claim_due` | the function `due_claim`, by `SKIP LOCKED` | 1 for all items of a claim |
+//! | `claim_due` | the function `due_claim`, by `SKIP LOCKED` | 1 for all items of a claim, shared |
 //! | `lock_acquire`, `lock_extend`, `lock_release`, `lock_force_release` | the function `lock` | 1 without waiting, shared |
 //! | `lock_inspect` | a `SELECT` | 1 |
 //! | [`with_tx_lock`](PostgresStore::with_tx_lock) | `BEGIN`, `tx_lock`, the caller's own, `COMMIT` | its own |
@@ -59,16 +59,19 @@
 //! | the writable server; TLS; what a server says of itself | `connect`, `server` |
 //! | names of tables; their versions | `names`, `migrate`, `migrations/*.sql` |
 //! | the way of an operation: it waits in a lane, a worker carries it on its session | `lane`, `workers`, `session` |
-//! | operations by family | `store`, `due`, `lock` |
-//! | waking lock waiters | `waiting` |
+//! | operations by family | `store`, `due`, `claim`, `lock` |
+//! | waking lock waiters; handing a lock over at home | `waiting`, `hand_over` |
 //! | the caller's own transactions under a lock | `tx_lock` |
 //! | removing what has expired | `sweep` |
 //! | from SQLSTATEs to kind, effect and advice | `error` |
 
+mod claim;
 pub mod config;
 mod connect;
 mod due;
+mod ends;
 mod error;
+mod hand_over;
 mod lane;
 mod lock;
 mod migrate;

@@ -5,10 +5,13 @@
 //! them asks again when it is woken, when the first lease ends, or after a second, whichever comes first. Those who come
 //! while others stand in line join it without asking. See [`waiting`](crate::waiting) for who is woken by whom.
 //!
-//! Whoever releases wakes the first local waiter before the release is answered: its request then follows right behind, if
-//! possible in the same statement, so that a lock changes hands with one commit. So that the waiters of other nodes are not
-//! kept waiting for as long as there are some here, after a few times all of them are woken together instead, and an exclusive
-//! waiter lets those nodes go first whose last turn is longer ago, see [`rotation`](acteon_state_core::lock::rotation).
+//! Whoever releases sends the request of the first local waiter along, in the same statement, so that a lock changes hands with
+//! one commit, see [`hand_over`](crate::hand_over). So that the waiters of other nodes are not kept waiting for as long as there
+//! are some here, after a few times all of them are woken together instead, and an exclusive waiter lets those nodes go first
+//! whose last turn is longer ago, see [`rotation`](acteon_state_core::lock::rotation).
+//!
+//! Where there are no notifications, waiters of other nodes find a free lock only by asking at the right moment. So that there is
+//! such a moment, the first local waiter is only woken there, and its request follows behind the release.
 //!
 //! Whoever was told that the lock is busy goes on waiting when a connection or the server is lost, until the wait is over.
 //!
@@ -37,6 +40,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{Sent, closed};
+use crate::hand_over::{Offer, Offered, Passed};
 use crate::lane::{Answer, Family};
 use crate::names::Names;
 use crate::session::Session;
@@ -108,6 +112,8 @@ enum Action {
 /// Who is to get a lock that is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HandOver {
+    /// A local waiter, whose request travels along.
+    Passed,
     /// The first local waiter, who was woken already and asks right behind the release.
     Begun,
     /// Nobody waited here when the release was sent: whoever waits anywhere.
@@ -197,24 +203,55 @@ impl Inner {
         }
     }
 
-    pub(crate) async fn lock_release(&self, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
-        let hash = lock_hash(key);
+    pub(crate) async fn lock_release(self: &Arc<Self>, key: &StateKey, owner: OwnerId) -> Result<ReleaseOutcome> {
+        let (hash, now) = (lock_hash(key), Instant::now());
+        let is_listening = self.waiters.is_listening();
         let hand_over = match self.waiters.lines.has_waiters(&line_name(hash)) {
             false => HandOver::Open,
-            true if self.waiters.is_listening() && !self.waiters.stays_at_home(hash) => HandOver::Level,
+            true if is_listening && !self.waiters.stays_at_home(hash, now) => HandOver::Level,
             true => HandOver::Begun,
         };
-        let op = LockOp { key: key.clone(), action: Action::Release { owner, hand_over } };
-        let answers = self.locks.submit_all([op])?;
-        if hand_over == HandOver::Begun {
-            // Only now: its request must come after ours. Should the lease have been lost, it asks in vain.
-            self.waiters.wake_here(hash);
-        }
-        match first_answer(answers).await?.status {
+        let offer = match hand_over {
+            HandOver::Begun if is_listening => self.waiters.offers.take(key, now),
+            _ => None,
+        };
+        let release = |hand_over| Action::Release { owner, hand_over };
+        let passed = offer.map(|offer| self.hand_over(key, release(HandOver::Passed), offer));
+        let (answers, _passed) = match passed {
+            Some(Ok((answers, passed))) => (answers, passed),
+            // There may be room for the one and not for both. The waiter asks by itself.
+            Some(Err(_)) | None => (self.release_alone(key, release(hand_over), hand_over)?, None),
+        };
+        let answered = first_answer(answers).await?;
+        self.waiters.released(hash, now.elapsed(), hand_over != HandOver::Open);
+        match answered.status {
             1 => Ok(ReleaseOutcome::Released),
             0 => Ok(ReleaseOutcome::AlreadyLost),
             other => Err(unknown_status(other)),
         }
+    }
+
+    fn release_alone(&self, key: &StateKey, release: Action, hand_over: HandOver) -> Result<Vec<Answer<Locks>>> {
+        let answers = self.locks.submit_all([LockOp { key: key.clone(), action: release }])?;
+        if hand_over == HandOver::Begun {
+            // Only now: its request must come after ours. Should the lease have been lost, it asks in vain.
+            self.waiters.wake_here(lock_hash(key));
+        }
+        Ok(answers)
+    }
+
+    /// Sends what ends a lease, and behind it the request of a waiter, who gets its answer. Should the lease have been lost, it is busy.
+    fn hand_over(
+        self: &Arc<Self>,
+        key: &StateKey,
+        ending: Action,
+        offer: Offer,
+    ) -> Result<(Vec<Answer<Locks>>, Option<Passed>)> {
+        let ending = LockOp { key: key.clone(), action: ending };
+        let (acquire, deadline) = self.acquisition(&offer.request, offer.lease_ms, offer.until);
+        let mut answers = self.locks.submit_all([ending, acquire])?;
+        let passed = answers.pop().map(|answer| offer.was_sent(self, answer, deadline));
+        Ok((answers, passed))
     }
 
     pub(crate) async fn lock_force_release(&self, key: &StateKey, reason: &str) -> Result<usize> {
@@ -272,6 +309,7 @@ impl Inner {
         let mut deaf_nap = DEAF_NAP_MIN;
         let mut has_failed = false;
         let mut unsure = UnderWay { inner: self, request, is_answered: true };
+        let mut offered = Offered::new(self, request, lease_ms, until);
         loop {
             let nap_max = if self.waiters.is_listening() && !has_failed { NAP_MAX } else { deaf_nap };
             deaf_nap = (deaf_nap * 2).min(DEAF_NAP_MAX);
@@ -280,8 +318,16 @@ impl Inner {
                 // Those who can hold it together with others need not take turns.
                 _ => Duration::ZERO,
             };
-            let is_over = sleep_in_line(&place, busy, nap_max, until, head_start).await;
-            let outcome = self.attempt(request, lease_ms, until).await;
+            let (sent, is_over) = tokio::select! {
+                biased;
+                sent = offered.sent() => (sent, false),
+                is_over = sleep_in_line(&place, busy, nap_max, until, head_start) => (None, is_over),
+            };
+            let sent = if sent.is_some() { sent } else { offered.take_back().await };
+            let outcome = match sent {
+                Some(sent) => sent.wait().await,
+                None => self.attempt(request, lease_ms, until).await,
+            };
             has_failed = outcome.is_err();
             match outcome {
                 Err(error) => {
@@ -310,11 +356,21 @@ impl Inner {
                     return Ok(attempt.outcome());
                 }
             }
+            offered.lay_out();
         }
     }
 
     /// Asks the server once.
     async fn attempt(self: &Arc<Self>, request: &LockRequest, lease_ms: u64, until: Instant) -> Result<Attempt> {
+        let (acquire, deadline) = self.acquisition(request, lease_ms, until);
+        let under_way = UnderWay { inner: self, request, is_answered: false };
+        let answered = self.locks.submit(acquire).await;
+        under_way.answered();
+        conclude(answered?, deadline)
+    }
+
+    /// The operation that asks for a lock once, and until when the grant would last by our own clock.
+    fn acquisition(&self, request: &LockRequest, lease_ms: u64, until: Instant) -> (LockOp, BootInstant) {
         // Who cannot listen asks often instead, and has nothing to be told.
         let wait = if self.is_pooled() { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };
         let acquire = Acquire {
@@ -326,20 +382,54 @@ impl Inner {
         };
         // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
         let deadline = BootInstant::now() + request.lease;
-        let under_way = UnderWay { inner: self, request, is_answered: false };
-        let answered = self.lock_apply(&request.key, Action::Acquire(acquire)).await;
-        under_way.answered();
-        let answered = answered?;
-        let busy = LockBusy { token: answered.token, retry_after: answered.retry_after };
-        match (answered.status, answered.token) {
-            (1, Some(token)) => Ok(Attempt::Granted(LockGrant { token, deadline })),
-            (0, _) => Ok(Attempt::Busy(busy)),
-            (2, _) => Ok(Attempt::Refused(busy)),
-            (-3, _) => {
-                Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255"))
-            }
-            (other, _) => Err(unknown_status(other)),
+        (LockOp { key: request.key.clone(), action: Action::Acquire(acquire) }, deadline)
+    }
+
+    /// Gives back, in the background, what a request may have been granted that nobody waits for any more.
+    pub(crate) fn withdraw(self: &Arc<Self>, request: &LockRequest) {
+        let op = LockOp { key: request.key.clone(), action: Action::Withdraw { owner: request.owner } };
+        // At once, so that nothing that this owner does next comes before it.
+        let sent = self.locks.submit_all([op]).map(|answers| (answers, None));
+        self.finish_withdrawal(sent);
+    }
+
+    /// The same where others wait here: the first of them has what is given back.
+    pub(crate) fn withdraw_for_next(self: &Arc<Self>, request: &LockRequest) {
+        let offers = &self.waiters.offers;
+        let next = self.waiters.is_listening().then(|| offers.take(&request.key, Instant::now())).flatten();
+        let withdraw = Action::Withdraw { owner: request.owner };
+        match next.map(|offer| self.hand_over(&request.key, withdraw, offer)) {
+            Some(Ok(sent)) => self.finish_withdrawal(Ok(sent)),
+            Some(Err(_)) | None => self.withdraw(request),
         }
+    }
+
+    /// Whoever waits for the answer keeps a withdrawal from being thrown out of the lane.
+    fn finish_withdrawal(&self, sent: Result<(Vec<Answer<Locks>>, Option<Passed>)>) {
+        // Without a runtime the process is going away; the lease then ends by itself.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let withdraw = async move {
+            let withdrawn = match sent {
+                Ok((answers, _passed)) => first_answer(answers).await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = withdrawn {
+                tracing::debug!(%error, "an acquisition could not be withdrawn; its lease ends by itself");
+            }
+        };
+        self.waiters.acquisitions.spawn_on(withdraw, &runtime);
+    }
+}
+
+/// What the answer to an acquisition means.
+pub(crate) fn conclude(answered: Answered, deadline: BootInstant) -> Result<Attempt> {
+    let busy = LockBusy { token: answered.token, retry_after: answered.retry_after };
+    match (answered.status, answered.token) {
+        (1, Some(token)) => Ok(Attempt::Granted(LockGrant { token, deadline })),
+        (0, _) => Ok(Attempt::Busy(busy)),
+        (2, _) => Ok(Attempt::Refused(busy)),
+        (-3, _) => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
+        (other, _) => Err(unknown_status(other)),
     }
 }
 
@@ -359,25 +449,9 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        // Without a runtime the process is going away; the lease then ends by itself.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.is_answered {
-            return;
+        if !self.is_answered {
+            self.inner.withdraw(self.request);
         }
-        let op = LockOp { key: self.request.key.clone(), action: Action::Withdraw { owner: self.request.owner } };
-        // At once, so that nothing that this owner does next comes before it. Whoever waits for the answer keeps it from
-        // being thrown out of the lane.
-        let answers = self.inner.locks.submit_all([op]);
-        let withdraw = async move {
-            let withdrawn = match answers {
-                Ok(answers) => first_answer(answers).await.map(|_| ()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = withdrawn {
-                tracing::debug!(%error, "a dropped acquisition could not be withdrawn; its lease ends by itself");
-            }
-        };
-        self.inner.waiters.acquisitions.spawn_on(withdraw, &runtime);
     }
 }
 
@@ -434,13 +508,20 @@ impl Locks {
             if op.action.is_exclusive_acquire() && answer.status == 1 {
                 // Operations on one lock stand side by side.
                 while freed.pop_if(|freed| freed.lock == lock).is_some() {}
+            } else if op.action.is_acquire() && answer.status == 0 {
+                // Others hold it as well. Who was to have it knows that, and would ask for nothing if it were woken.
+                let passed = freed.last_mut().filter(|freed| freed.lock == lock && freed.hand_over == HandOver::Passed);
+                passed.into_iter().for_each(|freed| freed.is_known_here = true);
             } else if answer.count.is_some_and(|count| count > 0) && op.action.hand_over() != HandOver::Begun {
-                freed.push(Freed { lock, hand_over: op.action.hand_over(), is_waited_for: answer.notify });
+                let hand_over = op.action.hand_over();
+                freed.push(Freed { lock, hand_over, is_waited_for: answer.notify, is_known_here: false });
             }
         }
-        for Freed { lock, hand_over, is_waited_for } in freed {
+        for Freed { lock, hand_over, is_waited_for, is_known_here } in freed {
             let is_level = hand_over == HandOver::Level && is_waited_for && self.waiters.is_listening();
-            if !is_level {
+            if is_level {
+                self.waiters.wake_unless_told(lock);
+            } else if !is_known_here {
                 self.waiters.wake_here(lock);
             }
             if is_waited_for {
@@ -456,6 +537,8 @@ struct Freed {
     hand_over: HandOver,
     /// By somebody on whatever node, who wants to be notified.
     is_waited_for: bool,
+    /// The first waiter here has asked since, in vain.
+    is_known_here: bool,
 }
 
 /// An operation, as the columns of `lock`.
@@ -489,6 +572,10 @@ impl Action {
             Self::Withdraw { owner } => Row { op: 4, owner: Some(uuid(*owner)), ..Row::default() },
             Self::ForceRelease => Row { op: 5, ..Row::default() },
         }
+    }
+
+    const fn is_acquire(&self) -> bool {
+        matches!(self, Self::Acquire(_))
     }
 
     fn is_exclusive_acquire(&self) -> bool {
@@ -635,4 +722,54 @@ fn corrupt(key: &StateKey) -> Error {
 
 fn unknown_status(status: i16) -> Error {
     Error::new(ErrorKind::Internal, format!("the server answered an operation on a lock with status {status}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use acteon_state_core::{FencingToken, LockMode, OwnerId, StateKey};
+
+    use super::{Acquire, Action, Answered, HandOver, LockOp, Locks};
+    use crate::names::Names;
+    use crate::waiting::{Waiters, line_name, lock_hash};
+
+    fn op(key: &StateKey, action: Action) -> LockOp {
+        LockOp { key: key.clone(), action }
+    }
+
+    fn release(hand_over: HandOver) -> Action {
+        Action::Release { owner: OwnerId::from_u128(1), hand_over }
+    }
+
+    fn acquire() -> Action {
+        let owner = OwnerId::from_u128(2);
+        Action::Acquire(Acquire { owner, mode: LockMode::Exclusive, lease_us: 1, meta: String::new(), wait_us: 1 })
+    }
+
+    fn answered(status: i16, count: Option<i32>) -> Answered {
+        let token = FencingToken::new(1).ok();
+        Answered { status, token, retry_after: Duration::ZERO, count, notify: true }
+    }
+
+    /// Each release of a lock that several share asked for the first waiter, told it that others hold the lock, and let it ask again.
+    #[test]
+    fn who_was_told_with_a_release_that_others_hold_the_lock_is_not_woken() {
+        let names = Names::new("public", "acteon_").unwrap();
+        let locks = Locks::new(&names, 0, Waiters::new(&names));
+        let key = StateKey::new("locks", "tests", "k", "shared").unwrap();
+        let lines = &locks.waiters.lines;
+        let _place = lines.join(&line_name(lock_hash(&key)), Some(lines.wakes()));
+        let wakes_of = |ops: &[LockOp], answers: Vec<Answered>| {
+            let before = lines.wakes();
+            locks.tell(&ops.iter().collect::<Vec<_>>(), &answers.into_iter().map(Ok).collect::<Vec<_>>());
+            lines.wakes() - before
+        };
+        let passed = [op(&key, release(HandOver::Passed)), op(&key, acquire())];
+        assert_eq!(wakes_of(&passed, vec![answered(1, Some(2)), answered(0, None)]), 0);
+        assert_eq!(wakes_of(&passed, vec![answered(1, Some(1)), answered(1, None)]), 0, "it has the lock");
+        assert_eq!(wakes_of(&passed[..1], vec![answered(1, Some(1))]), 1, "its request did not travel along after all");
+        let open = [op(&key, release(HandOver::Open)), op(&key, acquire())];
+        assert_eq!(wakes_of(&open, vec![answered(1, Some(2)), answered(0, None)]), 1, "somebody else has asked");
+    }
 }

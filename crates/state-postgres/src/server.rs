@@ -169,6 +169,8 @@ impl Facts {
             counters: true,
             rate_limits: true,
             transact: Some(TransactLimits { scope: TransactScope::AnyKeys, ops_max: TRANSACT_OPS_MAX }),
+            // Each gate is a statement of its own, whose answer decides about the next.
+            gates: false,
             scan: true,
             ordered_scan: true,
             due: true,

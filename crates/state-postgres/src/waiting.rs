@@ -7,7 +7,8 @@
 //!
 //! # Failure
 //! A notification can be lost with the connection, and behind a transaction pooler no session can listen. Waiters
-//! therefore never sleep longer than a bound of their own, which is much shorter while nobody listens for them.
+//! therefore never sleep longer than a bound of their own, which is much shorter while nobody listens for them. Where a release leaves the lock
+//! to all nodes, and our own notification of it does not come back, the first waiter here asks after [`ECHO_MAX`].
 //!
 //! # How it works
 //! All nodes of one schema and prefix share a channel. The payload is the lock as sixteen hexadecimal digits: FNV-1a with 64
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
+use crate::hand_over::Offers;
 use crate::lane::Lane;
 use crate::names::Names;
 use crate::store::{Statement, Writing};
@@ -46,6 +48,12 @@ const NOTIFY: &str = "SELECT pg_notify($1, payload) FROM {t}durability(true), un
 /// over at home costs one commit, between nodes three trips: rare enough to keep most of that, often enough that a waiter
 /// elsewhere waits for a few hand-overs, not for the end of all.
 const AT_HOME_MAX: u32 = 15;
+/// For how long, counted from the first of them: who holds the lock for longer than that does not save much by handing it over at home.
+/// Where a release takes long, for as many releases.
+const AT_HOME_TIME_MIN: Duration = Duration::from_millis(20);
+const AT_HOME_RELEASES: u32 = 8;
+/// How long our own notification may take to come back, before the first waiter here asks without it.
+const ECHO_MAX: Duration = Duration::from_millis(100);
 /// The most locks whose notifications are kept for the next statement. Beyond, waiters find out by themselves.
 const PENDING_MAX: usize = 10_000;
 /// How long the listening connection stays open without waiters.
@@ -61,6 +69,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Who waits for which lock in this process, and how they are woken.
 pub(crate) struct Waiters {
     pub(crate) lines: Arc<Lines>,
+    /// What they want, for whoever releases the lock.
+    pub(crate) offers: Offers,
     /// Acquisitions under way and the withdrawals that they leave behind.
     pub(crate) acquisitions: TaskTracker,
     /// Ends all waits.
@@ -83,10 +93,16 @@ pub(crate) struct Waiters {
 #[derive(Default)]
 struct Turns {
     rotation: Rotation,
-    /// How often the lock was handed over at home since all had the same chance.
+    /// How often the lock was handed over at home since all had the same chance, and when first.
     at_home: u32,
+    at_home_since: Option<Instant>,
+    /// How long the last release took, its commit included.
+    release_took: Duration,
     /// The first waiter was last woken from here, not by a notification.
     is_woken_here: bool,
+    /// How often the lock was left to all nodes, and whether no notification of it has come since.
+    left_home: u64,
+    is_untold: bool,
 }
 
 /// Who is to be told of a release.
@@ -112,6 +128,7 @@ impl Waiters {
     pub(crate) fn new(names: &Names) -> Arc<Self> {
         Arc::new(Self {
             lines: Arc::default(),
+            offers: Offers::default(),
             acquisitions: TaskTracker::new(),
             closed: CancellationToken::new(),
             channel: channel(names),
@@ -138,11 +155,46 @@ impl Waiters {
     }
 
     /// Whether a release here is to be handed over to the first waiter here; otherwise, after so many in a row, it is the others' turn.
-    pub(crate) fn stays_at_home(&self, hash: u64) -> bool {
+    pub(crate) fn stays_at_home(&self, hash: u64, now: Instant) -> bool {
         let mut turns = self.turns.lock();
         let turns = turns.entry(hash).or_default();
-        turns.at_home = if turns.at_home < AT_HOME_MAX { turns.at_home + 1 } else { 0 };
-        turns.at_home > 0
+        let since = *turns.at_home_since.get_or_insert(now);
+        let time_max = AT_HOME_TIME_MIN.max(turns.release_took * AT_HOME_RELEASES);
+        let stays = turns.at_home < AT_HOME_MAX && now.saturating_duration_since(since) < time_max;
+        (turns.at_home, turns.at_home_since) = if stays { (turns.at_home + 1, Some(since)) } else { (0, None) };
+        stays
+    }
+
+    /// Remembers how long a release took, of a lock that others wait for here. Where nobody did, it need not be left to other nodes soon.
+    pub(crate) fn released(&self, hash: u64, took: Duration, was_waited_for: bool) {
+        if let Some(turns) = self.turns.lock().get_mut(&hash) {
+            turns.release_took = took;
+            if !was_waited_for {
+                (turns.at_home, turns.at_home_since) = (0, None);
+            }
+        }
+    }
+
+    /// Lets the first waiter here ask after a while, unless a notification comes before.
+    pub(crate) fn wake_unless_told(self: &Arc<Self>, hash: u64) {
+        let number = {
+            let mut turns = self.turns.lock();
+            let turns = turns.entry(hash).or_default();
+            turns.left_home += 1;
+            turns.is_untold = true;
+            turns.left_home
+        };
+        let waiters = self.clone();
+        tokio::spawn(async move {
+            let is_over = waiters.closed.run_until_cancelled(tokio::time::sleep(ECHO_MAX)).await;
+            if is_over.is_some() && waiters.is_untold(hash, number) {
+                waiters.wake_here(hash);
+            }
+        });
+    }
+
+    fn is_untold(&self, hash: u64, number: u64) -> bool {
+        self.turns.lock().get(&hash).is_some_and(|turns| turns.is_untold && turns.left_home == number)
     }
 
     /// Lets the first waiter here ask at once.
@@ -285,6 +337,7 @@ impl Waiters {
             let mut turns = self.turns.lock();
             let turns = turns.entry(hash).or_default();
             turns.is_woken_here = false;
+            turns.is_untold = false;
             if let Some(origin) = origin {
                 turns.rotation.released(origin.into(), waits_on);
             }
@@ -326,10 +379,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{AT_HOME_MAX, Audience, Waiters, line_name, payload};
+    use acteon_state_core::lock::line::Woken;
+    use tokio::time::Instant;
+
+    use super::{AT_HOME_MAX, AT_HOME_RELEASES, AT_HOME_TIME_MIN, Audience, Waiters, line_name, payload};
     use crate::names::Names;
 
     const LOCK: u64 = 0xfeed;
+    /// Far longer than a busy machine takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn waiters() -> Arc<Waiters> {
         Waiters::new(&Names::new("public", "acteon_").unwrap())
@@ -354,10 +412,53 @@ mod tests {
     #[test]
     fn a_lock_leaves_home_after_so_many_hand_overs() {
         let waiters = waiters();
-        let stays: Vec<bool> = (0..=AT_HOME_MAX).map(|_| waiters.stays_at_home(LOCK)).collect();
+        let now = Instant::now();
+        let stays: Vec<bool> = (0..=AT_HOME_MAX).map(|_| waiters.stays_at_home(LOCK, now)).collect();
         assert_eq!(stays.iter().position(|stays| !stays), Some(AT_HOME_MAX as usize));
-        assert!(waiters.stays_at_home(LOCK));
+        assert!(waiters.stays_at_home(LOCK, now));
         waiters.forget_turns();
         assert!(waiters.turns.lock().is_empty());
+    }
+
+    /// Where the listening connection was dead and nobody had noticed, it slept for a second at each release of a lock that was held for long.
+    #[tokio::test]
+    async fn the_first_waiter_asks_although_its_own_notification_is_lost() {
+        let waiters = waiters();
+        let place = waiters.lines.join(&line_name(LOCK), Some(waiters.lines.wakes()));
+        let woken = async || tokio::time::timeout(PATIENCE, place.woken()).await;
+        waiters.wake_unless_told(LOCK);
+        assert!(waiters.is_untold(LOCK, 1));
+        assert_eq!(woken().await, Ok(Woken::Ask));
+        waiters.wake_unless_told(LOCK);
+        assert!(!waiters.is_untold(LOCK, 1), "it is about the last one");
+        waiters.on_notification(&payload(LOCK, Audience::Everyone, waiters.origin));
+        assert_eq!(woken().await, Ok(Woken::Ask));
+        assert!(!waiters.is_untold(LOCK, 2), "it came back");
+    }
+
+    /// The span was counted from a hand-over long ago, so the first one after a quiet time left home.
+    #[test]
+    fn the_time_at_home_is_counted_while_somebody_waits() {
+        let waiters = waiters();
+        let now = Instant::now();
+        assert!(waiters.stays_at_home(LOCK, now));
+        waiters.released(LOCK, Duration::ZERO, true);
+        waiters.released(LOCK, Duration::ZERO, false);
+        assert!(waiters.stays_at_home(LOCK, now + AT_HOME_TIME_MIN * 100));
+    }
+
+    #[test]
+    fn a_lock_that_is_held_for_long_leaves_home_sooner() {
+        let waiters = waiters();
+        let now = Instant::now();
+        assert!(waiters.stays_at_home(LOCK, now));
+        assert!(waiters.stays_at_home(LOCK, now + AT_HOME_TIME_MIN / 2));
+        assert!(!waiters.stays_at_home(LOCK, now + AT_HOME_TIME_MIN));
+        let later = now + AT_HOME_TIME_MIN;
+        assert!(waiters.stays_at_home(LOCK, later), "the next time begins anew");
+        // It is not held for long, only committed slowly.
+        waiters.released(LOCK, AT_HOME_TIME_MIN, true);
+        assert!(waiters.stays_at_home(LOCK, later + AT_HOME_TIME_MIN * (AT_HOME_RELEASES - 1)));
+        assert!(!waiters.stays_at_home(LOCK, later + AT_HOME_TIME_MIN * AT_HOME_RELEASES));
     }
 }

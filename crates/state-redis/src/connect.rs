@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::{ErrorKind, Result};
-use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::dial::{Dialed, Dialer, Health, OnPush, failed, refused_login};
+use crate::dial::{Dialed, Dialer, failed, refused_login};
 use crate::error::from_server;
 use crate::quarantine::Quarantine;
 use crate::safety::refuse_settings;
@@ -21,6 +19,7 @@ use crate::semantics::Setup;
 use crate::sentinel::Sentinels;
 use crate::server::{Facts, QUESTIONS, Role, questions};
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, OnPush, Pipeline, Value, Wire};
 
 /// Opens connections to one server, or to whichever server has its part.
 pub(crate) struct Connector {
@@ -58,8 +57,7 @@ pub(crate) enum Finder {
 /// A connection as callers share it.
 #[derive(Clone)]
 pub(crate) struct Live {
-    pub(crate) connection: MultiplexedConnection,
-    pub(crate) health: Health,
+    pub(crate) wire: Wire,
     /// When the server may grant locks; always there in a connection for grants.
     pub(crate) grants_from: Option<Instant>,
 }
@@ -77,9 +75,8 @@ impl Common {
     /// Asks a server once, over a connection of its own.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, pipeline: &Pipeline) -> Result<Vec<Value>> {
         let asked = tokio::time::timeout(self.connect_timeout, async {
-            let mut dialed = self.dialer.dial(endpoint, Arc::new(|_| {})).await?;
-            let sent = dialed.connection.send_packed_commands(pipeline, 0, pipeline.len()).await;
-            sent.map_err(|error| refused_login(endpoint, error))
+            let dialed = self.dialer.dial(endpoint, Arc::new(|_| {})).await?;
+            dialed.wire.ask(pipeline).await.map_err(|failure| refused_login(endpoint, failure))
         });
         asked.await.unwrap_or_else(|_| {
             let what = self.silence();
@@ -146,40 +143,35 @@ impl Connector {
     }
 
     async fn open_unbounded(&self, endpoint: &Endpoint, purpose: Purpose) -> Result<Opened> {
-        let Dialed { mut connection, health, driver } =
-            self.common.dialer.dial(endpoint, self.common.on_push.clone()).await?;
-        let facts = self.prepare(endpoint, &mut connection).await?;
+        let Dialed { wire, driver } = self.common.dialer.dial(endpoint, self.common.on_push.clone()).await?;
+        let facts = self.prepare(endpoint, &wire).await?;
         let grants_from = match (&self.common.quarantine, self.role) {
-            (Some(quarantine), Role::Primary(_)) => quarantine.ask(&mut connection, endpoint, &facts).await?,
+            (Some(quarantine), Role::Primary(_)) => quarantine.ask(&wire, endpoint, &facts).await?,
             _ => None,
         };
         if purpose == Purpose::Grants && grants_from.is_none() {
             let what = "NOREPLICAS: too few replicas follow the primary, so it cannot grant locks";
             return Err(failed(endpoint, ErrorKind::NotDurable, what));
         }
-        let live = Live { connection, health, grants_from };
+        let live = Live { wire, grants_from };
         Ok(Opened { live, endpoint: endpoint.clone(), driver, facts })
     }
 
     /// One round trip: the server's facts and all scripts.
-    async fn prepare(&self, endpoint: &Endpoint, connection: &mut MultiplexedConnection) -> Result<Facts> {
-        let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS + 1 + script::ALL.len());
-        for cmd in questions() {
-            pipeline.add_command(cmd);
-        }
+    async fn prepare(&self, endpoint: &Endpoint, wire: &Wire) -> Result<Facts> {
+        let mut pipeline: Pipeline = questions().iter().collect();
         match self.role {
             Role::Primary(_) => {
                 script::ALL.iter().for_each(|script| {
-                    pipeline.add_command(script.load_command());
+                    pipeline.add(&script.load_command());
                 });
             }
             // A replica of a cluster sends readers away until they say that they know what it is.
             Role::Replica(_) => {
-                pipeline.cmd("READONLY");
+                pipeline.add(&Cmd::new("READONLY"));
             }
         }
-        let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-        let answers = sent.map_err(|error| refused_login(endpoint, error))?;
+        let answers = wire.ask(&pipeline).await.map_err(|failure| refused_login(endpoint, failure))?;
         let facts = Facts::read(&answers);
         facts.check(self.role).map_err(|error| failed(endpoint, error.kind(), error.message()))?;
         if matches!(self.role, Role::Primary(_)) {

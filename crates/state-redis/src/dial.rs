@@ -4,17 +4,13 @@
 //! Each step has its own message, with the address and without credentials. The caller bounds the time.
 //!
 //! # How it works
-//! We open the stream ourselves and hand it to the redis crate's multiplexer, instead of letting the crate do both: that way
-//! Nagle is off, a failure tells at which step it happened, and we see the moment when the multiplexer ends.
+//! Nagle is off. The first requests over the new connection log in, all of them in one round trip.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use acteon_state_core::{Error, ErrorKind, Result};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, ServerError};
+use futures_util::future::join_all;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,16 +20,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Protocol, RedisConfig};
 use crate::error::{BACKEND, from_server};
-use crate::gather::Gather;
 use crate::silence::{Silence, Timeouts};
 use crate::tls;
 use crate::topology::{Endpoint, Login, TlsOptions};
+use crate::wire::{Cmd, Failure, Farewell, OnPush, Request, ServerError, Value, Wire};
 
-/// Requests that wait to be written together. The library's own 50 would cut what many tasks send at once into pieces.
-const REQUESTS_QUEUED: usize = 512;
-
-/// Receives what the server sends without being asked. Must not block.
-pub(crate) type OnPush = Arc<dyn Fn(PushInfo) + Send + Sync>;
+/// Where a name of the user is not given.
+const USER_DEFAULT: &str = "default";
 
 /// How to get into servers of one kind: data nodes, or Sentinels.
 pub(crate) struct Dialer {
@@ -51,27 +44,25 @@ pub(crate) struct Dialer {
 
 /// A connection whose server let us in.
 pub(crate) struct Dialed {
-    pub(crate) connection: MultiplexedConnection,
-    pub(crate) health: Health,
+    pub(crate) wire: Wire,
     /// Moves bytes; ends when the connection does.
     pub(crate) driver: AbortOnDropHandle<()>,
 }
 
-/// Whether a connection has failed somebody. Known to callers at once, before anyone gets to replace it: what is sent into
-/// a connection that is known to be broken would count as of unknown effect.
-#[derive(Clone, Default)]
-pub(crate) struct Health {
-    broken: Arc<AtomicBool>,
+/// Of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Resp2,
+    Resp3,
 }
 
-impl Health {
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_broken(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
+/// A step of the login.
+#[derive(Clone, Copy)]
+enum Step {
+    Hello,
+    Auth,
+    Select,
+    Info,
 }
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -103,56 +94,86 @@ impl Dialer {
     /// Opens a connection and logs in.
     pub(crate) async fn dial(&self, endpoint: &Endpoint, on_push: OnPush) -> Result<Dialed> {
         match self.protocol {
-            Protocol::Resp2 => self.dial_with(endpoint, on_push, ProtocolVersion::RESP2).await,
-            Protocol::Resp3 => self.dial_with(endpoint, on_push, ProtocolVersion::RESP3).await,
-            Protocol::Auto => match self.dial_with(endpoint, on_push.clone(), ProtocolVersion::RESP3).await {
+            Protocol::Resp2 => self.dial_with(endpoint, on_push, Version::Resp2).await,
+            Protocol::Resp3 => self.dial_with(endpoint, on_push, Version::Resp3).await,
+            Protocol::Auto => match self.dial_with(endpoint, on_push.clone(), Version::Resp3).await {
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    self.dial_with(endpoint, on_push, ProtocolVersion::RESP2).await
+                    self.dial_with(endpoint, on_push, Version::Resp2).await
                 }
                 dialed => dialed,
             },
         }
     }
 
-    async fn dial_with(&self, endpoint: &Endpoint, on_push: OnPush, protocol: ProtocolVersion) -> Result<Dialed> {
-        let stream = Gather::new(Silence::new(self.stream(endpoint).await?, self.timeouts));
-        let health = Health::default();
-        let ending = health.clone();
-        let mut config = AsyncConnectionConfig::new()
-            // Each call has its own deadline, which also covers the wait for a free place.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(REQUESTS_QUEUED);
-        if protocol == ProtocolVersion::RESP3 {
-            config = config.set_push_sender(move |push: PushInfo| {
-                // The multiplexer's own word for the end of the connection, before it fails what is in flight.
-                if push.kind == PushKind::Disconnection {
-                    ending.set_broken();
+    async fn dial_with(&self, endpoint: &Endpoint, on_push: OnPush, version: Version) -> Result<Dialed> {
+        let stream = Silence::new(self.stream(endpoint).await?, self.timeouts);
+        let (wire, pump) = Wire::new(stream, on_push, version == Version::Resp3);
+        let driver = AbortOnDropHandle::new(tokio::spawn(pump));
+        let steps = self.login(version);
+        // Each is a call of its own: a server that does not want us answers the first, and hangs up. They leave together all the same.
+        let answers = join_all(steps.iter().map(|(_, cmd)| wire.call(Request::One(cmd), None))).await;
+        let mut said = None;
+        for ((step, _), answer) in steps.iter().zip(answers) {
+            match answer {
+                Ok(Value::ServerError(error)) => {
+                    step.refused(endpoint, &error)?;
+                    said = said.or(Some(error));
                 }
-                on_push(push);
-                Ok::<(), ()>(())
-            });
+                Ok(_) => {}
+                Err(failure) => return Err(self.hung_up(endpoint, failure, said.as_ref())),
+            }
         }
-        let (connection, driver) = MultiplexedConnection::new_with_config(&self.login(protocol), stream, config)
-            .await
-            .map_err(|error| match tls::refusal_of_identity(self.prefix, &error) {
-                Some(what) => failed(endpoint, ErrorKind::Config, what).with_source(error),
-                None => refused_login(endpoint, error),
-            })?;
-        Ok(Dialed { connection, health, driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
+        Ok(Dialed { wire, driver })
     }
 
-    fn login(&self, protocol: ProtocolVersion) -> RedisConnectionInfo {
-        let mut info = RedisConnectionInfo::default()
-            .set_protocol(protocol)
-            .set_db(i64::from(self.db))
-            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &self.login.username {
-            info = info.set_username(username);
+    /// What is sent first.
+    fn login(&self, version: Version) -> Vec<(Step, Cmd)> {
+        let user = self.login.username.as_deref();
+        let mut steps = Vec::new();
+        if version == Version::Resp3 {
+            let mut hello = Cmd::new("HELLO");
+            hello.arg("3");
+            if let Some(password) = &self.login.password {
+                hello.arg("AUTH").arg(user.unwrap_or(USER_DEFAULT)).arg(password.expose());
+            }
+            steps.push((Step::Hello, hello));
+        } else if let Some(password) = &self.login.password {
+            let mut auth = Cmd::new("AUTH");
+            if let Some(user) = user {
+                auth.arg(user);
+            }
+            auth.arg(password.expose());
+            steps.push((Step::Auth, auth));
         }
-        if let Some(password) = &self.login.password {
-            info = info.set_password(password.expose());
+        if self.db != 0 {
+            let mut select = Cmd::new("SELECT");
+            select.number(self.db);
+            steps.push((Step::Select, select));
         }
-        info
+        for (name, value) in [("LIB-NAME", env!("CARGO_PKG_NAME")), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
+            let mut info = Cmd::new("CLIENT");
+            info.arg("SETINFO").arg(name).arg(value);
+            steps.push((Step::Info, info));
+        }
+        steps
+    }
+
+    /// What it means that the server hung up during the login, and may have `said` why.
+    fn hung_up(&self, endpoint: &Endpoint, failure: Failure, said: Option<&ServerError>) -> Error {
+        let (Failure::Lost(source) | Failure::NotSent(Some(source))) = &failure else {
+            return refused_login(endpoint, failure);
+        };
+        if let Some(what) = tls::refusal_of_identity(self.prefix, source) {
+            return failed(endpoint, ErrorKind::Config, what).with_source(source.clone());
+        }
+        let Some(said) = said.or_else(|| Farewell::of(source)) else { return refused_login(endpoint, failure) };
+        let server = from_server(said);
+        // Words that say nothing to us are no reason to do anything else than to try again.
+        let kind = match server.kind() {
+            ErrorKind::Internal | ErrorKind::Unsupported => ErrorKind::Unavailable,
+            kind => kind,
+        };
+        failed(endpoint, kind, server.message()).with_source(source.clone())
     }
 
     async fn stream(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>> {
@@ -187,6 +208,7 @@ impl Dialer {
         SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(unreachable)?;
         Ok(stream)
     }
+
     /// What to add to the message about a server that says nothing.
     pub(crate) fn hint_on_silence(&self) -> &'static str {
         // A server that waits for the end of what it takes for a request.
@@ -214,24 +236,37 @@ pub(crate) fn failed(endpoint: &Endpoint, kind: ErrorKind, what: impl AsRef<str>
     Error::new(kind, format!("cannot connect to {endpoint}: {}", what.as_ref())).on_backend(BACKEND)
 }
 
-/// The server refused, or hung up, before the connection was of use.
-pub(crate) fn refused_login(endpoint: &Endpoint, error: RedisError) -> Error {
-    if let Ok(server) = ServerError::try_from(error.clone()) {
-        let error = from_server(&server);
-        return failed(endpoint, error.kind(), error.message());
+/// The server hung up before the connection was of use.
+pub(crate) fn refused_login(endpoint: &Endpoint, failure: Failure) -> Error {
+    let what = "the server hung up during login; does it speak TLS there?";
+    let error = failed(endpoint, ErrorKind::Unavailable, what);
+    match failure {
+        Failure::Lost(source) | Failure::NotSent(Some(source)) => error.with_source(source),
+        Failure::TimedOut | Failure::NotSent(None) => error,
     }
-    let (kind, what) = match error.kind() {
-        redis::ErrorKind::AuthenticationFailed => (ErrorKind::Denied, "authentication failed".to_owned()),
-        redis::ErrorKind::RESP3NotSupported => {
-            (ErrorKind::Unsupported, "it does not speak RESP3, which protocol = \"resp3\" asks for".to_owned())
-        }
-        // The crate wraps a refused SELECT like this.
-        redis::ErrorKind::Server(_) => {
-            (ErrorKind::Config, format!("the server refused: {}", error.detail().unwrap_or("no reason given")))
-        }
-        _ => (ErrorKind::Unavailable, "the server hung up during login; does it speak TLS there?".to_owned()),
-    };
-    failed(endpoint, kind, what).with_source(error)
+}
+
+impl Step {
+    /// What it means that the server refuses a step of the login.
+    fn refused(self, endpoint: &Endpoint, error: &ServerError) -> Result<()> {
+        let server = from_server(error);
+        let (kind, what) = match self {
+            // Servers before 7.2 do not know it, and nothing depends on it.
+            Self::Info => return Ok(()),
+            Self::Hello if matches!(error.code(), "NOPROTO") || server.kind() == ErrorKind::Unsupported => {
+                let what = format!("it does not speak RESP3, which is asked for: {}", server.message());
+                (ErrorKind::Unsupported, what)
+            }
+            Self::Hello => (server.kind(), server.message().to_owned()),
+            // The texts differ between versions; whoever logs in with RESP3 is told them by a code.
+            Self::Auth if server.kind() == ErrorKind::Internal => {
+                (ErrorKind::Denied, "authentication failed".to_owned())
+            }
+            Self::Auth => (server.kind(), server.message().to_owned()),
+            Self::Select => (ErrorKind::Config, format!("the server refused: {}", error.details())),
+        };
+        Err(failed(endpoint, kind, what))
+    }
 }
 
 fn unreachable(endpoint: &Endpoint, error: io::Error) -> Error {

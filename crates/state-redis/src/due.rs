@@ -12,12 +12,12 @@ use acteon_state_core::{
     ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Error, Result, Schedule, Scheduled, StateKey,
 };
 use bytes::Bytes;
-use redis::{Cmd, Value};
 
 use crate::error::{Access, unexpected};
 use crate::reply;
 use crate::script::{self, By, Script};
 use crate::store::Inner;
+use crate::wire::{Cmd, Value};
 
 impl Inner {
     pub(crate) async fn schedule(&self, queue: &StateKey, schedule: &Schedule) -> Result<Scheduled> {
@@ -28,7 +28,7 @@ impl Inner {
         };
         let command = |by| {
             let mut cmd = self.queue_command(&script::SCHEDULE, queue, by);
-            cmd.arg(&schedule.id).arg(how).arg(time_ms).arg(&schedule.payload[..]);
+            cmd.arg(&schedule.id).arg(how).number(time_ms).arg(&schedule.payload[..]);
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -53,7 +53,7 @@ impl Inner {
         let token = ClaimToken::draw();
         let command = |by| {
             let mut cmd = self.queue_command(&script::CLAIM_DUE, queue, by);
-            cmd.arg(claim.limit).arg(visibility_ms).arg(&token.to_text()[..]);
+            cmd.number(claim.limit).number(visibility_ms).arg(token.to_text());
             cmd
         };
         let mut fields = reply::array(self.run(Access::Write, command).await?)?;
@@ -72,7 +72,7 @@ impl Inner {
         check_item_id(id)?;
         let command = |by| {
             let mut cmd = self.queue_command(&script::ACK, queue, by);
-            cmd.arg(id).arg(&token.to_text()[..]);
+            cmd.arg(id).arg(token.to_text());
             cmd
         };
         claim_outcome(queue, id, self.run(Access::Write, command).await?)
@@ -89,7 +89,7 @@ impl Inner {
         let visibility_ms = duration_ms("visibility", visibility)?;
         let command = |by| {
             let mut cmd = self.queue_command(&script::EXTEND_CLAIM, queue, by);
-            cmd.arg(id).arg(&token.to_text()[..]).arg(visibility_ms);
+            cmd.arg(id).arg(token.to_text()).number(visibility_ms);
             cmd
         };
         claim_outcome(queue, id, self.run(Access::Write, command).await?)
@@ -98,8 +98,8 @@ impl Inner {
     /// A call of a script about a queue, with its two keys.
     fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
         let mut cmd = script.command(by, 2);
-        cmd.arg(self.keyspace.companion(queue, Companion::Due));
-        cmd.arg(self.keyspace.companion(queue, Companion::Items));
+        cmd.parts(self.keyspace.companion_parts(queue, Companion::Due));
+        cmd.parts(self.keyspace.companion_parts(queue, Companion::Items));
         cmd
     }
 }

@@ -9,7 +9,8 @@
 use std::time::Duration;
 
 use acteon_state_core::{Effect, Error, ErrorKind};
-use redis::{RedisError, ServerError};
+
+use crate::wire::{Failure, ServerError, Value};
 
 /// The backend's name in errors and configuration.
 pub(crate) const BACKEND: &str = "redis";
@@ -88,7 +89,7 @@ pub(crate) fn is_no_script(error: &ServerError) -> bool {
 
 /// An error reply.
 pub(crate) fn from_server(error: &ServerError) -> Error {
-    let text = error.details().unwrap_or_default();
+    let text = error.details();
     let kind = classify(error.code(), text);
     let shown = text.lines().next().unwrap_or_default();
     let shown = shown.split_once(ARGUMENTS_REPEATED).map_or(shown, |(shown, _)| shown);
@@ -97,15 +98,19 @@ pub(crate) fn from_server(error: &ServerError) -> Error {
     Error::new(kind, format!("the server answered {} {shown}", error.code())).with_effect(effect).on_backend(BACKEND)
 }
 
-/// A failure of the connection after a request was handed to it.
-pub(crate) fn from_connection(error: RedisError, access: Access) -> Error {
-    if let Ok(server) = ServerError::try_from(error.clone()) {
-        return from_server(&server);
+/// A request that has no answer, `timeout_after` so long if its time is over.
+pub(crate) fn from_failure(failure: Failure, access: Access, timeout_after: Duration) -> Error {
+    let broken = |message, effect| Error::new(ErrorKind::Unavailable, message).with_effect(effect).on_backend(BACKEND);
+    match failure {
+        Failure::TimedOut => timeout(timeout_after, access.unanswered()),
+        Failure::NotSent(None) => timeout(timeout_after, Effect::NotApplied),
+        Failure::NotSent(Some(why)) => {
+            broken("the connection broke before the request was sent", Effect::NotApplied).with_source(why)
+        }
+        Failure::Lost(why) => {
+            broken("the connection broke before the answer came", access.unanswered()).with_source(why)
+        }
     }
-    Error::new(ErrorKind::Unavailable, "the connection broke before the answer came")
-        .with_effect(access.unanswered())
-        .on_backend(BACKEND)
-        .with_source(error)
 }
 
 /// The same error once more, for each of those whom it concerns.
@@ -119,12 +124,12 @@ pub(crate) fn timeout(after: Duration, effect: Effect) -> Error {
 }
 
 /// A reply of another shape than the command gives.
-pub(crate) fn unexpected(reply: &redis::Value) -> Error {
+pub(crate) fn unexpected(reply: &Value) -> Error {
     let shape = match reply {
-        redis::Value::Nil => "nil",
-        redis::Value::Int(_) => "an integer",
-        redis::Value::BulkString(_) | redis::Value::SimpleString(_) | redis::Value::Okay => "a string",
-        redis::Value::Array(_) => "an array",
+        Value::Nil => "nil",
+        Value::Int(_) => "an integer",
+        Value::BulkString(_) | Value::SimpleString(_) => "a string",
+        Value::Array(_) => "an array",
         _ => "another type",
     };
     Error::new(ErrorKind::Internal, format!("the server answered with {shape}, which this command never does"))
@@ -139,10 +144,13 @@ pub(crate) fn closed() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use acteon_state_core::{Effect, ErrorKind};
-    use redis::{ServerError, make_extension_error};
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::{Access, CODES, PHRASES, classify, from_connection, from_server};
+    use acteon_state_core::{Effect, ErrorKind};
+
+    use super::{Access, CODES, PHRASES, classify, from_failure, from_server};
+    use crate::wire::{Failure, ServerError};
 
     #[test]
     fn every_row_is_reached() {
@@ -157,20 +165,24 @@ mod tests {
 
     #[test]
     fn an_error_reply_changed_nothing_and_is_cut() {
-        let reply = make_extension_error("OOM".to_owned(), Some("x".repeat(10_000)));
-        let error = from_server(&ServerError::try_from(reply).unwrap());
+        let error = from_server(&ServerError::new(format!("OOM {}", "x".repeat(10_000))));
         assert_eq!((error.kind(), error.effect()), (ErrorKind::OutOfMemory, Effect::NotApplied));
         assert!(error.message().len() < 300);
         let text = "unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2'";
-        let reply = make_extension_error("ERR".to_owned(), Some(text.to_owned()));
-        let error = from_server(&ServerError::try_from(reply).unwrap());
+        let error = from_server(&ServerError::new(format!("ERR {text}")));
         assert!(error.message().ends_with("ERR unknown command 'HELLO'"), "{error}");
     }
 
     #[test]
-    fn a_broken_connection_leaves_only_writes_unknown() {
-        let broken = || redis::RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        assert_eq!(from_connection(broken(), Access::Write).effect(), Effect::Unknown);
-        assert_eq!(from_connection(broken(), Access::Read).effect(), Effect::NotApplied);
+    fn a_missing_answer_leaves_only_writes_unknown_and_only_those_that_were_sent() {
+        let why = || Arc::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        let effect = |failure, access| from_failure(failure, access, Duration::from_secs(1)).effect();
+        for failure in [Failure::TimedOut, Failure::Lost(why())] {
+            assert_eq!(effect(failure.clone(), Access::Write), Effect::Unknown);
+            assert_eq!(effect(failure, Access::Read), Effect::NotApplied);
+        }
+        for failure in [Failure::NotSent(None), Failure::NotSent(Some(why()))] {
+            assert_eq!(effect(failure, Access::Write), Effect::NotApplied);
+        }
     }
 }

@@ -16,6 +16,8 @@
 //! - A request is sent once. Nothing in here or in the client library repeats one whose answer was lost.
 //! - Errors tell kind and effect: refused before sending or by the server is `NotApplied`; a write whose answer was lost, by a
 //!   broken connection or a timeout, is `Unknown`; reads are never `Unknown`.
+//! - A request that still waits to be sent when its call times out, or is dropped, is never sent, and is `NotApplied`.
+//! - Calls end in time as long as the runtime is driven on which the store was connected: its tasks look after their deadlines.
 //! - The connection comes back by itself, without end; meanwhile calls fail at once instead of piling up.
 //!
 //! # Round trips
@@ -28,6 +30,7 @@
 //! | `touch` | `PEXPIRE`, `EXISTS`, or a script | 1 |
 //! | `increment`, `rate_limit`, `transact` | a script | 1 |
 //! | `batch` | all of the above in one pipeline | 1 |
+//! | `admit` | one script; not on a Cluster, nor in strict safety | 1 |
 //! | `scan`, `lock_list` | `SCAN`, and `MGET` where records are read | 1 for each thousand keys visited, at most 16, and 1 |
 //! | `schedule`, `cancel`, `claim_due`, `ack`, `extend_claim` | a script | 1 |
 //! | `lock_acquire` | a script; `SUBSCRIBE` when it waits | 1 without waiting |
@@ -49,10 +52,11 @@
 //! # Map
 //! | what | where |
 //! |---|---|
-//! | options and URLs | [`config`], `url` |
+//! | options and URLs; settings of the `redis` crate | [`config`], `url`, `redis_rs` |
 //! | where servers are and how to get in, as URL and options say it together | `topology` |
 //! | opening a connection; TLS; silence; what the server says of itself | `connect`, `dial`, `tls`, `silence`, `server` |
 //! | connections that heal; the way of a request; its figures | `link`, `router`, `stats` |
+//! | one connection that many calls share; when it writes | `wire`, `gather` |
 //! | Sentinels; a Cluster's slots; reads from replicas | `sentinel`, `cluster`, `readers` |
 //! | what is known of the servers: capabilities, guarantees, dangers | `known`, `semantics`, `safety` |
 //! | locks that a failover keeps | `lock`, `quarantine` |
@@ -73,6 +77,7 @@ mod link;
 mod lock;
 mod quarantine;
 mod readers;
+mod redis_rs;
 mod reply;
 mod router;
 mod safety;
@@ -87,6 +92,7 @@ mod tls;
 mod topology;
 mod url;
 mod wakeup;
+mod wire;
 
 pub use config::{Protocol, RedisConfig, Safety, Secret, TopologyName};
 pub use stats::{ConnectionStats, ConnectionWatch};

@@ -6,8 +6,8 @@
 //! than `queue_max` of them wait, for a connection or for a free place on it. Each call ends within `operation_timeout`.
 //!
 //! # Failure
-//! A connection that breaks fails what is in flight: writes as `Unknown`, for their answers are lost. So does a timeout; the
-//! connection then stays, because the multiplexer drops late answers. A server that leaves several calls in a row without
+//! A connection that breaks fails what is in flight: writes as `Unknown`, for their answers are lost, unless they still
+//! waited to be sent. So does a timeout; the connection then stays, because it drops late answers. A server that leaves several calls in a row without
 //! answer gets a fresh connection, since a dead peer may never close the old one. So does one that has become a replica: it would
 //! go on answering reads from what it knew.
 //!
@@ -15,7 +15,7 @@
 //! Each [`Link`] has a task that opens a connection, waits for its end, and opens the next: without end, with pauses that
 //! double up to `reconnect_delay_max` and are drawn between zero and that (full jitter), until the store is closed or dropped.
 //!
-//! Calls share connections, whose multiplexer sends what comes meanwhile behind what was sent before. Only grants of locks that
+//! Calls share connections ([`Wire`]), which send what comes meanwhile behind what was sent before. Only grants of locks that
 //! wait for replicas hold up what is behind them, and so they have a pool of their own, with one of them on each connection.
 
 use std::sync::Arc;
@@ -25,7 +25,6 @@ use std::time::Duration;
 use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::fault_log::FaultLog;
 use acteon_state_core::{Effect, Error, ErrorKind, Result};
-use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,11 +32,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{RedisConfig, Safety};
 use crate::connect::{Connector, Live, Opened, Purpose};
-use crate::dial::Health;
-use crate::error::{Access, BACKEND, from_connection, timeout};
+use crate::error::{Access, BACKEND, from_failure, timeout};
 use crate::server::Facts;
 use crate::stats::{Counters, OpenConnection};
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, Failure, Pipeline, Request, Value, Wire};
 
 /// Calls without answer in a row after which a connection is given up. Above one, so that a single slow command does not
 /// take the connection away from everyone.
@@ -178,8 +177,9 @@ impl Links {
 
     /// Sends a command. The reply may be an error of the server.
     pub(crate) async fn send(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
-        let send = async |live: &mut Live| live.connection.send_packed_command(cmd).await;
-        self.with_connection(self.pick(), deadline, access, send).await
+        let link = self.pick();
+        let (_place, live) = self.ready(link, deadline).await?;
+        self.exchange(link, &live.wire, Request::One(cmd), deadline, access).await
     }
 
     /// Sends the command of a grant, `asking` a node of a Cluster that is taking over the slot, and waits until replicas have it.
@@ -193,23 +193,17 @@ impl Links {
         asking: bool,
     ) -> Result<Granting> {
         let link = self.pick_granting();
-        let mut pipeline = Pipeline::with_capacity(3);
+        let mut pipeline = Pipeline::default();
         if asking {
-            pipeline.cmd("ASKING");
+            pipeline.add(&Cmd::new("ASKING"));
         }
-        pipeline.add_command(cmd.clone()).cmd("WAIT").arg(replicas.count).arg(ceil_ms(replicas.timeout));
-        let mut left = Duration::ZERO;
-        let send = async |live: &mut Live| {
-            left = live.grants_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
-            if !left.is_zero() {
-                return Ok(Value::Nil);
-            }
-            live.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map(Value::Array)
-        };
-        let answer = self.with_connection(link, deadline, Access::Write, send).await?;
+        pipeline.add(cmd).add(Cmd::new("WAIT").number(replicas.count).number(ceil_ms(replicas.timeout)));
+        let (_place, live) = self.ready(link, deadline).await?;
+        let left = live.grants_from.map_or(Duration::ZERO, |from| from.saturating_duration_since(Instant::now()));
         if !left.is_zero() {
             return Ok(Granting::NotYet(left));
         }
+        let answer = self.exchange(link, &live.wire, Request::All(&pipeline), deadline, Access::Write).await?;
         let mut replies = crate::reply::array(answer)?;
         if asking {
             crate::reply::next(&mut replies)?;
@@ -220,15 +214,11 @@ impl Links {
 
     /// Sends commands in one go; one reply each, which may be an error of the server.
     pub(crate) async fn send_all(&self, deadline: Instant, pipeline: &Pipeline, access: Access) -> Result<Vec<Value>> {
-        let count = pipeline.len();
-        let mut replies = self
-            .with_connection(self.pick(), deadline, access, async |live: &mut Live| {
-                live.connection.send_packed_commands(pipeline, 0, count).await.map(Value::Array)
-            })
-            .await?;
-        match &mut replies {
-            Value::Array(replies) if replies.len() == count => Ok(std::mem::take(replies)),
-            other => Err(crate::error::unexpected(other)),
+        let link = self.pick();
+        let (_place, live) = self.ready(link, deadline).await?;
+        match self.exchange(link, &live.wire, Request::All(pipeline), deadline, access).await? {
+            Value::Array(replies) => Ok(replies),
+            other => Err(crate::error::unexpected(&other)),
         }
     }
 
@@ -252,33 +242,38 @@ impl Links {
         self.tasks.wait().await;
     }
 
-    async fn with_connection(
+    /// A place for a call, and the connection.
+    async fn ready<'a>(&self, link: &'a Link, deadline: Instant) -> Result<(SemaphorePermit<'a>, Live)> {
+        match link.at_once() {
+            Some(ready) => Ok(ready),
+            // Rare, and large: it would make the future of every call so.
+            None => Box::pin(link.wait(deadline, self.operation_timeout, self.connect_wait)).await,
+        }
+    }
+
+    async fn exchange(
         &self,
         link: &Link,
+        wire: &Wire,
+        request: Request<'_>,
         deadline: Instant,
         access: Access,
-        send: impl AsyncFnOnce(&mut Live) -> RedisResult<Value>,
     ) -> Result<Value> {
-        let (_place, mut live) = match link.at_once() {
-            Some(ready) => ready,
-            None => link.wait(deadline, self.operation_timeout, self.connect_wait).await?,
-        };
         let _in_flight = link.counters.in_flight();
-        match tokio::time::timeout_at(deadline, send(&mut live)).await {
-            Ok(Ok(value)) => {
+        match wire.call(request, Some(deadline)).await {
+            Ok(value) => {
                 link.answered();
                 if is_demoted(&value) {
-                    link.give_up(&live.health);
+                    link.give_up(wire);
                 }
                 Ok(value)
             }
-            Ok(Err(error)) => {
-                link.give_up(&live.health);
-                Err(from_connection(error, access))
-            }
-            Err(_) => {
-                link.timed_out();
-                Err(timeout(self.operation_timeout, access.unanswered()))
+            Err(failure) => {
+                match &failure {
+                    Failure::TimedOut | Failure::NotSent(None) => link.timed_out(),
+                    Failure::Lost(_) | Failure::NotSent(Some(_)) => link.give_up(wire),
+                }
+                Err(from_failure(failure, access, self.operation_timeout))
             }
         }
     }
@@ -374,7 +369,7 @@ impl Link {
 
     async fn live(&self, deadline: Instant, wait: Duration) -> Result<Live> {
         let until = match &*self.line.borrow() {
-            Line::Up(live) if !live.health.is_broken() => return Ok(live.clone()),
+            Line::Up(live) if !live.wire.is_broken() => return Ok(live.clone()),
             // Its end was not noticed by the task yet.
             Line::Up(_) => deadline.min(Instant::now() + wait),
             Line::Down(outage) => deadline.min(outage.since + wait),
@@ -383,7 +378,7 @@ impl Link {
         // Both ways out look at the line once more.
         let _ = tokio::time::timeout_at(until, line.wait_for(|line| line.live().is_some())).await;
         match &*self.line.borrow() {
-            Line::Up(live) if !live.health.is_broken() => Ok(live.clone()),
+            Line::Up(live) if !live.wire.is_broken() => Ok(live.clone()),
             Line::Up(_) => Err(Error::new(ErrorKind::Unavailable, "the connection is broken").on_backend(BACKEND)),
             Line::Down(outage) => Err(outage.error()),
         }
@@ -403,8 +398,8 @@ impl Link {
     }
 
     /// Keeps calls from a connection and asks for another one.
-    fn give_up(&self, health: &Health) {
-        health.set_broken();
+    fn give_up(&self, wire: &Wire) {
+        wire.set_broken();
         self.renew.notify_one();
     }
 
@@ -512,7 +507,7 @@ fn is_demoted(reply: &Value) -> bool {
 impl Line {
     fn live(&self) -> Option<&Live> {
         match self {
-            Self::Up(live) if !live.health.is_broken() => Some(live),
+            Self::Up(live) if !live.wire.is_broken() => Some(live),
             Self::Up(_) | Self::Down(_) => None,
         }
     }

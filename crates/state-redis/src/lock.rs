@@ -14,6 +14,7 @@
 //! of one, a slow network may deliver the withdrawal before the request: then the grant ends with its lease.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +28,6 @@ use acteon_state_core::{
     LockState, OwnerId, ReleaseOutcome, Result, StateKey,
 };
 use parking_lot::Mutex;
-use redis::{Cmd, Value};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +37,7 @@ use crate::link::{Granting, Replicas};
 use crate::reply;
 use crate::script::{self, By, Script};
 use crate::store::{Inner, corrupt_lock, settled};
+use crate::wire::{Cmd, Value};
 
 /// The longest sleep of the first waiter, should a notification be lost.
 const NAP_MAX: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_EXTEND, &text, by);
-            cmd.arg(&owner.to_text()[..]).arg(lease_ms).arg(self.lock_retention_ms);
+            cmd.arg(owner.to_text()).number(lease_ms).number(self.lock_retention_ms);
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -86,7 +86,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_RELEASE, &text, by);
-            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms).arg(self.wakeups.message(&text));
+            cmd.arg(owner.to_text()).number(self.lock_retention_ms).arg(self.wakeups.message(&text));
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -101,7 +101,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_WITHDRAW, &text, by);
-            cmd.arg(&owner.to_text()[..]).arg(self.lock_retention_ms);
+            cmd.arg(owner.to_text()).number(self.lock_retention_ms);
             cmd
         };
         match self.run(Access::Write, command).await? {
@@ -120,7 +120,7 @@ impl Inner {
         let text = self.keyspace.companion(key, Companion::Lock);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_FORCE_RELEASE, &text, by);
-            cmd.arg(self.lock_retention_ms);
+            cmd.number(self.lock_retention_ms);
             cmd
         };
         let reply = self.run(Access::Write, command).await?;
@@ -192,8 +192,7 @@ impl Inner {
         // From before the request is sent: whatever it takes to arrive, the lease ends later than this.
         let deadline = BootInstant::now() + request.lease;
         let asking = self.clone().ask(request.clone(), text.to_owned(), lease_ms);
-        let under_way = UnderWay { inner: self, request, asking: Some(tokio::spawn(asking)) };
-        let reply = match under_way.answer().await? {
+        let reply = match self.ask_or_withdraw(request, asking).await? {
             Reply::Final(reply) => reply,
             Reply::NotYet(left) => return Ok(Attempt::Busy(LockBusy { token: None, retry_after: left })),
             Reply::TooFew(acknowledged) => {
@@ -202,22 +201,42 @@ impl Inner {
                 return Err(too_few(acknowledged, self.replicas.as_ref(), withdrawn.is_ok()));
             }
         };
-        let mut fields = reply::array(reply)?;
-        match reply::int(reply::next(&mut fields)?)? {
-            1 => {
-                let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?)?;
-                Ok(Attempt::Granted(LockGrant { token, deadline }))
-            }
-            0 => {
-                let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?).ok();
-                let retry_after = reply::micros(reply::next(&mut fields)?)?;
-                let busy = LockBusy { token, retry_after };
-                let waiting_helps = reply::int(reply::next(&mut fields)?)? == 1;
-                Ok(if waiting_helps { Attempt::Busy(busy) } else { Attempt::Refused(busy) })
-            }
-            -3 => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
-            status => Err(refused(&request.key, &Value::Int(status))),
+        acquire_reply(&request.key, deadline, reply)
+    }
+
+    /// Waits for the answer to a request that may grant the lock. Dropped before that, it withdraws the grant in the background.
+    pub(crate) async fn ask_or_withdraw<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: &LockRequest,
+        asking: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        UnderWay { inner: self, request, asking: Some(Box::pin(asking)) }.answer().await
+    }
+}
+
+/// The arguments of the script of an acquisition.
+pub(crate) fn push_acquire_fields(cmd: &mut Cmd, request: &LockRequest, lease_ms: u64, retention_ms: u64) {
+    let (mode, permits) = mode_fields(request.mode);
+    cmd.arg(request.owner.to_text()).arg(mode).number(permits).number(lease_ms).number(retention_ms).arg(&request.meta);
+}
+
+/// The reply of the script of an acquisition; `deadline` is that of a grant.
+pub(crate) fn acquire_reply(key: &StateKey, deadline: BootInstant, reply: Value) -> Result<Attempt> {
+    let mut fields = reply::array(reply)?;
+    match reply::int(reply::next(&mut fields)?)? {
+        1 => {
+            let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?)?;
+            Ok(Attempt::Granted(LockGrant { token, deadline }))
         }
+        0 => {
+            let token = FencingToken::new(reply::unsigned(reply::next(&mut fields)?)?).ok();
+            let retry_after = reply::micros(reply::next(&mut fields)?)?;
+            let busy = LockBusy { token, retry_after };
+            let waiting_helps = reply::int(reply::next(&mut fields)?)? == 1;
+            Ok(if waiting_helps { Attempt::Busy(busy) } else { Attempt::Refused(busy) })
+        }
+        -3 => Err(Error::new(ErrorKind::Internal, "fencing tokens have run out: the server's clock is past 2255")),
+        status => Err(refused(key, &Value::Int(status))),
     }
 }
 
@@ -233,11 +252,9 @@ enum Reply {
 
 impl Inner {
     async fn ask(self: Arc<Self>, request: LockRequest, text: String, lease_ms: u64) -> Result<Reply> {
-        let (mode, permits) = mode_fields(request.mode);
         let command = |by| {
             let mut cmd = lock_command(&script::LOCK_ACQUIRE, &text, by);
-            cmd.arg(&request.owner.to_text()[..]).arg(mode).arg(permits).arg(lease_ms);
-            cmd.arg(self.lock_retention_ms).arg(&request.meta);
+            push_acquire_fields(&mut cmd, &request, lease_ms, self.lock_retention_ms);
             cmd
         };
         match &self.replicas {
@@ -266,7 +283,7 @@ impl Inner {
     }
 
     /// Refuses a lease that outlasts the time for which a new primary grants nothing.
-    fn check_lease(&self, lease: Duration) -> Result<()> {
+    pub(crate) fn check_lease(&self, lease: Duration) -> Result<()> {
         match self.lock_lease_max {
             Some(max) if lease > max => Err(Error::invalid(format!(
                 "lease {lease:?} is longer than lock_lease_max, {max:?}, with safety = \"strict\""
@@ -298,25 +315,24 @@ pub(crate) fn read_lock(key: &StateKey, reply: Value) -> Result<Option<(LockReco
 
 /// An acquisition whose answer has not come. Dropped like that, it withdraws what it may have been granted: after the answer, since what is sent
 /// over another connection may overtake it. In strict safety, a grant has connections of its own, on which it waits behind other grants.
-struct UnderWay<'a> {
+struct UnderWay<'a, T: Send + 'static> {
     inner: &'a Arc<Inner>,
     request: &'a LockRequest,
-    /// The request, which goes on without us. Taken when it was answered.
-    asking: Option<JoinHandle<Result<Reply>>>,
+    /// The request, which goes on in a task of its own when we are dropped. Taken when it was answered.
+    asking: Option<Pin<Box<dyn Future<Output = Result<T>> + Send>>>,
 }
 
-impl UnderWay<'_> {
+impl<T: Send + 'static> UnderWay<'_, T> {
     /// The answer, or an error that tells the caller what it must do.
-    async fn answer(mut self) -> Result<Reply> {
+    async fn answer(mut self) -> Result<T> {
         let Some(asking) = &mut self.asking else { return Err(closed()) };
         let answer = asking.await;
         self.asking = None;
-        // Only the end of the runtime breaks it off.
-        answer.unwrap_or_else(|_| Err(closed().with_effect(Effect::Unknown)))
+        answer
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl<T: Send + 'static> Drop for UnderWay<'_, T> {
     fn drop(&mut self) {
         // Without a runtime the process is going away; the lease then ends by itself.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -356,7 +372,7 @@ impl Withdrawals {
     }
 
     /// Waits until nothing is withdrawn for this owner any more.
-    async fn settled(&self, owner: OwnerId) {
+    pub(crate) async fn settled(&self, owner: OwnerId) {
         let under_way = self.under_way.lock().get(&owner).cloned();
         if let Some(done) = under_way {
             done.cancelled().await;

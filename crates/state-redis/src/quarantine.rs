@@ -22,8 +22,6 @@ use std::time::Duration;
 
 use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::{Error, ErrorKind, Result};
-use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use crate::cluster::slot;
@@ -34,6 +32,7 @@ use crate::script::{self, By};
 use crate::server::{Facts, Mode};
 use crate::store::settled;
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, Request, Value, Wire};
 
 /// How many tags are tried to find one in a node's slots. Enough to hit a node with a single slot nearly always.
 const TAGS_MAX: u32 = 200_000;
@@ -54,12 +53,7 @@ impl Quarantine {
     }
 
     /// From when on the server at the other end may grant locks; `None` while it has too few replicas to say so.
-    pub(crate) async fn ask(
-        &self,
-        connection: &mut MultiplexedConnection,
-        endpoint: &Endpoint,
-        facts: &Facts,
-    ) -> Result<Option<Instant>> {
+    pub(crate) async fn ask(&self, wire: &Wire, endpoint: &Endpoint, facts: &Facts) -> Result<Option<Instant>> {
         let Some(office) = &facts.office else {
             let message = "safety = \"strict\" needs the right to ask INFO, to tell one primary from the next";
             return Err(Error::config(message).on_backend(BACKEND));
@@ -70,7 +64,7 @@ impl Quarantine {
             return Ok(Some(Instant::now() + duration));
         }
         let key = match facts.mode {
-            Mode::Cluster => match self.key_in_own_slot(connection, endpoint).await? {
+            Mode::Cluster => match self.key_in_own_slot(wire, endpoint).await? {
                 Some(key) => key,
                 // Without slots it grants nothing anyway.
                 None => return Ok(Some(Instant::now())),
@@ -79,13 +73,13 @@ impl Quarantine {
         };
         let command = |by| {
             let mut cmd = script::QUARANTINE.command(by, 1);
-            cmd.arg(&key).arg(office).arg(ceil_ms(duration));
+            cmd.arg(&key).arg(office).number(ceil_ms(duration));
             cmd
         };
         let mut answer = Value::Nil;
         for by in [By::Sha, By::Source] {
-            answer =
-                connection.send_packed_command(&command(by)).await.map_err(|error| refused_login(endpoint, error))?;
+            let answered = wire.call(Request::One(&command(by)), None).await;
+            answer = answered.map_err(|failure| refused_login(endpoint, failure))?;
             if !matches!(&answer, Value::ServerError(error) if crate::error::is_no_script(error)) {
                 break;
             }
@@ -105,14 +99,11 @@ impl Quarantine {
     }
 
     /// The record's name on a node of a Cluster, where each primary has one of its own.
-    async fn key_in_own_slot(
-        &self,
-        connection: &mut MultiplexedConnection,
-        endpoint: &Endpoint,
-    ) -> Result<Option<String>> {
-        let mut nodes = redis::cmd("CLUSTER");
+    async fn key_in_own_slot(&self, wire: &Wire, endpoint: &Endpoint) -> Result<Option<String>> {
+        let mut nodes = Cmd::new("CLUSTER");
         nodes.arg("NODES");
-        let answer = connection.send_packed_command(&nodes).await.map_err(|error| refused_login(endpoint, error))?;
+        let answered = wire.call(Request::One(&nodes), None).await;
+        let answer = answered.map_err(|failure| refused_login(endpoint, failure))?;
         let own = slot::Own::read(&reply::text(settled(answer)?)?).ok_or_else(|| unexpected(&Value::Nil))?;
         let is_own = |tag: &u32| {
             let slot = slot::of_key(tag.to_string().as_bytes());

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rand::seq::IteratorRandom;
-use redis::Cmd;
 
 use crate::cluster::{Cluster, slot};
 use crate::config::{RedisConfig, Safety};
@@ -20,6 +19,7 @@ use crate::sentinel::Sentinels;
 use crate::server::{Mode, Role};
 use crate::stats::Counters;
 use crate::topology::Endpoint;
+use crate::wire::Cmd;
 
 /// Who knows where the replicas are.
 pub(crate) enum Source {

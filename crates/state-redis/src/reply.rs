@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use acteon_state_core::record::Record;
 use acteon_state_core::{Entry, Error, Result, StateKey};
-use bytes::Bytes;
-use redis::Value;
+use bytes::{Buf, Bytes};
 
 use crate::error::unexpected;
+use crate::wire::Value;
 
 /// An integer.
 pub(crate) fn int(reply: Value) -> Result<i64> {
@@ -38,7 +38,7 @@ pub(crate) fn text(reply: Value) -> Result<String> {
         Value::BulkString(bytes) => {
             String::from_utf8(bytes).map_err(|error| unexpected(&Value::BulkString(error.into_bytes())))
         }
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),
+        Value::SimpleString(text) | Value::VerbatimString(text) => Ok(text),
         other => Err(unexpected(&other)),
     }
 }
@@ -90,7 +90,10 @@ pub(crate) fn entry(key: &StateKey, bytes: Vec<u8>, ttl: Option<Duration>) -> Re
         Record::Value { version, fence, .. } => (Some(version), fence),
         Record::Counter(_) => (None, None),
     };
-    Ok(Entry { value: Bytes::from(bytes).slice(header_bytes..), version, fence, ttl })
+    let mut value = Bytes::from(bytes);
+    // Neither a copy nor a second owner of the bytes.
+    value.advance(header_bytes);
+    Ok(Entry { value, version, fence, ttl })
 }
 
 /// The entry, or `None` for nil.
@@ -105,9 +108,8 @@ pub(crate) fn corrupt(key: &StateKey) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use redis::Value;
-
     use super::time_us;
+    use crate::wire::Value;
 
     #[test]
     fn a_time_out_of_range_is_an_error() {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::Result;
-use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +23,7 @@ use crate::server::{Mode, Role};
 use crate::stats::Counters;
 use crate::store::settled;
 use crate::topology::{Target, Topology};
+use crate::wire::{Cmd, Pipeline, Value};
 
 /// A replica may take this part of the time of a call, one in so many; the rest is left for the primary.
 const REPLICA_SHARE: u32 = 3;
@@ -197,7 +197,7 @@ impl Router {
     /// Whether the servers answer.
     pub(crate) async fn ping(&self) -> Result<()> {
         match &self.servers {
-            Servers::One(_) => settled(self.send(&redis::cmd("PING"), Access::Read).await?).map(|_| ()),
+            Servers::One(_) => settled(self.send(&Cmd::new("PING"), Access::Read).await?).map(|_| ()),
             Servers::Cluster(cluster) => cluster.ping(self.deadline()).await,
         }
     }
@@ -265,10 +265,7 @@ impl Router {
     async fn send_each(&self, deadline: Instant, commands: &[Cmd], access: Access) -> Result<Vec<Result<Value>>> {
         match &self.servers {
             Servers::One(links) => {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
-                for cmd in commands {
-                    pipeline.add_command(cmd.clone());
-                }
+                let pipeline: Pipeline = commands.iter().collect();
                 Ok(links.send_all(deadline, &pipeline, access).await?.into_iter().map(Ok).collect())
             }
             Servers::Cluster(cluster) => Ok(cluster.send_each(deadline, commands, access).await),
@@ -285,7 +282,8 @@ impl Router {
     async fn send_until(&self, deadline: Instant, cmd: &Cmd, access: Access) -> Result<Value> {
         match &self.servers {
             Servers::One(links) => links.send(deadline, cmd, access).await,
-            Servers::Cluster(cluster) => cluster.send(deadline, cmd, access).await,
+            // Apart, since it would make the future of every call to one server large.
+            Servers::Cluster(cluster) => Box::pin(cluster.send(deadline, cmd, access)).await,
         }
     }
 }

@@ -51,6 +51,8 @@ impl Setup {
             counters: true,
             rate_limits: true,
             transact: Some(TransactLimits { scope, ops_max: TRANSACT_OPS_MAX }),
+            // One script as well. In strict safety a grant goes a way of its own, on which it waits for replicas.
+            gates: self.kind != SetupKind::Cluster && self.safety == Safety::Warn,
             scan: true,
             ordered_scan: false,
             due: true,

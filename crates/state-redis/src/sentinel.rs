@@ -30,15 +30,14 @@ use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::dial::{Dialed, Dialer, OnPush};
+use crate::dial::{Dialed, Dialer};
 use crate::error::{BACKEND, from_server};
 use crate::reply;
 use crate::topology::{Endpoint, SentinelTarget};
+use crate::wire::{Cmd, OnPush, Pipeline, Value, Wire};
 
 /// How long one Sentinel may take to answer, connecting included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -219,8 +218,8 @@ impl Sentinels {
     async fn listen(self: Arc<Self>, sentinel: Arc<Sentinel>) {
         loop {
             let until = Instant::now() + ANSWER_TIMEOUT;
-            if let Ok(mut connection) = self.connection(&sentinel, until).await
-                && let Ok(Ok(())) = tokio::time::timeout_at(until, connection.subscribe(&CHANNELS[..])).await
+            if let Ok(wire) = self.connection(&sentinel, until).await
+                && let Ok(Ok(())) = tokio::time::timeout_at(until, wire.subscribe(&CHANNELS[..])).await
             {
                 // What happened before the subscription is found out by asking.
                 self.ask.notify_one();
@@ -257,15 +256,16 @@ impl Sentinels {
 
     async fn ask_one(&self, sentinel: &Sentinel, until: Instant) -> Result<Answer> {
         let answer = tokio::time::timeout_at(until, async {
-            let mut connection = self.connection(sentinel, until).await?;
-            let mut pipeline = redis::Pipeline::with_capacity(QUESTIONS.len() + 1);
+            let wire = self.connection(sentinel, until).await?;
+            let mut pipeline = Pipeline::default();
             for question in QUESTIONS {
-                pipeline.cmd("SENTINEL").arg(question).arg(&self.target.master);
+                pipeline.add(Cmd::new("SENTINEL").arg(question).arg(&self.target.master));
             }
-            pipeline.cmd("SENTINEL").arg("MYID");
-            let sent = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await;
-            let answers = sent.map_err(|error| unavailable("the connection broke").with_source(error))?;
-            Answer::read(answers)
+            pipeline.add(Cmd::new("SENTINEL").arg("MYID"));
+            match wire.ask(&pipeline).await {
+                Ok(answers) => Answer::read(answers),
+                Err(failure) => Err(unavailable(&failure.to_string())),
+            }
         });
         let outcome = answer.await.unwrap_or_else(|_| Err(self.silence()));
         if outcome.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
@@ -278,17 +278,17 @@ impl Sentinels {
     }
 
     /// The connection to a Sentinel, opened if there is none.
-    async fn connection(&self, sentinel: &Sentinel, until: Instant) -> Result<MultiplexedConnection> {
+    async fn connection(&self, sentinel: &Sentinel, until: Instant) -> Result<Wire> {
         let open = async {
             let mut connection = sentinel.connection.lock().await;
             if let Some(dialed) = &*connection
-                && !dialed.health.is_broken()
+                && !dialed.wire.is_broken()
                 && !dialed.driver.is_finished()
             {
-                return Ok(dialed.connection.clone());
+                return Ok(dialed.wire.clone());
             }
             let dialed = self.dialer.dial(&sentinel.endpoint, self.on_push()).await?;
-            Ok(connection.insert(dialed).connection.clone())
+            Ok(connection.insert(dialed).wire.clone())
         };
         tokio::time::timeout_at(until, open).await.unwrap_or_else(|_| Err(self.silence()))
     }
@@ -300,8 +300,8 @@ impl Sentinels {
 
     fn on_push(&self) -> OnPush {
         let (ask, master) = (self.ask.clone(), self.target.master.clone());
-        Arc::new(move |push: PushInfo| {
-            if push.kind == PushKind::Message && is_about(&push, &master) {
+        Arc::new(move |push| {
+            if is_about(push, &master) {
                 ask.notify_one();
             }
         })
@@ -336,7 +336,7 @@ impl Sentinel {
     async fn ended(&self) {
         loop {
             match &*self.connection.lock().await {
-                Some(dialed) if !dialed.health.is_broken() && !dialed.driver.is_finished() => {}
+                Some(dialed) if !dialed.wire.is_broken() && !dialed.driver.is_finished() => {}
                 _ => return,
             }
             tokio::time::sleep(RETRY_AFTER).await;
@@ -348,7 +348,7 @@ impl Sentinel {
         if let Ok(connection) = self.connection.try_lock()
             && let Some(dialed) = &*connection
         {
-            dialed.health.set_broken();
+            dialed.wire.set_broken();
         }
     }
 }
@@ -358,7 +358,7 @@ impl Answer {
     fn read(answers: Vec<Value>) -> Result<Self> {
         let mut answers = answers.into_iter();
         let master = match reply::next(&mut answers)? {
-            Value::ServerError(error) if error.details().is_some_and(|text| text.contains("No such master")) => {
+            Value::ServerError(error) if error.details().contains("No such master") => {
                 return Err(Error::config("it does not know a primary of that name").on_backend(BACKEND));
             }
             Value::ServerError(error) => return Err(from_server(&error)),
@@ -436,9 +436,11 @@ fn is_well(replica: &[(String, String)]) -> bool {
 
 /// Whether a message is about this primary: `<name> <old host> <old port> <new host> <new port>`, or
 /// `slave <replica> <host> <port> @ <name> <host> <port>`.
-fn is_about(push: &PushInfo, master: &str) -> bool {
-    match push.data.get(1) {
-        Some(Value::BulkString(text)) => text.split(|byte| *byte == b' ').any(|word| word == master.as_bytes()),
+fn is_about(push: &[Value], master: &str) -> bool {
+    match push {
+        [Value::BulkString(kind), _, Value::BulkString(text), ..] if kind == b"message" => {
+            text.split(|byte| *byte == b' ').any(|word| word == master.as_bytes())
+        }
         _ => false,
     }
 }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use acteon_state_core::{Error, ErrorKind, Result};
-use redis::{Cmd, Value};
 
 use crate::error::BACKEND;
+use crate::wire::{Cmd, Value};
 
 /// The oldest version with all that we use: `SET NX GET`, script flags, `EXPIRE` inside of frozen script time.
 const VERSION_MIN: (u32, u32) = (7, 0);
@@ -204,14 +204,18 @@ impl Facts {
 
 /// What is asked; the answers go to [`Facts::read`].
 pub(crate) fn questions() -> [Cmd; QUESTIONS] {
-    let mut settings =
-        ["appendfsync", "proto-max-bulk-len", "min-replicas-to-write", "min-replicas-max-lag"].map(|name| {
-            let mut cmd = redis::cmd("CONFIG");
-            cmd.arg("GET").arg(name);
-            cmd
-        });
-    let [fsync, bulk, replicas, lag] = &mut settings;
-    [redis::cmd("INFO"), fsync.take(), bulk.take(), replicas.take(), lag.take()]
+    let setting = |name| {
+        let mut cmd = Cmd::new("CONFIG");
+        cmd.arg("GET").arg(name);
+        cmd
+    };
+    [
+        Cmd::new("INFO"),
+        setting("appendfsync"),
+        setting("proto-max-bulk-len"),
+        setting("min-replicas-to-write"),
+        setting("min-replicas-max-lag"),
+    ]
 }
 
 fn parse_version(version: &str) -> Option<(u32, u32)> {
@@ -222,7 +226,7 @@ fn parse_version(version: &str) -> Option<(u32, u32)> {
 fn string(answer: &Value) -> Option<String> {
     match answer {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Value::VerbatimString { text, .. } => Some(text.clone()),
+        Value::VerbatimString(text) => Some(text.clone()),
         _ => None,
     }
 }
@@ -241,9 +245,9 @@ mod tests {
     use std::time::Duration;
 
     use acteon_state_core::ErrorKind;
-    use redis::Value;
 
     use super::{Durability, Facts, Mode, REPLICAS_LAG_DEFAULT, Role};
+    use crate::wire::Value;
 
     const PRIMARY: Role = Role::Primary(Mode::Standalone);
 

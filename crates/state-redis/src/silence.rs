@@ -154,7 +154,7 @@ mod tests {
         let read: io::Result<()> = poll_fn(|cx| {
             let mut byte = [0];
             let read = Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
-            // In this order, as the multiplexer may do it.
+            // In this order, as the pump of a connection does it.
             is_asked = is_asked || Pin::new(&mut stream).poll_write(cx, b"question").is_ready();
             read
         })

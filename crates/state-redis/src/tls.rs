@@ -6,7 +6,6 @@
 //!
 //! Data nodes and Sentinels have options of their own, whose names differ by what they begin with.
 
-use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,8 +60,8 @@ pub(crate) fn connector(options: &TlsOptions) -> Result<TlsConnector> {
 /// What an error of a connection says about our own certificate, if the server did not accept that we showed none, or this one.
 ///
 /// With TLS 1.3 the server looks at it when the handshake is over for us, so that the first read fails.
-pub(crate) fn refusal_of_identity(prefix: &str, error: &(dyn StdError + 'static)) -> Option<String> {
-    let Some(rustls::Error::AlertReceived(alert)) = io_error(error)?.get_ref()?.downcast_ref() else { return None };
+pub(crate) fn refusal_of_identity(prefix: &str, error: &io::Error) -> Option<String> {
+    let Some(rustls::Error::AlertReceived(alert)) = error.get_ref()?.downcast_ref() else { return None };
     match alert {
         // TLS 1.2 has no alert of its own for it.
         AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
@@ -78,14 +77,6 @@ pub(crate) fn refusal_of_identity(prefix: &str, error: &(dyn StdError + 'static)
         }
         _ => None,
     }
-}
-
-/// An error of I/O, also behind one of the redis crate, which keeps it in an `Arc`.
-fn io_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
-    error.downcast_ref().or_else(|| {
-        let kept: &'a Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
-        kept.downcast_ref()
-    })
 }
 
 /// Our own certificate, with those between it and its root, and its key.

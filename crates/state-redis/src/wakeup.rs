@@ -22,11 +22,10 @@ use std::time::Duration;
 use acteon_state_core::lock::line::{Lines, Place};
 use acteon_state_core::lock::rotation::Rotation;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
 
 use crate::link::{Line, Link};
+use crate::wire::{Value, Wire};
 
 /// How long a channel without waiters stays subscribed.
 const IDLE_MAX: Duration = Duration::from_secs(5);
@@ -76,9 +75,9 @@ impl Wakeups {
     }
 
     /// Takes in what the server sends without being asked.
-    pub(crate) fn on_push(&self, push: &PushInfo) {
-        if push.kind == PushKind::Message
-            && let [Value::BulkString(channel), Value::BulkString(message), ..] = push.data.as_slice()
+    pub(crate) fn on_push(&self, push: &[Value]) {
+        if let [Value::BulkString(kind), Value::BulkString(channel), Value::BulkString(message), ..] = push
+            && kind == b"message"
             && let Ok(channel) = std::str::from_utf8(channel)
         {
             if let Some((process, waits_on)) = read_message(message)
@@ -100,7 +99,7 @@ impl Wakeups {
             };
             if let Line::Up(live) = up {
                 tokio::select! {
-                    () = self.follow(live.connection) => {}
+                    () = self.follow(&live.wire) => {}
                     _ = line.changed() => {}
                 }
             }
@@ -108,7 +107,7 @@ impl Wakeups {
     }
 
     /// Subscribes and unsubscribes on this connection.
-    async fn follow(&self, mut connection: MultiplexedConnection) {
+    async fn follow(&self, wire: &Wire) {
         let mut subscribed = Subscribed::default();
         // What was released meanwhile is not known.
         self.rotations.lock().clear();
@@ -117,14 +116,14 @@ impl Wakeups {
             if !removed.is_empty() {
                 self.rotations.lock().retain(|channel, _| !removed.contains(channel));
                 let names: Vec<&str> = removed.iter().map(|channel| &**channel).collect();
-                let _ = tokio::time::timeout(CONFIRM_TIMEOUT, connection.unsubscribe(names)).await;
+                let _ = tokio::time::timeout(CONFIRM_TIMEOUT, wire.unsubscribe(&names)).await;
             }
             if !added.is_empty() {
                 self.rotations.lock().extend(added.iter().map(|channel| (channel.clone(), Rotation::default())));
                 let names: Vec<&str> = added.iter().map(|channel| &**channel).collect();
-                let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, connection.subscribe(names)).await;
-                if let Ok(Err(error)) = &confirmed {
-                    tracing::debug!(%error, "lock waiters do without notifications");
+                let confirmed = tokio::time::timeout(CONFIRM_TIMEOUT, wire.subscribe(&names)).await;
+                if let Ok(Err(refused)) = &confirmed {
+                    tracing::debug!(%refused, "lock waiters do without notifications");
                 }
                 // Also when it was refused: asking again and again would not change that.
                 added.iter().for_each(|channel| self.lines.wake(channel));

@@ -1,6 +1,7 @@
 //! A lock service with a clock: the contract crate's record, and rules of it that are broken on purpose.
 
 use std::hash::{Hash, Hasher};
+use std::iter;
 
 use acteon_state_core::lock::record::{Grant, Holder, LockRecord};
 use acteon_state_core::{FencingToken, LockMode, LockRequest, OwnerId, ReleaseOutcome};
@@ -74,14 +75,15 @@ impl Record {
             return extended;
         }
         let Ok(token) = FencingToken::new(self.0.last_token) else { return false };
-        self.0.holders = vec![Holder {
+        self.0.holders = iter::once(Holder {
             mode: LockMode::Exclusive,
             token,
             expires_at_us: now_us + lease_ms * 1_000,
             since_us: now_us,
             owner: owner.id(),
             meta: String::new(),
-        }];
+        })
+        .collect();
         true
     }
 

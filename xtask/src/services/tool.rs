@@ -1,4 +1,4 @@
-//! What tests need besides servers: programs that run clients in other languages, and a library that steps clocks.
+//! What tests and counts need besides servers: programs that run clients in other languages, a library that steps clocks, and valgrind.
 
 use acteon_test_support::{faketime_library, find_program};
 
@@ -26,6 +26,9 @@ enum Kind {
 /// What steps the clocks of servers and clients.
 pub(crate) const CLOCK_TOOLS: &[Tool] =
     &[Tool { program: "libfaketime", package: "libfaketime", kind: Kind::FaketimeLibrary }];
+
+/// What counts instructions.
+pub(crate) const COUNTING_TOOLS: &[Tool] = &[Tool { program: "valgrind", package: "valgrind", kind: Kind::OnPath }];
 
 /// What runs the clients that are tried on the engine. Their libraries are fetched by the tests.
 pub(crate) const CLIENT_TOOLS: &[Tool] = &[
@@ -58,8 +61,7 @@ impl Tool {
         let Self { program, package, kind } = self;
         let place = if *kind == Kind::OnPath { "on the PATH" } else { "among the libraries" };
         Failure(format!(
-            "{program} is not {place}, and apt cannot install it here. On Debian and Ubuntu it is in the package {package}; \
-             or leave out the suites that need it: cargo xtask test --no-services"
+            "{program} is not {place}, and apt cannot install it here. On Debian and Ubuntu it is in the package {package}"
         ))
     }
 }

@@ -44,6 +44,7 @@ const SUITES_APART: &[(&str, Kind, &[&str])] = &[
 
 /// The real servers that the integration tests of a suite talk to.
 const NEEDS: &[(&str, &[Service])] = &[
+    ("dispatch", &[Service::Redis]),
     ("e2e", &[Service::Redis, Service::Postgres]),
     ("engine-tests", &[Service::Redis]),
     ("faults", &[Service::Redis, Service::Postgres]),

@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state", &["state-core", DRIVERS]),
     ("patterns", &["state", "state-core"]),
     ("dispatch", &["state", "state-core", "patterns"]),
+    ("hot-paths", &["dispatch", "engine", "engine-disk", "engine-server", "resp", "state-core", DRIVERS]),
     ("bench", &["engine", "engine-disk", "engine-server", "state-core", "test-support", DRIVERS]),
     ("server", &["dispatch", "engine", "engine-disk", "engine-server", "state", "state-core", "patterns"]),
 ];

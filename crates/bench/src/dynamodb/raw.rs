@@ -1,5 +1,6 @@
 //! The raw side: the AWS SDK with the driver's expressions, and nothing around it.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acteon_state_core::{Keyspace, StateKey, Version};
@@ -10,11 +11,11 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+    AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
 use aws_smithy_http_client::tls;
 
-use super::{Operation, REGION, Side, TABLE, TTL, VALUE};
+use super::{Operation, REGION, Side, TABLE, TTL, VALUE, many};
 use crate::Outcome;
 
 const NOT_EXPIRED: &str = "(attribute_not_exists(e) OR e > :now)";
@@ -58,6 +59,14 @@ impl Raw {
     async fn get(&self, pk: AttributeValue) -> Outcome {
         let request =
             self.client.get_item().table_name(TABLE).key("pk", pk).key("sk", sort_key()).consistent_read(true);
+        request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await?;
+        Ok(())
+    }
+
+    async fn get_many(&self, pks: impl Iterator<Item = AttributeValue>) -> Outcome {
+        let keys = pks.map(|pk| HashMap::from([("pk".to_owned(), pk), ("sk".to_owned(), sort_key())])).collect();
+        let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build()?;
+        let request = self.client.batch_get_item().request_items(TABLE, wanted);
         request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await?;
         Ok(())
     }
@@ -131,6 +140,10 @@ impl Side for Raw {
         let pk = AttributeValue::S(self.keyspace.text(key));
         match operation {
             Operation::Get => self.get(pk).await,
+            Operation::GetMany => {
+                let keys = many(key)?;
+                self.get_many(keys.iter().map(|key| AttributeValue::S(self.keyspace.text(key)))).await
+            }
             Operation::Put => self.put(pk).await,
             Operation::PutIfAbsent => self.put_if_absent(pk).await,
             Operation::Increment => self.increment(pk).await,

@@ -12,7 +12,7 @@ use super::Options;
 use super::load::Load;
 use super::servers::Server;
 use crate::Outcome;
-use crate::report::megabytes;
+use crate::report::{Report, megabytes};
 
 /// Keys that live.
 const KEYS: usize = 200_000;
@@ -37,44 +37,52 @@ struct Plan {
     next: usize,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     if !options.includes("churn", "") {
         return Ok(());
     }
     let keys = options.scaled(KEYS);
-    println!(
-        "\n{keys} keys with values of {VALUE_BYTES_MIN} to {VALUE_BYTES_MAX} bytes; in each cycle {OVERWRITTEN_PERCENT} % are overwritten and \
-         {REPLACED_PERCENT} % replaced by others\n"
-    );
-    println!(
-        "| after | live values | redis: used | redis: resident | resident/live | engine: used | engine: resident | resident/live |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "\n## Memory under churn\n\n{keys} keys with values of {VALUE_BYTES_MIN} to {VALUE_BYTES_MAX} bytes; in each cycle {OVERWRITTEN_PERCENT} % are overwritten and \
+         {REPLACED_PERCENT} % replaced by others."
+    ));
+    let columns = [
+        "after",
+        "live values",
+        "redis: used",
+        "redis: resident",
+        "resident/live",
+        "engine: used",
+        "engine: resident",
+        "resident/live",
+    ];
+    report.table(&columns, 1);
     let servers = [Server::redis()?, Server::engine(options.program, 1)?];
     let mut plan = Plan { random: SmallRng::seed_from_u64(SEED), live: Vec::new(), next: 0 };
     set(&servers, &plan.add(keys))?;
-    row("filling", &servers, &plan)?;
+    row("filling", &servers, &plan, report)?;
     for cycle in 1..=CYCLES {
         eprintln!("churn: cycle {cycle} of {CYCLES}");
         set(&servers, &plan.overwrite(keys * OVERWRITTEN_PERCENT / 100))?;
         let replaced = keys * REPLACED_PERCENT / 100;
         delete(&servers, &plan.remove(replaced))?;
         set(&servers, &plan.add(replaced))?;
-        row(&format!("cycle {cycle}"), &servers, &plan)?;
+        row(&format!("cycle {cycle}"), &servers, &plan, report)?;
     }
     delete(&servers, &plan.remove(keys - keys * LEFT_PERCENT / 100))?;
-    row(&format!("all but {LEFT_PERCENT} % are deleted"), &servers, &plan)
+    row(&format!("all but {LEFT_PERCENT} % are deleted"), &servers, &plan, report)
 }
 
-fn row(label: &str, servers: &[Server; 2], plan: &Plan) -> Outcome {
+fn row(label: &str, servers: &[Server; 2], plan: &Plan, report: &mut Report) -> Outcome {
     sleep(SETTLE);
     let live = plan.live_bytes();
-    print!("| {label} | {} ", megabytes(live));
+    let mut row = format!("| {label} | {} ", megabytes(live));
     for server in servers {
         let (used, resident) = (server.used_bytes()?, server.resident_bytes()?);
-        print!("| {} | {} | {:.2} ", megabytes(used), megabytes(resident), resident as f64 / live as f64);
+        let to_live = resident as f64 / live as f64;
+        row.push_str(&format!("| {} | {} | {to_live:.2} ", megabytes(used), megabytes(resident)));
     }
-    println!("|");
+    report.line(format_args!("{row}|"));
     Ok(())
 }
 

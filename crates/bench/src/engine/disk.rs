@@ -21,15 +21,16 @@ use std::env;
 
 use super::Options;
 use super::servers::{Keeps, Program, Setup};
+use crate::report::Report;
 use crate::{Outcome, machine};
 
 /// Prints the tables.
-pub(super) fn run(options: &Options<'_>) -> Outcome {
-    throughput::run(options)?;
-    loading::run(options)?;
-    saving::run(options)?;
-    cut::run(options)?;
-    log::run(options)
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
+    throughput::run(options, report)?;
+    loading::run(options, report)?;
+    saving::run(options, report)?;
+    cut::run(options, report)?;
+    log::run(options, report)
 }
 
 /// redis-server and the engine with one thread.

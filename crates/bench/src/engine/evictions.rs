@@ -16,7 +16,7 @@ use redis::Connection;
 use super::servers::Server;
 use super::{Options, load};
 use crate::Outcome;
-use crate::report::megabytes;
+use crate::report::{Report, megabytes};
 
 const POLICIES: [&str; 3] = ["allkeys-lru", "allkeys-lfu", "allkeys-random"];
 /// Different keys that are asked for again and again.
@@ -47,7 +47,7 @@ enum Trace {
     Scanned,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let traces = [(Trace::Zipf, "zipf"), (Trace::Scanned, "zipf, and scans")];
     let cases =
         POLICIES.iter().flat_map(|policy| traces.map(|(trace, name)| (*policy, trace, format!("{policy}, {name}"))));
@@ -56,18 +56,16 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
         return Ok(());
     }
     let (keys, requests) = (options.scaled(KEYS), options.scaled(REQUESTS));
-    println!(
-        "\n{requests} requests, {REQUESTS_PER_SECOND} per second, values of {VALUE_BYTES} bytes, maxmemory-samples {SAMPLES}\n"
-    );
-    println!(
-        "| hits, with room for {FITTING_PERCENT} % of {keys} keys | redis | engine | redis keeps | engine keeps | redis: bound | engine: bound |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "\n## Eviction\n\n{requests} requests, {REQUESTS_PER_SECOND} per second, values of {VALUE_BYTES} bytes, maxmemory-samples {SAMPLES}."
+    ));
+    let hits = format!("hits, with room for {FITTING_PERCENT} % of {keys} keys");
+    report.table(&[&hits, "redis", "engine", "redis keeps", "engine keeps", "redis: bound", "engine: bound"], 1);
     for (policy, trace, name) in chosen {
         eprintln!("evictions: {name}");
         let redis = measure(&Server::redis()?, policy, trace, keys, requests)?;
         let engine = measure(&Server::engine(options.program, 1)?, policy, trace, keys, requests)?;
-        println!(
+        report.line(format_args!(
             "| {name} | {:.1} % | {:.1} % | {} | {} | {} | {} |",
             redis.hits_percent,
             engine.hits_percent,
@@ -75,7 +73,7 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
             engine.keys,
             megabytes(redis.bound_bytes),
             megabytes(engine.bound_bytes),
-        );
+        ));
     }
     Ok(())
 }

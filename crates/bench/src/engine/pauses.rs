@@ -19,7 +19,7 @@ use super::load::{self, Load, set_keys};
 use super::probe::{self, Probe, Waits};
 use super::servers::{Fsync, Keeps, Program, Server, Setup};
 use crate::Outcome;
-use crate::report::time;
+use crate::report::{Chart, Goal, Group, Report, Scale, time};
 use crate::rounds::median;
 
 const VALUE_BYTES: usize = 64;
@@ -58,7 +58,7 @@ const JOURNAL: Keeps = Keeps::Journal(Fsync::EverySecond);
 
 /// In an order in which none is a burden for the next; those with the same server follow each other.
 const PHASES: &[Phase] = &[
-    Phase { name: "idle", keeps: Keeps::Nothing, run: idle },
+    Phase { name: IDLE, keeps: Keeps::Nothing, run: idle },
     Phase { name: "keys that expire at once", keeps: Keeps::Nothing, run: expire },
     Phase { name: "deletion of a large set", keeps: Keeps::Nothing, run: delete_set },
     Phase { name: "UNLINK of a large set", keeps: Keeps::Nothing, run: unlink_set },
@@ -70,9 +70,12 @@ const PHASES: &[Phase] = &[
     Phase { name: "rewrite", keeps: JOURNAL, run: rewrite },
 ];
 
+/// What is the machine's own.
+const IDLE: &str = "idle";
+
 const SERVERS: [&str; 3] = ["redis", "engine", "engine, 2 threads"];
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let phases: Vec<_> = PHASES.iter().filter(|phase| options.includes("pauses", phase.name)).collect();
     if phases.is_empty() {
         return Ok(());
@@ -85,22 +88,55 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
             one_round(at, &phases, seen, options)?;
         }
     }
-    println!(
-        "\nGrowth to {} keys, {GROWTH_PER_SECOND} per second; {many} keys that expire at the same millisecond; a set of {many} members; \
+    report.line(format_args!(
+        "\n## Pauses\n\nGrowth to {} keys, {GROWTH_PER_SECOND} per second; {many} keys that expire at the same millisecond; a set of {many} members; \
          FLUSHALL ASYNC, eviction, snapshot and rewrite of {many} keys, {EVICTING_PER_SECOND} writes per second that each evict, \
-         {WRITES_PER_SECOND} to the journal (fsync everysec); medians of {} rounds\n",
+         {WRITES_PER_SECOND} to the journal (fsync everysec); medians of {} rounds.",
         options.keys_max,
         options.rounds,
         many = options.scaled(MANY),
-    );
-    println!("| a GET each millisecond during | server | p50 | p99 | p99.9 | max | took |");
-    println!("|---|---|---:|---:|---:|---:|---:|");
+    ));
+    report.table(&["a GET each millisecond during", "server", "p50", "p99", "p99.9", "max", "took"], 2);
+    let mut all = Vec::new();
     for (phase, seen) in phases.iter().zip(&seen) {
-        for (server, seen) in SERVERS.iter().zip(seen) {
-            row(phase.name, server, seen);
-        }
+        let waits = [0, 1, 2].map(|at| row(phase.name, SERVERS[at], &seen[at], report));
+        all.push((phase.name, waits));
     }
+    goals(&all, report);
+    chart(&all, report);
     Ok(())
+}
+
+/// The medians of redis-server, of the engine with one thread, and with two.
+type Row = (&'static str, [Waits; 3]);
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn goals(all: &[Row], report: &mut Report) {
+    let Some((_, [_, idle, _])) = all.iter().find(|(phase, _)| *phase == IDLE) else { return };
+    let busy = || all.iter().filter(|(phase, _)| *phase != IDLE);
+    let above = busy().map(|(phase, [_, engine, _])| (*phase, ms(engine.max) - ms(idle.max)));
+    report.goal(Goal::at_most("longest wait above idle", 2.0, " ms").cases(above));
+    let to_redis = busy().map(|(phase, [redis, engine, _])| (*phase, ms(engine.p999) / ms(redis.p999)));
+    report.goal(Goal::at_most("p99.9 to that of redis-server", 1.0, "x").cases(to_redis));
+}
+
+fn chart(all: &[Row], report: &mut Report) {
+    let group = |(phase, waits): &Row| Group {
+        label: (*phase).to_owned(),
+        values: waits.iter().map(|waits| Some(ms(waits.max))).collect(),
+        goal: None,
+    };
+    report.chart(Chart {
+        name: "pauses",
+        title: "The longest wait of a client that asks a thousand times a second".to_owned(),
+        axis: "milliseconds, logarithmic",
+        scale: Scale::Log,
+        series: SERVERS.map(str::to_owned).to_vec(),
+        groups: all.iter().map(group).collect(),
+    });
 }
 
 /// All phases on one server, and on another one where they need it to keep something else.
@@ -119,16 +155,18 @@ fn one_round(at: usize, phases: &[&Phase], seen: Vec<&mut Vec<(Waits, Duration)>
     Ok(())
 }
 
-fn row(phase: &str, server: &str, seen: &[(Waits, Duration)]) {
-    let middle = |value: fn(&(Waits, Duration)) -> Duration| time(median(seen.iter().map(value).collect()));
-    println!(
-        "| {phase} | {server} | {} | {} | {} | {} | {} |",
-        middle(|(waits, _)| waits.p50),
-        middle(|(waits, _)| waits.p99),
-        middle(|(waits, _)| waits.p999),
-        middle(|(waits, _)| waits.max),
-        middle(|(_, took)| *took),
-    );
+fn row(phase: &str, server: &str, seen: &[(Waits, Duration)], report: &mut Report) -> Waits {
+    let middle = |value: fn(&(Waits, Duration)) -> Duration| median(seen.iter().map(value).collect());
+    let waits = Waits {
+        p50: middle(|(waits, _)| waits.p50),
+        p99: middle(|(waits, _)| waits.p99),
+        p999: middle(|(waits, _)| waits.p999),
+        max: middle(|(waits, _)| waits.max),
+    };
+    let [p50, p99, p999, max] = [waits.p50, waits.p99, waits.p999, waits.max].map(time);
+    let took = time(middle(|(_, took)| *took));
+    report.line(format_args!("| {phase} | {server} | {p50} | {p99} | {p999} | {max} | {took} |"));
+    waits
 }
 
 fn idle(Place { server, options, .. }: &Place<'_>) -> Outcome<(Waits, Duration)> {

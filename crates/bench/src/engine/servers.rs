@@ -28,7 +28,7 @@ const DATA: &str = "data";
 
 /// When what was written has to be on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fsync {
+pub(crate) enum Fsync {
     Always,
     EverySecond,
     No,
@@ -47,7 +47,7 @@ impl Fsync {
 
 /// What a server keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keeps {
+pub(crate) enum Keeps {
     /// Nothing by itself. redis-server begins with a `dump.rdb` all the same.
     Nothing,
     /// A journal; an append-only file, as Redis calls it.
@@ -56,7 +56,7 @@ pub(super) enum Keeps {
 
 /// Which server.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Program<'a> {
+pub(crate) enum Program<'a> {
     Redis,
     /// The engine alone, with so many threads.
     Engine {
@@ -67,9 +67,9 @@ pub(super) enum Program<'a> {
 
 /// A server that can be started.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Setup<'a> {
-    pub(super) program: Program<'a>,
-    pub(super) keeps: Keeps,
+pub(crate) struct Setup<'a> {
+    pub(crate) program: Program<'a>,
+    pub(crate) keeps: Keeps,
 }
 
 /// A running server; it ends when this is dropped.
@@ -86,7 +86,7 @@ impl Setup<'_> {
     }
 
     /// Starts with the data that the folder has from an earlier time. Returns as well how long it took until the first reply.
-    pub(super) fn start_in(self, folder: Arc<TempDir>) -> Outcome<(Server, Duration)> {
+    pub(crate) fn start_in(self, folder: Arc<TempDir>) -> Outcome<(Server, Duration)> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         fs::create_dir_all(folder.path().join(DATA))?;
         let mut command = match self.program {
@@ -195,11 +195,9 @@ impl Server {
     }
 
     /// Resident memory in bytes.
-    pub(super) fn resident_bytes(&self) -> Outcome<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no resident memory is given")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib * 1024)
+    pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
+        let bytes = machine::resident_bytes(&self.process.id().to_string());
+        bytes.ok_or_else(|| "the server's resident memory is unknown".into())
     }
 
     /// Where it keeps its data.
@@ -237,7 +235,7 @@ pub(super) fn settle_disk() -> Outcome {
 }
 
 /// Name and version of the redis-server that is installed.
-pub(super) fn redis_version() -> Outcome<String> {
+pub(crate) fn redis_version() -> Outcome<String> {
     let output = Command::new("redis-server").arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.split_whitespace().find_map(|word| word.strip_prefix("v="));

@@ -13,7 +13,7 @@ const BACKLOG: u64 = 1_000_000;
 const CHUNK: u64 = 250_000;
 
 /// The table of the raw side: what somebody would make who needs a queue in PostgreSQL.
-const RAW_DUE: &str = "
+pub(super) const RAW_DUE: &str = "
     CREATE TABLE raw_due (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, queue text NOT NULL, visible_at timestamptz NOT NULL,
         attempt integer NOT NULL, claim uuid, payload bytea NOT NULL);
@@ -44,22 +44,25 @@ pub(super) fn fill(server: &PostgresServer) -> Outcome {
 
 /// Brings both backlogs back to their full length.
 pub(super) fn top_up(server: &PostgresServer) -> Outcome {
-    let missing = |table: &str, condition: &str| -> Outcome<u64> {
-        let rows = server.query(&format!("SELECT {BACKLOG} - count(*) FROM {table} WHERE {condition}"))?;
-        Ok(rows.into_iter().flatten().flatten().next().ok_or("no count")?.parse()?)
-    };
-    let mut ours = missing("acteon_due", "queue = 'backlog' AND claim IS NULL")?;
+    let mut ours = missing(server, "acteon_due", "queue = 'backlog' AND claim IS NULL", BACKLOG)?;
     while ours > 0 {
         let count = ours.min(CHUNK);
         server.query(&format!(
             "INSERT INTO acteon_due
-                    (namespace, tenant, kind, queue, item, due_at_ms, visible_at_ms, attempt, payload)
-             SELECT 'bench', 'acme', 'queue', 'backlog', gen_random_uuid()::text, n.at, n.at, 0, convert_to(repeat('x', 64), 'UTF8')
+                    (namespace, tenant, kind, queue, item, due_at_ms, visible_at_ms, place_ms, attempt, payload)
+             SELECT 'bench', 'acme', 'queue', 'backlog', gen_random_uuid()::text, n.at, n.at, n.at, 0, convert_to(repeat('x', 64), 'UTF8')
                FROM (SELECT 1700000000000 + generate_series(1, {count}) AS at) n"
         ))?;
         ours -= count;
     }
-    let mut theirs = missing("raw_due", "claim IS NULL")?;
+    // Otherwise the server would do so in the middle of somebody's turn.
+    server.query("VACUUM acteon_due")?;
+    top_up_raw(server, BACKLOG)
+}
+
+/// Brings the backlog of the raw side back to this length.
+pub(super) fn top_up_raw(server: &PostgresServer, backlog: u64) -> Outcome {
+    let mut theirs = missing(server, "raw_due", "claim IS NULL", backlog)?;
     while theirs > 0 {
         let count = theirs.min(CHUNK);
         server.query(&format!(
@@ -69,8 +72,12 @@ pub(super) fn top_up(server: &PostgresServer) -> Outcome {
         ))?;
         theirs -= count;
     }
-    // Otherwise the server would do so in the middle of somebody's turn.
-    server.query("VACUUM acteon_due")?;
     server.query("VACUUM raw_due")?;
     Ok(())
+}
+
+/// How many rows of this kind are missing.
+fn missing(server: &PostgresServer, table: &str, condition: &str, backlog: u64) -> Outcome<u64> {
+    let rows = server.query(&format!("SELECT {backlog} - count(*) FROM {table} WHERE {condition}"))?;
+    Ok(rows.into_iter().flatten().flatten().next().ok_or("no count")?.parse()?)
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use acteon_test_support::{PostgresServer, postgres_bin_folder};
 
 use crate::Outcome;
+use crate::report::Report;
 
 const SECONDS: u32 = 3;
 
@@ -35,10 +36,11 @@ const SCRIPTS: [(&str, &str); 3] = [
 ];
 
 /// Prints a table of what it reaches.
-pub(super) fn run(server: &PostgresServer, connections: u32) -> Outcome {
-    println!("\nFor orientation, `pgbench -M prepared -c {connections}` with plain statements on the same table:\n");
-    println!("| statement | per second | latency, mean |");
-    println!("|---|---:|---:|");
+pub(super) fn run(server: &PostgresServer, connections: u32, report: &mut Report) -> Outcome {
+    report.line(format_args!(
+        "\nFor orientation, `pgbench -M prepared -c {connections}` with plain statements on the same table:"
+    ));
+    report.table(&["statement", "per second", "latency, mean"], 1);
     for (name, script) in SCRIPTS {
         let output = pgbench(server, connections, script)?;
         let figure = |label: &str| {
@@ -46,7 +48,7 @@ pub(super) fn run(server: &PostgresServer, connections: u32) -> Outcome {
             rest.split_whitespace().next()?.parse::<f64>().ok()
         };
         let (rate, latency_ms) = figure("tps = ").zip(figure("latency average = ")).ok_or("pgbench says no figures")?;
-        println!("| {name} | {rate:.0} | {latency_ms:.2} ms |");
+        report.line(format_args!("| {name} | {rate:.0} | {latency_ms:.2} ms |"));
     }
     Ok(())
 }

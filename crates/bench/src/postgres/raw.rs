@@ -150,7 +150,8 @@ impl Raw {
         Ok(())
     }
 
-    async fn claim(&self) -> Outcome {
+    /// Claims an item of the backlog, and removes it.
+    pub(super) async fn claim(&self) -> Outcome {
         let token = uuid(Version::draw());
         let row: Option<PgRow> = sqlx::query(CLAIM_ONE).bind(token).fetch_optional(&self.pool).await?;
         let id: i64 = row.ok_or("the backlog is used up")?.try_get(0)?;

@@ -13,7 +13,6 @@
 //! Each write names the version that it expects. When that version is not there, the record that is there says whether it
 //! is ours in another version, or nothing is left of it, and the write is repeated upon that.
 
-use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +33,7 @@ const LOOKS_MAX: usize = 4;
 /// The right to execute the action of a key, renewed while [`Claim::keep`] is polled, until it is settled.
 #[derive(Debug)]
 pub(super) struct Claim {
-    held: Arc<Held>,
+    held: Held,
     ttl: Duration,
 }
 
@@ -64,13 +63,15 @@ pub(super) enum Settlement {
 impl Claim {
     /// Holds a claim that was made.
     pub(super) fn new(held: Held, ttl: Duration) -> Self {
-        Self { held: Arc::new(held), ttl }
+        Self { held, ttl }
     }
 
     /// Renews the claim at a third of its lease for as long as the future is polled. In the task of the work itself: a task of
     /// its own for each action would cost more than all else that a claim costs in memory.
-    pub(super) async fn keep(&self) -> Infallible {
-        let held = &*self.held;
+    ///
+    /// Never completes: a claim that was lost is not taken from the work that was begun under it.
+    pub(super) async fn keep(&self) {
+        let held = &self.held;
         loop {
             tokio::time::sleep(held.lease / 3).await;
             match held.write(&held.in_flight, held.lease).await {
@@ -87,13 +88,13 @@ impl Claim {
     /// Settles the claim, in the background when the store does not answer at once.
     pub(super) async fn settle(self, settlement: Settlement, tasks: &TaskTracker) {
         if !self.held.settle_once(&settlement, self.ttl).await {
-            settle_in_background(self.held.clone(), settlement, self.ttl, tasks);
+            settle_in_background(self.held, settlement, self.ttl, tasks);
         }
     }
 }
 
 /// Settles a claim that may be held until the store answers, or for [`SETTLE_PATIENCE`].
-pub(super) fn settle_in_background(held: Arc<Held>, settlement: Settlement, ttl: Duration, tasks: &TaskTracker) {
+pub(super) fn settle_in_background(held: Held, settlement: Settlement, ttl: Duration, tasks: &TaskTracker) {
     tasks.spawn(async move {
         let settling = async {
             while !held.settle_once(&settlement, ttl).await {

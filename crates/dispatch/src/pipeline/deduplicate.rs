@@ -9,18 +9,19 @@
 //! The claim is a put-if-absent of an in-flight record, so a duplicate learns the first one's outcome in the same round trip.
 //! The file `claim` renews it for as long as the work takes, and settles it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use acteon_state_core::{Condition, Effect, Entry, Error, Put, PutOutcome, State, StateKey, Ttl, Version};
+use acteon_state_core::{
+    Condition, Effect, Entry, Error, Gate, OperationId, Put, PutOutcome, State, StateKey, Ttl, Version,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::pipeline::Dispatcher;
+use crate::pipeline::ahead::Ahead;
 use crate::pipeline::claim::{self, Claim, Held, Settlement};
 use crate::pipeline::error::DispatchError;
 use crate::pipeline::options::OnStateError;
@@ -32,16 +33,11 @@ const RESOLVE_LOOKS_MAX: usize = 5;
 const RESOLVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What is stored under a deduplication key.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 enum DedupRecord {
     /// Somebody is at it.
-    InFlight {
-        action_id: String,
-        /// Tells apart the claims of one action that is sent again.
-        #[serde(default)]
-        claim: String,
-    },
+    InFlight { action_id: String },
     /// This is what became of the first one.
     Done { outcome: Outcome },
 }
@@ -54,12 +50,41 @@ pub(super) enum Deduplicated {
     Duplicate(Outcome),
 }
 
+/// A claim that is to be made.
+#[derive(Debug)]
+pub(super) struct Claiming {
+    key: StateKey,
+    in_flight: Bytes,
+    put: Put,
+}
+
+impl Claiming {
+    /// The claim as a gate.
+    pub(super) fn gate(&self) -> Gate {
+        Gate::Put(self.key.clone(), self.put.clone())
+    }
+}
+
 impl Dispatcher {
-    pub(super) async fn deduplicate(&self, verdict: &Verdict) -> Result<Deduplicated, DispatchError> {
-        let Some(dedup) = &verdict.dedup else {
+    /// The claim that the action needs, if a rule deduplicates it.
+    pub(super) fn claiming(&self, verdict: &Verdict) -> Result<Option<Claiming>, DispatchError> {
+        let Some(dedup) = &verdict.dedup else { return Ok(None) };
+        let key = keys::dedup(&verdict.action, dedup).map_err(DispatchError::state("deduplicate"))?;
+        let in_flight = in_flight_record(&verdict.action.id);
+        let put = Put::new(in_flight.clone()).if_absent().expires_after(self.0.options.claim_lease);
+        Ok(Some(Claiming { key, in_flight, put }))
+    }
+
+    pub(super) async fn deduplicate(
+        &self,
+        verdict: &Verdict,
+        claiming: Option<Claiming>,
+        ahead: &mut Ahead,
+    ) -> Result<Deduplicated, DispatchError> {
+        let (Some(dedup), Some(claiming)) = (&verdict.dedup, claiming) else {
             return Ok(Deduplicated::First(None));
         };
-        match self.claim(verdict, dedup).await {
+        match self.claim(verdict, dedup, claiming, ahead.claim()).await {
             Err(DispatchError::State { stage, source }) if source.kind().is_transient() => {
                 match self.without_store(verdict, dedup, &source).await {
                     Some(found) => Ok(found),
@@ -91,13 +116,21 @@ impl Dispatcher {
         }
     }
 
-    async fn claim(&self, verdict: &Verdict, dedup: &Dedup) -> Result<Deduplicated, DispatchError> {
+    /// Makes the claim, unless the store has answered already.
+    async fn claim(
+        &self,
+        verdict: &Verdict,
+        dedup: &Dedup,
+        claiming: Claiming,
+        answer: Option<acteon_state_core::Result<PutOutcome>>,
+    ) -> Result<Deduplicated, DispatchError> {
         let failed = DispatchError::state("deduplicate");
-        let key = keys::dedup(&verdict.action, dedup).map_err(&failed)?;
-        let in_flight = in_flight_record(&verdict.action.id);
-        let lease = self.0.options.claim_lease;
-        let put = Put::new(in_flight.clone()).if_absent().expires_after(lease);
-        match self.0.state.put(&key, &put).await {
+        let Claiming { key, in_flight, put } = claiming;
+        let answer = match answer {
+            Some(answer) => answer,
+            None => self.0.state.put(&key, &put).await,
+        };
+        match answer {
             Ok(PutOutcome::Applied(version)) => {
                 Ok(Deduplicated::First(Some(Claim::new(self.held(key, in_flight, version), dedup.ttl))))
             }
@@ -117,7 +150,7 @@ impl Dispatcher {
                 if error.effect() == Effect::Unknown {
                     // Otherwise a claim that was made all the same would stop the caller's retry for a whole lease.
                     let held = self.held(key, in_flight, put.version);
-                    claim::settle_in_background(Arc::new(held), Settlement::GiveBack, dedup.ttl, &self.0.tasks);
+                    claim::settle_in_background(held, Settlement::GiveBack, dedup.ttl, &self.0.tasks);
                 }
                 Err(failed(error))
             }
@@ -177,12 +210,8 @@ fn duplicate(verdict: &Verdict, dedup: &Dedup, original: Option<Outcome>) -> Out
     Outcome::Deduplicated { action_id, rule, original: original.map(Box::new) }
 }
 
-/// `DedupRecord::Done` without owning the outcome.
-#[derive(Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-enum DedupRecordRef<'a> {
-    Done { outcome: &'a Outcome },
-}
+/// Room for a record of an id and names of usual length.
+const RECORD_BYTES_USUAL: usize = 256;
 
 fn settlement(result: &Result<Outcome, DispatchError>) -> Settlement {
     match result {
@@ -195,13 +224,50 @@ fn retry_shall_run(outcome: &Outcome) -> bool {
     outcome.is_failed() || matches!(outcome, Outcome::Throttled { .. })
 }
 
+/// [`DedupRecord::InFlight`], with a name of the claim: it tells apart the claims of one action that is sent again, by the bytes of their
+/// records, and is never read.
 fn in_flight_record(action_id: &str) -> Bytes {
-    let claim = Uuid::new_v4().to_string();
-    let json = serde_json::to_vec(&DedupRecord::InFlight { action_id: action_id.to_owned(), claim });
-    Bytes::from(json.expect("a record of two strings can be written as JSON"))
+    let claim = OperationId::draw().to_text();
+    record(&[br#"{"state":"in_flight","claim":""#, &claim, br#"","action_id":"#], action_id)
 }
 
+/// [`DedupRecord::Done`].
 fn done_record(outcome: &Outcome) -> Bytes {
-    let json = serde_json::to_vec(&DedupRecordRef::Done { outcome });
-    Bytes::from(json.expect("an outcome has string keys only and can be written as JSON"))
+    record(&[br#"{"state":"done","outcome":"#], outcome)
+}
+
+/// The JSON of a record, of which all is known but what stands last.
+fn record(known: &[&[u8]], last: &(impl Serialize + ?Sized)) -> Bytes {
+    let mut json = Vec::with_capacity(RECORD_BYTES_USUAL);
+    known.iter().for_each(|part| json.extend_from_slice(part));
+    serde_json::to_writer(&mut json, last)
+        .expect("texts and outcomes have string keys only and can be written as JSON");
+    json.push(b'}');
+    Bytes::from(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DedupRecord, done_record, in_flight_record};
+    use crate::outcome::Outcome;
+
+    #[test]
+    fn records_read_back_and_no_two_claims_have_the_same_bytes() {
+        for id in ["a-1", r#"quoted "id" \\"#] {
+            let (one, other) = (in_flight_record(id), in_flight_record(id));
+            assert_ne!(one, other);
+            let read: DedupRecord = serde_json::from_slice(&one).expect("own output");
+            assert!(matches!(read, DedupRecord::InFlight { action_id } if action_id == id));
+            let outcome = Outcome::Suppressed { action_id: id.to_owned(), rule: "r".to_owned() };
+            let read: DedupRecord = serde_json::from_slice(&done_record(&outcome)).expect("own output");
+            assert!(matches!(read, DedupRecord::Done { outcome: read } if read == outcome));
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let earlier = br#"{"state":"in_flight","action_id":"a","claim":"0b61a5cc-1f0c-4d2c-9d0e-7d8f9a3c2b11"}"#;
+        let read: DedupRecord = serde_json::from_slice(earlier).expect("a record");
+        assert!(matches!(read, DedupRecord::InFlight { action_id } if action_id == "a"));
+    }
 }

@@ -8,27 +8,33 @@
 //! 5. *schedule* it for later ([`schedule`]), or *execute* it under a lock ([`execute`]).
 //! 6. *record*: the claim is completed with the outcome, or given back when it failed; metrics count it.
 //!
+//! Where the store can, claim, limits and lock are asked for in one round trip, before these stages come to their answers.
 //! [`worker`] takes up what was scheduled.
 //!
 //! # Guarantees
 //! Of actions with the same deduplication key, sent to any number of servers on one store at once, one is executed, unless it
 //! takes longer than its claim can be renewed (the store is gone for a whole claim lease). A failed action gives its claim
-//! back, so that a retry runs. A dispatch that was begun is finished, also when its caller goes away.
+//! back, so that a retry runs. A dispatch that was begun is finished, also when its caller goes away ([`run_to_end`](mod@run_to_end)).
 //!
 //! # Failure
 //! A provider that fails is an [`Outcome`]. A store that does not answer is a [`DispatchError`], unless the options say that
 //! deduplication or throttling fail open, or that duplicates get what is remembered; the lock always fails closed.
 
+mod ahead;
 mod claim;
 pub mod deduplicate;
 pub mod error;
 pub mod execute;
+mod keep_while;
 pub mod metrics;
 pub mod options;
+pub mod run_to_end;
 pub mod schedule;
 pub mod throttle;
 pub mod worker;
 
+use std::fmt::Display;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,10 +49,13 @@ use tracing::Instrument as _;
 
 use crate::action::Action;
 use crate::outcome::Outcome;
+use crate::pipeline::ahead::Ahead;
 use crate::pipeline::deduplicate::Deduplicated;
 use crate::pipeline::error::DispatchError;
+use crate::pipeline::keep_while::keep_while;
 use crate::pipeline::metrics::DispatchMetrics;
 use crate::pipeline::options::DispatchOptions;
+use crate::pipeline::run_to_end::run_to_end;
 use crate::providers::Registry;
 use crate::rules::{Decision, Rules, Verdict};
 
@@ -97,22 +106,30 @@ impl Dispatcher {
 
     /// Dispatches one action.
     ///
-    /// Runs as a task of its own: dropping the future stops waiting, not the work.
+    /// Dropping the future stops waiting, not the work that was begun: see [`run_to_end`](mod@run_to_end). For the same reason, a deadline that
+    /// the caller has set for state calls ([`deadline::until`](acteon_state_core::layer::deadline::until)) is none for the dispatch.
     ///
     /// # Errors
     /// [`DispatchError`]: the action is not valid, or the store did not answer. Nothing was executed unless its effect is
     /// unknown.
     pub async fn dispatch(&self, action: Action) -> Result<Outcome, DispatchError> {
         let dispatcher = self.clone();
-        // In the caller's span, so that its log lines carry the id of the request.
-        let task = self.0.tasks.spawn(async move { dispatcher.run(action).await }.in_current_span());
-        task.await.unwrap_or_else(|error| Err(DispatchError::Panicked { message: error.to_string() }))
+        let work = Box::pin(async move { dispatcher.run(action).await });
+        run_to_end(&self.0.tasks, work).await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
     /// Dispatches several actions, as many at once as the options say. The answers are in the order of the actions.
     pub async fn dispatch_batch(&self, actions: Vec<Action>) -> Vec<Result<Outcome, DispatchError>> {
-        let dispatches = actions.into_iter().map(|action| self.dispatch(action));
+        let dispatches = actions.into_iter().map(|action| self.dispatch_apart(action));
         stream::iter(dispatches).buffered(self.0.options.batch_concurrency.max(1)).collect().await
+    }
+
+    /// Dispatches one action in a task of its own, so that those of a batch share the threads of the runtime.
+    async fn dispatch_apart(&self, action: Action) -> Result<Outcome, DispatchError> {
+        let dispatcher = self.clone();
+        let work = Box::pin(async move { dispatcher.run(action).await });
+        let task = self.0.tasks.spawn(work.in_current_span());
+        task.await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
     /// Waits until nothing is under way any more, or `patience` is over. Returns whether all was finished. A worker is under
@@ -132,32 +149,32 @@ impl Dispatcher {
     async fn run_stages(&self, action: Action) -> Result<Outcome, DispatchError> {
         action.validate()?;
         let verdict = self.0.rules.current().evaluate(action);
-        match verdict.decision.clone() {
+        let delay = match &verdict.decision {
             Decision::Deny { rule } => {
-                let rule = rule.map(|rule| rule.to_string());
-                Ok(Outcome::Denied { action_id: verdict.action.id, rule })
+                let rule = rule.as_ref().map(ToString::to_string);
+                return Ok(Outcome::Denied { action_id: verdict.action.id, rule });
             }
             Decision::Suppress { rule } => {
-                Ok(Outcome::Suppressed { action_id: verdict.action.id, rule: rule.to_string() })
+                return Ok(Outcome::Suppressed { action_id: verdict.action.id, rule: rule.to_string() });
             }
-            Decision::Allow { .. } => self.run_limited(verdict, Duration::ZERO).await,
-            Decision::Schedule { delay, .. } => self.run_limited(verdict, delay).await,
-        }
+            Decision::Allow { .. } => Duration::ZERO,
+            Decision::Schedule { delay, .. } => *delay,
+        };
+        self.run_limited(verdict, delay).await
     }
 
     /// The stages that touch the store.
     async fn run_limited(&self, verdict: Verdict, delay: Duration) -> Result<Outcome, DispatchError> {
-        let claim = match self.deduplicate(&verdict).await? {
+        let claiming = self.claiming(&verdict)?;
+        let mut ahead = self.ask_ahead(&verdict, delay, claiming.as_ref()).await;
+        let claim = match self.deduplicate(&verdict, claiming, &mut ahead).await? {
             Deduplicated::First(claim) => claim,
             Deduplicated::Duplicate(outcome) => return Ok(outcome),
         };
-        let work = self.run_claimed(&verdict, delay);
+        let work = pin!(self.run_claimed(&verdict, delay, ahead));
         let result = match &claim {
             None => work.await,
-            Some(claim) => tokio::select! {
-                result = work => result,
-                never = claim.keep() => match never {},
-            },
+            Some(claim) => keep_while(work, || claim.keep(), || ()).await,
         };
         let (result, guard) = match result {
             Ok((outcome, guard)) => (Ok(outcome), guard),
@@ -173,13 +190,18 @@ impl Dispatcher {
         &self,
         verdict: &Verdict,
         delay: Duration,
+        mut ahead: Ahead,
     ) -> Result<(Outcome, Option<LockGuard>), DispatchError> {
-        if let Some(throttled) = self.throttle(verdict).await? {
+        if let Some(throttled) = self.throttle(verdict, &mut ahead).await? {
             return Ok((throttled, None));
         }
-        match schedule::due(&verdict.action, delay, Timestamp::now()) {
+        match schedule::due(&verdict.action, delay, Timestamp::now) {
             Some(due) => self.schedule(verdict, due).await.map(|scheduled| (scheduled, None)),
-            None => self.execute(verdict).await.map(|(outcome, guard)| (outcome, Some(guard))),
+            None => self.execute(verdict, ahead.lock()).await.map(|(outcome, guard)| (outcome, Some(guard))),
         }
     }
+}
+
+fn panicked(error: &dyn Display) -> DispatchError {
+    DispatchError::Panicked { message: error.to_string() }
 }

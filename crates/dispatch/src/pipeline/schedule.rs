@@ -52,8 +52,13 @@ pub(super) struct Due {
     due_at: DueAt,
 }
 
-/// When to execute an action that arrives `now`: `None` for at once. The later of the rule's delay and the caller's time.
-pub(super) fn due(action: &Action, delay: Duration, now: Timestamp) -> Option<Due> {
+/// When to execute an action that arrives now: `None` for at once. The later of the rule's delay and the caller's time. The clock is read
+/// for those actions only that have either.
+pub(super) fn due(action: &Action, delay: Duration, now: impl FnOnce() -> Timestamp) -> Option<Due> {
+    if delay.is_zero() && action.deliver_at.is_none() {
+        return None;
+    }
+    let now = now();
     let asked = action.deliver_at.filter(|deliver_at| *deliver_at > now);
     let delayed = (!delay.is_zero()).then(|| now.saturating_add(delay).unwrap_or(Timestamp::MAX));
     if let Some(deliver_at) = delayed.filter(|delayed| asked.is_none_or(|asked| asked <= *delayed)) {
@@ -103,7 +108,7 @@ mod tests {
         let action = Action::new("demo", "acme", "log", "greet", json!({}));
         let deliver_at = deliver_at.map(|at| at.parse().expect("a timestamp"));
         let now: Timestamp = "2026-11-20T10:00:00Z".parse().expect("a timestamp");
-        due(&Action { deliver_at, ..action }, Duration::from_secs(delay_s), now)
+        due(&Action { deliver_at, ..action }, Duration::from_secs(delay_s), || now)
     }
 
     #[test]

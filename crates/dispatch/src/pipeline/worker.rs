@@ -92,6 +92,7 @@ impl Dispatcher {
 
     async fn deliver(&self, queue: StateKey, item: DueItem, _place: OwnedSemaphorePermit) {
         let verdict = tokio::select! {
+            biased;
             verdict = self.attempt(&item) => verdict,
             () = self.keep(&queue, &item) => return,
         };
@@ -144,7 +145,7 @@ impl Dispatcher {
     /// Executes the action as soon as its lock can be had. Ends without, when that will never be.
     async fn execute_patiently(&self, item: &DueItem, action: &Action) -> Result<Outcome, DispatchError> {
         loop {
-            match self.execute_locked(action).await {
+            match self.execute_locked(action, None).await {
                 Ok((outcome, guard)) => {
                     self.release(Some(guard)).await;
                     return Ok(outcome);

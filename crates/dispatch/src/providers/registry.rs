@@ -113,6 +113,12 @@ impl Registry {
 
 impl Entry {
     async fn place(&self, ctx: &ExecuteContext) -> Result<SemaphorePermit<'_>, ProviderError> {
+        // A place that is free goes to nobody before us: those who wait would have got it.
+        if !ctx.cancel.is_cancelled()
+            && let Ok(place) = self.places.try_acquire()
+        {
+            return Ok(place);
+        }
         let waiting = ctx.cancel.run_until_cancelled(timeout_at(ctx.deadline, self.places.acquire()));
         match waiting.await {
             Some(Ok(place)) => Ok(place.expect("the semaphore is never closed")),

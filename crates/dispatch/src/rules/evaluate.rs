@@ -1,14 +1,18 @@
 //! Applies a rule set to an action. The order and the kinds of rules are described in [`crate::rules`].
 //!
 //! # What it promises
-//! No I/O, no failure, no panic, and time linear in the number of rules. The same set and action always give the same
-//! verdict. Tracing costs nothing when it is not asked for.
+//! No I/O, no failure, no panic, and time linear in the number of rules that the [index](crate::rules::index) finds for the action. The same
+//! set and action always give the same verdict, whether it is traced or not. A trace tells of all rules, so it visits them all; it costs
+//! nothing when it is not asked for.
 
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Action;
 use crate::rules::effect::Effect;
+use crate::rules::index::Candidates;
 use crate::rules::key::KeyFields;
 use crate::rules::merge_patch;
 use crate::rules::set::{DefaultDecision, Rule, RuleSet};
@@ -18,14 +22,15 @@ impl RuleSet {
     /// What the rules say about `action`.
     #[must_use]
     pub fn evaluate(&self, action: Action) -> Verdict {
-        self.run(action, |_, _| ())
+        let candidates = self.candidates(&action);
+        self.run(action, candidates, |_, _| ())
     }
 
     /// The same, with one entry per rule that tells what it did.
     #[must_use]
     pub fn evaluate_traced(&self, action: Action) -> (Verdict, Vec<RuleTrace>) {
         let mut trace = Vec::with_capacity(self.rules().len());
-        let verdict = self.run(action, |rule, step| {
+        let verdict = self.run(action, 0..self.rules().len(), |rule, step| {
             let step = step();
             trace.push(RuleTrace {
                 rule: Arc::clone(&rule.name),
@@ -46,11 +51,12 @@ impl RuleSet {
         (verdict, trace)
     }
 
-    /// `note` hears of every rule visited; it asks for the details only when it wants them.
-    fn run(&self, action: Action, mut note: impl FnMut(&Rule, &dyn Fn() -> TraceStep)) -> Verdict {
-        let asked_for = action.provider.clone();
+    /// Visits the rules of `way`. `note` hears of each; it asks for the details only when it wants them.
+    fn run(&self, action: Action, mut way: impl Way, mut note: impl FnMut(&Rule, &dyn Fn() -> TraceStep)) -> Verdict {
         let mut verdict = Verdict::undecided(action, self.default_decision());
-        for rule in self.rules() {
+        let mut asked_for = None;
+        while let Some(rule) = way.next() {
+            let rule = &self.rules()[rule];
             if !rule.enabled {
                 note(rule, &|| TraceStep::Disabled);
                 continue;
@@ -62,7 +68,7 @@ impl RuleSet {
                 });
                 continue;
             }
-            match verdict.apply(rule, &asked_for) {
+            match verdict.apply(rule, &mut asked_for) {
                 Applied::Decided => {
                     note(rule, &|| TraceStep::Matched);
                     break;
@@ -70,9 +76,30 @@ impl RuleSet {
                 Applied::Noted => note(rule, &|| TraceStep::Matched),
                 Applied::PassedOver(why) => note(rule, &|| TraceStep::PassedOver { reason: verdict.explain(&why) }),
             }
+            if matches!(rule.effect, Effect::Reroute { .. }) {
+                way.reroute(&verdict.action.provider);
+            }
         }
         verdict.drop_limits_of_refused();
         verdict
+    }
+}
+
+/// Which rules are visited, in their order.
+trait Way: Iterator<Item = usize> {
+    /// The action goes to this provider from here on.
+    fn reroute(&mut self, provider: &str);
+}
+
+/// All of them.
+impl Way for Range<usize> {
+    fn reroute(&mut self, _: &str) {}
+}
+
+/// Those that can be about the action.
+impl Way for Candidates<'_> {
+    fn reroute(&mut self, provider: &str) {
+        Candidates::reroute(self, provider);
     }
 }
 
@@ -96,7 +123,8 @@ impl Verdict {
         Self { action, modified_by: Vec::new(), reroute: None, dedup: None, throttles: Vec::new(), decision }
     }
 
-    fn apply<'a>(&mut self, rule: &'a Rule, asked_for: &str) -> Applied<'a> {
+    /// `asked_for` is the provider that the caller named, once a rule has named another one.
+    fn apply<'a>(&mut self, rule: &'a Rule, asked_for: &mut Option<String>) -> Applied<'a> {
         let name = || Arc::clone(&rule.name);
         self.decision = match &rule.effect {
             Effect::Allow => Decision::Allow { rule: Some(name()) },
@@ -111,8 +139,8 @@ impl Verdict {
                 return Applied::Noted;
             }
             Effect::Reroute { provider } => {
-                self.action.provider.clone_from(provider);
-                let (from, to) = (asked_for.to_owned(), provider.clone());
+                let before = mem::replace(&mut self.action.provider, provider.clone());
+                let (from, to) = (asked_for.get_or_insert(before).clone(), provider.clone());
                 self.reroute = (from != to).then(|| Reroute { rule: name(), from, to });
                 return Applied::Noted;
             }

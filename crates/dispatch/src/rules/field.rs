@@ -43,6 +43,29 @@ enum Place {
     Payload(Vec<String>),
 }
 
+/// The names of an action: fields that every action has, and that are text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    ActionType,
+    Provider,
+    Tenant,
+    Namespace,
+}
+
+impl Name {
+    /// All of them, each at the position of its number.
+    pub(super) const ALL: [Self; 4] = [Self::ActionType, Self::Provider, Self::Tenant, Self::Namespace];
+
+    pub(super) fn look_up(self, action: &Action) -> &str {
+        match self {
+            Self::ActionType => &action.action_type,
+            Self::Provider => &action.provider,
+            Self::Tenant => &action.tenant,
+            Self::Namespace => &action.namespace,
+        }
+    }
+}
+
 /// What a field holds. A string in the payload is [`Seen::Text`], like any other text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seen<'a> {
@@ -69,6 +92,17 @@ impl Field {
             Some(_) => return Err(unknown(written)),
         };
         Ok(Self { written: written.to_owned(), place })
+    }
+
+    /// The name that the field is, if it is one.
+    pub(super) fn as_name(&self) -> Option<Name> {
+        match &self.place {
+            Place::Namespace => Some(Name::Namespace),
+            Place::Tenant => Some(Name::Tenant),
+            Place::Provider => Some(Name::Provider),
+            Place::ActionType => Some(Name::ActionType),
+            Place::Id | Place::DedupKey | Place::Metadata(_) | Place::Payload(_) => None,
+        }
     }
 
     /// Looks the field up; `None` when the action has no such thing.

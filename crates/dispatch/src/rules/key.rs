@@ -18,6 +18,8 @@ use crate::rules::field::{Field, Seen};
 
 /// Longest key, in bytes. With the rule's name of at most 64 bytes it fits into the id of a state key (512 bytes).
 pub const KEY_BYTES_MAX: usize = 256;
+/// A key of this length is written without growing.
+const KEY_BYTES_USUAL: usize = 64;
 /// Most fields in one key.
 pub const KEY_FIELDS_MAX: usize = 8;
 
@@ -49,7 +51,8 @@ impl KeyFields {
     /// Makes the key of one action.
     #[must_use]
     pub fn key_of(&self, action: &Action) -> Key {
-        let mut text = String::from("[");
+        let mut text = String::with_capacity(KEY_BYTES_USUAL);
+        text.push('[');
         let mut complete = true;
         for (position, field) in self.0.iter().enumerate() {
             if position > 0 {
@@ -72,12 +75,23 @@ impl KeyFields {
 }
 
 fn push_json(text: &mut String, seen: Seen<'_>) {
-    // `Value` prints itself as compact JSON; only a bare string needs the detour for its quotes.
     let written = match seen {
+        Seen::Text(string) if string.bytes().all(stands_for_itself) => {
+            text.push('"');
+            text.push_str(string);
+            text.push('"');
+            return;
+        }
+        // `Value` prints itself as compact JSON; only a bare string needs the detour for its quotes.
         Seen::Text(string) => write!(text, "{}", serde_json::Value::from(string)),
         Seen::Json(value) => write!(text, "{value}"),
     };
     written.expect("writing to a String cannot fail");
+}
+
+/// Whether JSON has no escape for a byte: those of characters outside of ASCII have none either.
+const fn stands_for_itself(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
 fn bounded(text: String) -> String {
@@ -123,6 +137,15 @@ mod tests {
     #[test]
     fn quotes_and_commas_inside_a_value_cannot_forge_another_tuple() {
         assert_ne!(key(json!({"a": "x\",\"y", "b": ""})), key(json!({"a": "x", "b": "y\",\""})));
+    }
+
+    #[test]
+    fn texts_are_written_as_json_writes_them() {
+        for code in (0..=0x17f).chain([0x2028, 0x1_f642]) {
+            let text = format!("a{}b", char::from_u32(code).expect("a character"));
+            let written = serde_json::to_string(&text).expect("a string");
+            assert_eq!(key(json!({"a": text, "b": 1})), format!(r#"["acme",{written},1]"#));
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::rules::set::{DefaultDecision, Rule, RuleSet};
 pub const FILES_MAX: usize = 1_000;
 /// Largest file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Most rules over all files. Each dispatch visits them one by one.
+/// Most rules over all files. A dispatch may have to visit them one by one.
 pub const RULES_MAX: usize = 2_000;
 /// Most throttle rules over all files. Each one that matches is a question to the store.
 pub const THROTTLE_RULES_MAX: usize = 100;

@@ -35,7 +35,8 @@
 //!
 //! # How it works
 //! `shape` and `file` turn one YAML text into rules, `load` a directory into a [`RuleSet`], `handle` holds the set in force and
-//! swaps it, `watch` notices changes. A set is immutable, so that an evaluation keeps the one that it began with.
+//! swaps it, `watch` notices changes. `index` finds the rules for an action by its names: one that demands another action type, provider,
+//! tenant or namespace by `eq` or `in` is not even looked at. A set is immutable, so that an evaluation keeps the one that it began with.
 
 pub mod condition;
 pub mod effect;
@@ -43,6 +44,7 @@ mod evaluate;
 pub mod field;
 mod file;
 mod handle;
+mod index;
 pub mod key;
 pub mod load;
 pub mod merge_patch;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::action::Action;
 use crate::rules::condition::Condition;
 use crate::rules::effect::Effect;
+use crate::rules::index::{Candidates, RuleIndex};
 
 /// One rule, checked.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub enum DefaultDecision {
 #[derive(Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
+    index: RuleIndex,
     default: DefaultDecision,
     generation: u64,
     loaded_at: Timestamp,
@@ -75,7 +78,8 @@ impl RuleSet {
     /// Sorts `rules` by priority, highest first; equal ones stay in the given order.
     pub(crate) fn new(mut rules: Vec<Rule>, default: DefaultDecision) -> Self {
         rules.sort_by_key(|rule| Reverse(rule.priority));
-        Self { rules, default, generation: 1, loaded_at: Timestamp::now() }
+        let index = RuleIndex::new(&rules);
+        Self { rules, index, default, generation: 1, loaded_at: Timestamp::now() }
     }
 
     /// The same set as the successor of generation `previous`.
@@ -88,6 +92,11 @@ impl RuleSet {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The positions among [`rules`](Self::rules) of those that can be about `action`, in their order.
+    pub(super) fn candidates(&self, action: &Action) -> Candidates<'_> {
+        self.index.candidates(action)
     }
 
     /// What happens when no terminal rule matches.

@@ -134,7 +134,7 @@ impl Dedup {
     /// The rule and the key in one text of at most 321 bytes, injective over both: a rule's name holds no `/`.
     #[must_use]
     pub fn state_id(&self) -> String {
-        format!("{}/{}", self.rule, self.key)
+        [&self.rule, "/", &self.key].concat()
     }
 }
 
@@ -142,7 +142,7 @@ impl Throttle {
     /// The rule and the key in one text of at most 321 bytes, injective over both: a rule's name holds no `/`.
     #[must_use]
     pub fn state_id(&self) -> String {
-        format!("{}/{}", self.rule, self.key)
+        [&self.rule, "/", &self.key].concat()
     }
 }
 

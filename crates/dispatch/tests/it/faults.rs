@@ -10,6 +10,7 @@ use acteon_dispatch::providers::config::ProviderConfig;
 use acteon_dispatch::providers::{ErrorCode, ExecuteContext, Provider, ProviderError, Receipt, Registry};
 use acteon_dispatch::rules::{LoadOptions, Rules, load_text};
 use acteon_dispatch::{Action, DispatchMetrics, DispatchOptions, Dispatcher, Effect, Outcome, WorkerOptions};
+use acteon_state_core::layer::deadline::{self, Deadline};
 use acteon_state_core::layer::{Around, Layered};
 use acteon_state_core::operation::{Call, Operation, Reply};
 use acteon_state_core::{ClaimDue, Error, ErrorKind, Scan, Scope, State, StateKey, StateStore};
@@ -19,6 +20,7 @@ use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a test waits for at most: far above what it takes.
@@ -67,6 +69,8 @@ struct Trouble {
     outage: Arc<AtomicBool>,
     /// Puts are done at once and answered late.
     late_puts: Arc<AtomicBool>,
+    /// Everything is done at once and answered so late.
+    delay: Option<Duration>,
     /// Cancelled by the first claim that finds something.
     on_claim: Option<CancellationToken>,
 }
@@ -81,6 +85,9 @@ impl Around for Trouble {
             return Err(Error::new(ErrorKind::Unavailable, "an outage of the test"));
         }
         let answer = attempt().await;
+        if let Some(delay) = self.delay {
+            tokio::time::sleep(delay).await;
+        }
         if call.operation == Operation::Put && self.late_puts.swap(false, Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -106,7 +113,9 @@ fn server(rules: &str, trouble: Trouble, options: DispatchOptions) -> Server {
     let rules = load_text(vec![("rules.yaml".into(), format!("rules: [{rules}]"))], LoadOptions::default()).unwrap();
     let metrics = DispatchMetrics::register(&mut prometheus_client::registry::Registry::default());
     let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
-    let state = State::new(Layered::wrap(store, trouble.clone()));
+    // As stores are that the configuration makes: a bound for each call, around everything that takes time.
+    let store = Layered::wrap(Layered::wrap(store, trouble.clone()), Deadline::new(PATIENCE));
+    let state = State::new(store);
     let dispatcher = Dispatcher::new(state, Arc::new(Rules::fixed(rules)), Arc::new(registry), options, metrics);
     Server { dispatcher, puppet, trouble }
 }
@@ -298,4 +307,34 @@ async fn what_was_claimed_at_shutdown_is_delivered_before_the_drain_ends() {
     assert!(dispatcher.drain(PATIENCE).await);
     assert_eq!(puppet.count(&last), 1);
     worker.await.unwrap();
+}
+
+/// The first step of a dispatch, which is taken in the caller's task, was under the caller's deadline, and the rest was not: a claim that was
+/// made was given up unanswered. A dispatch that was begun is finished, whoever waits for it and how long.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_the_caller_is_none_for_the_dispatch() {
+    let trouble = Trouble { delay: Some(Duration::from_millis(80)), ..Trouble::default() };
+    let Server { dispatcher, puppet, .. } = server(&once("1h"), trouble, quick());
+    for patience in [Duration::from_millis(50), Duration::ZERO] {
+        let action = Action { dedup_key: Some(format!("{patience:?}")), ..action(json!({})) };
+        let outcome = deadline::until(Instant::now() + patience, dispatcher.dispatch(action.clone())).await;
+        assert_eq!(outcome.unwrap().status(), "executed");
+        assert_eq!(puppet.count(&action), 1);
+    }
+}
+
+/// A grant that comes after its lease, as after a machine that stood still, is none: somebody else may have the lock by now.
+#[tokio::test]
+async fn a_lock_whose_grant_came_too_late_begins_nothing() {
+    let lock_lease = Duration::from_millis(10);
+    let trouble = Trouble { delay: Some(lock_lease * 2), ..Trouble::default() };
+    let options = DispatchOptions { lock_lease, ..quick() };
+    let Server { dispatcher, puppet, .. } = server(&once("1h"), trouble, options);
+    match dispatcher.dispatch(action(json!({}))).await.unwrap() {
+        Outcome::Failed { error, attempts, .. } => {
+            assert_eq!((error.code.as_str(), error.retryable, attempts), ("cancelled", true, 0));
+        }
+        other => panic!("it was executed without its lock: {other:?}"),
+    }
+    assert_eq!(puppet.begun.load(Ordering::SeqCst), 0);
 }

@@ -11,7 +11,7 @@
 
 use super::op::{Change, DATABASES_MAX, Ops};
 use super::{ChangeError, Op, Problem};
-use crate::entry::{Collection, Entry, Kind, StrEntry, Usage};
+use crate::entry::{Collection, Entry, EntryMut, EntryRef, Kind, StrEntry, Usage};
 use crate::keyspace::{Engine, Keyspace};
 use crate::memory::Room;
 use crate::rdb::{self, Touched};
@@ -113,7 +113,7 @@ fn apply_to_key(keyspace: &Keyspace, key: &[u8], op: &Op<'_>) -> Result<(), Prob
             let len = target.string()?.len() as u64;
             target.set_range(key, len, bytes)
         }
-        Op::Remove => target.take().map(drop),
+        Op::Remove => target.remove(),
         Op::SetDeadline(expires_at_ms) => {
             target.segment.set_deadline(target.context, target.bucket.ok_or(ABSENT)?, expires_at_ms);
             Ok(())
@@ -138,7 +138,7 @@ impl Target<'_> {
         let context = &keyspace.context;
         let hash = context.hash(key);
         let mut segment = keyspace.lock(keyspace.segment_of(hash));
-        let bucket = segment.table.find_bucket_index(hash, |entry| entry.key() == key);
+        let bucket = segment.store.find(hash, key);
         act(&mut Target { context, segment: &mut segment, hash, bucket })
     }
 
@@ -146,6 +146,12 @@ impl Target<'_> {
         let entry = self.segment.take_out(self.context, self.bucket.take().ok_or(ABSENT)?);
         self.segment.shrink_if_sparse(self.context);
         Ok(entry)
+    }
+
+    fn remove(&mut self) -> Result<(), Problem> {
+        self.segment.remove_silently(self.context, self.bucket.take().ok_or(ABSENT)?);
+        self.segment.shrink_if_sparse(self.context);
+        Ok(())
     }
 
     fn put(&mut self, entry: Entry) {
@@ -156,14 +162,14 @@ impl Target<'_> {
         let usage = self.context.memory.eviction.loaded_usage(touched);
         entry.set_usage(entry.usage().with_use_of(usage));
         if let Some(bucket) = self.bucket.take() {
-            self.segment.take_out(self.context, bucket);
+            self.segment.remove_silently(self.context, bucket);
         }
         self.bucket = Some(self.segment.insert_always(self.context, self.hash, entry));
     }
 
     fn set_string(&mut self, key: &[u8], value: &[u8], expires_at_ms: Option<u64>) {
         if let Some(bucket) = self.bucket
-            && self.segment.overwrite_str(self.context, bucket, &[value], expires_at_ms, Room::Made).is_ok()
+            && self.segment.overwrite_str(self.context, bucket, key, &[value], expires_at_ms, Room::Made).is_ok()
         {
             return self.mark_used();
         }
@@ -172,14 +178,15 @@ impl Target<'_> {
 
     fn mark_used(&mut self) {
         let (eviction, segment) = (&self.context.memory.eviction, &mut *self.segment);
-        if let Some(entry) = self.bucket.and_then(|bucket| segment.table.get_bucket_mut(bucket)) {
-            entry.set_usage(eviction.applied(entry.usage(), &mut segment.luck));
+        if let Some(mut entry) = self.bucket.and_then(|bucket| segment.store.get_mut(bucket)) {
+            let before = entry.usage();
+            entry.set_usage(eviction.applied(before, &mut segment.luck));
         }
     }
 
     fn string(&self) -> Result<&[u8], Problem> {
         match self.segment.get(self.bucket.ok_or(ABSENT)?) {
-            Some(Entry::Str(string)) => Ok(string.value()),
+            Some(EntryRef::Str(string)) => Ok(string.value()),
             _ => Err(Problem::Mismatch("it is no string")),
         }
     }
@@ -194,7 +201,8 @@ impl Target<'_> {
             grown.extend_from_slice(&value[..range.start.min(len)]);
             grown.resize(range.start, 0);
             grown.extend_from_slice(bytes);
-            let expires_at_ms = self.bucket.and_then(|bucket| self.segment.get(bucket)).and_then(Entry::expires_at_ms);
+            let expires_at_ms =
+                self.bucket.and_then(|bucket| self.segment.get(bucket)).and_then(EntryRef::expires_at_ms);
             self.set_string(key, &grown, expires_at_ms);
         } else if let Some(bucket) = self.bucket {
             self.segment.overwrite_range(self.context, bucket, range.start, bytes);
@@ -208,7 +216,7 @@ impl Target<'_> {
         self.mark_used();
         self.segment.save_first(self.context);
         let (entry, mut account, _) = self.segment.entry_and_account(self.context, bucket, Room::Made);
-        let Some(Entry::Collection(collection)) = entry else {
+        let Some(EntryMut::Collection(collection)) = entry else {
             return Err(Problem::Mismatch("it is a string"));
         };
         let value = &mut collection.value;

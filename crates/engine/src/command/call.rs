@@ -1,19 +1,20 @@
 //! One command under way: what it was asked, what it holds, and where its reply goes.
 
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
 use acteon_resp::ReplyWriter;
-use hashbrown::HashTable;
 
 use super::error::CommandError;
 use super::row::{Group, Row};
-use crate::entry::{Entry, Kind};
+use crate::entry::{EntryRef, Kind, Removed};
 use crate::instance::{Instance, Session};
-use crate::lock::{Contended, Locked, Place};
+use crate::lock::{Contended, Databases, Locked, Place};
 use crate::observe::EventClass;
 use crate::segment::{Context, Segment};
 use crate::slot::Slot;
+use crate::store::Store;
 
 /// A command that runs. Its parts are fields, so that a handler can hold a key and write the reply at once:
 ///
@@ -42,9 +43,25 @@ pub(crate) struct Call<'c, 'e> {
     pub(crate) woken_by: Option<usize>,
 }
 
+/// A key whose hash is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'c> {
+    pub(crate) key: &'c [u8],
+    pub(crate) hash: u64,
+}
+
+impl<'c> Known<'c> {
+    #[inline]
+    pub(crate) fn of(key: &'c [u8], databases: &Databases) -> Self {
+        Self { key, hash: databases.hash(key) }
+    }
+}
+
 /// The keys of a command.
 pub(crate) struct Access<'c, 'e> {
     pub(crate) locked: &'c mut Locked<'e>,
+    /// The only key of the command, if it has one only.
+    pub(crate) known: Option<Known<'c>>,
     /// The database that the session has selected.
     pub(crate) database: usize,
     pub(crate) now_us: u64,
@@ -68,14 +85,27 @@ pub(crate) struct Effects {
     /// The connection ends after the reply.
     pub(crate) close: bool,
     /// Values that were removed; freeing large ones takes its time.
-    pub(crate) garbage: Vec<Entry>,
-    /// Tables that were emptied, with all they held; freed as soon as nothing is held.
-    pub(crate) tables: Vec<HashTable<Entry>>,
+    pub(crate) garbage: Vec<Removed>,
+    /// What was in segments that were emptied; freed as soon as nothing is held.
+    pub(crate) stores: Vec<Store>,
     /// The command has changed something: `rdb_changes_since_last_save` counts these.
     pub(crate) changes: u64,
     /// Whether the log takes what a transaction or script writes, since somebody asked. Others may fill the log at any moment; what holds for the
     /// first write holds for all, so that nobody keeps half of them.
     pub(crate) is_writable: Option<Result<(), CommandError>>,
+}
+
+impl Effects {
+    /// The command is over and what it has left is done, except for what was in segments, which is freed now. Returns whether the connection ends.
+    #[inline]
+    pub(crate) fn end(&mut self) -> bool {
+        debug_assert!(self.block.is_none() && self.garbage.is_empty(), "they have been taken care of");
+        if !self.stores.is_empty() {
+            self.stores.clear();
+        }
+        (self.has_failed, self.changes, self.is_writable) = (false, 0, None);
+        mem::take(&mut self.close)
+    }
 }
 
 /// A client that waits for one of several keys of its database to change, and whose command is then tried again.
@@ -100,17 +130,36 @@ impl<'e> Access<'_, 'e> {
     }
 
     /// The same in another database.
+    #[inline]
     pub(crate) fn slot_in<'s>(&'s mut self, database: usize, key: &'s [u8]) -> Slot<'s> {
-        let now_ms = self.now_ms();
-        let mut slot = self.locked.slot(database, key, now_ms);
+        let mut slot = self.open(database, key);
         slot.mark_used();
         slot
     }
 
+    /// A key as it is.
+    #[inline]
+    fn open<'s>(&'s mut self, database: usize, key: &'s [u8]) -> Slot<'s> {
+        let (now_ms, hash) = (self.now_ms(), self.hash(key));
+        self.locked.slot_of_hash(database, key, hash, now_ms)
+    }
+
+    #[inline]
+    fn hash(&self, key: &[u8]) -> u64 {
+        match self.known {
+            // Lying at the same place, they are the same.
+            Some(known) if std::ptr::eq(known.key, key) => known.hash,
+            _ => self.locked.databases().hash(key),
+        }
+    }
+
     /// A key for a command that reads: counted as hit or miss.
+    #[inline]
     pub(crate) fn read<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
+        // Not by `open`, which would borrow the counts as well.
         let (now_ms, database) = (self.now_ms(), self.database);
-        let mut slot = self.locked.slot(database, key, now_ms);
+        let hash = self.hash(key);
+        let mut slot = self.locked.slot_of_hash(database, key, hash, now_ms);
         slot.mark_used();
         if slot.exists() {
             self.lookups.hits += 1;
@@ -133,8 +182,8 @@ impl<'e> Access<'_, 'e> {
 
     /// The same without an event where there is no key.
     pub(crate) fn look_silently<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
-        let (now_ms, database) = (self.now_ms(), self.database);
-        let slot = self.locked.slot(database, key, now_ms);
+        let (now_ms, database, hash) = (self.now_ms(), self.database, self.hash(key));
+        let slot = self.locked.slot_of_hash(database, key, hash, now_ms);
         if slot.exists() {
             self.lookups.hits += 1;
         } else {
@@ -145,12 +194,11 @@ impl<'e> Access<'_, 'e> {
 
     /// A key for a command that only asks about it: does not count as use.
     pub(crate) fn peek<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
-        let now_ms = self.now_ms();
-        self.locked.slot(self.database, key, now_ms)
+        self.open(self.database, key)
     }
 
     /// The value of a key that was read before by the same command: several can be looked at side by side.
-    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<EntryRef<'_>> {
         self.locked.entry(self.database, key)
     }
 

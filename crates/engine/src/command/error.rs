@@ -34,6 +34,7 @@ impl CommandError {
         Self::Text(Cow::Borrowed(text))
     }
 
+    #[cold]
     pub(crate) fn unknown(args: &[&[u8]]) -> Self {
         let name = args.first().copied().unwrap_or_default();
         let mut quoted = Vec::new();
@@ -51,17 +52,20 @@ impl CommandError {
     }
 
     /// `before`, what the client sent, and `after`.
+    #[cold]
     pub(crate) fn quoting(before: &str, quoted: &[u8], after: &str) -> Self {
         Self::Bytes([before.as_bytes(), as_c_string(quoted), after.as_bytes()].concat().into())
     }
 
     /// A subcommand that does not exist with so many arguments.
+    #[cold]
     pub(crate) fn misused_subcommand(container: &str, name: &[u8]) -> Self {
         let after = format!("'. Try {} HELP.", container.to_ascii_uppercase());
         let name = head(name, QUOTED_BYTES_MAX);
         Self::quoting("ERR unknown subcommand or wrong number of arguments for '", name, &after)
     }
 
+    #[cold]
     pub(crate) fn unknown_subcommand(container: &str, name: &[u8]) -> Self {
         let after = format!("'. Try {} HELP.", container.to_ascii_uppercase());
         Self::quoting("ERR unknown subcommand '", head(name, QUOTED_BYTES_MAX), &after)
@@ -77,14 +81,17 @@ impl CommandError {
     }
 
     /// The journal cannot keep a write, which was not carried out. In the words of Redis, whose journal is its append-only file.
+    #[cold]
     pub(crate) fn not_writable(reason: &str) -> Self {
         Self::Text(format!("MISCONF Errors writing to the AOF file: {reason}").into())
     }
 
+    #[cold]
     pub(crate) fn wrong_arity(full_name: &str) -> Self {
         Self::Text(format!("ERR wrong number of arguments for '{full_name}' command").into())
     }
 
+    #[cold]
     pub(crate) fn invalid_expire(name: &str) -> Self {
         Self::Text(format!("ERR invalid expire time in '{name}' command").into())
     }

@@ -18,7 +18,7 @@ use super::scan::{ScanOptions, cursor, write_page};
 use crate::algorithm::glob;
 use crate::algorithm::random::Random;
 use crate::cursor::walk;
-use crate::entry::{Entry, Ref, is_expired};
+use crate::entry::{EntryRef, Ref, Removed, is_expired};
 use crate::lock::Place;
 use crate::segment::{Context, Segment};
 
@@ -32,8 +32,8 @@ fn scan(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     let places: Vec<Place> = call.keys.places().collect();
     let (now_ms, mut found) = (call.now_ms(), Vec::new());
     let next = walk(begin, places.len(), options.count, |segment, low, count| {
-        call.keys.step(places[segment], |context, segment| {
-            segment.page(context, low, count, |entry| {
+        call.keys.step(places[segment], |_, segment| {
+            segment.page(low, count, |entry| {
                 if !is_expired(entry.expires_at_ms(), now_ms) && shows(&options, entry) {
                     found.push(entry.key().to_vec());
                 }
@@ -44,7 +44,7 @@ fn scan(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn shows(options: &ScanOptions<'_>, entry: &Entry) -> bool {
+fn shows(options: &ScanOptions<'_>, entry: EntryRef<'_>) -> bool {
     let kind = Ref::new(entry, entry.key().len()).kind();
     options.kind.is_none_or(|wanted| is(wanted, kind_name(kind))) && options.shows(entry.key())
 }
@@ -57,7 +57,7 @@ fn keys(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
     for place in call.keys.places() {
         let reply = &mut call.reply;
         call.keys.step(place, |_, segment| {
-            for entry in &segment.table {
+            for entry in segment.store.iter() {
                 if !is_expired(entry.expires_at_ms(), now_ms) && matches(entry.key()) {
                     reply.bulk(entry.key());
                     count += 1;
@@ -82,7 +82,7 @@ fn randomkey(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
         // they had expired: the next round has fewer keys.
         let mut rest = call.session.random.index(total);
         for place in call.keys.places() {
-            let len = call.keys.step(place, |_, segment| segment.table.len())?;
+            let len = call.keys.step(place, |_, segment| segment.store.len())?;
             if rest >= len {
                 rest -= len;
                 continue;
@@ -104,17 +104,17 @@ fn draw(
     segment: &mut Segment,
     now_ms: u64,
     random: &mut Random,
-    garbage: &mut Vec<Entry>,
+    garbage: &mut Vec<Removed>,
 ) -> Option<Vec<u8>> {
     if segment.deadlines.is_due(now_ms) {
         while !segment.expire_step(context, now_ms, EXPIRE_VISITS, garbage).is_done {}
     }
-    if segment.table.is_empty() {
+    if segment.store.is_empty() {
         return None;
     }
     // Sparse tables shrink, so this takes a few attempts on average.
     loop {
-        if let Some(entry) = segment.get(random.index(segment.table.num_buckets())) {
+        if let Some(entry) = segment.get(random.index(segment.store.buckets())) {
             return Some(entry.key().to_vec());
         }
     }
@@ -128,7 +128,7 @@ fn dbsize(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
 }
 
 fn count_keys(call: &mut Call<'_, '_>) -> Result<usize, CommandError> {
-    call.keys.places().map(|place| call.keys.step(place, |_, segment| segment.table.len())).sum()
+    call.keys.places().map(|place| call.keys.step(place, |_, segment| segment.store.len())).sum()
 }
 
 fn flushdb(call: &mut Call<'_, '_>) -> Result<(), CommandError> {
@@ -164,16 +164,16 @@ fn parse_flush(words: &[&[u8]]) -> Result<bool, CommandError> {
 /// Removes all keys of these databases, which are held. Their memory is freed when they are held no more: before the next command
 /// of this client, or by housekeeping.
 fn flush(call: &mut Call<'_, '_>, numbers: &[usize], is_async: bool) {
-    let mut tables = Vec::new();
+    let mut stores = Vec::new();
     for number in numbers {
         let mut cleared = call.keys.locked.clear(*number);
         call.effects.changes += cleared.keys;
-        tables.append(&mut cleared.tables);
+        stores.append(&mut cleared.stores);
     }
     if is_async {
-        call.instance.free_later(mem::take(&mut tables));
+        call.instance.free_later(mem::take(&mut stores));
     }
-    call.effects.tables.append(&mut tables);
+    call.effects.stores.append(&mut stores);
 }
 
 fn swapdb(call: &mut Call<'_, '_>) -> Result<(), CommandError> {

@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) scope: Scope,
     pub(crate) handler: Handler,
     pub(crate) subcommands: &'static [Row],
+    /// It takes about a microsecond, whatever it finds, nearly always.
+    pub(crate) is_brief: bool,
     /// What it does, in a line.
     pub(crate) summary: &'static str,
     /// The version of Redis that first had it.
@@ -164,6 +166,16 @@ pub(crate) enum Scope {
 }
 
 impl Row {
+    /// The position of the key, for a command that has one key, always at the same place, and needs nothing else: most commands
+    /// of most clients.
+    #[inline]
+    pub(crate) fn only_key(&self) -> Option<usize> {
+        match (self.keys, self.scope) {
+            (KeyPositions::Range { first, last, .. }, Scope::Keys) if last == first as i32 => Some(first),
+            _ => None,
+        }
+    }
+
     /// A command without keys, flags, or subcommands.
     pub(crate) const fn new(name: &'static str, arity: i32, group: Group, handler: Handler) -> Self {
         Self {
@@ -175,6 +187,7 @@ impl Row {
             scope: Scope::Keys,
             handler,
             subcommands: &[],
+            is_brief: false,
             summary: "",
             since: "1.0.0",
         }
@@ -186,6 +199,13 @@ impl Row {
             self.flags = self.flags.and(flags[index]);
             index += 1;
         }
+        self.is_brief = self.flags.has(Flags::FAST);
+        self
+    }
+
+    /// A command that is as brief as those with the flag `fast`, which Redis gives for other reasons as well.
+    pub(crate) const fn brief(mut self) -> Self {
+        self.is_brief = true;
         self
     }
 

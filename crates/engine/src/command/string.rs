@@ -264,6 +264,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("get", 2, Group::String, get).flags(READ_FAST).keys(1, 1, 1).docs("1.0.0", "The string of a key."),
     Row::new("set", -3, Group::String, set)
         .flags(WRITE)
+        .brief()
         .keys(1, 1, 1)
         .docs("1.0.0", "Makes a key a string, whatever it held, with conditions and a time to live."),
     Row::new("setnx", 3, Group::String, setnx)

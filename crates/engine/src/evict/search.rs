@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::pool::{Candidate, Pool};
 use super::{Eviction, EvictionPolicy};
-use crate::entry::{Entry, Ref, is_expired};
+use crate::entry::{EntryRef, Ref, Removed, is_expired};
 use crate::expire::BLOCK_BUCKETS;
 use crate::keyspace::Keyspace;
 use crate::memory::Memory;
@@ -46,7 +46,7 @@ pub(super) struct Search<'m> {
     /// Somebody held a segment that was to be looked into.
     met_held: bool,
     evicted: u64,
-    removed: Vec<Entry>,
+    removed: Vec<Removed>,
 }
 
 /// What became of a candidate.
@@ -83,7 +83,7 @@ impl<'m> Search<'m> {
     }
 
     /// How many keys were evicted, and what they held, together with what had expired.
-    pub(super) fn end(self) -> (u64, Vec<Entry>) {
+    pub(super) fn end(self) -> (u64, Vec<Removed>) {
         (self.evicted, self.removed)
     }
 
@@ -129,14 +129,14 @@ impl<'m> Search<'m> {
             if self.has_nothing_in(&segment) {
                 continue;
             }
-            let buckets = segment.table.num_buckets();
+            let buckets = segment.store.buckets();
             let start = self.pool.random.index(buckets);
             let mut look = Look::new(self, &keyspace.context, number);
             look.over(&segment, start..buckets, wanted);
             look.over(&segment, 0..start, wanted);
-            let Look { seen, expired, .. } = look;
+            let Look { seen, mut expired, .. } = look;
             wanted -= seen.min(wanted);
-            self.remove_expired(&keyspace.context, &mut segment, &expired);
+            self.remove_expired(&keyspace.context, &mut segment, &mut expired);
         }
     }
 
@@ -158,16 +158,16 @@ impl<'m> Search<'m> {
                 None => self.met_held = true,
                 Some(segment) if self.has_nothing_in(&segment) => {}
                 Some(mut segment) => {
-                    let buckets = segment.table.num_buckets();
+                    let buckets = segment.store.buckets();
                     let mut look = Look::new(self, &keyspace.context, name);
                     let wanted = (WALK_COST_MAX.saturating_sub(cost) / KEY_COST).max(1);
                     next_bucket = look.over(&segment, bucket.min(buckets)..buckets, wanted);
                     if next_bucket >= buckets {
                         next_bucket = usize::MAX;
                     }
-                    let Look { seen, expired, .. } = look;
+                    let Look { seen, mut expired, .. } = look;
                     cost += seen * KEY_COST;
-                    self.remove_expired(&keyspace.context, &mut segment, &expired);
+                    self.remove_expired(&keyspace.context, &mut segment, &mut expired);
                 }
             }
             bucket = next_bucket;
@@ -185,10 +185,12 @@ impl<'m> Search<'m> {
     }
 
     fn has_nothing_in(&self, segment: &Segment) -> bool {
-        segment.table.is_empty() || self.policy.needs_ttl() && segment.keys_with_ttl == 0
+        segment.store.is_empty() || self.policy.needs_ttl() && segment.keys_with_ttl == 0
     }
 
-    fn remove_expired(&mut self, context: &Context, segment: &mut Segment, buckets: &[usize]) {
+    fn remove_expired(&mut self, context: &Context, segment: &mut Segment, buckets: &mut [usize]) {
+        // From the last one on: a removal moves entries behind it into other buckets.
+        buckets.sort_unstable_by(|one, other| other.cmp(one));
         self.removed.extend(buckets.iter().map(|bucket| segment.remove_expired(context, *bucket)));
         if !buckets.is_empty() {
             segment.shrink_if_sparse(context);
@@ -214,10 +216,7 @@ impl<'m> Search<'m> {
         };
         let context = &keyspace.context;
         let Some(mut segment) = keyspace.segments[keyspace.segment_of(*hash)].0.try_lock() else { return Fate::Held };
-        let Some(bucket) = segment.table.find_bucket_index(*hash, |entry| entry.key() == &**key) else {
-            return Fate::Stays;
-        };
-        let Some(entry) = segment.get(bucket) else { return Fate::Stays };
+        let Some((bucket, entry)) = segment.store.find_entry(*hash, key) else { return Fate::Stays };
         if is_expired(entry.expires_at_ms(), self.now_ms) {
             let entry = segment.remove_expired(context, bucket);
             self.removed.push(entry);
@@ -281,7 +280,7 @@ impl<'l> Look<'l> {
         bucket.min(buckets.end)
     }
 
-    fn at(&mut self, bucket: usize, entry: &Entry) {
+    fn at(&mut self, bucket: usize, entry: EntryRef<'_>) {
         self.seen += 1;
         if is_expired(entry.expires_at_ms(), self.now_ms) {
             self.expired.push(bucket);
@@ -298,7 +297,7 @@ impl<'l> Look<'l> {
 
 impl Eviction {
     /// How well a key would go.
-    fn score(&self, policy: EvictionPolicy, entry: &Entry, now_ms: u64) -> u64 {
+    fn score(&self, policy: EvictionPolicy, entry: EntryRef<'_>, now_ms: u64) -> u64 {
         match policy {
             EvictionPolicy::AllKeysLru | EvictionPolicy::VolatileLru => u64::from(entry.usage().idle_s(now_ms)),
             EvictionPolicy::AllKeysLfu | EvictionPolicy::VolatileLfu => {
@@ -309,7 +308,7 @@ impl Eviction {
         }
     }
 
-    fn may_go(&self, policy: EvictionPolicy, key: &[u8], entry: &Entry) -> bool {
+    fn may_go(&self, policy: EvictionPolicy, key: &[u8], entry: EntryRef<'_>) -> bool {
         let has_ttl = entry.expires_at_ms().is_some();
         (has_ttl || !policy.needs_ttl()) && !self.never.has(key, Ref::new(entry, key.len()))
     }

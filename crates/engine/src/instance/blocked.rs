@@ -110,6 +110,12 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// There is nothing to be done.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty() && self.postponed.is_empty()
+    }
+
     /// Somebody waits for a key that is held and ready, but could not be served yet.
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.postponed.is_empty()
@@ -254,8 +260,8 @@ impl Waiter {
         let args: Vec<&[u8]> = self.args.iter().map(|arg| &**arg).collect();
         let woken_by = self.command.row.keys.positions(&args).into_iter().find(|at| *args[*at] == *key);
         let (mut session, mut reply) = (self.session.attach(instance.next_seed()), Vec::new());
-        let (session, command, deny_blocking) = (&mut session, self.command, false);
-        let step = Step { instance, session, command, args: &args, now_us, deny_blocking, woken_by };
+        let session = &mut session;
+        let mut step = Step { woken_by, ..Step::new(instance, session, &self.command, &args, now_us) };
         let result = step.run(locked, &mut reply, effects);
         if result.is_err() || effects.block.take().is_some() {
             return false;
@@ -352,13 +358,21 @@ impl Instance {
     }
 
     /// Hands out the replies of those who were served, and serves what was postponed. Nothing may be held.
-    pub(crate) fn finish_serving(self: &Arc<Self>, mut served: Served, now_us: u64) {
+    #[inline]
+    pub(crate) fn finish_serving(self: &Arc<Self>, served: &mut Served, now_us: u64) {
+        if !served.is_empty() {
+            self.finish_serving_some(served, now_us);
+        }
+    }
+
+    #[cold]
+    fn finish_serving_some(self: &Arc<Self>, served: &mut Served, now_us: u64) {
         loop {
             served.waiters.drain(..).for_each(|waiter| waiter.hand_out());
             let Some(((database, key), waiter)) = served.postponed.pop() else { return };
             let mut places = waiter.others.clone();
             places.push(self.databases.place(database, &key));
-            self.serve_at(places, self.patience(), now_us, &mut served);
+            self.serve_at(places, self.patience(), now_us, served);
         }
     }
 
@@ -369,7 +383,7 @@ impl Instance {
             let mut served = Served::default();
             let places = Places::from_slice(&[self.databases.place(database, &key)]);
             self.serve_at(places, patience, now_us, &mut served);
-            self.finish_serving(served, now_us);
+            self.finish_serving(&mut served, now_us);
         }
     }
 
@@ -379,8 +393,8 @@ impl Instance {
         let Ok(mut locked) = Locked::acquire(&self.databases, places, patience) else { return };
         self.serve_held(&mut locked, now_us, &mut effects, served);
         drop(locked);
-        self.stats.add_changes(0, effects.changes);
-        self.discard(effects.garbage);
+        self.stats.add_changes(effects.changes);
+        self.discard(&mut effects.garbage);
     }
 }
 

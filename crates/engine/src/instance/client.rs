@@ -1,20 +1,26 @@
 //! [`Client`]: one connection, command by command.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use acteon_resp::{Protocol, ReplyWriter};
 
-use super::blocked::{Served, Waiter};
-use super::execute::{Need, Step, resolve};
+use super::batch::Batch;
+use super::blocked::Waiter;
+use super::execute::{Need, Progress, Step, resolve};
 use super::facts::Buffers;
 use super::mailbox::Waker;
+use super::measure::Measured;
 use super::monitor::Told;
 use super::session::Replies;
 use super::{Instance, Session};
-use crate::ahead::Lookups;
-use crate::command::{Command, CommandError, Effects, Flags, Scope, look_up};
+use crate::ahead;
+use crate::command::{Command, CommandError, Flags, Known, Scope, look_up};
+use crate::keyspace::Engine;
+use crate::lock::{Contended, Locked};
 
 /// What is known of a connection before its first command.
 pub struct ClientOptions {
@@ -67,7 +73,7 @@ pub enum Flow {
 
 /// One connection to an [`Instance`].
 pub struct Client {
-    instance: Arc<Instance>,
+    pub(super) instance: Arc<Instance>,
     session: Session,
     waiting: Option<(Arc<Waiter>, Option<u64>)>,
 }
@@ -102,6 +108,26 @@ impl Client {
     /// Carries out one command. `args` begins with its name; without arguments nothing happens. Replies and messages are appended
     /// to `out`, in the order in which they happened.
     pub fn execute(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
+        self.instance.peers.note_time(now_us);
+        let mut progress = Progress::default();
+        let flow = self.execute_next(args, now_us, out, &mut progress);
+        progress.measured.count(&self.instance.stats);
+        flow
+    }
+
+    /// Begins to carry out commands that have come together.
+    pub fn batch<'c>(&'c mut self, clock: &'c dyn Fn() -> u64) -> Batch<'c> {
+        Batch::new(self, clock)
+    }
+
+    /// Carries out the next of several commands.
+    pub(super) fn execute_next(
+        &mut self,
+        args: &[&[u8]],
+        now_us: u64,
+        out: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Flow {
         debug_assert!(self.waiting.is_none(), "a client that waits has no next command");
         self.session.peer.receive(out);
         if self.session.peer.is_killed() {
@@ -116,10 +142,11 @@ impl Client {
         }
         self.refresh_settings();
         let out_len = out.len();
-        let flow = match self.admit(args, now_us) {
-            Ok(command) => self.dispatch(command, args, now_us, out),
+        let flow = match self.admit(args, now_us, &mut progress.measured) {
+            Ok(command) => self.dispatch(command, args, now_us, out, progress),
             Err(error) => {
                 self.refuse(args, &error, out);
+                progress.measured.pass();
                 Flow::Done
             }
         };
@@ -182,7 +209,12 @@ impl Client {
     /// a script of which it is not known, or is known, that it takes more than some milliseconds, or EXEC of one; `DEBUG SLEEP`; and what waits
     /// for a disk.
     #[must_use]
+    #[inline]
     pub fn may_take_long(&self, args: &[&[u8]]) -> bool {
+        args.first().is_some_and(|name| may_name_a_long_command(name)) && self.takes_long(args)
+    }
+
+    fn takes_long(&self, args: &[&[u8]]) -> bool {
         let Some(name) = args.first() else { return false };
         let queued = match &self.session.transaction {
             Some(transaction) if name.eq_ignore_ascii_case(b"exec") => &*transaction.queue,
@@ -199,10 +231,9 @@ impl Client {
         })
     }
 
-    /// Looks up keys of its next commands, several at once: worth it where some commands have come together.
-    #[must_use]
-    pub fn lookups(&self) -> Lookups<'_> {
-        Lookups::new(self.instance.databases.get(self.session.database).keyspace())
+    /// Looks up keys of its next commands, several at once: worth it where some commands have come together. Nothing changes by it.
+    pub fn look_up<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        ahead::look_up(self.instance.databases.get(self.session.database).keyspace(), keys);
     }
 
     /// Tells what the network layer keeps for the connection, for `CLIENT LIST`.
@@ -211,7 +242,12 @@ impl Client {
     }
 
     /// Finds the command and whether the connection may ask for it at this moment.
-    fn admit(&mut self, args: &[&[u8]], now_us: u64) -> Result<Command, CommandError> {
+    fn admit(
+        &mut self,
+        args: &[&[u8]],
+        now_us: u64,
+        measured: &mut Measured,
+    ) -> Result<&'static Command, CommandError> {
         let command = resolve(args)?;
         let (session, flags) = (&self.session, command.row.flags);
         if !session.is_authenticated && !flags.has(Flags::NO_AUTH) && !self.instance.access.is_open() {
@@ -220,27 +256,30 @@ impl Client {
         if session.is_monitor && flags.has(Flags::WRITE.and(Flags::READONLY).and(Flags::MAY_REPLICATE)) {
             return Err(CommandError::text("ERR Replica can't interact with the keyspace"));
         }
-        if session.is_subscriber() && session.protocol == Protocol::Resp2 && !is_for_subscribers(&command) {
-            let name = command.full_name();
-            let text = format!(
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-            );
-            return Err(CommandError::Text(text.into()));
+        if session.is_subscriber() && session.protocol == Protocol::Resp2 && !is_for_subscribers(command) {
+            return Err(not_for_subscribers(command));
         }
-        if flags.has(Flags::WRITE) || self.executes(&command, Flags::WRITE) {
+        if flags.has(Flags::WRITE) || self.executes(command, Flags::WRITE) {
             self.instance.check_writable()?;
         }
-        let is_queued = session.transaction.is_some() && !runs_at_once_in_transaction(&command);
-        if is_queued || may_take_memory(&command) {
-            self.find_memory(&command, is_queued, now_us)?;
+        let is_queued = session.transaction.is_some() && !runs_at_once_in_transaction(command);
+        if is_queued || may_take_memory(command) {
+            self.find_memory(command, is_queued, now_us, measured)?;
         }
         Ok(command)
     }
 
     /// Sees to it that there is memory for what the command may take. A transaction is refused as a whole, and so is a command that is
     /// queued for one.
-    fn find_memory(&mut self, command: &Command, is_queued: bool, now_us: u64) -> Result<(), CommandError> {
-        let lacks_memory = self.instance.lacks_memory(now_us);
+    fn find_memory(
+        &mut self,
+        command: &Command,
+        is_queued: bool,
+        now_us: u64,
+        measured: &mut Measured,
+    ) -> Result<(), CommandError> {
+        let make_room = |engine: &Engine| measured.aside(|| engine.make_room_slowly(now_us / 1_000));
+        let lacks_memory = self.instance.lacks_memory(make_room);
         // Scripts ask before their first write.
         self.session.lacks_memory = lacks_memory;
         let takes_memory =
@@ -257,65 +296,97 @@ impl Client {
         transaction.is_some_and(|transaction| transaction.has(flag))
     }
 
-    fn dispatch(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
-        if self.instance.is_paused(&self.session, &command, args, now_us) {
+    fn dispatch(
+        &mut self,
+        command: &'static Command,
+        args: &[&[u8]],
+        now_us: u64,
+        out: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Flow {
+        if self.instance.is_paused(&self.session, command, args, now_us) {
             return Flow::Retry;
         }
         self.session.peer.facts.note_command(command.number, now_us);
-        if self.session.transaction.is_some() && !runs_at_once_in_transaction(&command) {
-            match self.queue(&command, args) {
+        if self.session.transaction.is_some() && !runs_at_once_in_transaction(command) {
+            match self.queue(command, args) {
                 Ok(()) => ReplyWriter::new(out, self.session.protocol).simple("QUEUED"),
                 Err(error) => self.refuse(args, &error, out),
             }
+            progress.measured.pass();
             return Flow::Done;
         }
-        self.run(command, args, now_us, out)
+        self.run(command, args, now_us, out, progress)
     }
 
-    fn run(&mut self, command: Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
-        let instance = self.instance.clone();
-        instance.peers.note_time(now_us);
-        let mut effects = Effects::default();
-        // While a script runs for long, nobody waits for it in the middle of a command.
-        let find_need = if instance.scripts.overseer.any_long() { Need::within } else { Need::of };
-        let need = find_need(&instance, &self.session, &command, args);
-        let Ok(mut locked) = need.hold(&instance.databases, instance.patience()) else {
-            return self.stand_back(&command, args, out);
+    fn run(
+        &mut self,
+        command: &'static Command,
+        args: &[&[u8]],
+        now_us: u64,
+        out: &mut Vec<u8>,
+        progress: &mut Progress,
+    ) -> Flow {
+        // Not a handle of its own: to count it would take the line of the count from all other threads, at each command.
+        let (instance, session) = (&self.instance, &mut self.session);
+        let known = command.row.only_key().and_then(|at| args.get(at)).map(|key| Known::of(key, &instance.databases));
+        let Progress { measured, effects, served } = &mut *progress;
+        if known.is_none() || measured.is_full() {
+            // It may be one that tells counts, or sets them to zero.
+            measured.count(&instance.stats);
+        }
+        let Ok(mut locked) = hold(instance, session, command, args, known, measured) else {
+            return self.stand_back(command, args, out);
         };
-        let mut served = Served::default();
-        instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
+        if instance.databases.signals().has_ready() {
+            measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
+        }
         if served.is_incomplete() {
             // Somebody who came earlier is to have what lies there.
             drop(locked);
-            instance.discard(std::mem::take(&mut effects.garbage));
-            instance.finish_serving(served, now_us);
+            measured.add_changes(mem::take(&mut effects.changes));
+            instance.discard(&mut effects.garbage);
+            measured.aside(|| instance.finish_serving(served, now_us));
             return Flow::Retry;
         }
-        let session = &mut self.session;
-        let step = Step { instance: &instance, session, command, args, now_us, deny_blocking: false, woken_by: None };
-        let result = step.run(&mut locked, out, &mut effects);
-        self.waiting = effects.block.take().map(|request| {
+        let mut step = Step { known, measured: Some(measured), ..Step::new(instance, session, command, args, now_us) };
+        let result = step.run(&mut locked, out, effects);
+        if let Some(request) = effects.block.take() {
             let until_us = request.until_us;
-            (instance.blocked.join(&self.session, command, args, request, &mut locked), until_us)
-        });
-        instance.serve_held(&mut locked, now_us, &mut effects, &mut served);
+            self.waiting = Some((instance.blocked.join(session, *command, args, request, &mut locked), until_us));
+        }
+        if instance.databases.signals().has_ready() {
+            measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
+        }
         drop(locked);
-        instance.stats.add_changes(self.session.peer.id, effects.changes);
-        instance.discard(std::mem::take(&mut effects.garbage));
-        instance.finish_serving(served, now_us);
-        instance.tap.tell();
+        measured.add_changes(effects.changes);
+        instance.discard(&mut effects.garbage);
+        let takes_time = !served.is_empty() || !effects.stores.is_empty() || instance.tap.is_pending();
+        let closes = if takes_time {
+            measured.aside(|| {
+                instance.finish_serving(served, now_us);
+                let closes = effects.end();
+                instance.tap.tell();
+                closes
+            })
+        } else {
+            effects.end()
+        };
         if result.is_err() {
             self.session.told.begin_again();
+            measured.begin_again();
         }
         match &self.waiting {
             // It has met a key that it does not declare, and is known for that now: it will hold all of them.
-            _ if result.is_err() && matches!(command.row.scope, Scope::Script) => self.run(command, args, now_us, out),
+            _ if result.is_err() && matches!(command.row.scope, Scope::Script) => {
+                self.run(command, args, now_us, out, progress)
+            }
             _ if result.is_err() => Flow::Retry,
             Some((_, until_us)) => {
                 self.session.peer.facts.is_blocked.store(true, Ordering::Relaxed);
                 Flow::Blocked { until_us: *until_us }
             }
-            None if effects.close || self.session.peer.is_killed() => Flow::Close,
+            None if closes || self.session.peer.is_killed() => Flow::Close,
             None => Flow::Done,
         }
     }
@@ -339,6 +410,7 @@ impl Client {
     }
 
     /// Writes an error that came before the command ran.
+    #[cold]
     fn refuse(&mut self, args: &[&[u8]], error: &CommandError, out: &mut Vec<u8>) {
         let mut text = error.to_bytes();
         if args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"exec")) {
@@ -349,10 +421,10 @@ impl Client {
         } else if let Some(transaction) = &mut self.session.transaction {
             transaction.is_spoilt = true;
         }
-        let (stats, id) = (&self.instance.stats, self.session.peer.id);
-        stats.add_error(id, &text);
+        let stats = &self.instance.stats;
+        stats.add_error(&text);
         if let Ok(command) = look_up(args) {
-            stats.add_rejected(id, command.number);
+            stats.add_rejected(command.number);
         }
         ReplyWriter::new(out, self.session.protocol).error_bytes(&text);
     }
@@ -374,8 +446,57 @@ impl Client {
     }
 }
 
+/// Holds what a command needs. Where others hold it, the wait is no part of the command.
+#[inline]
+fn hold<'e>(
+    instance: &'e Instance,
+    session: &Session,
+    command: &Command,
+    args: &[&[u8]],
+    known: Option<Known<'_>>,
+    measured: &mut Measured,
+) -> Result<Locked<'e>, Contended> {
+    let databases = &instance.databases;
+    let Some(known) = known else {
+        return match hold_all(instance, session, command, args, Duration::ZERO) {
+            Err(Contended) => measured.aside(|| hold_all(instance, session, command, args, instance.patience())),
+            held => held,
+        };
+    };
+    let place = databases.place_of_hash(session.database, known.hash);
+    Locked::acquire_one(databases, place, instance.patience(), |wait| measured.aside(wait))
+}
+
+fn hold_all<'e>(
+    instance: &'e Instance,
+    session: &Session,
+    command: &Command,
+    args: &[&[u8]],
+    patience: Duration,
+) -> Result<Locked<'e>, Contended> {
+    // While a script runs for long, nobody waits for it in the middle of a command.
+    let find_need = if instance.scripts.overseer.any_long() { Need::within } else { Need::of };
+    find_need(instance, session, command, args).hold(&instance.databases, patience)
+}
+
 const BUSY: CommandError =
     CommandError::text("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
+
+/// Whether a name may be that of EXEC, of a command that runs scripts, or of one that may wait for a disk, as far as its first letter tells:
+/// most commands need not be looked at more closely.
+#[inline]
+fn may_name_a_long_command(name: &[u8]) -> bool {
+    name.len() >= 4 && matches!(name[0].to_ascii_lowercase(), b'd' | b'e' | b's')
+}
+
+#[cold]
+fn not_for_subscribers(command: &Command) -> CommandError {
+    let name = command.full_name();
+    let text = format!(
+        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    );
+    CommandError::Text(text.into())
+}
 
 /// Commands that a subscriber may use in the older protocol, where replies and messages look alike.
 fn is_for_subscribers(command: &Command) -> bool {

@@ -8,21 +8,36 @@ use std::time::Duration;
 use acteon_resp::{Protocol, ReplyWriter};
 use smallvec::SmallVec;
 
+use super::blocked::Served;
+use super::measure::{Measured, now_ns};
 use super::note::Ended;
 use super::{Instance, Session};
-use crate::command::{self, Access, Call, Command, CommandError, Effects, Lookups, Scope};
+use crate::command::{self, Access, Call, Command, CommandError, Effects, Known, Lookups, Scope};
 use crate::lock::{Contended, Databases, Locked, Places};
 
 /// One command of one session at one moment.
 pub(crate) struct Step<'s, 'e> {
     pub(crate) instance: &'e Arc<Instance>,
     pub(crate) session: &'s mut Session,
-    pub(crate) command: Command,
+    pub(crate) command: &'s Command,
     pub(crate) args: &'s [&'s [u8]],
     pub(crate) now_us: u64,
     pub(crate) deny_blocking: bool,
     /// The position of the key that has become ready, when the command has waited.
     pub(crate) woken_by: Option<usize>,
+    /// The command's only key.
+    pub(crate) known: Option<Known<'s>>,
+    /// The commands before it, when it comes from the client itself.
+    pub(crate) measured: Option<&'s mut Measured>,
+}
+
+/// Commands of one connection that are carried out one after the other, without anything else in between.
+#[derive(Default)]
+pub(crate) struct Progress {
+    pub(crate) measured: Measured,
+    /// What the command under way leaves to be done. Both are empty between two commands, and kept for their memory.
+    pub(crate) effects: Effects,
+    pub(crate) served: Served,
 }
 
 /// What a command has to hold.
@@ -115,10 +130,30 @@ pub(crate) fn key_places(instance: &Instance, database: usize, command: &Command
     positions.iter().filter_map(|at| args.get(*at)).map(|key| instance.databases.place(database, key)).collect()
 }
 
-impl<'e> Step<'_, 'e> {
+impl<'s, 'e> Step<'s, 'e> {
+    pub(crate) fn new(
+        instance: &'e Arc<Instance>,
+        session: &'s mut Session,
+        command: &'s Command,
+        args: &'s [&'s [u8]],
+        now_us: u64,
+    ) -> Self {
+        Self {
+            instance,
+            session,
+            command,
+            args,
+            now_us,
+            deny_blocking: false,
+            woken_by: None,
+            known: None,
+            measured: None,
+        }
+    }
+
     /// Carries the command out over what is held; its reply is appended to `out`, also when it is an error.
     pub(crate) fn run(
-        self,
+        &mut self,
         locked: &mut Locked<'e>,
         out: &mut Vec<u8>,
         effects: &mut Effects,
@@ -136,42 +171,55 @@ impl<'e> Step<'_, 'e> {
 
     /// The same with the error apart. After an error `out` is as it was.
     pub(crate) fn carry_out(
-        self,
+        &mut self,
         locked: &mut Locked<'e>,
         out: &mut Vec<u8>,
         effects: &mut Effects,
     ) -> Result<(), CommandError> {
-        let out_len = out.len();
-        let (monitors, command, args, now_us) = (&self.instance.monitors, self.command, self.args, self.now_us);
+        let (out_len, instance) = (out.len(), self.instance);
+        let (monitors, command, args, now_us) = (&instance.monitors, self.command, self.args, self.now_us);
         let comes_from_client = self.woken_by.is_none();
         if comes_from_client {
-            monitors.tell_script(self.session, &command, args, now_us);
+            monitors.tell_script(self.session, command, args, now_us);
         }
-        let (mut lookups, instance) = (Lookups::default(), self.instance);
-        let began_ns = instance.stats.now_ns();
+        let mut lookups = Lookups::default();
+        let follows = self.measured.as_ref().is_some_and(|measured| measured.ended_ns().is_some());
+        let began_ns = if follows { 0 } else { now_ns() };
         let (protocol, database) = (self.session.protocol, self.session.database);
         // What a script is told must be whole; its memory has a bound of its own.
         let is_bounded = !self.session.is_in_script;
         let bytes_max = if is_bounded { instance.settings.reply_bytes_max.load(Ordering::Relaxed) } else { usize::MAX };
         let mut call = Call {
-            instance: self.instance,
-            session: self.session,
-            args: self.args,
-            keys: Access { locked, database, now_us: self.now_us, lookups: &mut lookups },
+            instance,
+            session: &mut *self.session,
+            args,
+            keys: Access { locked, known: self.known, database, now_us, lookups: &mut lookups },
             reply: ReplyWriter::new(out, protocol).bounded(bytes_max),
-            row: self.command.row,
+            row: command.row,
             effects,
             deny_blocking: self.deny_blocking,
             woken_by: self.woken_by,
         };
         let result = (command.row.handler)(&mut call);
-        if comes_from_client && result != Err(CommandError::Contended) {
-            monitors.tell(call.session, &command, args, now_us);
+        if comes_from_client && !matches!(result, Err(CommandError::Contended)) {
+            monitors.tell(call.session, command, args, now_us);
             let session = &*call.session;
-            let duration_ns = instance.stats.now_ns().saturating_sub(began_ns);
-            let (command, error, lookups) = (&command, result.as_ref().err(), *call.keys.lookups);
+            let (error, lookups) = (result.as_ref().err(), *call.keys.lookups);
             let has_failed = mem::take(&mut call.effects.has_failed) || error.is_some();
-            instance.note_ended(&Ended { session, command, args, duration_ns, lookups, has_failed, error, now_us });
+            let mut ended = Ended { session, command, args, duration_ns: 0, lookups, has_failed, error, now_us };
+            match &mut self.measured {
+                Some(measured) if command.row.is_brief && error.is_none() && measured.may_share(&instance.settings) => {
+                    measured.add_unmeasured(instance.outcome(&ended));
+                }
+                Some(measured) => {
+                    ended.duration_ns = measured.end(began_ns);
+                    measured.add(instance.note_ended(&ended));
+                }
+                None => {
+                    ended.duration_ns = now_ns().saturating_sub(began_ns);
+                    instance.stats.add(instance.note_ended(&ended));
+                }
+            }
         }
         if result.is_err() {
             out.truncate(out_len);
@@ -190,8 +238,7 @@ pub(crate) fn nested(
 ) -> Result<(), CommandError> {
     let (instance, now_us) = (call.instance, call.keys.now_us);
     let protocol_outside = std::mem::replace(&mut call.session.protocol, protocol);
-    let step =
-        Step { instance, session: &mut *call.session, command, args, now_us, deny_blocking: true, woken_by: None };
+    let mut step = Step { deny_blocking: true, ..Step::new(instance, &mut *call.session, &command, args, now_us) };
     let result = step.carry_out(call.keys.locked, out, call.effects);
     // HELLO inside of a transaction changes it for good.
     if call.session.protocol == protocol {
@@ -202,8 +249,9 @@ pub(crate) fn nested(
 }
 
 /// Finds the command and checks how it is called.
-pub(crate) fn resolve(args: &[&[u8]]) -> Result<Command, CommandError> {
-    let command = command::look_up(args)?;
-    command::check_arity(&command, args)?;
+#[inline]
+pub(crate) fn resolve(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    let command = command::find_asked(args)?;
+    command::check_arity(command, args)?;
     Ok(command)
 }

@@ -3,8 +3,6 @@
 //! # How it works
 //! Every doubling of the duration is cut into eight buckets of the same width; shorter ones than eight nanoseconds have one each.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 /// Bits of a duration below its highest one that choose the bucket.
 const PRECISION_BITS: u32 = 3;
 const STEPS: usize = 1 << PRECISION_BITS;
@@ -12,30 +10,27 @@ const STEPS: usize = 1 << PRECISION_BITS;
 const LONGEST_NS: u64 = (1 << 39) - 1;
 const BUCKETS: usize = STEPS * (39 - PRECISION_BITS as usize + 1);
 
-/// Counts of durations.
-pub(crate) struct Histogram([AtomicU32; BUCKETS]);
+/// Counts of durations. Short commands fall into a few buckets, which 32 bits would not serve for a day.
+#[derive(Clone)]
+pub(crate) struct Histogram([u64; BUCKETS]);
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self([const { AtomicU32::new(0) }; BUCKETS])
+        Self([0; BUCKETS])
     }
 }
 
 impl Histogram {
     #[inline]
-    pub(crate) fn add(&self, duration_ns: u64) {
-        self.0[bucket(duration_ns)].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn add(&mut self, duration_ns: u64) {
+        self.0[bucket(duration_ns)] += 1;
     }
 
     /// Adds the counts of `other`.
-    pub(crate) fn merge(&self, other: &Self) {
-        for (to, from) in self.0.iter().zip(&other.0) {
-            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (to, from) in self.0.iter_mut().zip(&other.0) {
+            *to += from;
         }
-    }
-
-    pub(crate) fn reset(&self) {
-        self.0.iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
     /// How many durations were added.
@@ -75,7 +70,7 @@ impl Histogram {
 
     /// The longest duration of each bucket with its count.
     fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter().enumerate().map(|(at, count)| (longest_ns(at), u64::from(count.load(Ordering::Relaxed))))
+        self.0.iter().enumerate().map(|(at, count)| (longest_ns(at), *count))
     }
 }
 
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_right_within_an_eighth() {
-        let histogram = Histogram::default();
+        let mut histogram = Histogram::default();
         (1..=1_000).for_each(|us| histogram.add(us * 1_000));
         for (percentile, us) in [(50.0, 500), (99.0, 990), (100.0, 1_000), (0.0, 1)] {
             let found = histogram.percentile_ns(percentile);
@@ -125,8 +120,18 @@ mod tests {
     }
 
     #[test]
+    fn counts_go_on_beyond_32_bits() {
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        one.0[bucket(100)] = u32::MAX.into();
+        one.add(100);
+        other.merge(&one);
+        other.merge(&one);
+        assert_eq!((one.count(), other.count()), (1 << 32, 1 << 33));
+    }
+
+    #[test]
     fn cumulative_counts_name_the_doublings_that_add_something() {
-        let histogram = Histogram::default();
+        let mut histogram = Histogram::default();
         [100, 900, 1_500, 40_000, u64::MAX].into_iter().for_each(|ns| histogram.add(ns));
         assert_eq!(histogram.cumulative_us(), [(1, 2), (2, 3), (66, 4), (554_050_781, 5)]);
     }

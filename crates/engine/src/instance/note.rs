@@ -23,35 +23,44 @@ pub(crate) struct Ended<'a> {
 }
 
 impl Instance {
+    /// Notes who was slow, and errors; returns what is to be counted.
     #[inline]
-    pub(super) fn note_ended(&self, ended: &Ended<'_>) {
-        let Ended { duration_ns, lookups, has_failed, error, .. } = *ended;
-        let id = ended.session.peer.id;
-        let outcome = Outcome {
-            command: ended.command.number,
-            duration_ns,
-            has_failed,
-            is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
-            hits: lookups.hits,
-            misses: lookups.misses,
-        };
-        self.stats.add(id, outcome);
+    pub(super) fn note_ended(&self, ended: &Ended<'_>) -> Outcome {
+        let Ended { duration_ns, error, .. } = *ended;
         if let Some(error) = error {
-            self.stats.add_error(id, &error.to_bytes());
+            self.stats.add_error(&error.to_bytes());
         }
-        let slower_us = self.settings.slowlog_slower_us.load(Ordering::Relaxed);
-        let threshold_ms = self.settings.latency_threshold_ms.load(Ordering::Relaxed);
-        // A negative threshold is one that no duration reaches.
-        if u64::try_from(slower_us).is_ok_and(|slower_us| duration_ns / 1_000 >= slower_us) {
-            self.note_slow(ended);
+        if duration_ns >= self.settings.hears_of_ns() {
+            self.note_long(ended);
         }
-        if threshold_ms > 0 && duration_ns / 1_000_000 >= threshold_ms {
-            let event = if ended.command.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
-            self.latency.add(event, ended.now_us / 1_000_000, duration_ns / 1_000_000);
+        self.outcome(ended)
+    }
+
+    /// What is to be counted of a command that was not slow.
+    #[inline]
+    pub(super) fn outcome(&self, ended: &Ended<'_>) -> Outcome {
+        Outcome {
+            command: ended.command.number,
+            duration_ns: ended.duration_ns,
+            has_failed: ended.has_failed,
+            is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
+            hits: ended.lookups.hits,
+            misses: ended.lookups.misses,
         }
     }
 
     #[cold]
+    fn note_long(&self, ended: &Ended<'_>) {
+        let duration_ns = ended.duration_ns;
+        let slower_us = self.settings.slowlog_slower_us.load(Ordering::Relaxed);
+        // A negative threshold is one that no duration reaches.
+        if u64::try_from(slower_us).is_ok_and(|slower_us| duration_ns / 1_000 >= slower_us) {
+            self.note_slow(ended);
+        }
+        let event = if ended.command.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        self.note_event(event, duration_ns, ended.now_us);
+    }
+
     fn note_slow(&self, ended: &Ended<'_>) {
         if ended.command.row.flags.has(Flags::SKIP_SLOWLOG) {
             return;

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::RwLock;
 
 use super::Instance;
+use super::measure::step_length_ns;
 use crate::algorithm::glob::{Case, matches};
 
 /// The most that `proto-max-bulk-len` can be: what Redis promises of strings, and what a key may have here in any case.
@@ -70,7 +71,11 @@ pub(crate) struct Settings {
     pub(crate) reply_bytes_max: AtomicUsize,
     /// `proto-max-bulk-len`, at hand for commands that make strings grow.
     bulk_bytes_max: AtomicU64,
+    /// How exact the clock is that is looked at after brief commands.
+    pub(crate) step_length_ns: u64,
     network: RwLock<NetworkSettings>,
+    /// Rises after each change of these.
+    network_version: AtomicU64,
 }
 
 impl Default for Settings {
@@ -84,7 +89,9 @@ impl Default for Settings {
             expires_actively: AtomicBool::new(true),
             reply_bytes_max: AtomicUsize::new(usize::MAX),
             bulk_bytes_max: AtomicU64::new(BULK_BYTES_MAX),
+            step_length_ns: step_length_ns(),
             network: RwLock::default(),
+            network_version: AtomicU64::new(0),
         }
     }
 }
@@ -133,11 +140,29 @@ pub(crate) enum SettingError {
 
 const IMMUTABLE: &str = "can't set immutable config";
 
+impl Settings {
+    /// How long a command takes that is noted by itself.
+    #[inline]
+    pub(crate) fn hears_of_ns(&self) -> u64 {
+        let slower_us = u64::try_from(self.slowlog_slower_us.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        // 0 is none, and so becomes the largest.
+        let latency_ms = self.latency_threshold_ms.load(Ordering::Relaxed).wrapping_sub(1);
+        slower_us.saturating_mul(1_000).min(latency_ms.saturating_mul(1_000_000))
+    }
+}
+
 impl Instance {
     /// What the network layer has to go by, as it is set now.
     #[must_use]
     pub fn network_settings(&self) -> NetworkSettings {
         *self.settings.network.read()
+    }
+
+    /// Another number whenever they have changed: who keeps a copy of them asks for this first, which takes no lock. To be read before the
+    /// settings that belong to it.
+    #[must_use]
+    pub fn network_version(&self) -> u64 {
+        self.settings.network_version.load(Ordering::Acquire)
     }
 
     /// Sets what the network layer goes by.
@@ -150,6 +175,7 @@ impl Instance {
         change(&mut network);
         network.bulk_bytes_max = network.bulk_bytes_max.min(BULK_BYTES_MAX);
         self.settings.bulk_bytes_max.store(network.bulk_bytes_max, Ordering::Relaxed);
+        self.settings.network_version.fetch_add(1, Ordering::Release);
     }
 
     /// `proto-max-bulk-len`: how long commands may make a string.

@@ -4,23 +4,28 @@
 //! Counts are exact: a command that was answered is in them. `CONFIG RESETSTAT` sets them to zero; what ends at that moment may count or not.
 //!
 //! # How it works
-//! Each connection counts into one of several shards, so that threads rarely meet at a number; who asks adds the shards up. A shard has
+//! Each thread counts into one of several shards, which it has to itself unless there are many threads; who asks adds the shards up. Commands that
+//! came together are counted together (`measure.rs`): locking a shard costs more than all that is added there for one of them. A shard has
 //! a histogram of durations for a command once it was used there.
-//!
-//! The clock here is the machine's: it measures how long a thread is kept busy, which is no time that a replayed run could see.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::histogram::Histogram;
 use crate::command;
 
 /// More than the threads that carry out commands at a time on usual machines, and still little memory.
-const SHARDS: usize = 8;
+const SHARDS: usize = 16;
+
+thread_local! {
+    /// The shard that the thread counts into.
+    static SHARD: usize = {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
 
 /// Different codes of errors that are counted: scripts can make up any number of them.
 const ERROR_CODES_MAX: usize = 128;
@@ -32,7 +37,6 @@ const RATE_PERIOD_US: u64 = 100_000;
 
 /// The counts of an instance.
 pub(crate) struct Stats {
-    origin: Instant,
     /// When the instance came into use, by the engine's clock; 0: not yet.
     started_us: AtomicU64,
     shards: Box<[Shard]>,
@@ -46,23 +50,25 @@ pub(crate) struct Stats {
     peak_bytes: AtomicU64,
 }
 
-/// Aligned so that two shards share no cache line.
+/// Aligned so that two shards share no cache line. The lock is there for those who ask, and for threads beyond the number of shards.
 #[repr(align(128))]
-struct Shard {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    changes: AtomicU64,
-    errors: AtomicU64,
+struct Shard(Mutex<Counts>);
+
+struct Counts {
+    hits: u64,
+    misses: u64,
+    changes: u64,
+    errors: u64,
     commands: Box<[CommandCounts]>,
 }
 
 #[derive(Default)]
 struct CommandCounts {
-    calls: AtomicU64,
-    duration_ns: AtomicU64,
-    rejected: AtomicU64,
-    failed: AtomicU64,
-    durations: OnceLock<Box<Histogram>>,
+    calls: u64,
+    duration_ns: u64,
+    rejected: u64,
+    failed: u64,
+    durations: Option<Box<Histogram>>,
 }
 
 /// What came of one command.
@@ -113,10 +119,8 @@ struct Rates {
 }
 
 impl Default for Stats {
-    #[allow(clippy::disallowed_methods, reason = "how long a thread is kept busy, not a time that commands see")]
     fn default() -> Self {
         Self {
-            origin: Instant::now(),
             started_us: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             errors: Mutex::default(),
@@ -130,58 +134,62 @@ impl Default for Stats {
 
 impl Shard {
     fn new() -> Self {
-        let zero = || AtomicU64::new(0);
         let commands = (0..command::count()).map(|_| CommandCounts::default()).collect();
-        Self { hits: zero(), misses: zero(), changes: zero(), errors: zero(), commands }
+        Self(Mutex::new(Counts { hits: 0, misses: 0, changes: 0, errors: 0, commands }))
+    }
+}
+
+impl Counts {
+    #[inline]
+    fn add(&mut self, outcome: &Outcome) {
+        let Some(counts) = self.commands.get_mut(outcome.command) else { return };
+        counts.calls += 1;
+        counts.duration_ns += outcome.duration_ns;
+        counts.failed += u64::from(outcome.has_failed);
+        if outcome.is_tracked {
+            counts.durations.get_or_insert_default().add(outcome.duration_ns);
+        }
+        self.hits += outcome.hits;
+        self.misses += outcome.misses;
+    }
+
+    /// Changes since the last save are no statistics, and stay.
+    fn reset(&mut self) {
+        (self.hits, self.misses, self.errors) = (0, 0, 0);
+        self.commands.fill_with(CommandCounts::default);
     }
 }
 
 impl Stats {
-    /// Nanoseconds since the instance was made.
-    #[inline]
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.origin.elapsed().as_nanos() as u64
+    /// A command is over.
+    pub(crate) fn add(&self, outcome: Outcome) {
+        self.own().add(&outcome);
     }
 
-    /// A command of connection `id` is over.
-    #[inline]
-    pub(crate) fn add(&self, id: u64, outcome: Outcome) {
-        let shard = self.shard(id);
-        let Some(counts) = shard.commands.get(outcome.command) else { return };
-        add(&counts.calls, 1);
-        add(&counts.duration_ns, outcome.duration_ns);
-        if outcome.is_tracked {
-            counts.durations.get_or_init(Box::default).add(outcome.duration_ns);
-        }
-        if outcome.hits > 0 {
-            add(&shard.hits, outcome.hits);
-        }
-        if outcome.misses > 0 {
-            add(&shard.misses, outcome.misses);
-        }
-        if outcome.has_failed {
-            add(&counts.failed, 1);
-        }
+    /// Counts commands that are over, and what they have changed.
+    pub(crate) fn add_all(&self, outcomes: &[Outcome], changes: u64) {
+        let mut counts = self.own();
+        outcomes.iter().for_each(|outcome| counts.add(outcome));
+        counts.changes += changes;
     }
 
     /// A command has changed something.
-    #[inline]
-    pub(crate) fn add_changes(&self, id: u64, changes: u64) {
+    pub(crate) fn add_changes(&self, changes: u64) {
         if changes > 0 {
-            add(&self.shard(id).changes, changes);
+            self.own().changes += changes;
         }
     }
 
     /// A command was refused before it ran.
-    pub(crate) fn add_rejected(&self, id: u64, command: usize) {
-        if let Some(counts) = self.shard(id).commands.get(command) {
-            add(&counts.rejected, 1);
+    pub(crate) fn add_rejected(&self, command: usize) {
+        if let Some(counts) = self.own().commands.get_mut(command) {
+            counts.rejected += 1;
         }
     }
 
     /// An error reply begins with its code.
-    pub(crate) fn add_error(&self, id: u64, text: &[u8]) {
-        add(&self.shard(id).errors, 1);
+    pub(crate) fn add_error(&self, text: &[u8]) {
+        self.own().errors += 1;
         let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
         let code = &*String::from_utf8_lossy(code);
         let mut errors = self.errors.lock();
@@ -193,20 +201,24 @@ impl Stats {
     }
 
     pub(crate) fn command(&self, number: usize) -> CommandTotals {
-        let counts = || self.shards.iter().filter_map(|shard| shard.commands.get(number));
-        CommandTotals {
-            calls: counts().map(|counts| get(&counts.calls)).sum(),
-            duration_us: counts().map(|counts| get(&counts.duration_ns)).sum::<u64>() / 1_000,
-            rejected: counts().map(|counts| get(&counts.rejected)).sum(),
-            failed: counts().map(|counts| get(&counts.failed)).sum(),
+        let (mut totals, mut duration_ns) = (CommandTotals::default(), 0);
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            let Some(counts) = shard.commands.get(number) else { continue };
+            totals.calls += counts.calls;
+            totals.rejected += counts.rejected;
+            totals.failed += counts.failed;
+            duration_ns += counts.duration_ns;
         }
+        CommandTotals { duration_us: duration_ns / 1_000, ..totals }
     }
 
     /// How long a command took; empty if that was never counted.
     pub(crate) fn durations(&self, number: usize) -> Histogram {
-        let sum = Histogram::default();
-        for counts in self.shards.iter().filter_map(|shard| shard.commands.get(number)) {
-            if let Some(histogram) = counts.durations.get() {
+        let mut sum = Histogram::default();
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            if let Some(histogram) = shard.commands.get(number).and_then(|counts| counts.durations.as_deref()) {
                 sum.merge(histogram);
             }
         }
@@ -214,15 +226,16 @@ impl Stats {
     }
 
     pub(crate) fn totals(&self) -> Totals {
-        let sum = |counter: fn(&Shard) -> &AtomicU64| self.shards.iter().map(|shard| get(counter(shard))).sum();
-        let commands = self.shards.iter().flat_map(|shard| &shard.commands).map(|counts| get(&counts.calls)).sum();
-        Totals {
-            commands,
-            hits: sum(|shard| &shard.hits),
-            misses: sum(|shard| &shard.misses),
-            changes: sum(|shard| &shard.changes),
-            errors: sum(|shard| &shard.errors),
+        let mut totals = Totals::default();
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            totals.commands += shard.commands.iter().map(|counts| counts.calls).sum::<u64>();
+            totals.hits += shard.hits;
+            totals.misses += shard.misses;
+            totals.changes += shard.changes;
+            totals.errors += shard.errors;
         }
+        totals
     }
 
     /// Error replies by code, in the order of the codes.
@@ -284,20 +297,7 @@ impl Stats {
 
     /// Sets all counts to zero. So many keys have expired and been evicted until now.
     pub(crate) fn reset(&self, expired_total: u64, evicted_total: u64) {
-        for shard in &self.shards {
-            // Changes since the last save are no statistics.
-            for counter in [&shard.hits, &shard.misses, &shard.errors] {
-                counter.store(0, Ordering::Relaxed);
-            }
-            for counts in &shard.commands {
-                for counter in [&counts.calls, &counts.duration_ns, &counts.rejected, &counts.failed] {
-                    counter.store(0, Ordering::Relaxed);
-                }
-                if let Some(histogram) = counts.durations.get() {
-                    histogram.reset();
-                }
-            }
-        }
+        self.shards.iter().for_each(|shard| shard.0.lock().reset());
         self.errors.lock().clear();
         *self.rates.lock() = Rates::default();
         self.expired_before.store(expired_total, Ordering::Relaxed);
@@ -305,13 +305,10 @@ impl Stats {
         self.peak_bytes.store(0, Ordering::Relaxed);
     }
 
-    fn shard(&self, id: u64) -> &Shard {
-        &self.shards[id as usize % SHARDS]
+    /// The counts of this thread.
+    fn own(&self) -> MutexGuard<'_, Counts> {
+        self.shards[SHARD.with(|shard| *shard)].0.lock()
     }
-}
-
-fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
 }
 
 fn get(counter: &AtomicU64) -> u64 {
@@ -320,6 +317,8 @@ fn get(counter: &AtomicU64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::{CommandTotals, Outcome, Stats};
 
     fn outcome(command: usize, duration_ns: u64, has_failed: bool) -> Outcome {
@@ -327,28 +326,35 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_all_connections_are_added_up() {
+    fn counts_of_all_threads_are_added_up() {
         let stats = Stats::default();
-        for id in 0..20 {
-            stats.add(id, outcome(3, 2_000, id % 2 == 0));
-            stats.add_rejected(id, 3);
-        }
-        stats.add(0, outcome(usize::MAX, 1, false));
+        thread::scope(|scope| {
+            for number in 0..20 {
+                let stats = &stats;
+                scope.spawn(move || {
+                    stats.add(outcome(3, 2_000, number % 2 == 0));
+                    stats.add_rejected(3);
+                });
+            }
+        });
+        stats.add(outcome(usize::MAX, 1, false));
         assert_eq!(stats.command(3), CommandTotals { calls: 20, duration_us: 40, rejected: 20, failed: 10 });
         assert_eq!((stats.totals().commands, stats.totals().hits), (20, 20));
         assert_eq!(stats.durations(3).count(), 20);
+        stats.add_all(&[outcome(3, 1_000, false); 2], 5);
         stats.reset(0, 0);
         assert_eq!(stats.command(3), CommandTotals::default());
         assert_eq!(stats.durations(3).count(), 0);
+        assert_eq!(stats.totals().changes, 5, "what has changed since the last save is no statistics");
     }
 
     #[test]
     fn errors_are_counted_by_code_and_bounded() {
         let stats = Stats::default();
-        stats.add_error(1, b"ERR one");
-        stats.add_error(2, b"ERR two");
+        stats.add_error(b"ERR one");
+        stats.add_error(b"ERR two");
         for number in 0..1_000 {
-            stats.add_error(1, format!("E{number} x").as_bytes());
+            stats.add_error(format!("E{number} x").as_bytes());
         }
         let errors = stats.errors();
         assert_eq!((errors.get("ERR"), errors.len()), (Some(&2), 128));
@@ -360,7 +366,7 @@ mod tests {
         let stats = Stats::default();
         for tick in 1..=40_u64 {
             for _ in 0..10 {
-                stats.add(1, outcome(0, 1, false));
+                stats.add(outcome(0, 1, false));
             }
             stats.sample(tick * 100_000, tick * 1_000, 0);
         }

@@ -40,11 +40,23 @@ impl Tap {
         }
     }
 
+    /// Whether there may be something to tell.
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.has_pending.load(Ordering::Relaxed)
+    }
+
     /// Tells the listener; nothing may be held.
+    #[inline]
     pub(crate) fn tell(&self) {
-        if !self.has_pending.swap(false, Ordering::AcqRel) {
-            return;
+        // Looked at first: to exchange it after each command would take its line of the cache from all other threads.
+        if self.is_pending() && self.has_pending.swap(false, Ordering::AcqRel) {
+            self.tell_pending();
         }
+    }
+
+    #[cold]
+    fn tell_pending(&self) {
         let pending = mem::take(&mut *self.pending.lock());
         if let Some(listener) = self.listener.get() {
             pending.iter().for_each(|channel| (listener.call)(channel));

@@ -5,12 +5,10 @@
 
 use std::ops::DerefMut;
 
-use hashbrown::HashTable;
-
 use super::{Engine, Keyspace};
 use crate::change::Op;
-use crate::entry::Entry;
 use crate::segment::Segment;
+use crate::store::Store;
 
 impl Engine {
     /// Removes all keys in one atomic step; their memory is freed after the locks are released.
@@ -18,12 +16,12 @@ impl Engine {
         let keyspace = &*self.keyspace;
         let numbers: Vec<_> = (0..keyspace.segments.len()).collect();
         let mut guards = keyspace.lock_all(&numbers);
-        let tables = keyspace.clear(guards.iter_mut().map(|guard| &mut **guard));
+        let cleared = keyspace.clear(guards.iter_mut().map(|guard| &mut **guard));
         let mut group = Vec::new();
         keyspace.context.record(&[], &Op::ClearDatabase, &mut group);
         keyspace.context.outlet.commit_all(group, guards.iter_mut().map(|guard| &mut **guard));
         drop(guards);
-        drop(tables);
+        drop(cleared);
     }
 
     /// Exchanges all keys with another database in one atomic step.
@@ -44,7 +42,7 @@ impl Engine {
 pub(crate) struct Cleared {
     pub(crate) keys: u64,
     /// Those that nobody else will free.
-    pub(crate) tables: Vec<HashTable<Entry>>,
+    pub(crate) stores: Vec<Store>,
 }
 
 impl Keyspace {
@@ -52,10 +50,10 @@ impl Keyspace {
     pub(crate) fn clear<'s>(&self, segments: impl Iterator<Item = &'s mut Segment>) -> Cleared {
         let mut cleared = Cleared::default();
         for segment in segments {
-            let (keys, table) = segment.take_all(&self.context);
+            let (keys, store) = segment.take_all(&self.context);
             cleared.keys += keys as u64;
-            if !table.is_empty() {
-                cleared.tables.push(table);
+            if !store.is_empty() {
+                cleared.stores.push(store);
             }
         }
         self.context.index.clear();

@@ -4,7 +4,7 @@
 //! Strings that are 32-bit integers are written as such, others of more than 20 bytes compressed where that saves anything. Collections are
 //! written element by element and in no packed form: redis-server packs what is small when it loads them, and so do we.
 
-use crate::entry::Entry;
+use crate::entry::EntryRef;
 use crate::value::CollectionValue;
 
 use super::source::{
@@ -39,11 +39,11 @@ pub(crate) enum ValueRef<'a> {
     Collection(&'a CollectionValue),
 }
 
-impl<'a> From<&'a Entry> for ValueRef<'a> {
-    fn from(entry: &'a Entry) -> Self {
+impl<'a> From<EntryRef<'a>> for ValueRef<'a> {
+    fn from(entry: EntryRef<'a>) -> Self {
         match entry {
-            Entry::Str(string) => Self::Str(string.value()),
-            Entry::Collection(collection) => Self::Collection(&collection.value),
+            EntryRef::Str(string) => Self::Str(string.value()),
+            EntryRef::Collection(collection) => Self::Collection(&collection.value),
         }
     }
 }

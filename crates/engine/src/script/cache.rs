@@ -59,6 +59,8 @@ pub(crate) struct Script {
     code_at: usize,
     /// `None` without a line of flags.
     pub(crate) flags: Option<ScriptFlags>,
+    /// It may put something where the next script would find it, see [`can_insert`].
+    pub(crate) may_leave_something: bool,
     habit: AtomicU8,
     /// What the last runs took, on average.
     average_us: AtomicU32,
@@ -93,6 +95,7 @@ impl Script {
             body: body.into(),
             code_at,
             flags,
+            may_leave_something: can_insert(&body[code_at..]),
             habit: AtomicU8::new(0),
             average_us: AtomicU32::new(u32::MAX),
             is_loaded: AtomicBool::new(false),
@@ -219,6 +222,15 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether code can get hold of `table.insert`, the only function that puts something into a guard of the sandbox.
+///
+/// Names of globals stand in the text of whoever uses them. So `table` is there, or what leads to all globals or makes code of other texts:
+/// `_G`, `load` or `loadstring`. Nothing else that a script can reach holds a global or the library.
+fn can_insert(code: &[u8]) -> bool {
+    let names: [&[u8]; 3] = [b"table", b"_G", b"load"];
+    names.iter().any(|name| code.windows(name.len()).any(|part| part == *name))
 }
 
 /// The SHA-1 by which a script is known.

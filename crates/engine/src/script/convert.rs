@@ -14,10 +14,11 @@
 //! | map, set, double, .. of RESP3 | `{map={..}}`, `{set={..}}`, `{double=..}`, .. | the same, flattened for RESP2 |
 
 use acteon_resp::{Deferred, Protocol, ReplyWriter, Token, TokenLimits, token};
-use mlua::{Lua, Result, Table, Value};
+use mlua::{Lua, LuaString, Result, Table, Value};
 
 use super::raise::machine_i64;
 use super::redis::error_text;
+use super::sandbox::Unbounded;
 
 /// What a command of this process has written needs no limits.
 const OWN_REPLY: TokenLimits = TokenLimits {
@@ -36,27 +37,36 @@ const MAP_PLACES: usize = 3;
 /// elements are counted first: they would be moved once per level.
 const DEFERRED_DEPTH_MAX: usize = 8;
 
-/// The error that a reply holds, if it is one.
-pub(crate) fn error_of(reply: &[u8]) -> Option<Vec<u8>> {
-    match token(reply, &OWN_REPLY) {
-        Ok(Some((Token::Error(text), _))) => Some(error_text(text)),
-        _ => None,
+/// The value of a whole reply, or the text of the error that it is.
+pub(crate) fn to_lua(lua: &Lua, reply: &[u8]) -> Result<std::result::Result<Value, Vec<u8>>> {
+    let (token, len, mut rest) = next(reply);
+    match token {
+        Token::Error(text) => return Ok(Err(error_text(text))),
+        Token::Integer(number) => return Ok(Ok(Value::Number(number as f64))),
+        _ => {}
     }
+    let _unbounded = Unbounded::for_bytes(lua, reply.len());
+    value_of(lua, token, len, &mut rest).map(Ok)
 }
 
-/// The value of a whole reply.
-pub(crate) fn to_lua(lua: &Lua, reply: &[u8]) -> Result<Value> {
-    let mut rest = reply;
-    read(lua, &mut rest)
-}
-
-/// Reads one value. Recursive: the replies of commands nest a few levels.
+/// Reads one value.
 fn read(lua: &Lua, rest: &mut &[u8]) -> Result<Value> {
-    let Ok(Some((token, len))) = token(rest, &OWN_REPLY) else {
+    let (token, len, behind) = next(rest);
+    *rest = behind;
+    value_of(lua, token, len, rest)
+}
+
+/// The first token, its length, and what follows it.
+fn next(reply: &[u8]) -> (Token<'_>, usize, &[u8]) {
+    let Ok(Some((token, len))) = token(reply, &OWN_REPLY) else {
         debug_assert!(false, "a command has written a whole reply");
-        return Ok(Value::Nil);
+        return (Token::Null, 0, &[]);
     };
-    *rest = &rest[len..];
+    (token, len, &reply[len..])
+}
+
+/// The value that begins with a token of this length. Recursive: the replies of commands nest a few levels.
+fn value_of(lua: &Lua, token: Token<'_>, len: usize, rest: &mut &[u8]) -> Result<Value> {
     let value = match token {
         Token::Integer(number) => Value::Number(number as f64),
         Token::Bulk(text) => Value::String(lua.create_string(text)?),
@@ -124,12 +134,13 @@ pub(crate) const COUNTED: &str = "ignore_error_stats_update";
 /// error in it, and whether it was counted before.
 pub(crate) fn write(
     lua: &Lua,
+    fields: &Fields,
     value: Value,
     version: Protocol,
     reply: &mut ReplyWriter<'_>,
     note: &mut dyn FnMut(&[u8], bool),
 ) -> Result<()> {
-    let mut writer = Writer { lua, version, reply, note, stack: Vec::new(), outer: None, places: 0 };
+    let mut writer = Writer { lua, fields, version, reply, note, stack: Vec::new(), outer: None, places: 0 };
     writer.value(value)?;
     while let Some(list) = writer.stack.last_mut() {
         list.next += 1;
@@ -145,6 +156,7 @@ pub(crate) fn write(
 
 struct Writer<'w, 'r> {
     lua: &'w Lua,
+    fields: &'w Fields,
     version: Protocol,
     reply: &'w mut ReplyWriter<'r>,
     note: &'w mut dyn FnMut(&[u8], bool),
@@ -205,7 +217,7 @@ impl Writer<'_, '_> {
     }
 
     fn table(&mut self, table: Table) -> Result<()> {
-        match shape(&table)? {
+        match self.fields.shape(&table)? {
             Shape::Error { text, is_counted } => {
                 (self.note)(&text, is_counted);
                 self.reply.error_bytes(&text);
@@ -288,37 +300,63 @@ impl Writer<'_, '_> {
     }
 }
 
-/// What a table stands for; where several fields claim it, the first one of this order wins.
-fn shape(table: &Table) -> Result<Shape> {
-    if let Value::String(text) = table.raw_get("err")? {
-        return Ok(Shape::Error { text: text.as_bytes().to_vec(), is_counted: is_counted(table)? });
+/// The fields that make tables more than arrays. At hand as strings of the interpreter: each table is asked for most of them.
+pub(crate) struct Fields {
+    err: LuaString,
+    ok: LuaString,
+    double: LuaString,
+    big_number: LuaString,
+    verbatim: LuaString,
+    map: LuaString,
+    set: LuaString,
+}
+
+impl Fields {
+    pub(crate) fn new(lua: &Lua) -> Result<Self> {
+        Ok(Self {
+            err: lua.create_string("err")?,
+            ok: lua.create_string("ok")?,
+            double: lua.create_string("double")?,
+            big_number: lua.create_string("big_number")?,
+            verbatim: lua.create_string("verbatim_string")?,
+            map: lua.create_string("map")?,
+            set: lua.create_string("set")?,
+        })
     }
-    if let Value::String(text) = table.raw_get("ok")? {
-        return Ok(Shape::Status(text.as_bytes().to_vec()));
+
+    /// What a table stands for; where several fields claim it, the first one of this order wins.
+    fn shape(&self, table: &Table) -> Result<Shape> {
+        if let Value::String(text) = table.raw_get(&self.err)? {
+            return Ok(Shape::Error { text: text.as_bytes().to_vec(), is_counted: is_counted(table)? });
+        }
+        if let Value::String(text) = table.raw_get(&self.ok)? {
+            return Ok(Shape::Status(text.as_bytes().to_vec()));
+        }
+        match table.raw_get(&self.double)? {
+            Value::Integer(number) => return Ok(Shape::Double(number as f64)),
+            Value::Number(number) => return Ok(Shape::Double(number)),
+            _ => {}
+        }
+        if let Value::String(digits) = table.raw_get(&self.big_number)? {
+            return Ok(Shape::BigNumber(digits.as_bytes().to_vec()));
+        }
+        if let Value::Table(verbatim) = table.raw_get(&self.verbatim)?
+            && let (Value::String(text), Value::String(format)) =
+                (verbatim.raw_get("string")?, verbatim.raw_get("format")?)
+        {
+            // Blanks fill a short format, and three letters of a long one count.
+            let mut letters = [b' '; 3];
+            letters.iter_mut().zip(&*format.as_bytes()).for_each(|(to, from)| *to = *from);
+            return Ok(Shape::Verbatim { format: letters, text: text.as_bytes().to_vec() });
+        }
+        if let Value::Table(map) = table.raw_get(&self.map)? {
+            return Ok(Shape::Map(map));
+        }
+        if let Value::Table(set) = table.raw_get(&self.set)? {
+            return Ok(Shape::Set(set));
+        }
+        Ok(Shape::Array)
     }
-    match table.raw_get("double")? {
-        Value::Integer(number) => return Ok(Shape::Double(number as f64)),
-        Value::Number(number) => return Ok(Shape::Double(number)),
-        _ => {}
-    }
-    if let Value::String(digits) = table.raw_get("big_number")? {
-        return Ok(Shape::BigNumber(digits.as_bytes().to_vec()));
-    }
-    if let Value::Table(verbatim) = table.raw_get("verbatim_string")?
-        && let (Value::String(text), Value::String(format)) = (verbatim.raw_get("string")?, verbatim.raw_get("format")?)
-    {
-        // Blanks fill a short format, and three letters of a long one count.
-        let mut letters = [b' '; 3];
-        letters.iter_mut().zip(&*format.as_bytes()).for_each(|(to, from)| *to = *from);
-        return Ok(Shape::Verbatim { format: letters, text: text.as_bytes().to_vec() });
-    }
-    if let Value::Table(map) = table.raw_get("map")? {
-        return Ok(Shape::Map(map));
-    }
-    if let Value::Table(set) = table.raw_get("set")? {
-        return Ok(Shape::Set(set));
-    }
-    Ok(Shape::Array)
 }
 
 /// Whether an error was counted when it happened.
@@ -343,13 +381,15 @@ mod tests {
     use acteon_resp::{Protocol, ReplyWriter};
     use mlua::Lua;
 
-    use super::{to_lua, write};
+    use super::{Fields, to_lua, write};
 
     fn reply(script: &str, version: Protocol, protocol: Protocol) -> String {
         let lua = Lua::new();
         let value = lua.load(script).eval().expect("the script runs");
         let mut out = Vec::new();
-        write(&lua, value, version, &mut ReplyWriter::new(&mut out, protocol), &mut |_, _| ()).expect("it is written");
+        let fields = Fields::new(&lua).expect("names");
+        write(&lua, &fields, value, version, &mut ReplyWriter::new(&mut out, protocol), &mut |_, _| ())
+            .expect("it is written");
         String::from_utf8(out).expect("text")
     }
 
@@ -385,6 +425,7 @@ mod tests {
     #[test]
     fn replies_become_values_and_the_same_replies_again() {
         let lua = Lua::new();
+        let fields = Fields::new(&lua).expect("names");
         for (text, protocol) in [
             ("*3\r\n:1\r\n$-1\r\n+OK\r\n", Protocol::Resp2),
             ("%1\r\n$1\r\na\r\n*1\r\n,1.5\r\n", Protocol::Resp3),
@@ -394,10 +435,10 @@ mod tests {
             ("#f\r\n", Protocol::Resp3),
             ("_\r\n", Protocol::Resp3),
         ] {
-            let value = to_lua(&lua, text.as_bytes()).expect("a value");
+            let value = to_lua(&lua, text.as_bytes()).expect("a value").expect("no error");
             let mut out = Vec::new();
             let mut writer = ReplyWriter::new(&mut out, protocol);
-            write(&lua, value, protocol, &mut writer, &mut |_, _| ()).expect("it is written");
+            write(&lua, &fields, value, protocol, &mut writer, &mut |_, _| ()).expect("it is written");
             assert_eq!(String::from_utf8_lossy(&out), text);
         }
     }

@@ -1,22 +1,25 @@
 //! One interpreter with all that scripts find in it, and the functions it has compiled.
 //!
 //! # How it works
-//! `redis.call` needs the command under way, which lives as long as the run; it is put into the `redis` table when a run begins (see
-//! `run.rs`). All else stays from run to run. An interpreter that ran out of memory, or whose script was ended,
-//! is not used again.
+//! All of it stays from run to run, also `redis.call`, which finds the run under way by its thread (see `run.rs`). An interpreter that
+//! ran out of memory, or whose script was ended, is not used again.
 
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use acteon_resp::Protocol;
 use hashbrown::HashMap;
-use mlua::{Function, HookTriggers, Lua, LuaString, MultiValue, Table, Value, VmState};
+use mlua::{Function, HookTriggers, Lua, LuaString, Value, VmState};
 
 use super::cache::{Script, Sha};
+use super::convert::Fields;
 use super::raise::{Thrown, caught};
 use super::random;
 use super::redis::{self, ScriptLog, Version};
+use super::run::calling;
 use super::sandbox::{self, Environment};
 use super::watch::{Overseer, Watch};
+use super::words::Talk;
 use crate::command::CommandError;
 
 /// How often a script is interrupted to look at the clock: about once in a millisecond.
@@ -35,18 +38,15 @@ const CHUNK_NAME: &str = "@user_script";
 pub(crate) struct Interpreter {
     pub(crate) lua: Lua,
     pub(crate) environment: Environment,
-    /// The table behind the global `redis`.
-    pub(crate) redis: Table,
     /// The version that `redis.setresp` has chosen.
     pub(crate) version: Arc<Version>,
-    /// The next command is one of `redis.pcall`.
-    pub(crate) catches: Arc<AtomicBool>,
     pub(crate) watch: Arc<Watch>,
-    /// Compiled functions. They lie in a table of the interpreter: Rust may hold 8,000 values of one at a time, and the arguments
-    /// of a command are to find the same room whatever was compiled before.
-    functions: Table,
-    /// Where in `functions` a script is.
-    positions: HashMap<Sha, usize, foldhash::fast::FixedState>,
+    pub(crate) talk: Talk,
+    pub(crate) fields: Fields,
+    /// The numbers under which the environment keeps the compiled functions.
+    numbers: HashMap<Sha, usize, foldhash::fast::FixedState>,
+    /// The last script may have left something for the next one.
+    is_used: bool,
     compile: Function,
     to_string: Function,
     generation: u64,
@@ -59,8 +59,8 @@ impl Interpreter {
         let version = Arc::new(Version::default());
         let redis = redis::table(&lua, &version, log)?;
         sandbox::set_global_protected(&lua, "redis", &redis)?;
-        let catches = Arc::new(AtomicBool::new(false));
-        redis.raw_set("pcall", pcall(&lua, &redis, &catches)?)?;
+        redis.raw_set("call", calling(&lua, true)?)?;
+        redis.raw_set("pcall", calling(&lua, false)?)?;
         let watch = Watch::new(overseer);
         // For functions that take long without executing instructions.
         lua.set_app_data(watch.clone());
@@ -69,33 +69,33 @@ impl Interpreter {
         lua.set_global_hook(every, move |_, _| tick(&watched))?;
         let globals = lua.globals();
         let (compile, to_string) = (globals.get("loadstring")?, globals.get("tostring")?);
-        let (environment, functions) = (Environment::of(&lua)?, lua.create_table()?);
-        Ok(Self {
-            lua,
-            environment,
-            redis,
-            version,
-            catches,
-            watch,
-            functions,
-            positions: HashMap::default(),
-            compile,
-            to_string,
-            generation,
-        })
+        let environment = Environment::of(&lua)?;
+        let (talk, fields) = (Talk::new(&lua)?, Fields::new(&lua)?);
+        let (numbers, is_used) = (HashMap::default(), false);
+        Ok(Self { lua, environment, version, watch, talk, fields, numbers, is_used, compile, to_string, generation })
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The function of a script.
+    /// Makes it look new for a script.
+    pub(crate) fn begin(&mut self, script: &Script) -> mlua::Result<()> {
+        if mem::replace(&mut self.is_used, script.may_leave_something) {
+            self.environment.clean()?;
+        }
+        self.version.set(Protocol::Resp2);
+        self.watch.begin();
+        Ok(())
+    }
+
+    /// The number under which the environment keeps the function of a script.
     ///
     /// # Errors
     /// The reply to a script that cannot be compiled.
-    pub(crate) fn function(&mut self, script: &Script) -> Result<Function, CommandError> {
-        if let Some(position) = self.positions.get(&script.sha) {
-            return self.functions.raw_get(*position).map_err(broken);
+    pub(crate) fn function(&mut self, script: &Script) -> Result<usize, CommandError> {
+        if let Some(number) = self.numbers.get(&script.sha) {
+            return Ok(*number);
         }
         let code = self.lua.create_string(script.code()).map_err(broken)?;
         let compiled: (Value, Option<LuaString>) = self.compile.call((code, CHUNK_NAME)).map_err(broken)?;
@@ -107,19 +107,18 @@ impl Interpreter {
                 return Err(CommandError::quoting("ERR Error compiling script (new function): ", text, ""));
             }
         };
-        self.keep(script.sha, &function).map_err(broken)?;
-        Ok(function)
+        self.keep(script.sha, &function).map_err(broken)
     }
 
-    fn keep(&mut self, sha: Sha, function: &Function) -> mlua::Result<()> {
-        if self.positions.len() >= FUNCTIONS_MAX {
-            self.functions = self.lua.create_table()?;
-            self.positions.clear();
+    fn keep(&mut self, sha: Sha, function: &Function) -> mlua::Result<usize> {
+        if self.numbers.len() >= FUNCTIONS_MAX {
+            self.numbers.clear();
+            self.environment.forget_all()?;
         }
-        let position = self.positions.len() + 1;
-        self.functions.raw_set(position, function)?;
-        self.positions.insert(sha, position);
-        Ok(())
+        let number = self.numbers.len() + 1;
+        self.environment.keep(number, function)?;
+        self.numbers.insert(sha, number);
+        Ok(number)
     }
 
     /// What Lua's `tostring` makes of a value.
@@ -131,21 +130,17 @@ impl Interpreter {
         }
     }
 
+    /// After a run: gives back what was needed for that only, and what Rust held for values that were collected meanwhile, such as the texts
+    /// of searches: until then it counts as the interpreter's memory.
+    pub(crate) fn rest(&mut self) {
+        self.talk.shrink();
+        self.lua.expire_registry_values();
+    }
+
     /// Whether the next script finds it as new.
     pub(crate) fn is_reusable(&self) -> bool {
         !self.watch.was_interrupted() && self.lua.used_memory() <= IDLE_BYTES_MAX
     }
-}
-
-/// `redis.pcall`: the `redis.call` of the run, told to return its error. Making a second function for each run would take as long as
-/// a small script.
-fn pcall(lua: &Lua, redis: &Table, catches: &Arc<AtomicBool>) -> mlua::Result<Function> {
-    let (redis, catches) = (redis.clone(), catches.clone());
-    lua.create_function(move |_, values: MultiValue| {
-        let call: Function = redis.raw_get("call")?;
-        catches.store(true, Ordering::Relaxed);
-        call.call::<Value>(values)
-    })
 }
 
 /// The reply when the interpreter itself fails, mostly for want of memory.
@@ -164,5 +159,41 @@ impl Drop for Interpreter {
     /// One that is dropped while it runs, because of a panic, runs no longer: nobody waits for it.
     fn drop(&mut self) {
         self.watch.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Interpreter;
+    use crate::script::cache::{Script, Scripts};
+
+    fn run(interpreter: &mut Interpreter, code: &str) {
+        let script = Script::new(code.as_bytes()).expect("no flags");
+        let number = interpreter.function(&script).expect("it compiles");
+        interpreter.begin(&script).expect("it begins");
+        let none = interpreter.lua.create_table().expect("a table");
+        assert!(interpreter.environment.call(number, &none, &none).expect("it works").is_ok());
+        interpreter.watch.finish();
+        interpreter.rest();
+    }
+
+    /// The texts stayed until somebody searched again, and made the interpreter look like one whose script had left much behind.
+    #[test]
+    fn texts_of_searches_that_are_over_are_given_back_by_any_other_script() {
+        let scripts = Scripts::default();
+        let mut interpreter = scripts.take_interpreter().expect("an interpreter");
+        let (searches, text_bytes) = (100, 10_000);
+        for function in ["gmatch", "gfind"] {
+            let search = format!("for i = 1, {searches} do string.{function}(i .. ('a'):rep({text_bytes}), 'a') end");
+            // Nothing is collected meanwhile: a search that is begun gives back the texts of those that were.
+            interpreter.lua.gc_stop();
+            run(&mut interpreter, &search);
+            interpreter.lua.gc_collect().expect("the searches are over");
+            let before = interpreter.lua.used_memory();
+            run(&mut interpreter, "return 1");
+            interpreter.lua.gc_collect().expect("the texts are free");
+            let freed_bytes = before.saturating_sub(interpreter.lua.used_memory());
+            assert!(freed_bytes >= (searches - 1) * text_bytes, "{function}: {freed_bytes} bytes");
+        }
     }
 }

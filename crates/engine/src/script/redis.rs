@@ -10,12 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use acteon_resp::{Protocol, format_g17};
+use acteon_resp::Protocol;
 use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
-use smallvec::SmallVec;
 
 use super::cache::sha_of;
 use super::raise::{Arguments, Field, Thrown, int_of};
+use super::words::Words;
 use crate::command::{REDIS_VERSION, look_up};
 
 /// How important a script finds what it logs.
@@ -216,46 +216,11 @@ fn set_repl(lua: &Lua, values: MultiValue) -> Result<()> {
 }
 
 fn acl_check_cmd(_: &Lua, values: MultiValue) -> Result<bool> {
-    let mut arguments = CommandArguments::default();
-    arguments.read(&values).map_err(raise_table)?;
+    let mut words = Words::default();
+    words.read(&values, None).map_err(raise_table)?;
     // Whoever may run scripts may run all commands.
-    look_up(&arguments.slices()).map_err(|_| raise_table("Invalid command passed to redis.acl_check_cmd()"))?;
+    look_up(&words.slices()).map_err(|_| raise_table("Invalid command passed to redis.acl_check_cmd()"))?;
     Ok(true)
-}
-
-/// The arguments of a command that a script calls, in one buffer that serves all calls of a run.
-#[derive(Default)]
-pub(crate) struct CommandArguments {
-    bytes: Vec<u8>,
-    ends: SmallVec<[usize; 8]>,
-}
-
-impl CommandArguments {
-    /// Takes over what Lua passes, or says what is wrong with it.
-    pub(crate) fn read(&mut self, values: &MultiValue) -> std::result::Result<(), &'static str> {
-        self.bytes.clear();
-        self.ends.clear();
-        if values.is_empty() {
-            return Err("Please specify at least one argument for this redis lib call");
-        }
-        for value in values {
-            match value {
-                Value::String(text) => self.bytes.extend_from_slice(&text.as_bytes()),
-                // All numbers of Lua are floats, and these are the digits that Redis gives them.
-                Value::Integer(number) => format_g17(*number as f64, &mut self.bytes),
-                Value::Number(number) => format_g17(*number, &mut self.bytes),
-                _ => return Err("Lua redis lib command arguments must be strings or integers"),
-            }
-            self.ends.push(self.bytes.len());
-        }
-        Ok(())
-    }
-
-    pub(crate) fn slices(&self) -> SmallVec<[&[u8]; 8]> {
-        let mut start = 0;
-        let slice = |end: &usize| &self.bytes[std::mem::replace(&mut start, *end)..*end];
-        self.ends.iter().map(slice).collect()
-    }
 }
 
 #[cfg(test)]

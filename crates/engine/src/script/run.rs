@@ -13,19 +13,21 @@
 //! again with its database; any other one takes the missing places while it holds the rest (`Locked::escalate`). A run without writes
 //! shows little of what one with writes does, so a script begins again with its database before the first write it is seen to make.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
+use std::str;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use mlua::{Function, Lua, MultiValue, Table, Value};
+use environmental::environmental;
+use hashbrown::HashSet;
+use mlua::{Either, Function, Lua, LuaString, MultiValue, Table, Value};
 
 use super::cache::{Habit, Script, parse_sha, sha_of};
 use super::convert::{self, COUNTED};
 use super::interpreter::{Interpreter, broken};
 use super::raise::{Field, Thrown};
-use super::redis::{CommandArguments, error_table, error_text};
-use super::sandbox::Failure;
+use super::redis::{Version, error_table, error_text};
+use super::sandbox::{Failure, Unbounded};
+use super::watch::Watch;
+use super::words::Talk;
 use crate::command::{Call, Command, CommandError, Flags, check_arity, look_up};
 use crate::instance::{Instance, Need, Session, key_places, nested};
 use crate::lock::{Contended, Locked, Place, Places};
@@ -55,31 +57,37 @@ pub(crate) fn run(call: &mut Call<'_, '_>, request: &Request<'_>) -> Result<(), 
     call.session.database = database;
     call.keys.database = database;
     script.note_duration(interpreter.watch.finish());
+    interpreter.rest();
     instance.scripts.put_interpreter(interpreter);
     result
 }
 
 fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Interpreter) -> Result<(), CommandError> {
     let function = interpreter.function(request.script)?;
-    prepare(interpreter, request).map_err(broken)?;
-    let mut run = Run::new(call, request, interpreter);
-    let result = run.execute(&function);
+    interpreter.begin(request.script).map_err(broken)?;
+    let (keys, args) = arguments(&interpreter.lua, request).map_err(broken)?;
+    let Interpreter { environment, talk, watch, version, .. } = &mut *interpreter;
+    let mut run = Run::new(call, request, watch, version);
+    let mut dialogue = Dialogue { run: &mut run, talk };
+    let result = under_way::using(&mut dialogue, || environment.call(function, &keys, &args));
     let (restarts, habit) = (run.restarts, run.habit());
+    drop(run);
     request.script.note_habit(habit);
     if restarts {
         return Err(CommandError::Contended);
     }
-    let (instance, id, effects) = (call.instance, call.session.peer.id, &mut *call.effects);
+    let (instance, effects) = (call.instance, &mut *call.effects);
     let mut note = |text: &[u8], is_counted: bool| {
         effects.has_failed = true;
         if !is_counted {
-            instance.stats.add_error(id, text);
+            instance.stats.add_error(text);
         }
     };
     match result.map_err(broken)? {
         Ok(value) => {
             let version = interpreter.version.get();
-            convert::write(&interpreter.lua, value, version, &mut call.reply, &mut note).map_err(broken)
+            convert::write(&interpreter.lua, &interpreter.fields, value, version, &mut call.reply, &mut note)
+                .map_err(broken)
         }
         Err(failure) => {
             let text = failure_text(interpreter, request.script, &failure);
@@ -94,23 +102,22 @@ fn attempt(call: &mut Call<'_, '_>, request: &Request<'_>, interpreter: &mut Int
     }
 }
 
-/// Everything as a script finds it.
-fn prepare(interpreter: &Interpreter, request: &Request<'_>) -> mlua::Result<()> {
-    let lua = &interpreter.lua;
-    interpreter.environment.begin()?;
-    interpreter.version.set(acteon_resp::Protocol::Resp2);
-    interpreter.environment.set("KEYS", strings(lua, request.keys)?)?;
-    interpreter.environment.set("ARGV", strings(lua, request.args)?)?;
-    interpreter.watch.begin();
-    Ok(())
+/// `KEYS` and `ARGV`.
+fn arguments(lua: &Lua, request: &Request<'_>) -> mlua::Result<(Table, Table)> {
+    let bytes = request.keys.iter().chain(request.args).map(|text| text.len() + ELEMENT_BYTES).sum();
+    let _unbounded = Unbounded::for_bytes(lua, bytes);
+    Ok((list(lua, request.keys)?, list(lua, request.args)?))
 }
 
-fn strings(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Table> {
-    let table = lua.create_table_with_capacity(texts.len(), 0)?;
-    for (index, text) in texts.iter().enumerate() {
-        table.raw_set(index + 1, lua.create_string(text)?)?;
-    }
-    Ok(table)
+/// What an element of a list takes beside its text, roughly: the header of a string, and a place in the table.
+const ELEMENT_BYTES: usize = 48;
+
+fn list(lua: &Lua, texts: &[&[u8]]) -> mlua::Result<Table> {
+    // mlua moves a `str` into a table at once. Other bytes become a value that Rust holds first, which takes twice as long.
+    lua.create_sequence_from(texts.iter().map(|text| match str::from_utf8(text) {
+        Ok(text) => Either::Left(text),
+        Err(_) => Either::Right(LuaString::wrap(text)),
+    }))
 }
 
 /// The error reply of a script that did not catch an error.
@@ -129,15 +136,34 @@ fn failure_text(interpreter: &Interpreter, script: &Script, failure: &Failure) -
     text
 }
 
-/// A run under way, as `redis.call` sees it.
+/// What `redis.call` reaches of a run.
+trait Calls {
+    /// Carries out a command: `redis.call` throws errors, and `redis.pcall` returns them.
+    fn command(&mut self, lua: &Lua, values: &MultiValue, raises: bool) -> mlua::Result<Value>;
+}
+
+// The run under way on this thread. A run borrows from the command that it is part of, and a function that an interpreter keeps cannot hold
+// what is borrowed; making one for each run took longer than a small script.
+environmental!(under_way: trait Calls);
+
+/// `redis.call` or `redis.pcall` of an interpreter.
+pub(crate) fn calling(lua: &Lua, raises: bool) -> mlua::Result<Function> {
+    lua.create_function(move |lua, values: MultiValue| {
+        let result = under_way::with(|run| run.command(lua, &values, raises));
+        result.unwrap_or_else(|| Err(mlua::Error::runtime("no script is under way")))
+    })
+}
+
+/// A run under way.
 struct Run<'r, 'c, 'e> {
     call: &'r mut Call<'c, 'e>,
-    interpreter: &'r Interpreter,
+    watch: &'r Watch,
+    version: &'r Version,
     script: &'r Script,
     /// The database in which the run began, which it may hold as a whole.
     database: usize,
     /// The declared keys, as long as it is not known whether the script keeps to them.
-    declared: Option<HashSet<&'r [u8]>>,
+    declared: Option<Declared<'r>>,
     is_read_only: bool,
     may_exceed_memory: bool,
     /// It has used a key that it has not declared.
@@ -145,8 +171,32 @@ struct Run<'r, 'c, 'e> {
     /// It has to begin again: no command runs any more.
     restarts: bool,
     has_written: bool,
-    arguments: CommandArguments,
-    reply: Vec<u8>,
+}
+
+/// A run with the buffers through which it and its script talk.
+struct Dialogue<'d, 'r, 'c, 'e> {
+    run: &'d mut Run<'r, 'c, 'e>,
+    talk: &'d mut Talk,
+}
+
+/// The keys that a run declares.
+struct Declared<'r> {
+    keys: &'r [&'r [u8]],
+    /// Made where looking through all of them for each command would take long.
+    set: Option<HashSet<&'r [u8], foldhash::fast::RandomState>>,
+}
+
+impl<'r> Declared<'r> {
+    /// As long as comparing lengths and bytes is quicker than hashing.
+    const SEARCHED_MAX: usize = 8;
+
+    fn new(keys: &'r [&'r [u8]]) -> Self {
+        Self { keys, set: (keys.len() > Self::SEARCHED_MAX).then(|| keys.iter().copied().collect()) }
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        self.set.as_ref().map_or_else(|| self.keys.contains(&key), |set| set.contains(key))
+    }
 }
 
 /// Why a command did not run.
@@ -159,53 +209,19 @@ enum Refusal {
     Over,
 }
 
-impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
-    fn new(call: &'r mut Call<'c, 'e>, request: &Request<'r>, interpreter: &'r Interpreter) -> Self {
-        let (database, script) = (call.session.database, request.script);
-        let is_open = matches!(script.habit(), Habit::Unknown | Habit::KeepsToKeysReading);
-        let declared = is_open.then(|| request.keys.iter().copied().collect());
-        Self {
-            call,
-            interpreter,
-            script,
-            database,
-            declared,
-            is_read_only: request.is_read_only,
-            may_exceed_memory: request.may_exceed_memory,
-            strayed: false,
-            restarts: false,
-            has_written: false,
-            arguments: CommandArguments::default(),
-            reply: Vec::new(),
-        }
-    }
-
-    /// Runs the function with `redis.call` at hand.
-    fn execute(&mut self, function: &Function) -> mlua::Result<Result<Value, Failure>> {
-        let interpreter = self.interpreter;
-        let run = RefCell::new(self);
-        interpreter.lua.scope(|scope| {
-            let call = scope.create_function(|lua, values: MultiValue| {
-                let raises = !interpreter.catches.swap(false, Ordering::Relaxed);
-                run.borrow_mut().command(lua, &values, raises)
-            })?;
-            interpreter.redis.raw_set("call", call)?;
-            interpreter.environment.call(function)
-        })
-    }
-
-    /// `redis.call`, which throws errors, and `redis.pcall`, which returns them.
+impl Calls for Dialogue<'_, '_, '_, '_> {
     fn command(&mut self, lua: &Lua, values: &MultiValue, raises: bool) -> mlua::Result<Value> {
-        let mut arguments = std::mem::take(&mut self.arguments);
-        let result = match arguments.read(values) {
-            Ok(()) => self.carry_out(&arguments.slices()).map_err(|refusal| (refusal, true)),
+        let Talk { names, words, reply } = &mut *self.talk;
+        let name = names.find(values)?;
+        let command = name.and_then(|name| name.command);
+        let result = match words.read(values, name.map(|name| &*name.text)) {
+            Ok(()) => self.run.carry_out(command, &words.slices(), reply).map_err(|refusal| (refusal, true)),
             Err(text) => Err((Refusal::Text(text), false)),
         };
-        self.arguments = arguments;
         let (text, is_counted) = match result {
-            Ok(()) => match convert::error_of(&self.reply) {
-                None => return convert::to_lua(lua, &self.reply),
-                Some(text) => (text, true),
+            Ok(()) => match convert::to_lua(lua, reply)? {
+                Ok(value) => return Ok(value),
+                Err(text) => (text, true),
             },
             Err((Refusal::Over, _)) => return Err(Thrown::Over.into()),
             Err((Refusal::Text(text), is_counted)) => ([b"ERR ", text.as_bytes()].concat(), is_counted),
@@ -224,11 +240,32 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
         }
         Ok(Value::Table(table))
     }
+}
 
-    /// Carries out a command; its reply is in `self.reply`.
-    fn carry_out(&mut self, args: &[&[u8]]) -> Result<(), Refusal> {
-        self.reply.clear();
-        let command = self.check(args).inspect_err(|refusal| self.count(refusal, args))?;
+impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
+    fn new(call: &'r mut Call<'c, 'e>, request: &Request<'r>, watch: &'r Watch, version: &'r Version) -> Self {
+        let (database, script) = (call.session.database, request.script);
+        let is_open = matches!(script.habit(), Habit::Unknown | Habit::KeepsToKeysReading);
+        let declared = is_open.then(|| Declared::new(request.keys));
+        Self {
+            call,
+            watch,
+            version,
+            script,
+            database,
+            declared,
+            is_read_only: request.is_read_only,
+            may_exceed_memory: request.may_exceed_memory,
+            strayed: false,
+            restarts: false,
+            has_written: false,
+        }
+    }
+
+    /// Carries out a command, which is looked for if its name did not tell which one it is.
+    fn carry_out(&mut self, command: Option<Command>, args: &[&[u8]], reply: &mut Vec<u8>) -> Result<(), Refusal> {
+        reply.clear();
+        let command = self.check(command, args).inspect_err(|refusal| self.count(refusal, args))?;
         self.hold(&command, args)?;
         if command.row.flags.has(CHANGES) {
             if command.row.flags.has(Flags::WRITE) {
@@ -237,14 +274,13 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
             self.check_memory(&command)?;
             self.prepare_to_write()?;
             // Whoever ends scripts may have been quicker.
-            if !self.interpreter.watch.note_write() {
+            if !self.watch.note_write() {
                 return Err(Refusal::Over);
             }
             self.has_written = true;
         }
-        let protocol = self.interpreter.version.get();
-        nested(self.call, command, args, protocol, &mut self.reply)
-            .map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
+        let protocol = self.version.get();
+        nested(self.call, command, args, protocol, reply).map_err(|error| Refusal::Whole(error.to_bytes().into_owned()))
     }
 
     /// Refuses all commands that write if the log could not keep the first one. In Redis, too, a script goes on once it has written
@@ -270,18 +306,21 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
     /// Counts a command that was refused as an error; those that run are counted when they end.
     fn count(&self, refusal: &Refusal, args: &[&[u8]]) {
         let Refusal::Text(text) = refusal else { return };
-        let (stats, id) = (&self.call.instance.stats, self.call.session.peer.id);
-        stats.add_error(id, &[b"ERR ", text.as_bytes()].concat());
+        let stats = &self.call.instance.stats;
+        stats.add_error(&[b"ERR ", text.as_bytes()].concat());
         if let Ok(command) = look_up(args) {
-            stats.add_rejected(id, command.number);
+            stats.add_rejected(command.number);
         }
     }
 
-    fn check(&self, args: &[&[u8]]) -> Result<Command, Refusal> {
-        if self.restarts || self.interpreter.watch.is_ended() {
+    fn check(&self, command: Option<Command>, args: &[&[u8]]) -> Result<Command, Refusal> {
+        if self.restarts || self.watch.is_ended() {
             return Err(Refusal::Over);
         }
-        let command = look_up(args).map_err(|_| Refusal::Text("Unknown Redis command called from script"))?;
+        let command = match command {
+            Some(command) => command,
+            None => look_up(args).map_err(|_| Refusal::Text("Unknown Redis command called from script"))?,
+        };
         check_arity(&command, args)
             .map_err(|_| Refusal::Text("Wrong number of args calling Redis command from script"))?;
         let flags = command.row.flags;
@@ -327,7 +366,7 @@ impl<'r, 'c, 'e> Run<'r, 'c, 'e> {
 
     fn restart(&mut self) -> Refusal {
         self.restarts = true;
-        self.interpreter.watch.end();
+        self.watch.end();
         Refusal::Over
     }
 
@@ -347,10 +386,10 @@ const CHANGES: Flags = Flags::WRITE.and(Flags::MAY_REPLICATE);
 
 /// Whether a command needs nothing but declared keys. Their places would not do: an undeclared key may be next to a declared one by
 /// chance, and elsewhere in the next run.
-fn is_covered(need: &Need, declared: &HashSet<&[u8]>, command: &Command, args: &[&[u8]]) -> bool {
+fn is_covered(need: &Need, declared: &Declared<'_>, command: &Command, args: &[&[u8]]) -> bool {
     match need {
         Need::Places(_) => {
-            command.row.keys.positions(args).iter().filter_map(|at| args.get(*at)).all(|key| declared.contains(*key))
+            command.row.keys.positions(args).iter().filter_map(|at| args.get(*at)).all(|key| declared.contains(key))
         }
         Need::Databases(numbers) => numbers.is_empty(),
         Need::Everything => false,

@@ -14,7 +14,7 @@
 //! Lua 5.1 has no read-only tables. So a script sees an empty *guard* in place of each protected table: reads fall through
 //! to the table behind it, writes end in an error. The functions that look past metatables (`rawget`, `rawset`, `pairs`, `getmetatable`,
 //! `setmetatable`) know the guards. The functions of `table` do not, for speed: what they put into a guard
-//! is removed by [`Environment::begin`].
+//! is removed by [`Environment::clean`].
 //!
 //! Functions in Rust throw wrapped errors (see `raise.rs`), which `pcall`, `xpcall` and `coroutine.resume` unwrap here. All but the
 //! one that ends a run: it goes through all of them.
@@ -106,12 +106,58 @@ fn set_global(lua: &Lua, name: &str, value: impl IntoLua) -> Result<()> {
 /// What runs need of a finished interpreter, at hand: looking for it takes longer than a small script does.
 pub(crate) struct Environment {
     lua: Lua,
-    globals: Table,
     /// The guards that every script finds. Those of metatables are made anew for each script that asks.
     guards: Vec<Table>,
-    xpcall: Function,
-    report: Function,
+    /// Functions that can be run. They lie in a table of the interpreter: Rust may hold 8,000 values of one at a time, and the arguments
+    /// of a command are to find the same room whatever was compiled before.
+    functions: Table,
+    run: Function,
 }
+
+/// Lifts the bound of an interpreter's memory for a small piece of work, until it is dropped.
+///
+/// With a bound any allocation can fail, and Lua reports that by a jump. So each call of its API that may allocate is made under its
+/// protection then, and gets there by two closures of its own: more work, and more to collect, than most of these calls are themselves.
+pub(crate) struct Unbounded<'l> {
+    lua: &'l Lua,
+    bytes_max: usize,
+}
+
+impl<'l> Unbounded<'l> {
+    /// With longer texts, the protection is little beside the work itself.
+    const TEXT_BYTES_MAX: usize = 64 << 10;
+
+    /// What a text may become in an interpreter, for each of its bytes: the reply of an empty map is four bytes, and two tables.
+    const GROWTH_MAX: usize = 64;
+
+    /// For work with texts of this many bytes in all. `None` if it could pass the bound, or is too much to gain from this.
+    pub(crate) fn for_bytes(lua: &'l Lua, bytes: usize) -> Option<Self> {
+        if bytes > Self::TEXT_BYTES_MAX {
+            return None;
+        }
+        let bytes_max = lua.set_memory_limit(0).ok()?;
+        let lifted = Self { lua, bytes_max };
+        // Zero is no bound: an outer one has lifted it.
+        let fits = bytes_max == 0 || lua.used_memory() + bytes * Self::GROWTH_MAX <= bytes_max;
+        fits.then_some(lifted)
+    }
+}
+
+impl Drop for Unbounded<'_> {
+    fn drop(&mut self) {
+        let restored = self.lua.set_memory_limit(self.bytes_max);
+        debug_assert!(restored.is_ok(), "the bound that was lifted is there again");
+    }
+}
+
+/// In Lua, so that Rust enters the interpreter once for all of it.
+const RUN_CODE: &str = r#"
+    local globals, functions, xpcall, report = ...
+    return function(number, keys, args)
+        globals.KEYS, globals.ARGV = keys, args
+        return xpcall(functions[number], report)
+    end
+"#;
 
 /// The error that ended a script, and where it happened.
 #[derive(Debug)]
@@ -129,27 +175,39 @@ impl Environment {
         let globals: Table = lua.named_registry_value(GLOBALS)?;
         let guards: Table = lua.named_registry_value(GUARDS)?;
         let guards = guards.pairs::<Table, Value>().map(|pair| Ok(pair?.0)).collect::<Result<_>>()?;
-        let run: Table = lua.named_registry_value(RUN)?;
-        Ok(Self { lua: lua.clone(), globals, guards, xpcall: run.raw_get(1)?, report: run.raw_get(2)? })
+        let functions = lua.create_table()?;
+        let parts: Table = lua.named_registry_value(RUN)?;
+        let (xpcall, report): (Function, Function) = (parts.raw_get(1)?, parts.raw_get(2)?);
+        let run = lua.load(RUN_CODE).set_name(OWN_CODE).call((&globals, &functions, xpcall, report))?;
+        Ok(Self { lua: lua.clone(), guards, functions, run })
     }
 
-    /// Takes away what an earlier script left: in the guards, and in the registry. To be called before each script.
-    pub(crate) fn begin(&self) -> Result<()> {
-        self.lua.expire_registry_values();
+    /// Takes away what earlier scripts left in the guards. To be called after a script that can use `table.insert`.
+    pub(crate) fn clean(&self) -> Result<()> {
         self.guards.iter().filter(|guard| !guard.is_empty()).try_for_each(clear)
     }
 
-    /// Sets a global for scripts, such as `KEYS`: they cannot replace it.
-    pub(crate) fn set(&self, name: &str, value: impl IntoLua) -> Result<()> {
-        self.globals.raw_set(name, value)
+    /// Keeps a function under a number, counted from 1.
+    pub(crate) fn keep(&self, number: usize, function: &Function) -> Result<()> {
+        self.functions.raw_set(number, function)
     }
 
-    /// Runs `function` without arguments to its end, and gives its first result.
+    /// Forgets the functions that were kept.
+    pub(crate) fn forget_all(&self) -> Result<()> {
+        self.functions.clear()
+    }
+
+    /// Runs a function that was kept with these `KEYS` and `ARGV` to its end, and gives its first result.
     ///
     /// # Errors
     /// `Ok(Err(..))` is an error of the script; `Err` one of the interpreter.
-    pub(crate) fn call(&self, function: &Function) -> Result<std::result::Result<Value, Failure>> {
-        let (ok, value): (bool, Value) = self.xpcall.call((function, &self.report))?;
+    pub(crate) fn call(
+        &self,
+        number: usize,
+        keys: &Table,
+        args: &Table,
+    ) -> Result<std::result::Result<Value, Failure>> {
+        let (ok, value): (bool, Value) = self.run.call((number, keys, args))?;
         if ok {
             return Ok(Ok(value));
         }

@@ -219,7 +219,7 @@ fn uses(engine: &Engine, now_ms: u64) -> BTreeMap<String, Touched> {
     let keyspace = engine.keyspace();
     let mut uses = BTreeMap::new();
     for number in 0..keyspace.segments.len() {
-        for entry in keyspace.lock(number).table.iter() {
+        for entry in keyspace.lock(number).store.iter() {
             if let Some(touched) = keyspace.context.memory.eviction.touched(entry.usage(), now_ms) {
                 uses.insert(entry.key().escape_ascii().to_string(), touched);
             }

@@ -99,7 +99,7 @@ impl Fields {
         }
         let is_new = match &mut self.form {
             Form::Packed(packed) => insert_packed(packed, field, value),
-            Form::Table(table) => return table.insert(Pair::new(field, value)),
+            Form::Table(table) => return insert_row(table, field, value),
         };
         // Also when a value was replaced: the limit may have been lowered since the last write.
         if self.len() > limits.hash_max_listpack_entries {
@@ -231,9 +231,25 @@ struct Pair(Box<[u8]>);
 impl Pair {
     fn new(field: &[u8], value: &[u8]) -> Self {
         let length = Length::of(field);
-        Self([length.as_slice(), field, value].concat().into_boxed_slice())
+        let length = length.as_slice();
+        let mut bytes = Vec::with_capacity(length.len() + field.len() + value.len());
+        bytes.extend_from_slice(length);
+        bytes.extend_from_slice(field);
+        bytes.extend_from_slice(value);
+        Self(bytes.into_boxed_slice())
     }
 
+    /// Makes the value another one of the same length. Returns whether it is.
+    fn write_over(&mut self, value: &[u8]) -> bool {
+        let start = self.0.len() - self.value().len();
+        let is_as_long = self.0.len() - start == value.len();
+        if is_as_long {
+            self.0[start..].copy_from_slice(value);
+        }
+        is_as_long
+    }
+
+    #[inline]
     fn as_slices(&self) -> (&[u8], &[u8]) {
         let (len, used) = read_length(self.0.iter());
         self.0[used..].split_at(len)
@@ -285,6 +301,17 @@ fn find<'a>(packed: &'a Packed, field: &[u8]) -> Option<(usize, &'a [u8])> {
         index += 2;
     }
     None
+}
+
+/// Returns whether the field is new.
+fn insert_row(table: &mut Table<Pair>, field: &[u8], value: &[u8]) -> bool {
+    let was_there = table.update(field, |pair| {
+        // Without asking for memory and giving it back, if the new value takes as much as the old one.
+        if !pair.write_over(value) {
+            *pair = Pair::new(field, value);
+        }
+    });
+    !was_there && table.insert(Pair::new(field, value))
 }
 
 fn insert_packed(packed: &mut Packed, field: &[u8], value: &[u8]) -> bool {

@@ -18,6 +18,9 @@ use std::ops::Range;
 
 use crate::entry::allocation_cost_bytes;
 
+/// The longest element whose length takes one byte.
+const SHORT_MAX: usize = 0x7f;
+
 /// Bytes of the longest length: 64 bits in groups of seven.
 const LENGTH_BYTES_MAX: usize = 10;
 
@@ -88,8 +91,8 @@ impl Packed {
     }
 
     pub(crate) fn push_back(&mut self, element: &[u8]) {
+        self.reserve_back(element_bytes(element));
         let mut length = Length::of(element);
-        self.reserve_back(2 * length.used + element.len());
         self.bytes.extend_from_slice(length.as_slice());
         self.bytes.extend_from_slice(element);
         length.reverse();
@@ -321,6 +324,7 @@ pub(crate) struct Length {
 }
 
 impl Length {
+    #[inline]
     pub(crate) fn of(element: &[u8]) -> Self {
         let mut length = Self { bytes: [0; LENGTH_BYTES_MAX], used: 0 };
         let mut rest = element.len();
@@ -346,8 +350,17 @@ impl Length {
 
 /// Reads a length and how many bytes it takes, in the direction in which `bytes` runs.
 #[inline]
-pub(crate) fn read_length<'a>(bytes: impl Iterator<Item = &'a u8>) -> (usize, usize) {
-    let (mut len, mut used) = (0, 0);
+pub(crate) fn read_length<'a>(mut bytes: impl Iterator<Item = &'a u8>) -> (usize, usize) {
+    match bytes.next() {
+        // Nearly all lengths, without a loop.
+        Some(byte) if usize::from(*byte) <= SHORT_MAX => (usize::from(*byte), 1),
+        Some(byte) => read_long_length(*byte, bytes),
+        None => (0, 0),
+    }
+}
+
+fn read_long_length<'a>(first: u8, bytes: impl Iterator<Item = &'a u8>) -> (usize, usize) {
+    let (mut len, mut used) = (usize::from(first & 0x7f), 1);
     for byte in bytes {
         len |= usize::from(byte & 0x7f) << (7 * used);
         used += 1;
@@ -359,12 +372,26 @@ pub(crate) fn read_length<'a>(bytes: impl Iterator<Item = &'a u8>) -> (usize, us
 }
 
 /// The bytes that `element` takes in a buffer.
+#[inline]
 pub(crate) fn element_bytes(element: &[u8]) -> usize {
-    2 * Length::of(element).used + element.len()
+    let length_bytes = if element.len() <= SHORT_MAX { 1 } else { Length::of(element).used };
+    2 * length_bytes + element.len()
 }
 
 /// Writes an element into a region of exactly its size.
+#[inline]
 fn write_element(region: &mut [u8], element: &[u8]) {
+    if element.len() <= SHORT_MAX
+        && let [first, middle @ .., last] = &mut *region
+    {
+        (*first, *last) = (element.len() as u8, element.len() as u8);
+        middle.copy_from_slice(element);
+        return;
+    }
+    write_long(region, element);
+}
+
+fn write_long(region: &mut [u8], element: &[u8]) {
     let mut length = Length::of(element);
     let end = region.len() - length.used;
     region[..length.used].copy_from_slice(length.as_slice());

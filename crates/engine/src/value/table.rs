@@ -13,6 +13,7 @@ use std::hash::Hash;
 
 use foldhash::quality::RandomState;
 use indexmap::IndexSet;
+use indexmap::set::MutableValues;
 
 use crate::entry::allocation_cost_bytes;
 use crate::segment::capacity_if_sparse;
@@ -62,6 +63,17 @@ impl<T: Row> Table<T> {
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&T> {
         self.rows.get(key)
+    }
+
+    /// Lets `change` make the row of `key` another one with the same key. Returns whether there is one.
+    pub(crate) fn update(&mut self, key: &[u8], change: impl FnOnce(&mut T)) -> bool {
+        let row = self.rows.get_index_of(key).and_then(|index| self.rows.get_index_mut2(index));
+        let Some(row) = row else { return false };
+        let before = heap_cost_bytes(row);
+        change(row);
+        debug_assert!(*<T as Borrow<[u8]>>::borrow(row) == *key, "a row keeps its key");
+        self.heap_bytes = self.heap_bytes + heap_cost_bytes(row) - before;
+        true
     }
 
     pub(crate) fn get_index(&self, index: usize) -> Option<&T> {

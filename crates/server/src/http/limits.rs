@@ -19,6 +19,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use acteon_dispatch::pipeline::run_to_end::run_to_end;
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Request};
@@ -27,7 +28,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, Span, error};
+use tracing::error;
 
 use crate::http::error::ApiError;
 
@@ -105,7 +106,7 @@ impl Limits {
             drop(place);
             result
         };
-        match timeout(self.timeout, self.tasks.spawn(work.instrument(Span::current()))).await {
+        match timeout(self.timeout, run_to_end(&self.tasks, Box::pin(work))).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(panic)) => {
                 error!(%panic, "a dispatch panicked");

@@ -3,6 +3,7 @@
 pub(crate) mod counters;
 pub(crate) mod due;
 pub(crate) mod errors;
+pub(crate) mod gates;
 pub(crate) mod guards;
 pub(crate) mod histories;
 pub(crate) mod keys;

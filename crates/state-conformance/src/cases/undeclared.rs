@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use acteon_state_core::{
-    BatchOp, BatchReply, ClaimDue, ClaimToken, Condition, DueAt, ErrorKind, FencingToken, Increment, LockMode,
+    BatchOp, BatchReply, ClaimDue, ClaimToken, Condition, DueAt, ErrorKind, FencingToken, Gate, Increment, LockMode,
     LockRequest, OwnerId, Put, RateAlgorithm, RateLimit, Scan, Schedule, TransactOp, Version,
 };
 
@@ -59,6 +59,13 @@ async fn undeclared_transact_is_refused(lab: Lab) -> Verdict {
     absent(&key, "an entry after a refused transaction", lab.read(&key).await?)
 }
 
+async fn undeclared_gates_are_refused(lab: Lab) -> Verdict {
+    let key = lab.key("gate");
+    let gates = [Gate::Put(key.clone(), Put::new("x"))];
+    refused(&key, "admit", lab.a.admit(&gates).await, ErrorKind::Unsupported)?;
+    absent(&key, "an entry behind refused gates", lab.read(&key).await?)
+}
+
 async fn undeclared_scan_is_refused(lab: Lab) -> Verdict {
     let scan = Scan::new(lab.scope());
     refused("listing", "scan", lab.a.scan(&scan).await, ErrorKind::Unsupported)?;
@@ -110,6 +117,7 @@ pub(crate) const CASES: &[Case] = &[
     case!("CAP", undeclared_counters_are_refused, [Need::Lacks("counters")]),
     case!("CAP", undeclared_rate_limits_are_refused, [Need::Lacks("rate_limits")]),
     case!("CAP", undeclared_transact_is_refused, [Need::Lacks("transact")]),
+    case!("CAP", undeclared_gates_are_refused, [Need::Lacks("gates")]),
     case!("CAP", undeclared_scan_is_refused, [Need::Lacks("scan")]),
     case!("CAP", undeclared_due_is_refused, [Need::Lacks("due")]),
     case!("CAP", undeclared_locks_are_refused, [Need::Lacks("locks")]),

@@ -16,7 +16,8 @@ use crate::layer::attempt_timeout::within;
 use crate::operation::{Call, Reply};
 
 tokio::task_local! {
-    static DEADLINE: Instant;
+    /// `None` in work that its caller's deadline is not for.
+    static DEADLINE: Option<Instant>;
     /// When the layer's own bound ends the call that is under way.
     static GIVES_UP_AT: Instant;
 }
@@ -35,8 +36,18 @@ tokio::task_local! {
 /// # Ok(()) }
 /// ```
 pub async fn until<F: Future>(deadline: Instant, future: F) -> F::Output {
-    let deadline = DEADLINE.try_with(|outer| deadline.min(*outer)).unwrap_or(deadline);
-    DEADLINE.scope(deadline, future).await
+    let deadline = of_caller().map_or(deadline, |outer| deadline.min(outer));
+    DEADLINE.scope(Some(deadline), future).await
+}
+
+/// Takes a step of work that is finished whatever becomes of its caller: no deadline of the caller's is in force in it. A task that
+/// is spawned has none anyway; this is for a step of such work that is taken in the caller's task.
+pub fn without<T>(step: impl FnOnce() -> T) -> T {
+    DEADLINE.sync_scope(None, step)
+}
+
+fn of_caller() -> Option<Instant> {
+    DEADLINE.try_with(|deadline| *deadline).ok().flatten()
 }
 
 /// When the layer's own bound ends the call that is under way; `None` where there is no layer, or a caller's deadline comes
@@ -47,7 +58,7 @@ pub(super) fn gives_up_at() -> Option<Instant> {
 
 /// Whether the deadline that the caller set has passed: a call under it may have failed for that alone.
 pub(super) fn has_passed() -> bool {
-    DEADLINE.try_with(|deadline| Instant::now() >= *deadline).unwrap_or(false)
+    of_caller().is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 /// See the module.
@@ -70,7 +81,7 @@ impl Around for Deadline {
         call: &'a Call<'a>,
         attempt: impl Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
     ) -> Result<T> {
-        let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now())).ok();
+        let left = of_caller().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             let error = Error::new(ErrorKind::Timeout, "the caller's deadline has passed; nothing was sent");
             return Err(error.in_operation(call.operation.as_str()));

@@ -1,6 +1,6 @@
 //! Confines a store to a namespace, and to a tenant in it if one is named.
 //!
-//! A call about any other key is `Denied` before it reaches the backend. Listings and every key of a batch or transaction
+//! A call about any other key is `Denied` before it reaches the backend. Listings and every key of a batch, a transaction or gates
 //! are checked. Right order: outside of everything that costs something. Inside of the concurrency limit,
 //! refused calls would take places from those that may pass.
 
@@ -39,6 +39,7 @@ impl Guard {
             Keys::One(key) => self.check_text(key.text()),
             Keys::Scope(scope) => self.check_text(scope.text()),
             Keys::Batch(ops) => ops.iter().try_for_each(|op| self.check_text(op.key().text())),
+            Keys::Gates(gates) => gates.iter().try_for_each(|gate| self.check_text(gate.key().text())),
             Keys::Transact(ops) => ops.iter().try_for_each(|op| self.check_text(op.key().text())),
         }
         .map_err(|error| error.in_operation(call.operation.as_str()))

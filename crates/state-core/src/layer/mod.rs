@@ -32,6 +32,7 @@ use crate::counter::{Increment, IncrementOutcome};
 use crate::due::{ClaimDue, ClaimOutcome, ClaimToken, Claimed, Schedule, Scheduled};
 use crate::entry::{Entry, Get, Ttl};
 use crate::error::Result;
+use crate::gate::{Gate, GateReply};
 use crate::key::StateKey;
 use crate::lock::request::{ExtendOutcome, LockOutcome, LockRequest, LockState, OwnerId, ReleaseOutcome};
 use crate::lock::semantics::LockSemantics;
@@ -172,6 +173,16 @@ fn repeat_rate_limit(request: &RateLimit) -> Repeat {
     if request.algorithm == RateAlgorithm::SlidingWindow { Repeat::Freely } else { Repeat::UnlessUnknown }
 }
 
+/// Only if each of them may be: nobody knows which of them were passed.
+fn repeat_gates(gates: &[Gate]) -> Repeat {
+    let is_free = |gate: &Gate| match gate {
+        Gate::Put(_, put) => repeat_write(put.condition) == Repeat::Freely,
+        Gate::RateLimit(_, request) => repeat_rate_limit(request) == Repeat::Freely,
+        Gate::Lock(_) => true,
+    };
+    if gates.iter().all(is_free) { Repeat::Freely } else { Repeat::UnlessUnknown }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<A: Around> StateStore for Layered<A> {
@@ -230,6 +241,11 @@ impl<A: Around> StateStore for Layered<A> {
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         let call = call(Operation::Transact, Keys::Transact(ops), Repeat::UnlessUnknown);
         self.layer.around(&call, || self.inner.transact(ops)).await
+    }
+
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        let call = call(Operation::Admit, Keys::Gates(gates), repeat_gates(gates));
+        self.layer.around(&call, || self.inner.admit(gates)).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

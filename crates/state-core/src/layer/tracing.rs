@@ -49,7 +49,7 @@ impl Around for Tracing {
         match call.keys {
             Keys::One(key) => _ = span.record("key", key.text()),
             Keys::Scope(scope) => _ = span.record("key", scope.text()),
-            Keys::None | Keys::Batch(_) | Keys::Transact(_) => {}
+            Keys::None | Keys::Batch(_) | Keys::Transact(_) | Keys::Gates(_) => {}
         }
         let recorded = span.clone();
         async move {

@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::BootInstant;
 use crate::entry::FencingToken;
-use crate::error::{Effect, Error, Result};
+use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::gate::{Admission, Gate, GateReply};
 use crate::key::StateKey;
 use crate::lock::request::{
     ExtendOutcome, LockBusy, LockGrant, LockMode, LockOutcome, LockRequest, OwnerId, ReleaseOutcome,
@@ -94,6 +95,18 @@ impl LockOptions {
     pub const fn renew(mut self) -> Self {
         self.renew = true;
         self
+    }
+
+    /// A request by a fresh owner.
+    fn request(&self, key: &StateKey) -> LockRequest {
+        LockRequest {
+            key: key.clone(),
+            owner: OwnerId::draw(),
+            lease: self.lease,
+            wait: self.wait,
+            mode: self.mode,
+            meta: self.meta.clone(),
+        }
     }
 
     /// Gives the lock up after this long in all.
@@ -204,20 +217,43 @@ impl LockGuard {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn acquire(store: Arc<dyn StateStore>, key: &StateKey, options: &LockOptions) -> Result<LockAttempt> {
-        let request = LockRequest {
-            key: key.clone(),
-            owner: OwnerId::draw(),
-            lease: options.lease,
-            wait: options.wait,
-            mode: options.mode,
-            meta: options.meta.clone(),
-        };
+        let request = options.request(key);
         let pending = Pending { store: Some(store), key, owner: request.owner, runtime: Handle::current() };
         let (store, outcome) = pending.acquire(&request).await?;
-        Ok(match outcome {
+        Ok(Self::attempt(store, request, outcome, options))
+    }
+
+    /// Asks gates, and for the lock behind them once, without waiting. Otherwise as [`acquire`](Self::acquire).
+    pub(crate) async fn acquire_behind(
+        store: Arc<dyn StateStore>,
+        mut gates: Vec<Gate>,
+        key: &StateKey,
+        options: &LockOptions,
+    ) -> Result<Admission> {
+        let request = options.request(key);
+        let pending = Pending { store: Some(store), key, owner: request.owner, runtime: Handle::current() };
+        gates.push(Gate::Lock(request.clone()));
+        let (store, mut replies) = pending.admit(&gates).await?;
+        if replies.len() < gates.len() {
+            return Ok(Admission { replies, lock: None });
+        }
+        let lock = replies.pop().map(|reply| match reply? {
+            GateReply::Lock(outcome) => Ok(Self::attempt(store, request, outcome, options)),
+            other => Err(Error::new(ErrorKind::Internal, format!("a lock was answered by {other:?}")).with_key(key)),
+        });
+        Ok(Admission { replies, lock })
+    }
+
+    fn attempt(
+        store: Arc<dyn StateStore>,
+        request: LockRequest,
+        outcome: LockOutcome,
+        options: &LockOptions,
+    ) -> LockAttempt {
+        match outcome {
             LockOutcome::Granted(grant) => LockAttempt::Acquired(Self::new(store, request, grant, options)),
             LockOutcome::Busy(busy) => LockAttempt::Busy(busy),
-        })
+        }
     }
 
     fn new(store: Arc<dyn StateStore>, request: LockRequest, grant: LockGrant, options: &LockOptions) -> Self {
@@ -348,7 +384,7 @@ impl Times {
     }
 }
 
-fn release_in_background(runtime: &Handle, store: Arc<dyn StateStore>, key: StateKey, owner: OwnerId) {
+pub(crate) fn release_in_background(runtime: &Handle, store: Arc<dyn StateStore>, key: StateKey, owner: OwnerId) {
     runtime.spawn(async move {
         if let Err(error) = store.lock_release(&key, owner).await {
             tracing::debug!(%key, %error, "a lock was not released in the background; its lease ends by itself");
@@ -366,12 +402,31 @@ struct Pending<'a> {
 
 impl Pending<'_> {
     async fn acquire(mut self, request: &LockRequest) -> Result<(Arc<dyn StateStore>, LockOutcome)> {
-        let store = self.store.clone().ok_or_else(|| Error::invalid("the acquisition was used twice"))?;
+        let store = self.store()?;
         let outcome = store.lock_acquire(request).await;
-        if !matches!(&outcome, Err(error) if error.effect() == Effect::Unknown) {
+        self.learn(outcome.as_ref().err());
+        Ok((store, outcome?))
+    }
+
+    async fn admit(mut self, gates: &[Gate]) -> Result<(Arc<dyn StateStore>, Vec<Result<GateReply>>)> {
+        let store = self.store()?;
+        let replies = store.admit(gates).await;
+        self.learn(match &replies {
+            Ok(replies) => replies.last().and_then(|last| last.as_ref().err()),
+            Err(error) => Some(error),
+        });
+        Ok((store, replies?))
+    }
+
+    fn store(&self) -> Result<Arc<dyn StateStore>> {
+        self.store.clone().ok_or_else(|| Error::invalid("the acquisition was used twice"))
+    }
+
+    /// There is an answer, or an error: only one of unknown effect may hide a grant.
+    fn learn(&mut self, error: Option<&Error>) {
+        if error.is_none_or(|error| error.effect() != Effect::Unknown) {
             self.store = None;
         }
-        Ok((store, outcome?))
     }
 }
 

@@ -13,7 +13,10 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::entry::FencingToken;
+use crate::fields::Fields;
 use crate::key::StateKey;
 use crate::lock::request::{
     HOLDERS_MAX, LockBusy, LockHolder, LockMode, LockRequest, LockState, OwnerId, ReleaseOutcome,
@@ -26,7 +29,9 @@ use crate::lock::request::{
 /// per second, ten minutes are 600,000 records.
 pub const RETENTION_DEFAULT: Duration = Duration::from_secs(600);
 
-const FORMAT: &str = "L1";
+const FORMAT: &[u8] = b"L1 ";
+/// Bytes of a line without the description, when its numbers have as many digits as times have in this century: for a buffer that need not grow.
+const LINE_BYTES_USUAL: usize = 96;
 
 /// A lock record in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +40,9 @@ pub struct LockRecord {
     pub last_token: u64,
     /// Who released last.
     pub last_release: Option<OwnerId>,
-    /// Who holds it, in order of their grants; may contain holders whose lease has ended.
-    pub holders: Vec<Holder>,
+    /// Who holds it, in order of their grants; may contain holders whose lease has ended. One is kept without an allocation: most locks are
+    /// exclusive.
+    pub holders: SmallVec<[Holder; 1]>,
 }
 
 /// One holder in a record.
@@ -71,35 +77,31 @@ impl LockRecord {
     /// Reads a record; `None` when the text is none.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let mut lines = text.strip_suffix('\n')?.split('\n');
-        let mut head = lines.next()?.split(' ');
-        let (format, last_token, last_release) = (head.next()?, head.next()?, head.next()?);
-        if format != FORMAT || head.next().is_some() {
-            return None;
+        let mut fields = Fields::new(text);
+        fields.literal(FORMAT)?;
+        let last_token = fields.number().filter(|token| *token < FencingToken::LIMIT)?;
+        fields.literal(b" ")?;
+        let last_release = fields.id_or_hyphen()?.map(OwnerId::from_u128);
+        fields.literal(b"\n")?;
+        let mut holders = SmallVec::new();
+        while !fields.rest().is_empty() {
+            holders.push(Holder::parse(&mut fields)?);
         }
-        let last_token = last_token.parse().ok().filter(|token| *token < FencingToken::LIMIT)?;
-        let last_release = match last_release {
-            "-" => None,
-            owner => Some(OwnerId::from_text(owner.as_bytes())?),
-        };
-        let holders = lines.map(Holder::parse).collect::<Option<Vec<_>>>()?;
         Some(Self { last_token, last_release, holders })
     }
 
     /// Writes the record into `text`, replacing what it held.
-    pub fn write(&self, text: &mut String) {
+    pub fn write(&self, text: &mut Vec<u8>) {
         text.clear();
-        let mut number = itoa::Buffer::new();
-        text.push_str(FORMAT);
-        text.push(' ');
-        text.push_str(number.format(self.last_token));
-        text.push(' ');
+        text.reserve(LINE_BYTES_USUAL * (1 + self.holders.len()));
+        text.extend_from_slice(FORMAT);
+        push_number(text, self.last_token);
+        text.push(b' ');
         match self.last_release {
-            Some(owner) => push_owner(text, owner),
-            None => text.push('-'),
+            Some(owner) => text.extend_from_slice(&owner.to_text()),
+            None => text.push(b'-'),
         }
-        text.push('\n');
+        text.push(b'\n');
         for holder in &self.holders {
             holder.write(text);
         }
@@ -228,39 +230,40 @@ impl Holder {
         self.expires_at_us > now_us
     }
 
-    fn parse(line: &str) -> Option<Self> {
-        let mut fields = line.splitn(7, ' ');
-        let mut next = || fields.next();
-        let (mode, permits) = (next()?, next()?.parse::<u32>().ok()?);
+    fn parse(fields: &mut Fields<'_>) -> Option<Self> {
+        let mode = fields.byte()?;
+        let mut number = || {
+            fields.literal(b" ")?;
+            fields.number()
+        };
+        let (permits, token, expires_at_us, since_us) = (number()?, number()?, number()?, number()?);
+        let of = u32::try_from(permits).ok()?;
         let mode = match mode {
-            "x" => LockMode::Exclusive,
-            "s" => LockMode::Shared,
-            "p" => LockMode::Permit { of: permits },
+            b'x' => LockMode::Exclusive,
+            b's' => LockMode::Shared,
+            b'p' => LockMode::Permit { of },
             _ => return None,
         };
-        Some(Self {
-            mode,
-            token: FencingToken::new(next()?.parse().ok()?).ok()?,
-            expires_at_us: next()?.parse().ok()?,
-            since_us: next()?.parse().ok()?,
-            owner: OwnerId::from_text(next()?.as_bytes())?,
-            meta: next()?.to_owned(),
-        })
+        let token = FencingToken::new(token).ok()?;
+        fields.literal(b" ")?;
+        let owner = OwnerId::from_u128(fields.id()?);
+        fields.literal(b" ")?;
+        let meta = std::str::from_utf8(fields.line()?).ok()?.to_owned();
+        Some(Self { mode, token, expires_at_us, since_us, owner, meta })
     }
 
-    fn write(&self, text: &mut String) {
+    fn write(&self, text: &mut Vec<u8>) {
         let (mode, permits) = mode_fields(self.mode);
-        let mut number = itoa::Buffer::new();
-        text.push_str(mode);
+        text.extend_from_slice(mode.as_bytes());
         for field in [u64::from(permits), self.token.get(), self.expires_at_us, self.since_us] {
-            text.push(' ');
-            text.push_str(number.format(field));
+            text.push(b' ');
+            push_number(text, field);
         }
-        text.push(' ');
-        push_owner(text, self.owner);
-        text.push(' ');
-        text.push_str(&self.meta);
-        text.push('\n');
+        text.push(b' ');
+        text.extend_from_slice(&self.owner.to_text());
+        text.push(b' ');
+        text.extend_from_slice(self.meta.as_bytes());
+        text.push(b'\n');
     }
 }
 
@@ -274,18 +277,20 @@ pub const fn mode_fields(mode: LockMode) -> (&'static str, u32) {
     }
 }
 
-fn push_owner(text: &mut String, owner: OwnerId) {
-    // Not by `write!`: every lock operation of the memory driver comes through here.
-    text.extend(owner.to_text().map(char::from));
+fn push_number(text: &mut Vec<u8>, number: u64) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Grant, LockRecord};
+    use smallvec::smallvec;
+
+    use super::{Grant, Holder, LockRecord};
+    use crate::entry::FencingToken;
     use crate::key::StateKey;
-    use crate::lock::request::{LockMode, LockRequest, ReleaseOutcome};
+    use crate::lock::request::{LockMode, LockRequest, OwnerId, ReleaseOutcome};
 
     fn request(mode: LockMode) -> LockRequest {
         let key = StateKey::new("n", "t", "k", "i").unwrap();
@@ -302,20 +307,69 @@ mod tests {
     #[test]
     fn records_read_back() {
         let mut record = LockRecord::default();
-        let mut text = String::new();
+        let mut text = Vec::new();
         for mode in [LockMode::Shared, LockMode::Shared] {
             record.acquire(&request(mode), 1_000, 5);
             record.write(&mut text);
-            assert_eq!(LockRecord::parse(text.as_bytes()), Some(record.clone()), "{text}");
+            assert_eq!(LockRecord::parse(&text), Some(record.clone()), "{}", text.escape_ascii());
         }
         let owner = record.holders[0].owner;
         assert_eq!(record.release(owner, 6), ReleaseOutcome::Released);
         record.write(&mut text);
-        assert_eq!(LockRecord::parse(text.as_bytes()), Some(record));
+        assert_eq!(LockRecord::parse(&text), Some(record));
         for cut in 0..text.len() - 1 {
-            let part = &text.as_bytes()[..cut];
+            let part = &text[..cut];
             assert!(LockRecord::parse(part).is_none_or(|record| record.holders.is_empty()), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn the_text_is_the_documented_one() {
+        let (holder, released) = (OwnerId::from_u128(1), OwnerId::from_u128(2));
+        let token = FencingToken::new(1_700_000_000_000_000).unwrap();
+        let holder =
+            |mode| Holder { mode, token, expires_at_us: 5, since_us: 0, owner: holder, meta: "a ü".to_owned() };
+        let record = LockRecord {
+            last_token: token.get(),
+            last_release: Some(released),
+            holders: smallvec![
+                holder(LockMode::Exclusive),
+                holder(LockMode::Shared),
+                holder(LockMode::Permit { of: 7 })
+            ],
+        };
+        let expected = "L1 1700000000000000 AAAAAAAAAAAAAAAAAAAAAg\n\
+            x 1 1700000000000000 5 0 AAAAAAAAAAAAAAAAAAAAAQ a ü\n\
+            s 1000 1700000000000000 5 0 AAAAAAAAAAAAAAAAAAAAAQ a ü\n\
+            p 7 1700000000000000 5 0 AAAAAAAAAAAAAAAAAAAAAQ a ü\n";
+        let mut text = b"what was there before".to_vec();
+        record.write(&mut text);
+        assert_eq!(std::str::from_utf8(&text), Ok(expected));
+        assert_eq!(LockRecord::parse(expected.as_bytes()), Some(record));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        let owner = "AAAAAAAAAAAAAAAAAAAAAQ";
+        for bad in [
+            String::new(),
+            "L1 5 -".to_owned(),
+            "L2 5 -\n".to_owned(),
+            "L1 05 -\n".to_owned(),
+            "L1 9007199254740992 -\n".to_owned(),
+            "L1 5 - \n".to_owned(),
+            "L1 5 -\n\n".to_owned(),
+            format!("L1 5 -\nx 1 0 5 0 {owner} \n"),
+            format!("L1 5 -\ny 1 5 5 0 {owner} \n"),
+            format!("L1 5 -\nx 1 5 5 0 {owner}\n"),
+            format!("L1 5 -\nx 1 5 5 0 {owner} meta"),
+            format!("L1 5 -\np 4294967296 5 5 0 {owner} \n"),
+            format!("L1 5 -\nx 1 5 -5 0 {owner} \n"),
+        ] {
+            assert_eq!(LockRecord::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+        let not_text = [format!("L1 5 -\nx 1 5 5 0 {owner} ").as_bytes(), b"\xff\n"].concat();
+        assert_eq!(LockRecord::parse(&not_text), None);
     }
 
     #[test]

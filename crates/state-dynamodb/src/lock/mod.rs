@@ -100,7 +100,7 @@ impl Inner {
         let moment = self.moment();
         let update = extension(ends_at_us(&moment, lease_ms), lease_ms, moment.skew.is_some());
         let condition = ours(owner, moment.now_us);
-        let condition = Expression { text: format!("{} AND {LATER}", condition.text), ..condition };
+        let condition = Expression { text: format!("{} AND {LATER}", condition.text).into(), ..condition };
         let found = match self.update_lock(doing, update, condition).await {
             Ok(()) => return Ok(ExtendOutcome::Extended),
             Err(refused) => item_of(refused)?,
@@ -222,14 +222,15 @@ impl Inner {
     }
 
     async fn update_lock(&self, doing: Doing<'_>, update: Expression, condition: Expression) -> Result<(), Refused> {
+        let (update, condition, values) = update.under(condition);
         let request = self
             .client
             .update_item()
             .table_name(&*self.table)
             .set_key(Some(doing.address.item()))
-            .update_expression(update.text.clone())
-            .condition_expression(condition.text.clone())
-            .set_expression_attribute_values(update.values_with(&condition))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_values(values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let written = self.gate.write(request.send()).await;

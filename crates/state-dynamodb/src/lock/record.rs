@@ -106,8 +106,8 @@ impl Stored {
         };
         let count: usize = number_of(item, "h")?;
         let holders = match count {
-            0 => Vec::new(),
-            1 => vec![parse_holder(item)?],
+            0 => Default::default(),
+            1 => [parse_holder(item)?].into(),
             _ => LockRecord::parse(text_of(item, "g")?.as_bytes())?.holders,
         };
         let (lease_ms, is_timed) = match count {
@@ -124,7 +124,7 @@ impl Stored {
 
     /// What a free lock becomes by a grant to this holder.
     pub(super) fn granted(holder: Holder, lease_ms: u64, is_timed: bool) -> Self {
-        let record = LockRecord { last_token: holder.token.get(), last_release: None, holders: vec![holder] };
+        let record = LockRecord { last_token: holder.token.get(), last_release: None, holders: [holder].into() };
         Self { record, version: None, lease_ms, is_timed }
     }
 
@@ -147,7 +147,7 @@ impl Stored {
         let since = observed.look(lock, &marks, moment.boot);
         let now_us = moment.now_us;
         let mut view = View {
-            record: LockRecord { holders: Vec::new(), ..self.record.clone() },
+            record: LockRecord { holders: Default::default(), ..self.record.clone() },
             now_us,
             retry_after: Duration::MAX,
             ends: Vec::with_capacity(marks.len()),
@@ -244,13 +244,14 @@ impl Stored {
             }
             _ => {
                 set.push_str(", g = :g");
-                let mut written = String::new();
+                let mut written = Vec::new();
                 self.record.write(&mut written);
-                update = update.with(":g", text(written));
+                // Nothing but text goes into a record.
+                update = update.with(":g", text(String::from_utf8_lossy(&written)));
                 "o, n, m, p, x, s, d"
             }
         };
-        Expression { text: format!("{set} REMOVE {remove}"), ..update }
+        Expression { text: format!("{set} REMOVE {remove}").into(), ..update }
     }
 }
 

@@ -193,7 +193,7 @@ impl Inner {
                 TransactOp::Delete(key, condition) => self.delete_item(key, *condition, now_ms),
                 TransactOp::Put(key, put) => {
                     let Plan { address, change, condition } = self.put_plan(key, put, *assume, now_ms);
-                    let text = format!("{} AND NOT r = :own", grouped(condition.text));
+                    let text = format!("{} AND NOT r = :own", grouped(condition.text.into_owned())).into();
                     let own = identifier(put.version.as_u128());
                     let condition = Expression { text, ..condition }.with(":own", own);
                     self.write_item(Plan { address, change, condition })
@@ -212,7 +212,7 @@ impl Inner {
         let Expression { text, values } = condition_of(condition, now_ms).unwrap_or_default();
         let check = ConditionCheck::builder()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.entry(key).item()))
+            .set_key(Some(self.addresses.entry(key).into_item()))
             .condition_expression(text)
             .set_expression_attribute_values(Some(values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -221,11 +221,12 @@ impl Inner {
     }
 
     fn delete_item(&self, key: &StateKey, condition: Condition, now_ms: u64) -> Result<TransactWriteItem, BuildError> {
-        let (text, values) = condition_of(condition, now_ms).map(|asked| (asked.text, asked.values)).unzip();
+        let (text, values) =
+            condition_of(condition, now_ms).map(|asked| (asked.text.into_owned(), asked.values)).unzip();
         let on_failure = text.is_some().then_some(ReturnValuesOnConditionCheckFailure::AllOld);
         let delete = Delete::builder()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.entry(key).item()))
+            .set_key(Some(self.addresses.entry(key).into_item()))
             .set_condition_expression(text)
             .set_expression_attribute_values(values)
             .set_return_values_on_condition_check_failure(on_failure)
@@ -248,12 +249,13 @@ impl Inner {
                 item.put(put)
             }
             Change::Update(update) => {
+                let (update, condition, values) = update.under(condition);
                 let update = Update::builder()
                     .table_name(&*self.table)
-                    .set_key(Some(address.item()))
-                    .update_expression(update.text.clone())
-                    .condition_expression(condition.text.clone())
-                    .set_expression_attribute_values(update.values_with(&condition))
+                    .set_key(Some(address.into_item()))
+                    .update_expression(update)
+                    .condition_expression(condition)
+                    .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                     .build()?;
                 item.update(update)

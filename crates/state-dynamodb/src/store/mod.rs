@@ -14,9 +14,9 @@ use acteon_state_core::key::Keyspace;
 use acteon_state_core::layer::metrics::StoreMetrics;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest,
-    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    Effect, Entry, Error, ErrorKind, ExtendOutcome, GateReply, Get, Increment, IncrementOutcome, LockOutcome,
+    LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
 use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
@@ -322,6 +322,10 @@ impl StateStore for DynamoStore {
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.timed(Operation::Transact, None, || self.inner.transact(ops)).await
+    }
+
+    async fn admit(&self, _: &[acteon_state_core::Gate]) -> Result<Vec<Result<GateReply>>> {
+        self.timed(Operation::Admit, None, || async { Err(Error::unsupported("gates")) }).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

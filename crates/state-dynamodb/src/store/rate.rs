@@ -116,7 +116,7 @@ impl Inner {
         }
         let text =
             "SET c = if_not_exists(c, :zero) + :cost, e = if_not_exists(e, :e), gc = if_not_exists(gc, :gc), f = :f";
-        let update = Expression { text: text.to_owned(), ..times }
+        let update = Expression { text: text.into(), ..times }
             .with(":zero", number(0))
             .with(":cost", number(request.cost))
             .with(":f", number(FORMAT));

@@ -155,7 +155,7 @@ fn key_condition(pk: &str, id_prefix: &str) -> Expression {
     if id_prefix.is_empty() {
         return of_shard;
     }
-    Expression { text: format!("{} AND begins_with(sk, :prefix)", of_shard.text), ..of_shard }
+    Expression { text: format!("{} AND begins_with(sk, :prefix)", of_shard.text).into(), ..of_shard }
         .with(":prefix", text(id_prefix))
 }
 

@@ -30,6 +30,13 @@ use crate::item::{
 /// How often a write is planned anew because others changed the item between its requests.
 pub(super) const ATTEMPTS_MAX: u32 = 16;
 
+/// What is put keeps nothing of what was there.
+const UNFENCED_OR_NOT_EXPIRED: &str = "attribute_not_exists(t) OR (attribute_not_exists(e) OR e > :now)";
+/// The version that is expected, of a live item.
+const EXPECTED: &str = "r = :expected AND (attribute_not_exists(e) OR e > :now)";
+/// A live counter.
+const COUNTS: &str = "(attribute_not_exists(e) OR e > :now) AND attribute_exists(c)";
+
 /// A write as one request.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -78,7 +85,7 @@ impl Inner {
             .client
             .get_item()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.entry(key).item()))
+            .set_key(Some(self.addresses.entry(key).into_item()))
             .consistent_read(self.consistent_reads)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let output = self.gate.call(Access::Read, request.send()).await?;
@@ -202,11 +209,10 @@ impl Inner {
             Condition::Absent => (Expression::new(ABSENT), true),
             // A fence survives the put, except that of an expired item.
             Condition::Always if keeps => (Expression::new(NOT_EXPIRED), false),
-            Condition::Always => (Expression::new(format!("attribute_not_exists(t) OR {NOT_EXPIRED}")), false),
+            Condition::Always => (Expression::new(UNFENCED_OR_NOT_EXPIRED), false),
             Condition::Present => (Expression::new(LIVE), false),
             Condition::Version(version) => {
-                let text = format!("r = :expected AND {NOT_EXPIRED}");
-                (Expression::new(text).with(":expected", identifier(version.as_u128())), false)
+                (Expression::new(EXPECTED).with(":expected", identifier(version.as_u128())), false)
             }
             Condition::Fence(token) => {
                 let fenced = "attribute_not_exists(c) AND (attribute_not_exists(t) OR t <= :t)";
@@ -246,24 +252,21 @@ impl Inner {
             }
             (Assume::Timeless, _) => {
                 let update = Expression::new("SET c = c + :d, f = :f").with(":d", number(increment.delta));
-                (in_bounds("attribute_not_exists(e) AND attribute_exists(c)", increment), update)
+                (in_bounds("", "attribute_not_exists(e) AND attribute_exists(c)", increment), update)
             }
-            (_, Some(_)) if !refreshes => {
-                let live = in_bounds("e > :now AND attribute_exists(c)", increment).at(now_ms);
-                (
-                    or_new(live, increment),
-                    self.add_update(increment, "e = if_not_exists(e, :e), gc = if_not_exists(gc, :gc)", now_ms),
-                )
-            }
+            (_, Some(_)) if !refreshes => (
+                in_bounds(or_new(increment), "e > :now AND attribute_exists(c)", increment).at(now_ms),
+                self.add_update(increment, "e = if_not_exists(e, :e), gc = if_not_exists(gc, :gc)", now_ms),
+            ),
             _ => {
-                let live = in_bounds(&format!("{NOT_EXPIRED} AND attribute_exists(c)"), increment).at(now_ms);
-                (or_new(live, increment), self.add_update(increment, "", now_ms))
+                let condition = in_bounds(or_new(increment), COUNTS, increment).at(now_ms);
+                (condition, self.add_update(increment, "", now_ms))
             }
         };
         let is_timed = update.values.contains_key(":e");
         let update = match window {
             Some(window_ms) if refreshes && !is_timed => {
-                let text = format!("{}, e = :e, gc = :gc", update.text);
+                let text = format!("{}, e = :e, gc = :gc", update.text).into();
                 self.expiring(Expression { text, ..update }, now_ms, window_ms)
             }
             _ => update,
@@ -293,16 +296,19 @@ impl Inner {
     }
 
     fn put_update(&self, put: &Put, now_ms: u64) -> Expression {
-        let (set, remove) = match put.ttl {
-            Ttl::Keep => ("", "c"),
-            Ttl::Clear => ("", "c, e, gc"),
-            Ttl::After(_) => (", e = :e, gc = :gc", "c"),
+        let fence = match put.condition {
+            Condition::Fence(token) => Some(token),
+            _ => None,
         };
-        let (set_fence, fence) = match put.condition {
-            Condition::Fence(token) => (", t = :t", Some(token)),
-            _ => ("", None),
+        let text = match (fence.is_some(), put.ttl) {
+            (false, Ttl::Keep) => "SET v = :v, r = :r, f = :f REMOVE c",
+            (false, Ttl::Clear) => "SET v = :v, r = :r, f = :f REMOVE c, e, gc",
+            (false, Ttl::After(_)) => "SET v = :v, r = :r, f = :f, e = :e, gc = :gc REMOVE c",
+            (true, Ttl::Keep) => "SET v = :v, r = :r, f = :f, t = :t REMOVE c",
+            (true, Ttl::Clear) => "SET v = :v, r = :r, f = :f, t = :t REMOVE c, e, gc",
+            (true, Ttl::After(_)) => "SET v = :v, r = :r, f = :f, t = :t, e = :e, gc = :gc REMOVE c",
         };
-        let mut update = Expression::new(format!("SET v = :v, r = :r, f = :f{set_fence}{set} REMOVE {remove}"))
+        let mut update = Expression::new(text)
             .with(":v", bytes(put.value.to_vec()))
             .with(":r", identifier(put.version.as_u128()))
             .with(":f", number(FORMAT));
@@ -354,11 +360,13 @@ impl Inner {
         match change {
             Change::Put(item) => {
                 let Expression { text, values } = condition;
+                // Nearly nobody asks for it, and it holds the value.
+                let new = (returns != ReturnValue::None).then(|| item.clone());
                 let request = self
                     .client
                     .put_item()
                     .table_name(&*self.table)
-                    .set_item(Some(item.clone()))
+                    .set_item(Some(item))
                     .condition_expression(text)
                     .set_expression_attribute_values((!values.is_empty()).then_some(values))
                     .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -366,17 +374,18 @@ impl Inner {
                 let written = self.gate.write(request.send()).await;
                 let consumed = written.as_ref().ok().and_then(|output| output.consumed_capacity());
                 self.capacity.add(operation, Access::Write, consumed);
-                written.map(|_| Some(item))
+                written.map(|_| new)
             }
             Change::Update(update) => {
+                let (update, condition, values) = update.under(condition);
                 let request = self
                     .client
                     .update_item()
                     .table_name(&*self.table)
-                    .set_key(Some(address.item()))
-                    .update_expression(update.text.clone())
-                    .condition_expression(condition.text.clone())
-                    .set_expression_attribute_values(update.values_with(&condition))
+                    .set_key(Some(address.into_item()))
+                    .update_expression(update)
+                    .condition_expression(condition)
+                    .set_expression_attribute_values(values)
                     .return_values(returns)
                     .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                     .return_consumed_capacity(ReturnConsumedCapacity::Total);
@@ -402,8 +411,8 @@ impl Inner {
             .client
             .delete_item()
             .table_name(&*self.table)
-            .set_key(Some(self.addresses.entry(key).item()))
-            .set_condition_expression((!text.is_empty()).then_some(text))
+            .set_key(Some(self.addresses.entry(key).into_item()))
+            .set_condition_expression((!text.is_empty()).then(|| text.into_owned()))
             .set_expression_attribute_values((!values.is_empty()).then_some(values))
             .return_values(ReturnValue::AllOld)
             .set_return_values_on_condition_check_failure(on_failure)
@@ -494,8 +503,7 @@ pub(super) fn delete_condition(condition: Condition, now_ms: u64) -> Option<Expr
         // Also deletes what does not parse: a way out. The answer tells whether there was a live entry.
         Condition::Always | Condition::Present | Condition::Absent => None,
         Condition::Version(version) => {
-            let text = format!("r = :expected AND {NOT_EXPIRED}");
-            Some(Expression::new(text).at(now_ms).with(":expected", identifier(version.as_u128())))
+            Some(Expression::new(EXPECTED).at(now_ms).with(":expected", identifier(version.as_u128())))
         }
         Condition::Fence(token) => {
             let text = format!("{LIVE} AND attribute_not_exists(c) AND (attribute_not_exists(t) OR t <= :t)");
@@ -548,27 +556,28 @@ fn counter_of(
     })
 }
 
-/// A counter to which the step can be applied in full.
-fn in_bounds(text: &str, increment: &Increment) -> Expression {
+/// A counter to which the step can be applied in full, or what `or` says.
+fn in_bounds(or: &str, counts: &str, increment: &Increment) -> Expression {
     let delta = i128::from(increment.delta);
+    let condition = |bound: &str| Expression::new([or, "(", counts, bound, ")"].concat());
     match increment.delta {
         1.. => {
             let max = i128::from(increment.max.unwrap_or(i64::MAX));
-            Expression::new(format!("({text} AND c <= :bound)")).with(":bound", number(max - delta))
+            condition(" AND c <= :bound").with(":bound", number(max - delta))
         }
         ..=-1 => {
             let min = i128::from(increment.min.unwrap_or(i64::MIN));
-            Expression::new(format!("({text} AND c >= :bound)")).with(":bound", number(min - delta))
+            condition(" AND c >= :bound").with(":bound", number(min - delta))
         }
-        0 => Expression::new(format!("({text})")),
+        0 => condition(""),
     }
 }
 
-/// Or there is none yet, and the step fits from zero.
-fn or_new(condition: Expression, increment: &Increment) -> Expression {
+/// That there is none yet, where the step fits from zero.
+fn or_new(increment: &Increment) -> &'static str {
     match increment.step(0) {
-        Step::Applied(_) => Expression { text: format!("attribute_not_exists(pk) OR {}", condition.text), ..condition },
-        Step::Clamped(_) | Step::Refused | Step::Overflow => condition,
+        Step::Applied(_) => "attribute_not_exists(pk) OR ",
+        Step::Clamped(_) | Step::Refused | Step::Overflow => "",
     }
 }
 

@@ -1,7 +1,9 @@
-//! Stands before the emulator, which knows no rights, and refuses some actions as AWS does.
+//! Stands before the emulator, which knows no rights: refuses some actions as AWS does, and counts connections.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// See the module.
 pub(crate) struct Front {
     address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
     _acceptor: AbortOnDropHandle<()>,
 }
 
@@ -24,12 +27,20 @@ impl Front {
     pub(crate) async fn refusing(upstream: SocketAddr, actions: &'static [&'static str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let counted = accepted.clone();
         let acceptor = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(pass(client, upstream, actions));
             }
         });
-        Self { address, _acceptor: AbortOnDropHandle::new(acceptor) }
+        Self { address, accepted, _acceptor: AbortOnDropHandle::new(acceptor) }
+    }
+
+    /// How many connections were opened so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn url(&self) -> String {

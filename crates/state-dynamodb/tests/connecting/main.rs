@@ -4,6 +4,7 @@
 
 mod front;
 mod lost;
+mod reuse;
 mod rights;
 mod table;
 

@@ -16,18 +16,20 @@ use std::time::Duration;
 use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest,
-    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    Effect, Entry, Error, ErrorKind, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome, LockOutcome,
+    LockRequest, LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome,
+    Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgArguments, PgRow};
 
+use crate::claim::{Claims, NextClaim};
 use crate::config::PostgresConfig;
 use crate::connect::{Connector, Opened};
-use crate::due::{self, Dues};
+use crate::due::Dues;
+use crate::ends::Ends;
 use crate::error::{BACKEND, closed};
 use crate::lane::Lane;
 use crate::lock::{LockQueries, Locks};
@@ -64,13 +66,14 @@ pub(crate) struct Inner {
     pub(crate) locks: Arc<Lane<Locks>>,
     pub(crate) lock_queries: LockQueries,
     pub(crate) dues: Arc<Lane<Dues>>,
+    pub(crate) claims: Arc<Lane<Claims>>,
+    pub(crate) next_claim: NextClaim,
     reads: Arc<Lane<Reads>>,
     writes: ByDurability<Writes>,
     rates: ByDurability<Rates>,
     reading: Arc<Lane<Reading>>,
     writing: Arc<Lane<Writing>>,
     transact_sql: Arc<str>,
-    pub(crate) claim_sql: Arc<str>,
     scan_sql: scan::ScanSql,
     /// Kinds whose commits do not wait for the disk.
     relaxed: HashSet<String>,
@@ -166,13 +169,13 @@ impl PostgresStore {
         let on_facts = Arc::new(move |facts| learner.learn(facts));
         let opening = Opening { connector: connector.clone(), schema, on_facts };
         let workers = Workers::start(config, dispatcher.clone(), opening, lanes.sources(), first);
-        let Lanes { reads, writes, rates, locks, dues, reading, writing } = lanes;
+        let Lanes { reads, writes, rates, locks, dues, claims, reading, writing } = lanes;
         let inner = Inner {
             waiters,
             lock_queries: LockQueries::new(&names),
             tx_locks: TxLocks::new(config, &names),
             transact_sql: names.sql(many::TRANSACT),
-            claim_sql: names.sql(due::CLAIM),
+            next_claim: NextClaim::new(0),
             scan_sql: scan::ScanSql::new(&names),
             relaxed: config.relaxed.iter().cloned().collect(),
             names,
@@ -180,6 +183,7 @@ impl PostgresStore {
             dispatcher,
             locks,
             dues,
+            claims,
             reads,
             writes,
             rates,
@@ -241,6 +245,7 @@ struct Lanes {
     rates: ByDurability<Rates>,
     locks: Arc<Lane<Locks>>,
     dues: Arc<Lane<Dues>>,
+    claims: Arc<Lane<Claims>>,
     reading: Arc<Lane<Reading>>,
     writing: Arc<Lane<Writing>>,
 }
@@ -248,6 +253,7 @@ struct Lanes {
 impl Lanes {
     fn new(config: &PostgresConfig, names: &Names, dispatcher: &Arc<Dispatcher>, waiters: &Arc<Waiters>) -> Self {
         let ops_max = config.batch_ops_max;
+        let ends = Arc::<Ends>::default();
         let retention_us = ceil_ms(config.lock_retention).saturating_mul(1_000);
         let writes = |relaxed| Lane::new(Writes::new(names, relaxed), dispatcher.clone(), ops_max);
         let rates = |relaxed| Lane::new(Rates::new(names, relaxed), dispatcher.clone(), ops_max);
@@ -256,7 +262,8 @@ impl Lanes {
             writes: ByDurability { durable: writes(false), relaxed: writes(true) },
             rates: ByDurability { durable: rates(false), relaxed: rates(true) },
             locks: Lane::new(Locks::new(names, retention_us, waiters.clone()), dispatcher.clone(), ops_max),
-            dues: Lane::new(Dues::new(names), dispatcher.clone(), ops_max),
+            dues: Lane::new(Dues::new(names, ends.clone()), dispatcher.clone(), ops_max),
+            claims: Lane::new(Claims::new(names, ends), dispatcher.clone(), ops_max),
             reading: Lane::new(Reading, dispatcher.clone(), 1),
             writing: Lane::new(Writing, dispatcher.clone(), 1),
         }
@@ -271,6 +278,7 @@ impl Lanes {
             self.rates.durable.clone(),
             self.rates.relaxed.clone(),
             self.dues.clone(),
+            self.claims.clone(),
             self.reading.clone(),
             self.writing.clone(),
         ])
@@ -406,6 +414,10 @@ impl StateStore for PostgresStore {
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.named(Operation::Transact, None, || self.inner.transact(ops)).await
+    }
+
+    async fn admit(&self, _: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        self.named(Operation::Admit, None, || async { Err(Error::unsupported("gates")) }).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

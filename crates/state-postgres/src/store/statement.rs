@@ -1,4 +1,4 @@
-//! Statements that travel by themselves: listings, transactions, claims, and what runs in the background.
+//! Statements that travel by themselves: listings, transactions, and what runs in the background.
 
 use std::sync::Arc;
 

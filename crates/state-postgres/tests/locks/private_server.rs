@@ -1,5 +1,6 @@
 //! What starts its own servers, and what all of it shares.
 
+mod hand_over;
 mod pooler;
 mod transactions;
 mod waiting;

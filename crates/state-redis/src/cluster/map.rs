@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use acteon_state_core::{Error, ErrorKind, Result};
-use redis::Value;
 
 use super::slot::SLOTS;
 use crate::error::{BACKEND, unexpected};
 use crate::reply;
 use crate::topology::Endpoint;
+use crate::wire::Value;
 
 /// No node. No place either: there are at most as many shards as slots.
 const NOBODY: u16 = u16::MAX;
@@ -184,10 +184,10 @@ pub(super) fn at_host(host: String, port: u16, asked: &Endpoint) -> Endpoint {
 #[cfg(test)]
 pub(super) mod tests {
     use acteon_state_core::{ErrorKind, Result};
-    use redis::Value;
 
     use super::{SLOTS, SlotMap};
     use crate::topology::Endpoint;
+    use crate::wire::Value;
 
     fn text(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())

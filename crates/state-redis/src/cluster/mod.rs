@@ -26,7 +26,6 @@ use acteon_state_core::{Effect, Error, ErrorKind, Result};
 use arc_swap::ArcSwapOption;
 use futures_util::future::join_all;
 use rand::seq::SliceRandom;
-use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -38,6 +37,7 @@ use crate::readers::Candidates;
 use crate::server::{Mode, Role};
 use crate::stats::Counters;
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, Value};
 
 use map::{Shard, SlotMap};
 use node::{Node, Nodes, Parcel};

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use acteon_state_core::Result;
 use parking_lot::Mutex;
-use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::map::SlotMap;
@@ -19,6 +18,7 @@ use crate::link::{Granting, Links, Replicas};
 use crate::reply;
 use crate::store::settled;
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, Pipeline, Value};
 
 /// How long connections to a node stay that no map names: a node that takes over its first slot is asked for every key of it that
 /// has come, and owns nothing until the last one has.
@@ -143,30 +143,25 @@ impl Node {
         some: &[usize],
         access: Access,
     ) -> Result<Vec<Value>> {
-        let mut pipeline = Pipeline::with_capacity(some.len());
-        for index in some {
-            pipeline.add_command(commands[*index].clone());
-        }
+        let pipeline: Pipeline = some.iter().map(|index| &commands[*index]).collect();
         self.links.send_all(deadline, &pipeline, access).await
     }
 
     /// What it says about its slots.
     pub(super) async fn ask_nodes(&self, deadline: Instant) -> Result<String> {
-        let mut cmd = redis::cmd("CLUSTER");
+        let mut cmd = Cmd::new("CLUSTER");
         cmd.arg("NODES");
         reply::text(settled(self.links.send(deadline, &cmd, Access::Read).await?)?)
     }
 
     pub(super) async fn ping(&self, deadline: Instant) -> Result<()> {
-        settled(self.links.send(deadline, &redis::cmd("PING"), Access::Read).await?).map(|_| ())
+        settled(self.links.send(deadline, &Cmd::new("PING"), Access::Read).await?).map(|_| ())
     }
 }
 
 /// The command, for a node that is taking over its slot. Sent in one go, so nothing comes between the two.
 fn after_asking(cmd: &Cmd) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(2);
-    pipeline.cmd("ASKING").add_command(cmd.clone());
-    pipeline
+    [&Cmd::new("ASKING"), cmd].into_iter().collect()
 }
 
 #[cfg(test)]

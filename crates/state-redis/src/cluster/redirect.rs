@@ -2,11 +2,10 @@
 //!
 //! Source: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>
 
-use redis::Value;
-
 use super::map::at_host;
 use super::slot::SLOTS;
 use crate::topology::Endpoint;
+use crate::wire::Value;
 
 /// Where a request has to go.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +24,7 @@ impl Redirect {
     /// What a reply of the node at `asked` says; `None` for an ordinary one.
     pub(crate) fn of(reply: &Value, asked: &Endpoint) -> Option<Self> {
         let Value::ServerError(error) = reply else { return None };
-        let details = || error.details().unwrap_or_default();
+        let details = || error.details();
         match error.code() {
             "MOVED" => parse(details(), asked).map(|(slot, to)| Self::Moved { slot, to }),
             "ASK" => parse(details(), asked).map(|(_, to)| Self::Ask { to }),
@@ -47,14 +46,12 @@ fn parse(details: &str, asked: &Endpoint) -> Option<(u16, Endpoint)> {
 
 #[cfg(test)]
 mod tests {
-    use redis::{ServerError, Value, make_extension_error};
-
     use super::Redirect;
     use crate::topology::Endpoint;
+    use crate::wire::{ServerError, Value};
 
     fn error(code: &str, details: &str) -> Value {
-        let error = make_extension_error(code.to_owned(), Some(details.to_owned()));
-        Value::ServerError(ServerError::try_from(error).unwrap())
+        Value::ServerError(ServerError::new(format!("{code} {details}")))
     }
 
     fn tcp(host: &str, port: u16) -> Endpoint {

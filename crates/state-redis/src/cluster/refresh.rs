@@ -16,7 +16,6 @@ use acteon_state_core::{Error, ErrorKind, Result};
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::seq::SliceRandom;
-use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
 use super::map::SlotMap;
@@ -27,6 +26,7 @@ use crate::connect::Purpose;
 use crate::error::{Access, BACKEND, unexpected};
 use crate::store::settled;
 use crate::topology::Endpoint;
+use crate::wire::{Cmd, Pipeline, Value};
 
 /// How many nodes are asked at the same time.
 const ASKED: usize = 3;
@@ -187,16 +187,14 @@ impl Cluster {
 
     async fn ask_one(&self, endpoint: &Endpoint) -> Result<SlotMap> {
         let until = Instant::now() + self.common.connect_timeout;
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("CLUSTER").arg("SLOTS").cmd("CLUSTER").arg("INFO");
+        let mut pipeline = Pipeline::default();
+        pipeline.add(Cmd::new("CLUSTER").arg("SLOTS")).add(Cmd::new("CLUSTER").arg("INFO"));
         let mut answers = match self.up_at(endpoint) {
             Some(node) => node.links.send_all(until, &pipeline, Access::Read).await?,
             None => self.common.ask(endpoint, &pipeline).await?,
         };
         match (answers.pop(), answers.pop()) {
-            (_, Some(Value::ServerError(error)))
-                if error.details().is_some_and(|text| text.contains("cluster support disabled")) =>
-            {
+            (_, Some(Value::ServerError(error))) if error.details().contains("cluster support disabled") => {
                 let message = format!("the server at {endpoint} is no node of a Cluster; use redis://");
                 Err(Error::config(message).on_backend(BACKEND))
             }

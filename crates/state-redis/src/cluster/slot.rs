@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use redis::{Arg, Cmd};
+use crate::wire::Cmd;
 
 /// How many slots there are.
 pub(crate) const SLOTS: usize = 16_384;
@@ -23,10 +23,7 @@ pub(crate) fn of_key(key: &[u8]) -> u16 {
 ///
 /// Knows the commands that this driver sends, and no others.
 pub(crate) fn of_command(cmd: &Cmd) -> Option<u16> {
-    let mut arguments = cmd.args_iter().map(|argument| match argument {
-        Arg::Simple(bytes) => bytes,
-        _ => b"".as_slice(),
-    });
+    let mut arguments = cmd.args();
     let key = match arguments.next()? {
         b"EVAL" | b"EVALSHA" => arguments.nth(2),
         b"GET" | b"SET" | b"DEL" | b"EXISTS" | b"PEXPIRE" => arguments.next(),
@@ -141,6 +138,7 @@ const fn table() -> [u16; 256] {
 #[cfg(test)]
 mod tests {
     use super::{Digest, Own, crc16, hash_tag, of_command, of_key};
+    use crate::wire::Cmd;
 
     #[test]
     fn slots_are_those_of_the_specification() {
@@ -155,13 +153,13 @@ mod tests {
 
     #[test]
     fn a_command_goes_where_its_first_key_is() {
-        let mut eval = redis::cmd("EVALSHA");
-        eval.arg("sha").arg(1).arg("foo").arg("bar");
+        let mut eval = Cmd::new("EVALSHA");
+        eval.arg("sha").number(1).arg("foo").arg("bar");
         assert_eq!(of_command(&eval), Some(12182));
-        let mut get = redis::cmd("GET");
+        let mut get = Cmd::new("GET");
         get.arg("bar");
         assert_eq!(of_command(&get), Some(5061));
-        assert_eq!(of_command(&redis::cmd("PING")), None);
+        assert_eq!(of_command(&Cmd::new("PING")), None);
     }
 
     const NODES: &str = "07c3 127.0.0.1:30004@31004,h slave e7d1 0 1426238317239 4 connected\n\

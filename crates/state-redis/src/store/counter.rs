@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use acteon_state_core::key::Keyspace;
 use acteon_state_core::{AtBound, Counter, Counting, Increment, IncrementOutcome, Result, StateKey};
-use redis::{Cmd, Value};
 
 use super::Inner;
 use super::value::refusal;
 use crate::error::{Access, unexpected};
 use crate::reply;
 use crate::script::{self, By};
+use crate::wire::{Cmd, Value};
 
 impl Inner {
     pub(super) async fn increment(&self, key: &StateKey, increment: &Increment) -> Result<IncrementOutcome> {
@@ -30,9 +30,8 @@ pub(super) fn increment_command(keyspace: &Keyspace, key: &StateKey, increment: 
         AtBound::Refuse => "refuse",
         AtBound::Clamp => "clamp",
     };
-    let (window, window_ms) = window_fields(increment);
-    cmd.arg(keyspace.text(key)).arg(increment.delta);
-    cmd.arg(bound_field(increment.min)).arg(bound_field(increment.max)).arg(at_bound).arg(window).arg(window_ms);
+    push_bounds(cmd.parts(keyspace.text_parts(key)).number(increment.delta), increment);
+    push_window(cmd.arg(at_bound), increment);
     cmd
 }
 
@@ -54,18 +53,25 @@ pub(super) fn increment_reply(key: &StateKey, reply: Value) -> Result<IncrementO
     }
 }
 
-/// How scripts spell a bound: empty when there is none.
-pub(super) fn bound_field(bound: Option<i64>) -> String {
-    bound.map(|bound| bound.to_string()).unwrap_or_default()
+/// Adds how scripts spell bounds: empty when there is none.
+pub(super) fn push_bounds(cmd: &mut Cmd, increment: &Increment) {
+    for bound in [increment.min, increment.max] {
+        match bound {
+            Some(bound) => cmd.number(bound),
+            None => cmd.arg(""),
+        };
+    }
 }
 
-/// How scripts spell a window. It was checked before.
-pub(super) fn window_fields(increment: &Increment) -> (&'static str, String) {
-    let window_ms = increment.check().ok().flatten().map(|window_ms| window_ms.to_string()).unwrap_or_default();
-    let window = match increment.window {
+/// Adds how scripts spell a window. It was checked before.
+pub(super) fn push_window(cmd: &mut Cmd, increment: &Increment) {
+    cmd.arg(match increment.window {
         Counting::Unlimited => "keep",
         Counting::OnCreate(_) => "create",
         Counting::Refresh(_) => "refresh",
+    });
+    match increment.check() {
+        Ok(Some(window_ms)) => cmd.number(window_ms),
+        _ => cmd.arg(""),
     };
-    (window, window_ms)
 }

@@ -5,17 +5,17 @@
 
 use acteon_state_core::many::{check_batch, check_transact};
 use acteon_state_core::{BatchOp, BatchReply, Operation, Result, TransactOp, TransactOutcome};
-use redis::{Cmd, Value};
 
-use super::counter::{bound_field, increment_command, increment_reply, window_fields};
+use super::counter::{increment_command, increment_reply, push_bounds, push_window};
 use super::value::{
-    check_delete, condition_fields, delete_command, delete_reply, get_command, get_reply, put_command, put_reply,
-    refusal, take_command, take_reply, ttl_field,
+    check_delete, delete_command, delete_reply, get_command, get_reply, push_condition, push_ttl, put_command,
+    put_reply, refusal, take_command, take_reply,
 };
 use super::{Inner, settled};
 use crate::error::{Access, BACKEND, unexpected};
 use crate::reply;
 use crate::script::{self, By};
+use crate::wire::{Cmd, Value};
 
 impl Inner {
     pub(super) async fn batch(&self, ops: &[BatchOp]) -> Result<Vec<Result<BatchReply>>> {
@@ -86,7 +86,7 @@ impl Inner {
     fn transact_command(&self, ops: &[TransactOp], by: By) -> Cmd {
         let mut cmd = script::TRANSACT.command(by, ops.len());
         for op in ops {
-            cmd.arg(self.keyspace.text(op.key()));
+            cmd.parts(self.keyspace.text_parts(op.key()));
         }
         for op in ops {
             push_fields(&mut cmd, op);
@@ -110,22 +110,18 @@ fn op_reply(op: &BatchOp, reply: Value) -> Result<BatchReply> {
 fn push_fields(cmd: &mut Cmd, op: &TransactOp) {
     match op {
         TransactOp::Check(_, condition) => {
-            let (name, operand) = condition_fields(*condition);
-            cmd.arg("c").arg(name).arg(operand);
+            push_condition(cmd.arg("c"), *condition);
         }
         TransactOp::Put(_, put) => {
-            let (name, operand) = condition_fields(put.condition);
-            cmd.arg("p").arg(name).arg(operand).arg(&put.version.to_text()[..]).arg(&put.value[..]);
-            cmd.arg(ttl_field(put.ttl));
+            push_condition(cmd.arg("p"), put.condition);
+            push_ttl(cmd.arg(put.version.to_text()).arg(&put.value), put.ttl);
         }
         TransactOp::Delete(_, condition) => {
-            let (name, operand) = condition_fields(*condition);
-            cmd.arg("d").arg(name).arg(operand);
+            push_condition(cmd.arg("d"), *condition);
         }
         TransactOp::Increment(_, increment) => {
-            let (window, window_ms) = window_fields(increment);
-            cmd.arg("i").arg(increment.delta).arg(bound_field(increment.min)).arg(bound_field(increment.max));
-            cmd.arg(window).arg(window_ms);
+            push_bounds(cmd.arg("i").number(increment.delta), increment);
+            push_window(cmd, increment);
         }
     }
 }

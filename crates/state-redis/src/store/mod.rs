@@ -1,6 +1,7 @@
 //! [`RedisStore`]: the contract's methods, each in the file of its family.
 
 mod counter;
+mod gates;
 mod many;
 mod rate;
 mod scan;
@@ -15,17 +16,16 @@ use acteon_state_core::entry::ceil_ms;
 use acteon_state_core::key::Keyspace;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    Effect, Entry, ExtendOutcome, Get, Increment, IncrementOutcome, LockOutcome, LockRequest, LockSemantics, LockState,
-    Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled,
-    StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    Effect, Entry, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome, LockOutcome, LockRequest,
+    LockSemantics, LockState, Operation, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
+    ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
-use redis::{Cmd, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{RedisConfig, Safety};
 use crate::connect::{Common, Opened};
-use crate::dial::{Dialer, OnPush};
+use crate::dial::Dialer;
 use crate::error::{Access, BACKEND, closed, from_server};
 use crate::known::Known;
 use crate::link::{OnFacts, Replicas};
@@ -36,6 +36,7 @@ use crate::script::By;
 use crate::stats::{ConnectionStats, ConnectionWatch};
 use crate::topology::Topology;
 use crate::wakeup::Wakeups;
+use crate::wire::{Cmd, OnPush, Value};
 
 pub(crate) use scan::corrupt_lock;
 
@@ -186,7 +187,7 @@ impl Parts {
         let keyspace = Keyspace::new(&config.prefix)?;
         let wakeups = Arc::new(Wakeups::default());
         let receiver = wakeups.clone();
-        let on_push: OnPush = Arc::new(move |push| receiver.on_push(&push));
+        let on_push: OnPush = Arc::new(move |push| receiver.on_push(push));
         let known = Arc::new(Known::new(config, &target));
         let learner = known.clone();
         let is_strict = config.safety == Safety::Strict;
@@ -313,6 +314,10 @@ impl StateStore for RedisStore {
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.named(Operation::Transact, None, || self.inner.transact(ops)).await
+    }
+
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        self.named(Operation::Admit, None, || self.inner.admit(gates)).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

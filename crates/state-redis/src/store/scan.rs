@@ -13,7 +13,6 @@ use std::fmt;
 
 use acteon_state_core::key::Companion;
 use acteon_state_core::{Cursor, Error, LockState, Page, Result, Scan, ScanItem, StateKey};
-use redis::Value;
 use tokio::time::Instant;
 
 use super::{Inner, settled};
@@ -24,6 +23,7 @@ use crate::lock::read_lock;
 use crate::reply;
 use crate::router::Servers;
 use crate::script::{self, By};
+use crate::wire::{Cmd, Value};
 
 /// The most keys that one step of SCAN visits: about a millisecond of the server's time, which everyone else waits for.
 const STEP_KEYS_MAX: u32 = 1_000;
@@ -52,7 +52,7 @@ impl Inner {
             texts.iter().filter_map(|text| self.keyspace.parse_companion(text, Companion::Lock)).collect();
         let command = |index: usize, by| {
             let mut cmd = script::LOCK_READ.command(by, 1);
-            cmd.arg(self.keyspace.companion(&keys[index], Companion::Lock));
+            cmd.parts(self.keyspace.companion_parts(&keys[index], Companion::Lock));
             cmd
         };
         let answers = self.router.run_each(keys.len(), Access::Read, command).await?;
@@ -115,8 +115,8 @@ impl Inner {
 
     async fn with_entries(&self, keys: Vec<StateKey>) -> Result<Vec<ScanItem>> {
         let command = |index: usize, _: By| {
-            let mut cmd = redis::cmd("GET");
-            cmd.arg(self.keyspace.text(&keys[index]));
+            let mut cmd = Cmd::new("GET");
+            cmd.parts(self.keyspace.text_parts(&keys[index]));
             cmd
         };
         let answers = self.router.run_each(keys.len(), Access::Read, command).await?;
@@ -148,8 +148,8 @@ impl Steps<'_> {
         let mut cursor = from;
         let mut count = STEP_KEYS_MAX.min(u32::try_from(self.page_size).unwrap_or(STEP_KEYS_MAX));
         while !self.is_over() {
-            let mut cmd = redis::cmd("SCAN");
-            cmd.arg(cursor).arg("MATCH").arg(self.pattern).arg("COUNT").arg(count).arg("TYPE").arg("string");
+            let mut cmd = Cmd::new("SCAN");
+            cmd.number(cursor).arg("MATCH").arg(self.pattern).arg("COUNT").number(count).arg("TYPE").arg("string");
             let mut fields = reply::array(settled(links.send(deadline, &cmd, Access::Read).await?)?)?;
             let next = reply::text(reply::next(&mut fields)?)?;
             cursor = next.parse().map_err(|_| crate::error::unexpected(&Value::SimpleString(next)))?;

@@ -2,22 +2,25 @@
 //!
 //! Commands and replies are apart, so that a batch sends the same ones in one go.
 
-use acteon_state_core::entry::FencingToken;
 use acteon_state_core::key::Keyspace;
 use acteon_state_core::record::ValueHeader;
 use acteon_state_core::{Condition, DeleteOutcome, Effect, Entry, Error, Get, Put, PutOutcome, Result, StateKey, Ttl};
-use redis::{Cmd, Value};
 
 use super::Inner;
 use crate::error::{Access, unexpected};
 use crate::reply;
 use crate::script::{self, By};
+use crate::wire::{Cmd, Value};
 
 impl Inner {
     pub(super) async fn get(&self, key: &StateKey, get: Get) -> Result<Option<Entry>> {
         let command = |by| get_command(&self.keyspace, key, get, by);
-        let reply =
-            if get.stale_ok { self.read_somewhere(command).await? } else { self.run(Access::Read, command).await? };
+        let reply = if get.stale_ok {
+            // Apart, since it would make the future of every call large.
+            Box::pin(self.read_somewhere(command)).await?
+        } else {
+            self.run(Access::Read, command).await?
+        };
         get_reply(key, get, reply)
     }
 
@@ -42,8 +45,8 @@ impl Inner {
         let after_ms = ttl.after_ms()?;
         let text = self.keyspace.text(key);
         let reply = match (ttl, after_ms) {
-            (Ttl::Keep, _) => self.send(redis::cmd("EXISTS").arg(text), Access::Read).await?,
-            (_, Some(after_ms)) => self.send(redis::cmd("PEXPIRE").arg(text).arg(after_ms), Access::Write).await?,
+            (Ttl::Keep, _) => self.send(Cmd::new("EXISTS").arg(text), Access::Read).await?,
+            (_, Some(after_ms)) => self.send(Cmd::new("PEXPIRE").arg(text).number(after_ms), Access::Write).await?,
             (_, None) => {
                 let persist = |by| {
                     let mut cmd = script::PERSIST.command(by, 1);
@@ -58,8 +61,8 @@ impl Inner {
 }
 
 pub(super) fn get_command(keyspace: &Keyspace, key: &StateKey, get: Get, by: By) -> Cmd {
-    let mut cmd = if get.with_ttl { script::GET_TTL.command(by, 1) } else { redis::cmd("GET") };
-    cmd.arg(keyspace.text(key));
+    let mut cmd = if get.with_ttl { script::GET_TTL.command(by, 1) } else { Cmd::new("GET") };
+    cmd.parts(keyspace.text_parts(key));
     cmd
 }
 
@@ -79,21 +82,25 @@ pub(super) fn get_reply(key: &StateKey, get: Get, reply: Value) -> Result<Option
 }
 
 pub(super) fn put_command(keyspace: &Keyspace, key: &StateKey, put: &Put, by: By) -> Cmd {
-    let text = keyspace.text(key);
     if put.condition == Condition::Absent {
-        let record = [ValueHeader::new(put.version, None).as_bytes(), &put.value].concat();
-        let mut cmd = redis::cmd("SET");
-        cmd.arg(text).arg(record).arg("NX").arg("GET");
+        let header = ValueHeader::new(put.version, None);
+        let mut cmd = Cmd::new("SET");
+        cmd.parts(keyspace.text_parts(key)).parts([header.as_bytes(), &put.value]).arg("NX").arg("GET");
         if let Ok(Some(after_ms)) = put.ttl.after_ms() {
-            cmd.arg("PX").arg(after_ms);
+            cmd.arg("PX").number(after_ms);
         }
         return cmd;
     }
-    let (condition, operand) = condition_fields(put.condition);
     let mut cmd = script::PUT.command(by, 1);
-    cmd.arg(text).arg(&put.version.to_text()[..]).arg(&put.value[..]).arg(condition).arg(operand);
-    cmd.arg(ttl_field(put.ttl));
+    cmd.parts(keyspace.text_parts(key));
+    push_put_fields(&mut cmd, put);
     cmd
+}
+
+/// The arguments of the script of a put.
+pub(super) fn push_put_fields(cmd: &mut Cmd, put: &Put) {
+    push_condition(cmd.arg(put.version.to_text()).arg(&put.value), put.condition);
+    push_ttl(cmd, put.ttl);
 }
 
 pub(super) fn put_reply(key: &StateKey, put: &Put, reply: Value) -> Result<PutOutcome> {
@@ -105,6 +112,11 @@ pub(super) fn put_reply(key: &StateKey, put: &Put, reply: Value) -> Result<PutOu
             Some(entry) => PutOutcome::NotMet(Some(entry)),
         });
     }
+    put_script_reply(key, put, reply)
+}
+
+/// The reply of the script of a put.
+pub(super) fn put_script_reply(key: &StateKey, put: &Put, reply: Value) -> Result<PutOutcome> {
     let mut fields = reply::array(reply)?;
     match reply::int(reply::next(&mut fields)?)? {
         1 => Ok(PutOutcome::Applied(put.version)),
@@ -125,18 +137,17 @@ pub(super) fn check_delete(condition: Condition) -> Result<()> {
 }
 
 pub(super) fn delete_command(keyspace: &Keyspace, key: &StateKey, condition: Condition, by: By) -> Cmd {
-    let text = keyspace.text(key);
+    let text = keyspace.text_parts(key);
     match condition {
         // Also deletes what does not parse: a way out.
         Condition::Always | Condition::Present | Condition::Absent => {
-            let mut cmd = redis::cmd("DEL");
-            cmd.arg(text);
+            let mut cmd = Cmd::new("DEL");
+            cmd.parts(text);
             cmd
         }
         Condition::Version(_) | Condition::Fence(_) => {
-            let (name, operand) = condition_fields(condition);
             let mut cmd = script::DELETE.command(by, 1);
-            cmd.arg(text).arg(name).arg(operand);
+            push_condition(cmd.parts(text), condition);
             cmd
         }
     }
@@ -163,7 +174,7 @@ pub(super) fn delete_reply(key: &StateKey, reply: Value) -> Result<DeleteOutcome
 /// `GETDEL` alone would also delete what nobody could then be given.
 pub(super) fn take_command(keyspace: &Keyspace, key: &StateKey, by: By) -> Cmd {
     let mut cmd = script::TAKE.command(by, 1);
-    cmd.arg(keyspace.text(key));
+    cmd.parts(keyspace.text_parts(key));
     cmd
 }
 
@@ -175,29 +186,25 @@ pub(super) fn take_reply(key: &StateKey, reply: Value) -> Result<Option<Entry>> 
     reply::entry_or_nil(key, reply).map_err(|error| error.with_effect(Effect::Unknown))
 }
 
-/// How scripts spell a condition: its name and its operand.
-pub(super) fn condition_fields(condition: Condition) -> (&'static str, String) {
+/// Adds how scripts spell a condition: its name and its operand.
+pub(super) fn push_condition(cmd: &mut Cmd, condition: Condition) {
     match condition {
-        Condition::Always => ("always", String::new()),
-        Condition::Absent => ("absent", String::new()),
-        Condition::Present => ("present", String::new()),
-        Condition::Version(version) => ("version", version.to_string()),
-        Condition::Fence(token) => ("fence", fence_field(token)),
-    }
+        Condition::Always => cmd.arg("always").arg(""),
+        Condition::Absent => cmd.arg("absent").arg(""),
+        Condition::Present => cmd.arg("present").arg(""),
+        Condition::Version(version) => cmd.arg("version").arg(version.to_text()),
+        // As in records: 14 hexadecimal digits.
+        Condition::Fence(token) => cmd.arg("fence").arg(format!("{:014x}", token.get())),
+    };
 }
 
-/// How records and scripts spell a token: 14 hexadecimal digits.
-fn fence_field(token: FencingToken) -> String {
-    format!("{:014x}", token.get())
-}
-
-/// How scripts spell a time to live. It was checked before.
-pub(super) fn ttl_field(ttl: Ttl) -> String {
+/// Adds how scripts spell a time to live. It was checked before.
+pub(super) fn push_ttl(cmd: &mut Cmd, ttl: Ttl) {
     match (ttl, ttl.after_ms()) {
-        (_, Ok(Some(after_ms))) => after_ms.to_string(),
-        (Ttl::Keep, _) => "keep".to_owned(),
-        _ => "clear".to_owned(),
-    }
+        (_, Ok(Some(after_ms))) => cmd.number(after_ms),
+        (Ttl::Keep, _) => cmd.arg("keep"),
+        _ => cmd.arg("clear"),
+    };
 }
 
 /// The error that a negative status of a script stands for.

@@ -291,7 +291,7 @@ async fn settings_that_memory_does_not_have_are_refused() {
         (
             "require = ['cas',\n'casual']",
             "app.toml:3: state.require[1]: there is no capability \"casual\"; there are cas, fencing, counters, \
-             rate_limits, transact, scan, ordered_scan, due, locks, shared_locks, semaphores, durable, shared (backend \
+             rate_limits, transact, gates, scan, ordered_scan, due, locks, shared_locks, semaphores, durable, shared (backend \
              \"memory\")",
         ),
         (

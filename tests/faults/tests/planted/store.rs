@@ -10,9 +10,10 @@ use acteon_faults::Random;
 use acteon_state_core::clock::ManualClock;
 use acteon_state_core::{
     BatchOp, BatchReply, Capabilities, ClaimDue, ClaimOutcome, ClaimToken, Claimed, Condition, Decision, DeleteOutcome,
-    DueItem, Effect, Entry, Error, ErrorKind, ExtendOutcome, Get, Increment, IncrementOutcome, LockGrant, LockOutcome,
-    LockRequest, LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit, ReleaseOutcome, Result, Scan,
-    ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
+    DueItem, Effect, Entry, Error, ErrorKind, ExtendOutcome, Gate, GateReply, Get, Increment, IncrementOutcome,
+    LockGrant, LockOutcome, LockRequest, LockSemantics, LockState, OwnerId, Page, Put, PutOutcome, RateLimit,
+    ReleaseOutcome, Result, Scan, ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome,
+    Ttl,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -291,6 +292,10 @@ impl StateStore for Broken {
 
     async fn transact(&self, ops: &[TransactOp]) -> Result<TransactOutcome> {
         self.inner.transact(ops).await
+    }
+
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        self.inner.admit(gates).await
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

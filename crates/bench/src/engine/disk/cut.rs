@@ -8,7 +8,7 @@ use acteon_engine::{Engine, EngineConfig, Expiry};
 
 use super::super::Options;
 use crate::Outcome;
-use crate::report::time;
+use crate::report::{Goal, Report, time};
 
 const VALUE: [u8; 64] = [b'x'; 64];
 /// The engine's clock, which is not moved: nothing expires.
@@ -24,22 +24,23 @@ struct Holds {
     took: Vec<Duration>,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     if !options.includes("disk", "cut") {
         return Ok(());
     }
-    println!("\nSnapshots of values of {} bytes, and for how long they hold locks\n", VALUE.len());
-    println!(
-        "| keys | all locks, median | longest | one of them, median | p99 | p99.9 | longest | the snapshot took |"
-    );
-    println!("|---:|---:|---:|---:|---:|---:|---:|---:|");
+    report.line(format_args!("\n## How long a snapshot holds locks\n\nIn process, values of {} bytes.", VALUE.len()));
+    let columns =
+        ["keys", "all locks, median", "longest", "one of them, median", "p99", "p99.9", "longest", "the snapshot took"];
+    report.table(&columns, 0);
+    let mut held = Vec::new();
     for keys in [options.keys, options.keys_max] {
         eprintln!("disk cut: {keys} keys");
         let Holds { mut cuts, mut segments, mut took } = Holds::measure(keys, options.rounds * ROUNDS_FACTOR)?;
         for times in [&mut cuts, &mut segments, &mut took] {
             times.sort_unstable();
         }
-        println!(
+        held.push((format!("{keys} keys"), rank(&segments, 0.999).unwrap_or_default().as_secs_f64() * 1e3));
+        report.line(format_args!(
             "| {keys} | {} | {} | {} | {} | {} | {} | {} |",
             at(&cuts, 0.5),
             at(&cuts, 1.0),
@@ -48,8 +49,9 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
             at(&segments, 0.999),
             at(&segments, 1.0),
             at(&took, 0.5),
-        );
+        ));
     }
+    report.goal(Goal::at_most("a snapshot holds a part of the keys, p99.9", 1.0, " ms").cases(held));
     Ok(())
 }
 
@@ -78,7 +80,11 @@ impl Holds {
 }
 
 /// The value at a part of a sorted list, by nearest rank.
-fn at(sorted: &[Duration], part: f64) -> String {
+fn rank(sorted: &[Duration], part: f64) -> Option<Duration> {
     let rank = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).map_or_else(|| "–".to_owned(), |value| time(*value))
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+fn at(sorted: &[Duration], part: f64) -> String {
+    rank(sorted, part).map_or_else(|| "–".to_owned(), time)
 }

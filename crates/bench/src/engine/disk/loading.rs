@@ -12,7 +12,7 @@ use super::super::servers::{Fsync, Keeps, Program, Server, Setup, bytes_below, d
 use super::super::{Options, load};
 use super::programs;
 use crate::Outcome;
-use crate::report::megabytes;
+use crate::report::{Report, megabytes};
 use crate::rounds::{alternate, middle, ratio};
 
 const VALUE_BYTES: usize = 64;
@@ -45,32 +45,39 @@ struct Sample {
     cpu: Duration,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let chosen: Vec<_> = SOURCES.iter().filter(|(_, name)| options.includes("disk", &format!("load {name}"))).collect();
     if chosen.is_empty() {
         return Ok(());
     }
-    println!(
-        "\n| start with {} keys from | redis: ms | engine: ms | engine/redis | redis: CPU ms | engine: CPU ms | engine/redis \
-         | redis: size | engine: size |",
-        options.keys
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    report.line("\n## Start with data");
+    let columns = [
+        &format!("start with {} keys from", options.keys),
+        "redis: ms",
+        "engine: ms",
+        "engine/redis",
+        "redis: CPU ms",
+        "engine: CPU ms",
+        "engine/redis",
+        "redis: size",
+        "engine: size",
+    ];
+    report.table(&columns, 1);
     for (source, name) in chosen {
         eprintln!("disk load {name}");
-        row(*source, name, options)?;
+        row(*source, name, options, report)?;
     }
     Ok(())
 }
 
-fn row(source: Source, name: &str, options: &Options<'_>) -> Outcome {
+fn row(source: Source, name: &str, options: &Options<'_>, report: &mut Report) -> Outcome {
     let keys = if source == Source::Empty { 0 } else { options.keys };
     let setups = programs(options).map(|program| Setup { program, keeps: keeps(source, program) });
     let folders = [prepare(source, setups[0], keys)?, prepare(source, setups[1], keys)?];
     let [redis, engine] = alternate(options.rounds, |at| load(source, setups[at], &folders[at], keys))?;
     let (took, cpu) =
         (|sample: &Sample| sample.took.as_secs_f64() * 1e3, |sample: &Sample| sample.cpu.as_secs_f64() * 1e3);
-    println!(
+    report.line(format_args!(
         "| {name} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} | {} | {} |",
         middle(&redis, took),
         middle(&engine, took),
@@ -80,7 +87,7 @@ fn row(source: Source, name: &str, options: &Options<'_>) -> Outcome {
         ratio(&engine, &redis, cpu),
         megabytes(bytes_below(&data_in(&folders[0]))?),
         megabytes(bytes_below(&data_in(&folders[1]))?),
-    );
+    ));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::super::Options;
 use super::super::servers::settle_disk;
 use super::place;
-use crate::report::time;
+use crate::report::{Report, time};
 use crate::rounds::{alternate, middle, ratio};
 use crate::{Outcome, machine, memory};
 
@@ -50,41 +50,46 @@ struct Sample {
     cpu: Duration,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     if options.includes("disk", "log") {
-        unwaited(options)?;
+        unwaited(options, report)?;
     }
     if options.includes("disk", "log waits") {
-        waited(options)?;
+        waited(options, report)?;
     }
     Ok(())
 }
 
-fn unwaited(options: &Options<'_>) -> Outcome {
+fn unwaited(options: &Options<'_>, report: &mut Report) -> Outcome {
     let keys = keys(options);
     let kept: Vec<Kept> = SETTINGS.iter().map(|(_, fsync)| Kept::new(*fsync, &keys)).collect::<Outcome<_>>()?;
-    println!("\n{} keys, {} bytes each, written by typed calls, {}\n", options.keys, VALUE.len(), place());
-    println!("| threads | fsync | a write | to no directory | CPU of a write | to no directory |");
-    println!("|---:|---|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "\n## What a journal costs in process\n\n{} keys, {} bytes each, written by typed calls, {}.",
+        options.keys,
+        VALUE.len(),
+        place()
+    ));
+    let columns = ["threads", "fsync", "a write", "to no directory", "CPU of a write", "to no directory"];
+    report.table(&columns, 2);
     for threads in THREADS {
         eprintln!("disk log: {threads} threads");
         let writes = options.scaled(WRITES);
         let samples: [_; SETTINGS.len()] =
             alternate(options.rounds, |at| kept[at].measure(&keys, threads, writes, |_| Ok(())))?;
         for ((name, _), own) in SETTINGS.iter().zip(&samples) {
-            println!("| {threads} | {name} | {}", columns(own, &samples[0]));
+            report.line(format_args!("| {threads} | {name} | {}", cells(own, &samples[0])));
         }
     }
     Ok(())
 }
 
 /// Each thread waits after each write until it is on the disk.
-fn waited(options: &Options<'_>) -> Outcome {
+fn waited(options: &Options<'_>, report: &mut Report) -> Outcome {
     let keys = keys(options);
     let kept = Kept::new(Some(Fsync::Always), &keys)?;
     let Some(disk) = &kept.disk else { return Err("there is no directory".into()) };
-    println!("\n| threads that wait for each write, fsync = always | writes/s | writes per sync | CPU of a write |");
-    println!("|---:|---:|---:|---:|");
+    let waiting = "threads that wait for each write, fsync = always";
+    report.table(&[waiting, "writes/s", "writes per sync", "CPU of a write"], 0);
     for threads in WAITING_THREADS {
         eprintln!("disk log waits: {threads} threads");
         let writes = options.scaled(WAITING_WRITES).div_ceil(threads);
@@ -97,7 +102,7 @@ fn waited(options: &Options<'_>) -> Outcome {
         let per_sync = (writes * threads) as f64 * rounds as f64 / (disk.statistics().syncs - syncs) as f64;
         let per_second = middle(&samples, |sample| threads as f64 / sample.took.as_secs_f64());
         let cpu = Duration::from_secs_f64(middle(&samples, |sample| sample.cpu.as_secs_f64()));
-        println!("| {threads} | {per_second:.0} | {per_sync:.1} | {} |", time(cpu));
+        report.line(format_args!("| {threads} | {per_second:.0} | {per_sync:.1} | {} |", time(cpu)));
     }
     Ok(())
 }
@@ -106,7 +111,7 @@ fn keys(options: &Options<'_>) -> Vec<Vec<u8>> {
     (0..options.keys).map(|number| format!("key:{number:012}").into_bytes()).collect()
 }
 
-fn columns(own: &[Sample], base: &[Sample]) -> String {
+fn cells(own: &[Sample], base: &[Sample]) -> String {
     let (took, cpu) = (|sample: &Sample| sample.took.as_secs_f64(), |sample: &Sample| sample.cpu.as_secs_f64());
     format!(
         "{} | {:.2} | {} | {:.2} |",

@@ -7,7 +7,7 @@ use super::super::servers::{Fsync, Keeps, Server, Setup, bytes_below, settle_dis
 use super::super::{Options, load};
 use super::setups;
 use crate::Outcome;
-use crate::report::megabytes;
+use crate::report::{Report, megabytes};
 use crate::rounds::{alternate, middle, ratio};
 
 const VALUE_BYTES: usize = 64;
@@ -22,18 +22,26 @@ struct Sample {
     bytes: u64,
 }
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let jobs = [Job::Save, Job::Rewrite];
     let chosen: Vec<_> =
         jobs.into_iter().filter(|job| options.includes("disk", &format!("save {}", job.command()))).collect();
     if chosen.is_empty() {
         return Ok(());
     }
-    println!(
-        "\n| {} keys | redis: ms | engine: ms | engine/redis | redis: CPU ms | engine: CPU ms | engine/redis | redis: size | engine: size |",
-        options.keys
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    report.line("\n## Saving");
+    let columns = [
+        &format!("{} keys", options.keys),
+        "redis: ms",
+        "engine: ms",
+        "engine/redis",
+        "redis: CPU ms",
+        "engine: CPU ms",
+        "engine/redis",
+        "redis: size",
+        "engine: size",
+    ];
+    report.table(&columns, 1);
     let setups = setups(options, Keeps::Journal(Fsync::EverySecond));
     let servers = [setups[0].start()?, setups[1].start()?];
     for server in &servers {
@@ -42,16 +50,16 @@ pub(super) fn run(options: &Options<'_>) -> Outcome {
     for job in chosen {
         eprintln!("disk save {}", job.command());
         let [redis, engine] = alternate(options.rounds, |at| measure(job, setups[at], &servers[at]))?;
-        row(job.command(), &redis, &engine);
+        row(job.command(), &redis, &engine, report);
     }
     Ok(())
 }
 
-fn row(name: &str, redis: &[Sample], engine: &[Sample]) {
+fn row(name: &str, redis: &[Sample], engine: &[Sample], report: &mut Report) {
     let (took, cpu) =
         (|sample: &Sample| sample.took.as_secs_f64() * 1e3, |sample: &Sample| sample.cpu.as_secs_f64() * 1e3);
     let bytes = |of: &[Sample]| megabytes(middle(of, |sample| sample.bytes as f64) as u64);
-    println!(
+    report.line(format_args!(
         "| {name} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} | {} | {} |",
         middle(redis, took),
         middle(engine, took),
@@ -61,7 +69,7 @@ fn row(name: &str, redis: &[Sample], engine: &[Sample]) {
         ratio(engine, redis, cpu),
         bytes(redis),
         bytes(engine),
-    );
+    ));
 }
 
 fn measure(job: Job, setup: Setup<'_>, server: &Server) -> Outcome<Sample> {

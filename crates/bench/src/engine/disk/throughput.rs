@@ -7,13 +7,14 @@ use super::super::servers::{Fsync, Keeps, Setup, settle_disk};
 use super::super::{Options, load};
 use super::{place, setups};
 use crate::Outcome;
+use crate::report::Report;
 use crate::rounds::{alternate, middle, ratio};
 
 const PIPELINES: [usize; 2] = [1, 16];
 const CONNECTIONS: [usize; 4] = [1, 16, 64, 256];
 const VALUE_BYTES: usize = 64;
 /// One run, about: long against the 10 ms in which the kernel tells processor time.
-const RUN_MS: usize = 1_500;
+const RUN_MS: usize = 1_000;
 /// Requests of each connection in the run that warms up and finds the rate, for each place of its pipeline; and all together.
 const GUESS_PER_CONNECTION: usize = 200;
 const GUESS_MIN: usize = 500;
@@ -26,32 +27,44 @@ const SETTINGS: [(&str, Keeps); 4] = [
     ("nothing kept", Keeps::Nothing),
 ];
 
-pub(super) fn run(options: &Options<'_>) -> Outcome {
+pub(super) fn run(options: &Options<'_>, report: &mut Report) -> Outcome {
     let chosen = SETTINGS.iter().filter(|(name, _)| options.includes("disk", &format!("throughput {name}")));
     let chosen: Vec<_> = chosen.collect();
     if chosen.is_empty() {
         return Ok(());
     }
-    println!("\nSET of {VALUE_BYTES} bytes, {} keys, {}\n", options.keys, place());
-    println!(
-        "| fsync | pipeline | connections | redis: op/s | engine: op/s | engine/redis | redis: CPU s/M | engine: CPU s/M | engine/redis |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+    report.line(format_args!(
+        "\n## Writes by fsync\n\nSET of {VALUE_BYTES} bytes, {} keys, {}.",
+        options.keys,
+        place()
+    ));
+    let columns = [
+        "fsync",
+        "pipeline",
+        "connections",
+        "redis: op/s",
+        "engine: op/s",
+        "engine/redis",
+        "redis: CPU s/M",
+        "engine: CPU s/M",
+        "engine/redis",
+    ];
+    report.table(&columns, 1);
     for (name, keeps) in chosen {
         for pipeline in PIPELINES {
             for connections in CONNECTIONS {
                 eprintln!("disk throughput {name}: pipeline {pipeline}, {connections} connections");
                 let [redis, engine] = measure(setups(options, *keeps), pipeline, connections, options)?;
-                row(&format!("{name} | {pipeline} | {connections}"), &redis, &engine);
+                row(&format!("{name} | {pipeline} | {connections}"), &redis, &engine, report);
             }
         }
     }
     Ok(())
 }
 
-fn row(label: &str, redis: &[Sample], engine: &[Sample]) {
+fn row(label: &str, redis: &[Sample], engine: &[Sample], report: &mut Report) {
     let (rate, cpu) = (|sample: &Sample| sample.per_second, |sample: &Sample| sample.cpu_s_per_million);
-    println!(
+    report.line(format_args!(
         "| {label} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
         middle(redis, rate),
         middle(engine, rate),
@@ -59,7 +72,7 @@ fn row(label: &str, redis: &[Sample], engine: &[Sample]) {
         middle(redis, cpu),
         middle(engine, cpu),
         ratio(engine, redis, cpu),
-    );
+    ));
 }
 
 /// On servers of their own, so that journals do not outgrow the disk.

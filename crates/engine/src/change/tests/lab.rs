@@ -10,7 +10,7 @@ use super::restored;
 use super::words::Words;
 use crate::change::ChangeLog;
 use crate::change::op::Ops;
-use crate::entry::{Entry, is_expired};
+use crate::entry::{EntryRef, is_expired};
 use crate::value::CollectionValue;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Expiry, Flow, Instance, InstanceConfig};
 
@@ -364,7 +364,7 @@ pub(crate) fn dump(engine: &Engine, now_ms: u64) -> BTreeMap<String, String> {
     for (database, keyspace) in engine.family().all() {
         for number in 0..keyspace.segments.len() {
             let segment = keyspace.lock(number);
-            for entry in segment.table.iter().filter(|entry| !is_expired(entry.expires_at_ms(), now_ms)) {
+            for entry in segment.store.iter().filter(|entry| !is_expired(entry.expires_at_ms(), now_ms)) {
                 let value = format!("{} until {:?}", value_text(entry), entry.expires_at_ms());
                 all.insert(format!("{database} {}", entry.key().escape_ascii()), value);
             }
@@ -373,11 +373,11 @@ pub(crate) fn dump(engine: &Engine, now_ms: u64) -> BTreeMap<String, String> {
     all
 }
 
-fn value_text(entry: &Entry) -> String {
+fn value_text(entry: EntryRef<'_>) -> String {
     let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let mut parts: Vec<String> = match entry {
-        Entry::Str(string) => return format!("string {}", text(string.value())),
-        Entry::Collection(collection) => match &collection.value {
+        EntryRef::Str(string) => return format!("string {}", text(string.value())),
+        EntryRef::Collection(collection) => match &collection.value {
             CollectionValue::List(list) => {
                 return format!("list {:?}", list.iter().map(text).collect::<Vec<_>>());
             }
@@ -392,5 +392,5 @@ fn value_text(entry: &Entry) -> String {
         },
     };
     parts.sort();
-    format!("{} {parts:?}", if let Entry::Collection(collection) = entry { collection.value.encoding() } else { "" })
+    format!("{} {parts:?}", if let EntryRef::Collection(collection) = entry { collection.value.encoding() } else { "" })
 }

@@ -313,8 +313,8 @@ fn a_script_that_may_write_does_not_begin_when_the_memory_is_full() {
     let mut client = connect(&instance);
     let refused = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
     assert!((0..1_000).any(|number| send(&mut client, &["SET", &format!("key:{number}"), "value"]) == refused));
-    // A string that grows step by step takes the rest.
-    assert!((0..1_000).any(|_| send(&mut client, &["APPEND", "key:1", "12345678"]) == refused));
+    // A list takes the rest.
+    assert!((0..1_000).any(|_| send(&mut client, &["RPUSH", "grows", "12345678"]) == refused));
     for command in ["EVAL", "EVAL_RO"] {
         assert_eq!(send(&mut client, &[command, "#!lua\nreturn 1", "0"]), refused);
         assert_eq!(send(&mut client, &[command, "#!lua flags=no-writes\nreturn 1", "0"]), ":1\r\n");
@@ -372,4 +372,54 @@ fn pause_of_writes_holds_scripts_that_may_write() {
         let flow = client.execute(&args, 1_000_000, &mut Vec::new());
         assert_eq!(flow == Flow::Retry, is_held, "{}", String::from_utf8_lossy(args[1]));
     }
+}
+
+#[test]
+fn what_a_script_puts_into_a_library_is_gone_however_it_came_by_the_function() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    for way in [
+        "table.insert(string, 'left')",
+        "_G['ta' .. 'ble']['insert'](string, 'left')",
+        "for name, value in pairs(_G) do if name == 'ta' .. 'ble' then value.insert(string, 'left') end end",
+        "load(function() if not done then done = 1 end return nil end) loadstring('ta' .. 'ble.insert(string, 1)')()",
+        "local f = loadstring('return ta' .. 'ble') f().insert(string, 7, 'left')",
+        "local m = getmetatable(_G) for _, t in pairs(m) do if type(t) == 'ta' .. 'ble' then t[1] = 1 end end",
+    ] {
+        send(&mut client, &["EVAL", way, "0"]);
+        let left = send(&mut client, &["EVAL", "return {string[1] or 0, string[7] or 0, redis[1] or 0}", "0"]);
+        assert_eq!(left, "*3\r\n:0\r\n:0\r\n:0\r\n", "{way}");
+    }
+}
+
+#[test]
+fn a_command_is_found_however_a_script_writes_its_name() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    let script = "local names = {'incr', 'INCR', 'Incr', 'in' .. 'cr', 'nosuch', 'incr'} local found = {}
+        for i = 1, #names do
+            local reply = redis.pcall(names[i], KEYS[1])
+            found[i] = type(reply) == 'table' and 'none' or reply
+        end
+        return found";
+    let replies = |from: usize| {
+        let counted: String = (from..from + 4).map(|count| format!(":{count}\r\n")).collect();
+        format!("*6\r\n{counted}$4\r\nnone\r\n:{}\r\n", from + 4)
+    };
+    assert_eq!(send(&mut client, &["EVAL", script, "1", "k"]), replies(1));
+    assert_eq!(send(&mut client, &["EVAL", script, "1", "k"]), replies(6));
+    let object = "return {redis.call('OBJECT', 'ENCODING', KEYS[1]), redis.call('object', 'encoding', KEYS[1])}";
+    assert_eq!(send(&mut client, &["EVAL", object, "1", "k"]), "*2\r\n$3\r\nint\r\n$3\r\nint\r\n");
+}
+
+#[test]
+fn replies_that_a_script_keeps_count_as_its_memory() {
+    let instance = instance();
+    let mut client = connect(&instance);
+    send(&mut client, &["SET", "k", &"x".repeat(60_000)]);
+    // Nothing but the replies takes memory between two powers of two.
+    let keeps = "local kept = {} for i = 1, 1e5 do kept[i] = redis.call('GETRANGE', KEYS[1], i, -1) \
+                 if i == 12000 then return 'more than may be' end end";
+    let reply = send(&mut client, &["EVAL", keeps, "1", "k"]);
+    assert!(reply.contains("not enough memory"), "{reply}");
 }

@@ -10,7 +10,7 @@ use crate::command::call::{Access, Call};
 use crate::command::error::CommandError;
 use crate::command::options::is;
 use crate::command::row::{Flags, Group, Row};
-use crate::entry::Entry;
+use crate::entry::EntryRef;
 use crate::observe::EventClass;
 use crate::typed::Whole;
 use crate::value::{CollectionValue, Set};
@@ -133,7 +133,7 @@ fn read_all<'c>(access: &'c mut Access<'_, '_>, keys: &[&[u8]]) -> Result<Vec<&'
     }
     let access = &*access;
     let sets = keys.iter().map(|key| match access.entry(key) {
-        Some(Entry::Collection(collection)) => match &collection.value {
+        Some(EntryRef::Collection(collection)) => match &collection.value {
             CollectionValue::Set(set) => Some(set),
             _ => None,
         },

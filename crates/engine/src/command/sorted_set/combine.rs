@@ -8,7 +8,7 @@ use super::{store, write_members};
 use crate::command::call::{Access, Call};
 use crate::command::error::CommandError;
 use crate::command::options::{integer, is};
-use crate::entry::Entry;
+use crate::entry::EntryRef;
 use crate::value::{
     Aggregate, CollectionValue, Operand, Scored, ScoredMember, Set, Zset, diff, inter, inter_count, union,
 };
@@ -125,12 +125,12 @@ impl<'a> Operands<'a> {
     fn look_up(access: &'a Access<'_, '_>, keys: &[&[u8]]) -> Self {
         let sets = keys.iter().map(|key| -> &'a dyn Scored {
             match access.entry(key) {
-                Some(Entry::Collection(collection)) => match &collection.value {
+                Some(EntryRef::Collection(collection)) => match &collection.value {
                     CollectionValue::SortedSet(set) => set,
                     CollectionValue::Set(set) => set,
                     CollectionValue::Hash(_) | CollectionValue::List(_) => &EMPTY,
                 },
-                Some(Entry::Str(_)) | None => &EMPTY,
+                Some(EntryRef::Str(_)) | None => &EMPTY,
             }
         });
         Self { sets: sets.collect() }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use crate::lock::Locked;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Expiry, Flow, Instance, InstanceConfig};
 
 /// Longer than any wait that comes to an end takes on a busy machine.
@@ -451,6 +452,33 @@ fn move_to_a_key_that_somebody_holds_is_made_up_for_before_others_get_the_elemen
     });
     assert_eq!(mover.reply(), "$1 1");
     assert_eq!(mover.run(&format!("LRANGE {to} 0 -1")), "*1 $1 1");
+}
+
+#[test]
+fn changes_of_those_who_are_served_count_though_the_command_itself_stands_back() {
+    let instance = instance();
+    let place = |key: &str| instance.databases.place(0, key.as_bytes());
+    let is_apart = |key: &String| ["from", "list"].iter().all(|other| place(key) != place(other));
+    let to = (0..).map(|number| format!("to{number}")).find(is_apart).expect("4 segments");
+    let [mut mover, mut taker, mut other] = testers(&instance);
+    mover.wait(&format!("BLMOVE from {to} LEFT LEFT 0"));
+    taker.wait("BLPOP list 0");
+    // Before any key is ready, which would be served where it shares a segment.
+    ["source:1", "source:2"].iter().for_each(|source| drop(other.run(&format!("RPUSH {source} 1"))));
+    for (source, key) in [("source:1", "from"), ("source:2", "list")] {
+        let places = [place(source), place(key)].into_iter().collect();
+        let mut locked = Locked::acquire(&instance.databases, places, PATIENCE).expect("nobody holds them");
+        assert!(locked.move_value((0, source.as_bytes()), (0, key.as_bytes()), 1).is_none());
+        instance.databases.signals().add_ready(0, key.as_bytes());
+    }
+    let before = instance.stats.totals().changes;
+    let keyspace = instance.databases.first().keyspace();
+    let held = keyspace.lock(keyspace.segment_of(keyspace.context.hash(to.as_bytes())));
+    let args: [&[u8]; 3] = [b"EXISTS", b"from", b"list"];
+    assert_eq!(other.client.execute(&args, 1_000, &mut Vec::new()), Flow::Retry);
+    drop(held);
+    assert_eq!(taker.reply(), "*2 $4 list $1 1");
+    assert_eq!(instance.stats.totals().changes, before + 1, "BLPOP has taken the element");
 }
 
 #[test]

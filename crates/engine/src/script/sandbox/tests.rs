@@ -5,7 +5,7 @@
 
 use mlua::{Function, Lua, Value};
 
-use super::{Environment, Failure, new_lua};
+use super::{Environment, Failure, Unbounded, new_lua, set_global};
 use crate::script::raise::Thrown;
 
 const RENDER: &str = include_str!("../library/tests/render.lua");
@@ -15,12 +15,15 @@ fn environment(lua: &Lua) -> Environment {
 }
 
 fn call(lua: &Lua, function: &Function) -> Result<Value, Failure> {
-    environment(lua).call(function).expect("the interpreter works")
+    let environment = environment(lua);
+    environment.keep(1, function).expect("kept");
+    let (keys, args) = (lua.create_table().expect("a table"), lua.create_table().expect("a table"));
+    environment.call(1, &keys, &args).expect("the interpreter works")
 }
 
 /// What `snippet` gives, as the recorded answers spell it.
 fn answer(lua: &Lua, snippet: &str) -> String {
-    environment(lua).begin().expect("a clean start");
+    environment(lua).clean().expect("a clean start");
     let script = RENDER.replace("--SNIPPET--", snippet);
     let function = lua.load(script).set_name("@user_script").into_function().expect("the snippet compiles");
     match call(lua, &function) {
@@ -31,7 +34,6 @@ fn answer(lua: &Lua, snippet: &str) -> String {
 
 fn check(recorded: &str) {
     let lua = new_lua().expect("an interpreter");
-    environment(&lua).set("KEYS", lua.create_table().expect("a table")).expect("set");
     let mut differences = Vec::new();
     let mut count = 0;
     for block in recorded.split("\n\n").filter(|block| !block.trim().is_empty()) {
@@ -94,7 +96,7 @@ fn what_a_script_puts_into_a_library_is_gone_for_the_next() {
     let lua = new_lua().expect("an interpreter");
     let function = lua.load("table.insert(string, 'x')").into_function().expect("compiles");
     call(&lua, &function).expect("no error");
-    environment(&lua).begin().expect("a clean start");
+    environment(&lua).clean().expect("a clean start");
     let function = lua.load("return string[1]").into_function().expect("compiles");
     assert!(call(&lua, &function).expect("no error").is_nil());
 }
@@ -133,6 +135,22 @@ fn a_script_that_fills_the_memory_gets_an_error_and_the_interpreter_lives() {
 }
 
 #[test]
+fn the_bound_is_lifted_for_small_work_and_until_it_ends() {
+    let lua = new_lua().expect("an interpreter");
+    let bound = 4 << 20;
+    lua.set_memory_limit(bound).expect("a limit");
+    let too_much = vec![0; bound];
+    assert!(Unbounded::for_bytes(&lua, too_much.len()).is_none(), "that is no small work");
+    assert!(lua.create_string(&too_much).is_err());
+    let outer = Unbounded::for_bytes(&lua, 10).expect("small");
+    drop(Unbounded::for_bytes(&lua, 10));
+    assert!(lua.create_string(&too_much).is_ok(), "the inner one gives back what it has found");
+    drop(outer);
+    lua.gc_collect().expect("collected");
+    assert!(lua.create_string(&too_much).is_err());
+}
+
+#[test]
 fn a_pattern_that_nests_too_deep_is_an_error() {
     let lua = new_lua().expect("an interpreter");
     for item in ["a?", "a-", "a*", "(a"] {
@@ -145,7 +163,7 @@ fn a_pattern_that_nests_too_deep_is_an_error() {
 fn what_ends_a_run_is_not_caught() {
     let lua = new_lua().expect("an interpreter");
     let over = lua.create_function(|_, ()| -> mlua::Result<()> { Err(Thrown::Over.into()) }).expect("a function");
-    environment(&lua).set("over", over).expect("set");
+    set_global(&lua, "over", over).expect("set");
     for script in [
         "pcall(over)",
         "xpcall(over, function() end)",

@@ -35,14 +35,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 
 use crate::capabilities::Capabilities;
 use crate::counter::{Increment, IncrementOutcome};
 use crate::due::{ClaimDue, ClaimOutcome, ClaimToken, Claimed, Schedule, Scheduled};
 use crate::entry::{Entry, Get, Ttl};
 use crate::error::{Effect, Error, Result};
+use crate::gate::{Gate, GateReply};
 use crate::key::StateKey;
 use crate::layer::metrics::StoreMetrics;
+use crate::lock::guard::release_in_background;
 use crate::lock::request::{ExtendOutcome, LockOutcome, LockRequest, LockState, OwnerId, ReleaseOutcome};
 use crate::lock::semantics::LockSemantics;
 use crate::many::{BatchOp, BatchReply, TransactOp, TransactOutcome};
@@ -265,6 +268,40 @@ impl Degrade {
         if items.iter().all(Result::is_err) { Err(error) } else { Ok(items) }
     }
 
+    /// Gates without any answer. Only the first is served: the caller asks the others by themselves, so the backend comes first
+    /// again.
+    async fn gates_without(&self, gates: &[Gate], error: Error) -> Result<Vec<Result<GateReply>>> {
+        let Some((first, others)) = gates.split_first() else { return Err(error) };
+        let may_be_passed = error.effect() == Effect::Unknown;
+        let reply = self.gate_without(first, error).await?;
+        if may_be_passed {
+            for gate in others {
+                match gate {
+                    Gate::Put(key, _) => self.see(key, |seen| seen.forget(key)),
+                    Gate::RateLimit(..) => {}
+                    // The error would tell the caller to release it.
+                    Gate::Lock(LockRequest { key, owner, .. }) => {
+                        release_in_background(&Handle::current(), self.inner.clone(), key.clone(), *owner);
+                    }
+                }
+            }
+        }
+        Ok(vec![Ok(reply)])
+    }
+
+    async fn gate_without(&self, gate: &Gate, error: Error) -> Result<GateReply> {
+        match gate {
+            Gate::Put(key, put) => self.put_without(key, put, error).await.map(GateReply::Put),
+            Gate::RateLimit(key, request) => {
+                self.rate_limit_without(key, request, error).await.map(GateReply::RateLimit)
+            }
+            Gate::Lock(request) => {
+                self.count(self.policies.of(&request.key).1, Degradation::Closed);
+                Err(error)
+            }
+        }
+    }
+
     fn forget_unless_unchanged(&self, key: &StateKey, error: &Error) {
         if error.effect() == Effect::Unknown {
             self.see(key, |seen| seen.forget(key));
@@ -295,6 +332,12 @@ impl Degrade {
             (BatchOp::Put(key, put), BatchReply::Put(outcome)) => self.saw_put(key, put, outcome),
             (BatchOp::Delete(key, _), BatchReply::Deleted(outcome)) => self.saw_delete(key, outcome),
             (op, _) => self.see(op.key(), |seen| seen.forget(op.key())),
+        }
+    }
+
+    fn saw_gate(&self, gate: &Gate, reply: &GateReply) {
+        if let (Gate::Put(key, put), GateReply::Put(outcome)) = (gate, reply) {
+            self.saw_put(key, put, outcome);
         }
     }
 
@@ -430,6 +473,21 @@ impl StateStore for Degrade {
             Some(op) => self.pass_key(op.key(), result),
             None => result,
         }
+    }
+
+    async fn admit(&self, gates: &[Gate]) -> Result<Vec<Result<GateReply>>> {
+        let replies = match self.judge(self.inner.admit(gates).await) {
+            Ok(result) => result?,
+            Err(error) => return self.gates_without(gates, error).await,
+        };
+        let mut served = Vec::with_capacity(replies.len());
+        for (gate, reply) in gates.iter().zip(replies) {
+            served.push(match self.judge(reply) {
+                Ok(result) => result.inspect(|reply| self.saw_gate(gate, reply)),
+                Err(error) => self.gate_without(gate, error).await,
+            });
+        }
+        Ok(served)
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Page<ScanItem>> {

@@ -162,6 +162,21 @@ async fn an_unreachable_server_is_named_and_nothing_was_applied() {
     assert!(refused(unknown).await.message().contains("cannot be resolved"));
 }
 
+/// Such a server says why, and hangs up before it has read anything: what it said must not be lost with the connection.
+#[tokio::test]
+async fn a_server_that_takes_no_more_connections_says_so() {
+    let server = server();
+    let store = connect(&server).await;
+    let in_use = store.connection_stats().connections;
+    server.query(&["CONFIG", "SET", "maxclients", &in_use.to_string()]).unwrap();
+    for protocol in [Protocol::Auto, Protocol::Resp3, Protocol::Resp2] {
+        let error = refused(RedisConfig { protocol, ..config(&server) }).await;
+        assert_eq!(error.kind(), ErrorKind::Throttled, "{protocol:?}: {error}");
+        assert!(error.message().contains("max number of clients reached"), "{error}");
+    }
+    store.ping().await.unwrap();
+}
+
 #[tokio::test]
 async fn something_silent_on_the_port_is_given_up_in_time() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

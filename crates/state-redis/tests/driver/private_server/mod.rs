@@ -8,6 +8,7 @@ mod deadlines;
 mod encryption;
 mod fake_sentinel;
 mod faults;
+mod gates;
 mod load;
 mod locks;
 mod options;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use acteon_state_core::{
-    BatchOp, ClaimDue, ClaimToken, Condition, DueAt, FencingToken, Get, Increment, LockRequest, OwnerId, Put,
+    BatchOp, ClaimDue, ClaimToken, Condition, DueAt, FencingToken, Gate, Get, Increment, LockRequest, OwnerId, Put,
     RateLimit, Result, Schedule, StateStore, TransactOp, Ttl, Version,
 };
 use acteon_state_redis::{RedisConfig, RedisStore};
@@ -51,6 +51,12 @@ async fn every_operation_takes_one_round_trip() {
     let transaction: Vec<_> = k.iter().map(|key| TransactOp::Increment(key.clone(), Increment::by(0))).collect();
     let transaction = &transaction[20..];
     let request = LockRequest::new(k[17].clone(), second);
+    let gates = [
+        Gate::Put(key("gate"), Put::new("v").if_absent()),
+        Gate::RateLimit(key("gate"), limits[1]),
+        Gate::RateLimit(key("gate"), limits[2]),
+        Gate::Lock(LockRequest::new(key("gate"), second)),
+    ];
     let mut calls = vec![
         call("ping", store.ping()),
         call("get", store.get(&k[0], Get::default())),
@@ -63,6 +69,7 @@ async fn every_operation_takes_one_round_trip() {
         call("touch keep", store.touch(&k[9], Ttl::Keep)),
         call("increment", store.increment(&k[10], Increment::by(1).at_most(5))),
         call("transact", store.transact(transaction)),
+        call("admit", store.admit(&gates)),
         call("schedule", store.schedule(&k[14], &schedule)),
         call("cancel", store.cancel(&k[14], "i")),
         call("claim", store.claim_due(&k[14], ClaimDue { limit: 10, visibility: second })),
@@ -91,7 +98,7 @@ async fn every_operation_takes_one_round_trip() {
     }
 }
 
-/// A single worker thread: there the multiplexer is the next to run as soon as the first of many tasks has sent something.
+/// A single worker thread: there the connection's own task is the next to run as soon as the first of many tasks has sent something.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn requests_of_many_tasks_travel_together() {
     const TASKS: u64 = 64;

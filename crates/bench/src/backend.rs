@@ -1,6 +1,6 @@
 //! The backends, each a server process of its own but for memory, with what they tell of the work that they did.
 //!
-//! A request is what the backend counts as one: in Redis and the engine, calls of those commands that the driver sends for the lock
+//! A request is what the backend counts as one: in Redis and the engine, calls of those commands that the driver sends for what is
 //! in question (`INFO commandstats`, which also counts what scripts call), a statement in PostgreSQL (pg_stat_statements; the driver may put several operations
 //! into one), a request of the DynamoDB driver as it was sent. Memory has none.
 
@@ -15,21 +15,20 @@ use acteon_state_postgres::{PostgresConfig, PostgresStore};
 use acteon_state_redis::{RedisConfig, RedisStore};
 use acteon_test_support::{PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 
-use super::round::Lock;
 use crate::dynamodb::Service;
 use crate::engine::Server;
 use crate::postgres::ServerCpu;
 use crate::{Outcome, machine};
 
-/// Over how many stores, each with connections of its own, the waiters are spread.
-const NODES: usize = 4;
+/// What can be asked for by name.
+pub(crate) const NAMES: [&str; 5] = ["memory", "redis", "engine", "postgres", "dynamodb"];
 /// Nothing is late on this machine but by the load that is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A backend with its nodes.
-pub(super) struct Backend {
-    pub(super) name: &'static str,
-    pub(super) nodes: Vec<State>,
+pub(crate) struct Backend {
+    pub(crate) name: &'static str,
+    pub(crate) nodes: Vec<State>,
     server: Running,
 }
 
@@ -43,44 +42,57 @@ enum Running {
 }
 
 impl Backend {
-    pub(super) fn memory() -> Self {
-        let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
-        Self { name: "memory", nodes: vec![State::new(store); NODES], server: Running::InProcess }
+    /// The one of that name, with so many stores on it, each with connections of its own.
+    pub(crate) async fn start(name: &str, program: &Path, nodes: usize) -> Outcome<Self> {
+        match name {
+            "memory" => Ok(Self::memory(nodes)),
+            "redis" => Self::redis(nodes).await,
+            "engine" => Self::engine(program, nodes).await,
+            "postgres" => Self::postgres(nodes).await,
+            "dynamodb" => Self::dynamodb(nodes).await,
+            other => Err(format!("there is no backend {other}").into()),
+        }
     }
 
-    pub(super) async fn redis() -> Outcome<Self> {
+    fn memory(nodes: usize) -> Self {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStore::default());
+        Self { name: "memory", nodes: vec![State::new(store); nodes], server: Running::InProcess }
+    }
+
+    async fn redis(nodes: usize) -> Outcome<Self> {
         let server = RedisServer::start(RedisOptions::default())?;
         let process = server.info("process_id")?.ok_or("the server does not tell its process")?;
-        let nodes = redis_nodes(&server.url()).await?;
+        let nodes = redis_nodes(&server.url(), nodes).await?;
         Ok(Self { name: "redis", nodes, server: Running::Redis { server, process } })
     }
 
     /// The engine behind its protocol, with the same driver as Redis.
-    pub(super) async fn engine(program: &Path) -> Outcome<Self> {
+    async fn engine(program: &Path, nodes: usize) -> Outcome<Self> {
         let server = Server::engine(program, 1)?;
-        let nodes = redis_nodes(&format!("redis://127.0.0.1:{}", server.port())).await?;
+        let nodes = redis_nodes(&format!("redis://127.0.0.1:{}", server.port()), nodes).await?;
         Ok(Self { name: "engine", nodes, server: Running::Engine(server) })
     }
 
     /// It waits for the disk at every commit.
-    pub(super) async fn postgres() -> Outcome<Self> {
+    async fn postgres(count: usize) -> Outcome<Self> {
         let settings = vec!["shared_preload_libraries = 'pg_stat_statements'".to_owned()];
         let server = PostgresServer::start(PostgresOptions { durable: true, settings, ..PostgresOptions::default() })?;
         server.query("CREATE EXTENSION pg_stat_statements")?;
         let cpu = ServerCpu::of(&server)?;
         let mut nodes = Vec::new();
-        for _ in 0..NODES {
-            let store = PostgresStore::connect(PostgresConfig::from_url(&server.url())?).await?;
+        for _ in 0..count {
+            let config = PostgresConfig { operation_timeout: PATIENCE, ..PostgresConfig::from_url(&server.url())? };
+            let store = PostgresStore::connect(config).await?;
             nodes.push(State::new(Arc::new(store)));
         }
         Ok(Self { name: "postgres", nodes, server: Running::Postgres { server, cpu } })
     }
 
     /// The emulator that the driver's tests use.
-    pub(super) async fn dynamodb() -> Outcome<Self> {
+    async fn dynamodb(count: usize) -> Outcome<Self> {
         let service = Service::start()?;
         let mut nodes = Vec::new();
-        for _ in 0..NODES {
+        for _ in 0..count {
             let config = DynamoConfig {
                 url: Some(service.url().to_owned()),
                 region: Some("us-east-1".to_owned()),
@@ -94,13 +106,16 @@ impl Backend {
         Ok(Self { name: "dynamodb, emulator", nodes: states, server: Running::Dynamo { service, nodes } })
     }
 
-    /// Requests for locks of this kind so far; `None` where there are no such things.
-    pub(super) fn requests(&self, lock: Lock) -> Outcome<Option<u64>> {
-        let commands: &[&str] = match lock {
-            Lock::Ours => &["eval", "evalsha"],
-            // Unconditional deletes and puts of what is absent need no script.
-            Lock::Polling | Lock::Greedy => &["set", "del"],
-        };
+    /// The server, if it is PostgreSQL.
+    pub(crate) fn postgres_server(&self) -> Option<&PostgresServer> {
+        match &self.server {
+            Running::Postgres { server, .. } => Some(server),
+            _ => None,
+        }
+    }
+
+    /// Requests so far, of these commands where commands are counted; `None` where there are no such things.
+    pub(crate) fn requests(&self, commands: &[&str]) -> Outcome<Option<u64>> {
         Ok(Some(match &self.server {
             Running::InProcess => return Ok(None),
             Running::Redis { server, .. } => {
@@ -116,7 +131,7 @@ impl Backend {
     }
 
     /// Processor time of the server so far, with all its processes; `None` in process.
-    pub(super) fn cpu(&self) -> Outcome<Option<Duration>> {
+    pub(crate) fn cpu(&self) -> Outcome<Option<Duration>> {
         let of = |process: &str| machine::cpu_time(process).ok_or("the server's processor time is unknown");
         Ok(Some(match &self.server {
             Running::InProcess => return Ok(None),
@@ -127,7 +142,7 @@ impl Backend {
         }))
     }
 
-    pub(super) async fn close(self) -> Outcome {
+    pub(crate) async fn close(self) -> Outcome {
         for node in &self.nodes {
             node.close().await?;
         }
@@ -135,10 +150,11 @@ impl Backend {
     }
 }
 
-async fn redis_nodes(url: &str) -> Outcome<Vec<State>> {
+async fn redis_nodes(url: &str, count: usize) -> Outcome<Vec<State>> {
     let mut nodes = Vec::new();
-    for _ in 0..NODES {
-        let store = RedisStore::connect(RedisConfig::from_url(url)?).await?;
+    for _ in 0..count {
+        let config = RedisConfig { operation_timeout: PATIENCE, ..RedisConfig::from_url(url)? };
+        let store = RedisStore::connect(config).await?;
         nodes.push(State::new(Arc::new(store)));
     }
     Ok(nodes)
