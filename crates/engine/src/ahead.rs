@@ -1,4 +1,4 @@
-//! Looks keys up before their commands are carried out, several at once.
+//! Looks keys up before their commands are carried out, several at once: those of several commands, or all of one.
 //!
 //! # Guarantees
 //! Nothing changes, nobody is waited for, and no key is held when it returns: without it everything is the same, only slower.
@@ -22,15 +22,31 @@ pub(crate) const KEYS_AT_ONCE: usize = 16;
 /// With fewer keys in a segment, and so in the others, all of them lie in the caches anyway: 16,384 keys in a thousand segments.
 const SEGMENT_KEYS_MIN: usize = 16;
 
+/// Keys of one command that are looked up: what it reads of more might leave the caches again before it comes to them.
+const KEYS_MAX: usize = 32 * KEYS_AT_ONCE;
+
 /// Looks up keys that will be asked for soon, [`KEYS_AT_ONCE`] of them at most. A key may be whatever stands in its place in a request.
 pub(crate) fn look_up<'k>(keyspace: &Keyspace, keys: impl Iterator<Item = &'k [u8]>) {
+    look_up_group(keyspace, keys.take(KEYS_AT_ONCE).map(|key| keyspace.context.hash(key)));
+}
+
+/// Looks up the keys of one command by their hashes, if it has several.
+#[inline]
+pub(crate) fn look_up_hashes(keyspace: &Keyspace, hashes: &[u64]) {
+    if hashes.len() > 1 {
+        let mut groups = hashes[..hashes.len().min(KEYS_MAX)].chunks(KEYS_AT_ONCE);
+        while groups.next().is_some_and(|group| look_up_group(keyspace, group.iter().copied())) {}
+    }
+}
+
+/// Returns whether it is worth while to go on.
+fn look_up_group(keyspace: &Keyspace, hashes: impl Iterator<Item = u64>) -> bool {
     let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
-    for key in keys.take(KEYS_AT_ONCE) {
-        let hash = keyspace.context.hash(key);
+    for hash in hashes {
         // Whoever holds it brings it into the cache as well; and two keys of one segment are rare.
         let Some(segment) = keyspace.segments[keyspace.segment_of(hash)].0.try_lock() else { continue };
         if segment.store.len() < SEGMENT_KEYS_MIN {
-            return;
+            return false;
         }
         held.push((segment, hash));
     }
@@ -38,6 +54,7 @@ pub(crate) fn look_up<'k>(keyspace: &Keyspace, keys: impl Iterator<Item = &'k [u
     let entries: SmallVec<[EntryRef<'_>; KEYS_AT_ONCE]> =
         held.iter().filter_map(|(segment, hash)| segment.store.find_by_hash(*hash)).collect();
     black_box(entries.iter().map(|entry| entry.touch()).fold(0, u8::wrapping_add));
+    true
 }
 
 #[cfg(test)]

@@ -106,6 +106,14 @@ impl<'a> EntryRef<'a> {
         }
     }
 
+    #[inline]
+    pub(crate) fn has_key(self, key: &[u8]) -> bool {
+        match self {
+            Self::Str(string) => string.has_key(key),
+            Self::Collection(collection) => *collection.key == *key,
+        }
+    }
+
     /// Reads a byte of each place that a lookup of the key and a read of a short value would read, so that a cache has them.
     #[cfg(feature = "commands")]
     pub(crate) fn touch(self) -> u8 {
@@ -310,6 +318,7 @@ impl<'a> Ref<'a> {
     }
 
     /// The bytes of a string; `None` for another kind.
+    #[inline]
     #[must_use]
     pub fn as_str(&self) -> Option<&'a [u8]> {
         match self.entry {
@@ -343,6 +352,7 @@ impl<'a> Ref<'a> {
     }
 
     /// The last millisecond at which the key is there; `None` without a ttl.
+    #[inline]
     #[must_use]
     pub fn expires_at_ms(&self) -> Option<u64> {
         self.entry.expires_at_ms()

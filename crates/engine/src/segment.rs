@@ -228,12 +228,13 @@ impl Segment {
         room: Room,
     ) -> Result<(), EngineError> {
         self.save_first(context);
-        let entry = self.store.get_mut(bucket).expect(BUCKET_IS_TAKEN);
-        let deadline_before = entry.view().expires_at_ms();
-        if let EntryMut::Str(string) = entry
+        if let EntryMut::Str(string) = self.store.get_mut(bucket).expect(BUCKET_IS_TAKEN)
             && string.write_over(parts, expires_at_ms)
         {
-            self.deadline_changed(context, bucket, deadline_before, expires_at_ms);
+            if expires_at_ms.is_some() {
+                // There was one before: none has come.
+                self.deadline_changed(context, bucket, expires_at_ms, expires_at_ms);
+            }
             return Ok(());
         }
         self.replace_by_str(context, bucket, StrParts { key, parts, expires_at_ms, usage: Usage::default() }, room)
@@ -436,6 +437,7 @@ impl Segment {
     }
 
     /// Moves the account from one size to another one.
+    #[inline]
     pub(crate) fn settle_account(&mut self, context: &Context, before: u64, after: u64) {
         if before != after {
             self.account(context).settle(before, after);
@@ -473,6 +475,7 @@ impl Segment {
         }
     }
 
+    #[inline]
     fn deadline_changed(&mut self, context: &Context, bucket: usize, before: Option<u64>, after: Option<u64>) {
         let bytes_before = self.deadlines.cost_bytes();
         self.deadline_noted(bucket, before, after);
@@ -480,6 +483,7 @@ impl Segment {
     }
 
     /// The same for who settles the account.
+    #[inline]
     fn deadline_noted(&mut self, bucket: usize, before: Option<u64>, after: Option<u64>) {
         self.keys_with_ttl = self.keys_with_ttl + u32::from(after.is_some()) - u32::from(before.is_some());
         if let Some(at_ms) = after {

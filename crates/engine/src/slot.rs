@@ -28,9 +28,11 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    fn resolve(self, current: Option<u64>) -> Option<u64> {
+    /// `current` is asked only where it matters.
+    #[inline]
+    fn resolve(self, current: impl FnOnce() -> Option<u64>) -> Option<u64> {
         match self {
-            Self::Keep => current,
+            Self::Keep => current(),
             Self::Clear => None,
             Self::At(at_ms) => Some(at_ms),
         }
@@ -73,7 +75,6 @@ impl<'a> Slot<'a> {
     }
 
     /// Notes that the key is used.
-    #[inline]
     pub(crate) fn mark_used(&mut self) {
         let segment = &mut *self.segment;
         if let Some(bucket) = self.bucket
@@ -137,7 +138,7 @@ impl<'a> Slot<'a> {
     /// The same for who may find that nothing else changes: who does change something has to say so.
     #[inline]
     pub(crate) fn set_str_silently(&mut self, parts: &[&[u8]], expiry: Expiry) -> Result<(), EngineError> {
-        let expires_at_ms = expiry.resolve(self.expires_at_ms());
+        let expires_at_ms = expiry.resolve(|| self.expires_at_ms());
         if is_expired(expires_at_ms, self.now_ms) {
             check_key(self.key)?;
             self.remove();
@@ -242,7 +243,7 @@ impl<'a> Slot<'a> {
         let Some(bucket) = self.bucket else {
             return false;
         };
-        let expires_at_ms = expiry.resolve(self.expires_at_ms());
+        let expires_at_ms = expiry.resolve(|| self.expires_at_ms());
         if is_expired(expires_at_ms, self.now_ms) {
             return self.remove();
         }
@@ -346,8 +347,16 @@ impl<'a> Slot<'a> {
 
     #[inline]
     pub(crate) fn drop_empty_collection(&mut self) {
-        let entry = self.bucket.and_then(|bucket| self.segment.get(bucket));
-        if entry.is_some_and(EntryRef::is_empty_collection) {
+        // Strings in cells, which most keys have, are told by their places: nothing of them is read.
+        if let Some(bucket) = self.bucket
+            && self.segment.store.is_boxed(bucket)
+        {
+            self.drop_if_empty_in(bucket);
+        }
+    }
+
+    fn drop_if_empty_in(&mut self, bucket: usize) {
+        if self.segment.get(bucket).is_some_and(EntryRef::is_empty_collection) {
             self.remove();
         }
     }

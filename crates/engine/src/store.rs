@@ -82,7 +82,7 @@ impl Store {
     /// The same, with its entry.
     #[inline]
     pub(crate) fn find_entry(&self, hash: u64, key: &[u8]) -> Option<(usize, EntryRef<'_>)> {
-        let entry_of = |location| self.cells.get(location).filter(|entry| entry.key() == key);
+        let entry_of = |location| self.cells.get(location).filter(|entry| entry.has_key(key));
         self.places.find(hash_bits(hash), entry_of)
     }
 
@@ -189,6 +189,7 @@ impl Store {
     }
 
     /// Whether what lies in a bucket is boxed, so that removing it returns it.
+    #[inline]
     pub(crate) fn is_boxed(&self, bucket: usize) -> bool {
         self.places.get(bucket).is_some_and(Location::is_boxed)
     }

@@ -175,6 +175,13 @@ impl<'a> StrRef<'a> {
         &self.0[self.key_start()..self.value_start()]
     }
 
+    /// Whether this is its key: only as many bytes as `key` has are looked at, and none if the lengths differ.
+    #[inline]
+    pub(crate) fn has_key(self, key: &[u8]) -> bool {
+        let start = self.key_start();
+        self.key_len() == key.len() && self.0.get(start..start + key.len()) == Some(key)
+    }
+
     #[inline]
     pub(crate) fn value(self) -> &'a [u8] {
         &self.0[self.value_start()..]
@@ -188,16 +195,16 @@ impl<'a> StrRef<'a> {
     pub(crate) fn value_after(self, key_len: usize) -> &'a [u8] {
         debug_assert_eq!(self.key().len(), key_len, "the entry was found by its key");
         // Two cases and not one sum: a branch is predicted, a sum would wait for the flag.
-        if key_len_field(self.0) & DEADLINE_FLAG == 0 {
-            &self.0[HEADER_BYTES + key_len..]
-        } else {
+        if self.has_deadline() {
             &self.0[HEADER_BYTES + DEADLINE_BYTES + key_len..]
+        } else {
+            &self.0[HEADER_BYTES + key_len..]
         }
     }
 
     #[inline]
     pub(crate) fn expires_at_ms(self) -> Option<u64> {
-        if key_len_field(self.0) & DEADLINE_FLAG == 0 {
+        if !self.has_deadline() {
             return None;
         }
         let (_, rest) = self.0.split_first_chunk::<HEADER_BYTES>().expect(HAS_HEADER);
@@ -215,12 +222,24 @@ impl<'a> StrRef<'a> {
         StrEntry::of(&StrParts { key, parts: &[self.value()], expires_at_ms, usage })
     }
 
-    fn key_start(self) -> usize {
-        key_start(key_len_field(self.0) & DEADLINE_FLAG != 0)
+    #[inline]
+    fn has_deadline(self) -> bool {
+        key_len_field(self.0) & DEADLINE_FLAG != 0
     }
 
+    #[inline]
+    fn key_len(self) -> usize {
+        (key_len_field(self.0) & !DEADLINE_FLAG) as usize
+    }
+
+    #[inline]
+    fn key_start(self) -> usize {
+        key_start(self.has_deadline())
+    }
+
+    #[inline]
     fn value_start(self) -> usize {
-        self.key_start() + (key_len_field(self.0) & !DEADLINE_FLAG) as usize
+        self.key_start() + self.key_len()
     }
 }
 
@@ -232,10 +251,12 @@ impl<'a> StrMut<'a> {
         Self(&mut cell[..used])
     }
 
+    #[inline]
     pub(crate) fn view(&self) -> StrRef<'_> {
         StrRef(self.0)
     }
 
+    #[inline]
     pub(crate) fn into_value(self) -> &'a mut [u8] {
         let start = self.view().value_start();
         &mut self.0[start..]
@@ -245,10 +266,11 @@ impl<'a> StrMut<'a> {
     #[inline]
     pub(crate) fn write_over(mut self, parts: &[&[u8]], expires_at_ms: Option<u64>) -> bool {
         let value_len: usize = parts.iter().map(|part| part.len()).sum();
-        if self.view().value().len() != value_len || !self.replace_deadline(expires_at_ms) {
+        let value_start = self.view().value_start();
+        if self.0.len() != value_start + value_len || !self.replace_deadline(expires_at_ms) {
             return false;
         }
-        let mut rest = self.into_value();
+        let mut rest = &mut self.0[value_start..];
         for part in parts {
             rest = put(rest, part);
         }
@@ -256,8 +278,9 @@ impl<'a> StrMut<'a> {
     }
 
     /// Replaces a deadline by another one, or none by none. Returns whether it did: not where one comes or goes.
+    #[inline]
     pub(crate) fn replace_deadline(&mut self, expires_at_ms: Option<u64>) -> bool {
-        if self.view().expires_at_ms().is_some() != expires_at_ms.is_some() {
+        if self.view().has_deadline() != expires_at_ms.is_some() {
             return false;
         }
         if let Some(at_ms) = expires_at_ms {

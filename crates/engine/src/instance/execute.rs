@@ -12,8 +12,9 @@ use super::blocked::Served;
 use super::measure::{Measured, now_ns};
 use super::note::Ended;
 use super::{Instance, Session};
+use crate::ahead;
 use crate::command::{self, Access, Call, Command, CommandError, Effects, Known, Lookups, Scope};
-use crate::lock::{Contended, Databases, Locked, Places};
+use crate::lock::{Contended, Databases, Locked, Place, Places};
 
 /// One command of one session at one moment.
 pub(crate) struct Step<'s, 'e> {
@@ -124,10 +125,14 @@ impl Need {
     }
 }
 
-/// The places of the keys that a command names.
+/// The places of the keys that a command names, which are looked up on this occasion: it is about to ask for them.
 pub(crate) fn key_places(instance: &Instance, database: usize, command: &Command, args: &[&[u8]]) -> Places {
     let positions = command.row.keys.positions(args);
-    positions.iter().filter_map(|at| args.get(*at)).map(|key| instance.databases.place(database, key)).collect()
+    let keyspace = instance.databases.get(database).keyspace();
+    let keys = positions.iter().filter_map(|at| args.get(*at));
+    let hashes: SmallVec<[u64; 16]> = keys.map(|key| keyspace.context.hash(key)).collect();
+    ahead::look_up_hashes(keyspace, &hashes);
+    hashes.iter().map(|hash| Place::new(database, keyspace.segment_of(*hash))).collect()
 }
 
 impl<'s, 'e> Step<'s, 'e> {

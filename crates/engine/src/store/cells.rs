@@ -60,6 +60,7 @@ impl Location {
         Self(number as u32 | BOXED_FLAG)
     }
 
+    #[inline]
     pub(super) fn is_boxed(self) -> bool {
         self.boxed().is_some()
     }

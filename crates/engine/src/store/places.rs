@@ -123,19 +123,19 @@ impl Places {
     /// The first entry with these hash bits that `is_it`. It says so with whatever it found.
     #[inline]
     pub(super) fn find<T>(&self, bits: u32, mut is_it: impl FnMut(Location) -> Option<T>) -> Option<(usize, T)> {
-        let home = self.home(bits);
-        for (step, place) in self.places.get(home..)?.iter().enumerate() {
-            if place.bits() < bits {
-                continue;
-            }
-            if place.bits() > bits {
-                return None;
-            }
-            if let Some(found) = is_it(place.location()) {
-                return Some((home + step, found));
-            }
+        // Whole words are compared: one instruction for each place that lies before it.
+        let lowest = u64::from(bits) << 32;
+        let mut number = self.home(bits);
+        while self.places.get(number)?.0 < lowest {
+            number += 1;
         }
-        None
+        loop {
+            let place = self.places.get(number).filter(|place| place.bits() == bits)?;
+            if let Some(found) = is_it(place.location()) {
+                return Some((number, found));
+            }
+            number += 1;
+        }
     }
 
     /// The entry that lies at `from` lies at `to` now.
