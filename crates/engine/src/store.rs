@@ -86,6 +86,13 @@ impl Store {
         self.places.find(hash_bits(hash), entry_of)
     }
 
+    /// Reads of the table what a search for this hash begins with, so that a cache has it.
+    #[cfg(feature = "commands")]
+    #[inline]
+    pub(crate) fn touch_place(&self, hash: u64) -> u8 {
+        self.places.touch(hash_bits(hash))
+    }
+
     /// An entry whose hash looks like this one: the one that is meant, nearly always.
     #[cfg(feature = "commands")]
     pub(crate) fn find_by_hash(&self, hash: u64) -> Option<EntryRef<'_>> {

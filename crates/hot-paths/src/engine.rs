@@ -55,8 +55,13 @@ fn put_journal() -> Outcome {
     Ok(disk.close()?)
 }
 
+/// A value with a deadline in the place of another one: what a key that is put again and again costs. The first deadlines of all segments, for
+/// which they make lists and chunks, come before.
 fn put_ttl() -> Outcome {
     let (engine, keys) = filled(&VALUE)?;
+    for key in &keys {
+        engine.update(key, NOW_MS, |slot| slot.set_str(&[&VALUE], Expiry::At(NOW_MS + 60_000)))?;
+    }
     repeat(|turn| {
         let expiry = Expiry::At(NOW_MS + 60_000 + u64::from(turn));
         must(engine.update(&keys[walk(turn)], NOW_MS, |slot| slot.set_str(&[&VALUE], expiry)));

@@ -138,6 +138,14 @@ impl Places {
         }
     }
 
+    /// Reads a byte of the line where a search for these hash bits begins.
+    #[cfg(feature = "commands")]
+    #[inline]
+    pub(super) fn touch(&self, bits: u32) -> u8 {
+        // Truncated on purpose: any byte will do.
+        self.places.get(self.home(bits)).map_or(0, |place| place.0 as u8)
+    }
+
     /// The entry that lies at `from` lies at `to` now.
     pub(super) fn relocate(&mut self, bits: u32, from: Location, to: Location) {
         let found = self.find(bits, |location| (location == from).then_some(()));
