@@ -31,6 +31,7 @@ mod servers;
 use crate::report::Report;
 use crate::{Options, Outcome};
 
+pub(crate) use self::redis_benchmark::{RedisBenchmark, Sample};
 pub(crate) use self::servers::{Keeps, Program, Server, Setup, redis_version};
 
 /// One round of pauses for so many of others: one takes minutes, and what matters is the worst of tens of thousands of requests.

@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod redis_driver;
 pub mod report;
 pub mod rounds;
+pub mod runtime;
 pub mod scan;
 pub mod start;
 

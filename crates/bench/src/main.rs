@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use acteon_bench::report::{Report, page};
 use acteon_bench::{
-    Options, Outcome, contention, dispatch, due, dynamodb, engine, lock, machine, memory, postgres, redis_driver, scan,
-    start,
+    Options, Outcome, contention, dispatch, due, dynamodb, engine, lock, machine, memory, postgres, redis_driver,
+    runtime, scan, start,
 };
 use clap::{Parser, ValueEnum};
 
@@ -35,6 +35,11 @@ enum Suite {
     Scan,
     /// The engine behind its protocol, beside redis-server.
     Engine,
+    /// The engine's server on runtimes of several kinds.
+    Runtime,
+    /// One of the servers that the suite `runtime` starts for itself, named by `--only`.
+    #[value(hide = true)]
+    RuntimeServer,
     /// Dispatches per second through HTTP, on memory and on Redis.
     Dispatch,
     /// From starting a server until it is ready, and what it takes then.
@@ -54,7 +59,7 @@ struct Arguments {
     /// Keys in a large store, in the suite `engine`.
     #[arg(long, default_value_t = 5_000_000)]
     keys_max: usize,
-    /// Only cases whose name contains this, in the suites `contention`, `due` and `scan` (backends), `postgres` and `engine` ("commands GET", "sizes", "memory", "churn", "evictions", "disk throughput always", "pauses growth").
+    /// Only cases whose name contains this, in the suites `contention`, `due` and `scan` (backends), `runtime` ("GET, pipeline 16"), `postgres` and `engine` ("commands GET", "sizes", "memory", "churn", "evictions", "disk throughput always", "pauses growth").
     #[arg(long, default_value = "", conflicts_with = "write")]
     only: String,
     /// Connections of the driver in the suite `postgres`; raw sqlx always has eight.
@@ -76,13 +81,13 @@ impl Suite {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// So many that all suites together take less than an hour.
+    /// So many that all suites together take about an hour.
     const fn rounds(self) -> usize {
         match self {
             Self::Start => 20,
-            Self::Memory | Self::Lock | Self::Redis | Self::Dynamodb | Self::Dispatch | Self::Scan => 5,
+            Self::Memory | Self::Lock | Self::Redis | Self::Dynamodb | Self::Dispatch | Self::Scan | Self::Runtime => 5,
             Self::Postgres | Self::Due => 3,
-            Self::Contention | Self::Engine | Self::DynamodbService => 2,
+            Self::Contention | Self::Engine | Self::DynamodbService | Self::RuntimeServer => 2,
         }
     }
 
@@ -98,6 +103,8 @@ impl Suite {
             Self::DynamodbService => dynamodb::serve(),
             Self::Scan => scan::run(options, report),
             Self::Engine => engine::run(options, report),
+            Self::Runtime => runtime::run(options, report),
+            Self::RuntimeServer => runtime::serve(options.only),
             Self::Dispatch => dispatch::run(options, report),
             Self::Start => start::run(options, report),
         }
@@ -127,7 +134,7 @@ fn run(arguments: &Arguments) -> Outcome {
         connections: arguments.connections,
     };
     let (machine, mut report) = (machine::describe(), Report::default());
-    if arguments.suite != Suite::DynamodbService {
+    if !matches!(arguments.suite, Suite::DynamodbService | Suite::RuntimeServer) {
         println!("{machine}\n");
     }
     arguments.suite.run(&options, &mut report)?;

@@ -8,20 +8,20 @@ use crate::Outcome;
 
 /// How redis-benchmark is called.
 #[derive(Clone, Copy)]
-pub(super) struct RedisBenchmark {
-    pub(super) connections: usize,
-    pub(super) pipeline: usize,
-    pub(super) requests: usize,
+pub(crate) struct RedisBenchmark {
+    pub(crate) connections: usize,
+    pub(crate) pipeline: usize,
+    pub(crate) requests: usize,
     /// Different keys that it chooses from.
-    pub(super) keys: usize,
-    pub(super) value_bytes: usize,
+    pub(crate) keys: usize,
+    pub(crate) value_bytes: usize,
 }
 
 /// What one run cost.
 #[derive(Clone, Copy)]
-pub(super) struct Sample {
-    pub(super) cpu_s_per_million: f64,
-    pub(super) per_second: f64,
+pub(crate) struct Sample {
+    pub(crate) cpu_s_per_million: f64,
+    pub(crate) per_second: f64,
 }
 
 impl RedisBenchmark {
@@ -35,8 +35,13 @@ impl RedisBenchmark {
 
     /// Returns the operations per second that redis-benchmark reports.
     pub(super) fn run(&self, server: &Server, words: &[String]) -> Outcome<f64> {
+        self.run_on(server.port(), words)
+    }
+
+    /// The same for whatever listens on that port of this machine.
+    pub(crate) fn run_on(&self, port: u16, words: &[String]) -> Outcome<f64> {
         let mut command = Command::new("redis-benchmark");
-        command.args(["-p", &server.port().to_string(), "-c", &self.connections.to_string(), "--csv"]);
+        command.args(["-p", &port.to_string(), "-c", &self.connections.to_string(), "--csv"]);
         command.args(["-d", &self.value_bytes.to_string(), "-P", &self.pipeline.to_string()]);
         command.args(["-n", &self.requests.to_string(), "-r", &self.keys.to_string()]);
         let output = command.args(words).output()?;
