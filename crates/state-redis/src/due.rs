@@ -8,10 +8,11 @@ use std::time::Duration;
 use acteon_state_core::due::check_item_id;
 use acteon_state_core::entry::{ceil_ms, duration_ms};
 use acteon_state_core::key::Companion;
+use acteon_state_core::record::ItemRecord;
 use acteon_state_core::{
     ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Error, Result, Schedule, Scheduled, StateKey,
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::error::{Access, unexpected};
 use crate::reply;
@@ -61,9 +62,9 @@ impl Inner {
             return Err(corrupt_item(queue, &reply::text(reply::next(&mut fields)?)?));
         }
         let next_ms = reply::int(reply::next(&mut fields)?)?;
-        let mut items = Vec::with_capacity(fields.len() / 4);
+        let mut items = Vec::with_capacity(fields.len() / 2);
         while let Some(id) = fields.next() {
-            items.push(due_item(queue, reply::text(id)?, &mut fields, token)?);
+            items.push(due_item(queue, reply::text(id)?, reply::next(&mut fields)?, token)?);
         }
         Ok(Claimed { items, next_due_in: u64::try_from(next_ms).ok().map(Duration::from_millis) })
     }
@@ -104,21 +105,17 @@ impl Inner {
     }
 }
 
-fn due_item(
-    queue: &StateKey,
-    id: String,
-    fields: &mut std::vec::IntoIter<Value>,
-    token: ClaimToken,
-) -> Result<DueItem> {
-    let attempt = reply::unsigned(reply::next(fields)?)?;
-    let due = reply::text(reply::next(fields)?)?;
-    let payload = reply::bytes_or_nil(reply::next(fields)?)?;
-    match (u32::try_from(attempt), due.parse(), payload) {
-        (Ok(attempt), Ok(due_at_ms), Some(payload)) => {
-            Ok(DueItem { id, payload: Bytes::from(payload), due_at_ms, attempt, token })
-        }
-        _ => Err(corrupt_item(queue, &id)),
-    }
+/// An item that was claimed, of the record that the claim has written.
+fn due_item(queue: &StateKey, id: String, bytes: Value, token: ClaimToken) -> Result<DueItem> {
+    let bytes = reply::bytes_or_nil(bytes)?.unwrap_or_default();
+    let Some(ItemRecord { attempt, due_at_ms, payload, .. }) = ItemRecord::parse(&bytes) else {
+        return Err(corrupt_item(queue, &id));
+    };
+    let header_bytes = bytes.len() - payload.len();
+    let mut payload = Bytes::from(bytes);
+    // Neither a copy nor a second owner of the bytes.
+    payload.advance(header_bytes);
+    Ok(DueItem { id, payload, due_at_ms, attempt, token })
 }
 
 fn claim_outcome(queue: &StateKey, id: &str, reply: Value) -> Result<ClaimOutcome> {

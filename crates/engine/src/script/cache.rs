@@ -74,7 +74,9 @@ pub(crate) struct Scripts {
     pub(crate) overseer: Arc<Overseer>,
     log: ScriptLog,
     store: RwLock<Store>,
-    interpreters: Mutex<Vec<Interpreter>>,
+    /// Each in its box, since they go in and out with each run.
+    #[allow(clippy::vec_box, reason = "moving an interpreter takes longer than the list itself")]
+    interpreters: Mutex<Vec<Box<Interpreter>>>,
     interpreters_made: AtomicU64,
     generation: AtomicU64,
 }
@@ -188,19 +190,20 @@ impl Scripts {
     }
 
     /// An interpreter that nobody else uses.
-    pub(crate) fn take_interpreter(&self) -> mlua::Result<Interpreter> {
+    pub(crate) fn take_interpreter(&self) -> mlua::Result<Box<Interpreter>> {
         let idle = self.interpreters.lock().pop();
         match idle {
             Some(interpreter) => Ok(interpreter),
             None => {
                 let number = self.interpreters_made.fetch_add(1, Ordering::Relaxed);
-                Interpreter::new(self.overseer.clone(), &self.log, number, self.generation.load(Ordering::Acquire))
+                let generation = self.generation.load(Ordering::Acquire);
+                Interpreter::new(self.overseer.clone(), &self.log, number, generation).map(Box::new)
             }
         }
     }
 
     /// Puts an interpreter back, if it is as good as new.
-    pub(crate) fn put_interpreter(&self, interpreter: Interpreter) {
+    pub(crate) fn put_interpreter(&self, interpreter: Box<Interpreter>) {
         if !interpreter.is_reusable() || interpreter.generation() != self.generation.load(Ordering::Acquire) {
             return;
         }

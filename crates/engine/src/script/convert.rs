@@ -13,6 +13,8 @@
 //! | array | table | array up to the first `nil` |
 //! | map, set, double, .. of RESP3 | `{map={..}}`, `{set={..}}`, `{double=..}`, .. | the same, flattened for RESP2 |
 
+use std::str;
+
 use acteon_resp::{Deferred, Protocol, ReplyWriter, Token, TokenLimits, token};
 use mlua::{Lua, LuaString, Result, Table, Value};
 
@@ -56,6 +58,15 @@ fn read(lua: &Lua, rest: &mut &[u8]) -> Result<Value> {
     value_of(lua, token, len, rest)
 }
 
+/// Reads a string that is UTF-8, as most elements of lists are: mlua moves a `str` into a table at once, where other values are held by Rust
+/// first, which takes twice as long. `None`: there is something else, and nothing was read.
+fn text_at<'r>(rest: &mut &'r [u8]) -> Option<&'r str> {
+    let (Token::Bulk(text), _, behind) = next(rest) else { return None };
+    let text = str::from_utf8(text).ok()?;
+    *rest = behind;
+    Some(text)
+}
+
 /// The first token, its length, and what follows it.
 fn next(reply: &[u8]) -> (Token<'_>, usize, &[u8]) {
     let Ok(Some((token, len))) = token(reply, &OWN_REPLY) else {
@@ -78,7 +89,10 @@ fn value_of(lua: &Lua, token: Token<'_>, len: usize, rest: &mut &[u8]) -> Result
         Token::Array(count) | Token::Push(count) => {
             let table = lua.create_table_with_capacity(count, 0)?;
             for index in 1..=count {
-                table.raw_set(index, read(lua, rest)?)?;
+                match text_at(rest) {
+                    Some(text) => table.raw_set(index, text)?,
+                    None => table.raw_set(index, read(lua, rest)?)?,
+                }
             }
             Value::Table(table)
         }

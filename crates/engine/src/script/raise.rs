@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use mlua::{Error, Lua, LuaString, MultiValue, Result, Value};
+use mlua::{BorrowedBytes, Error, Lua, LuaString, MultiValue, Result, Value};
 
 /// What a function written in Rust throws.
 #[derive(Debug, Clone)]
@@ -204,6 +204,15 @@ impl<'a> Arguments<'a> {
                 text.ok_or_else(|| self.type_error(index, "string"))
             }
             _ => Err(self.type_error(index, "string")),
+        }
+    }
+
+    /// The bytes of a string, or of a number as text.
+    pub(crate) fn bytes(&self, index: usize) -> Result<BorrowedBytes> {
+        match self.get(index) {
+            // Without a second reference to the string, which takes as long as to find a short text in it.
+            Some(Value::String(text)) => Ok(text.as_bytes()),
+            _ => Ok(self.string(index)?.as_bytes()),
         }
     }
 

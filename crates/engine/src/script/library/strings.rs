@@ -10,6 +10,7 @@ use mlua::{Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Va
 
 use super::pattern::{Capture, Matcher, Trouble};
 use crate::script::raise::{Arguments, Thrown, raise, raise_argument, raise_bare, rethrow, type_name};
+use crate::script::sandbox::Unbounded;
 use crate::script::watch::Watch;
 
 /// Replaces the functions in the table `string`. `pcall` is Lua's own.
@@ -30,8 +31,7 @@ pub(crate) fn install(lua: &Lua, string: &Table, pcall: &Function) -> Result<()>
 /// `find` and `match`.
 fn search(lua: &Lua, values: &MultiValue, finds: bool) -> Result<MultiValue> {
     let arguments = Arguments::new(lua, values);
-    let (text, pattern) = (arguments.string(1)?, arguments.string(2)?);
-    let (text, pattern) = (&*text.as_bytes(), &*pattern.as_bytes());
+    let (text, pattern) = (&*arguments.bytes(1)?, &*arguments.bytes(2)?);
     let start = start_of(arguments.long_or(3, 1)?, text.len());
     if finds && (is_true(arguments.get(4)) || is_plain(pattern)) {
         let Some(at) = find_plain(&text[start..], pattern) else { return Value::Nil.into_lua_multi(lua) };
@@ -236,6 +236,8 @@ const UNFINISHED: &str = "unfinished capture";
 
 /// The captures of a match, or the `whole` of it if there are none.
 fn captured(lua: &Lua, text: &[u8], captures: &[Capture], whole: Option<(usize, usize)>) -> Result<MultiValue> {
+    // Each of them may be all of the text. Growth by the headers of so many strings is allowed for, too.
+    let _unbounded = Unbounded::for_bytes(lua, text.len() + captures.len());
     if let (true, Some((start, end))) = (captures.is_empty(), whole) {
         return lua.create_string(&text[start..end])?.into_lua_multi(lua);
     }
