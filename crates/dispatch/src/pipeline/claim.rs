@@ -85,11 +85,14 @@ impl Claim {
         }
     }
 
-    /// Settles the claim, in the background when the store does not answer at once.
-    pub(super) async fn settle(self, settlement: Settlement, tasks: &TaskTracker) {
-        if !self.held.settle_once(&settlement, self.ttl).await {
-            settle_in_background(self.held, settlement, self.ttl, tasks);
-        }
+    /// Whether the claim is settled: it is, or it cannot be.
+    pub(super) async fn settle_once(&self, settlement: &Settlement) -> bool {
+        self.held.settle_once(settlement, self.ttl).await
+    }
+
+    /// Settles the claim as soon as the store answers.
+    pub(super) fn settle_in_background(self, settlement: Settlement, tasks: &TaskTracker) {
+        settle_in_background(self.held, settlement, self.ttl, tasks);
     }
 }
 

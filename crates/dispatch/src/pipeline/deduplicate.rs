@@ -54,7 +54,6 @@ pub(super) enum Deduplicated {
 #[derive(Debug)]
 pub(super) struct Claiming {
     key: StateKey,
-    in_flight: Bytes,
     put: Put,
 }
 
@@ -71,14 +70,14 @@ impl Dispatcher {
         let Some(dedup) = &verdict.dedup else { return Ok(None) };
         let key = keys::dedup(&verdict.action, dedup).map_err(DispatchError::state("deduplicate"))?;
         let in_flight = in_flight_record(&verdict.action.id);
-        let put = Put::new(in_flight.clone()).if_absent().expires_after(self.0.options.claim_lease);
-        Ok(Some(Claiming { key, in_flight, put }))
+        let put = Put::new(in_flight).if_absent().expires_after(self.0.options.claim_lease);
+        Ok(Some(Claiming { key, put }))
     }
 
     pub(super) async fn deduplicate(
         &self,
         verdict: &Verdict,
-        claiming: Option<Claiming>,
+        claiming: Option<&Claiming>,
         ahead: &mut Ahead,
     ) -> Result<Deduplicated, DispatchError> {
         let (Some(dedup), Some(claiming)) = (&verdict.dedup, claiming) else {
@@ -121,24 +120,24 @@ impl Dispatcher {
         &self,
         verdict: &Verdict,
         dedup: &Dedup,
-        claiming: Claiming,
+        claiming: &Claiming,
         answer: Option<acteon_state_core::Result<PutOutcome>>,
     ) -> Result<Deduplicated, DispatchError> {
         let failed = DispatchError::state("deduplicate");
-        let Claiming { key, in_flight, put } = claiming;
+        let Claiming { key, put } = claiming;
         let answer = match answer {
             Some(answer) => answer,
-            None => self.0.state.put(&key, &put).await,
+            None => self.0.state.put(key, put).await,
         };
         match answer {
             Ok(PutOutcome::Applied(version)) => {
-                Ok(Deduplicated::First(Some(Claim::new(self.held(key, in_flight, version), dedup.ttl))))
+                Ok(Deduplicated::First(Some(Claim::new(self.held(claiming, version), dedup.ttl))))
             }
             Ok(PutOutcome::NotMet(current)) => {
                 let value = current.map(|entry| entry.value).unwrap_or_default();
                 let record: DedupRecord = serde_json::from_slice(&value).map_err(|error| {
                     let message = "what is stored for this deduplication key is no record of a dispatcher";
-                    failed(acteon_state_core::Error::corrupt(&key, message).with_source(error))
+                    failed(acteon_state_core::Error::corrupt(key, message).with_source(error))
                 })?;
                 let original = match record {
                     DedupRecord::InFlight { .. } => None,
@@ -149,7 +148,7 @@ impl Dispatcher {
             Err(error) => {
                 if error.effect() == Effect::Unknown {
                     // Otherwise a claim that was made all the same would stop the caller's retry for a whole lease.
-                    let held = self.held(key, in_flight, put.version);
+                    let held = self.held(claiming, put.version);
                     claim::settle_in_background(held, Settlement::GiveBack, dedup.ttl, &self.0.tasks);
                 }
                 Err(failed(error))
@@ -157,16 +156,21 @@ impl Dispatcher {
         }
     }
 
-    fn held(&self, key: StateKey, in_flight: Bytes, version: Version) -> Held {
+    fn held(&self, claiming: &Claiming, version: Version) -> Held {
         let (state, faults) = (self.0.state.clone(), self.0.faults.clone());
+        let (key, in_flight) = (claiming.key.clone(), claiming.put.value.clone());
         Held { state, key, in_flight, lease: self.0.options.claim_lease, version: Mutex::new(version), faults }
     }
 
     /// Settles a claim, if there is one: stores the outcome for duplicates to come, or gives the claim back when a retry
     /// shall run.
-    pub(super) async fn settle_claim(&self, claim: Option<Claim>, result: &Result<Outcome, DispatchError>) {
-        if let Some(claim) = claim {
-            claim.settle(settlement(result), &self.0.tasks).await;
+    pub(super) async fn settle_claim(&self, claim: &mut Option<Claim>, result: &Result<Outcome, DispatchError>) {
+        let Some(open) = claim else { return };
+        let settlement = settlement(result);
+        if !open.settle_once(&settlement).await
+            && let Some(open) = claim.take()
+        {
+            open.settle_in_background(settlement, &self.0.tasks);
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod throttle;
 pub mod worker;
 
 use std::fmt::Display;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,8 +114,7 @@ impl Dispatcher {
     /// [`DispatchError`]: the action is not valid, or the store did not answer. Nothing was executed unless its effect is
     /// unknown.
     pub async fn dispatch(&self, action: Action) -> Result<Outcome, DispatchError> {
-        let dispatcher = self.clone();
-        let work = Box::pin(async move { dispatcher.run(action).await });
+        let work = Box::pin(self.clone().run(action));
         run_to_end(&self.0.tasks, work).await.unwrap_or_else(|error| Err(panicked(&error)))
     }
 
@@ -126,8 +126,7 @@ impl Dispatcher {
 
     /// Dispatches one action in a task of its own, so that those of a batch share the threads of the runtime.
     async fn dispatch_apart(&self, action: Action) -> Result<Outcome, DispatchError> {
-        let dispatcher = self.clone();
-        let work = Box::pin(async move { dispatcher.run(action).await });
+        let work = Box::pin(self.clone().run(action));
         let task = self.0.tasks.spawn(work.in_current_span());
         task.await.unwrap_or_else(|error| Err(panicked(&error)))
     }
@@ -139,39 +138,47 @@ impl Dispatcher {
         tokio::time::timeout(patience, self.0.tasks.wait()).await.is_ok()
     }
 
-    async fn run(&self, action: Action) -> Result<Outcome, DispatchError> {
+    async fn run(self, action: Action) -> Result<Outcome, DispatchError> {
         let started = Instant::now();
-        let result = self.run_stages(action).await;
+        let result = match self.judge(action) {
+            Ok(ControlFlow::Continue((verdict, delay))) => self.run_limited(&verdict, delay).await,
+            Ok(ControlFlow::Break(outcome)) => Ok(outcome),
+            Err(error) => Err(error),
+        };
         self.0.metrics.record_dispatch(&result, started.elapsed());
         result
     }
 
-    async fn run_stages(&self, action: Action) -> Result<Outcome, DispatchError> {
+    /// The stages that need no store: what the rules make of the action, and by how much they delay it; the outcome, if they refuse it.
+    ///
+    /// No future of its own, which would keep room for all that it moves in the one that each dispatch allocates.
+    fn judge(&self, action: Action) -> Result<ControlFlow<Outcome, (Verdict, Duration)>, DispatchError> {
         action.validate()?;
         let verdict = self.0.rules.current().evaluate(action);
         let delay = match &verdict.decision {
             Decision::Deny { rule } => {
                 let rule = rule.as_ref().map(ToString::to_string);
-                return Ok(Outcome::Denied { action_id: verdict.action.id, rule });
+                return Ok(ControlFlow::Break(Outcome::Denied { action_id: verdict.action.id, rule }));
             }
             Decision::Suppress { rule } => {
-                return Ok(Outcome::Suppressed { action_id: verdict.action.id, rule: rule.to_string() });
+                let rule = rule.to_string();
+                return Ok(ControlFlow::Break(Outcome::Suppressed { action_id: verdict.action.id, rule }));
             }
             Decision::Allow { .. } => Duration::ZERO,
             Decision::Schedule { delay, .. } => *delay,
         };
-        self.run_limited(verdict, delay).await
+        Ok(ControlFlow::Continue((verdict, delay)))
     }
 
     /// The stages that touch the store.
-    async fn run_limited(&self, verdict: Verdict, delay: Duration) -> Result<Outcome, DispatchError> {
-        let claiming = self.claiming(&verdict)?;
-        let mut ahead = self.ask_ahead(&verdict, delay, claiming.as_ref()).await;
-        let claim = match self.deduplicate(&verdict, claiming, &mut ahead).await? {
+    async fn run_limited(&self, verdict: &Verdict, delay: Duration) -> Result<Outcome, DispatchError> {
+        let claiming = self.claiming(verdict)?;
+        let ahead = &mut self.ask_ahead(verdict, delay, claiming.as_ref()).await;
+        let mut claim = match self.deduplicate(verdict, claiming.as_ref(), ahead).await? {
             Deduplicated::First(claim) => claim,
             Deduplicated::Duplicate(outcome) => return Ok(outcome),
         };
-        let work = pin!(self.run_claimed(&verdict, delay, ahead));
+        let work = pin!(self.run_claimed(verdict, delay, ahead));
         let result = match &claim {
             None => work.await,
             Some(claim) => keep_while(work, || claim.keep(), || ()).await,
@@ -181,7 +188,7 @@ impl Dispatcher {
             Err(error) => (Err(error), None),
         };
         // Neither waits for the other: one round trip where the store takes both at once.
-        tokio::join!(self.settle_claim(claim, &result), self.release(guard));
+        tokio::join!(self.settle_claim(&mut claim, &result), self.release(guard));
         result
     }
 
@@ -190,9 +197,9 @@ impl Dispatcher {
         &self,
         verdict: &Verdict,
         delay: Duration,
-        mut ahead: Ahead,
+        ahead: &mut Ahead,
     ) -> Result<(Outcome, Option<LockGuard>), DispatchError> {
-        if let Some(throttled) = self.throttle(verdict, &mut ahead).await? {
+        if let Some(throttled) = self.throttle(verdict, ahead).await? {
             return Ok((throttled, None));
         }
         match schedule::due(&verdict.action, delay, Timestamp::now) {
