@@ -78,9 +78,15 @@ pub(crate) struct Command {
     pub(crate) container: Option<&'static Row>,
     /// Distinct for each command and subcommand, below [`count`].
     pub(crate) number: usize,
+    /// See [`Row::only_key`].
+    pub(crate) only_key: Option<usize>,
 }
 
 impl Command {
+    fn new(row: &'static Row, container: Option<&'static Row>, number: usize) -> Self {
+        Self { row, container, number, only_key: row.only_key() }
+    }
+
     /// The name as clients write it in lower case, `config|get` for a subcommand.
     pub(crate) fn full_name(&self) -> String {
         match self.container {
@@ -103,25 +109,42 @@ struct Table {
 const NOWHERE: u16 = u16::MAX;
 
 struct Entry {
+    /// Most of the name, see [`letters_of`]: what is looked at first.
+    letters: u64,
+    /// How long the name is, if it is nothing but its letters: then these say all.
+    exact_len: Option<usize>,
     command: Command,
-    /// The name in upper case, as most clients write it.
-    upper: Box<[u8]>,
     subcommands: Vec<Command>,
+}
+
+impl Entry {
+    fn new(command: Command, subcommands: Vec<Command>) -> Self {
+        let name = command.row.name.as_bytes();
+        let is_exact = name.len() <= LETTERS_MAX && name.iter().all(u8::is_ascii_alphabetic);
+        Self { letters: letters_of(name), exact_len: is_exact.then_some(name.len()), command, subcommands }
+    }
+
+    /// Whether it has this name, whose letters these are.
+    #[inline]
+    fn is_named(&self, name: &[u8], letters: u64) -> bool {
+        self.letters == letters
+            && (self.exact_len == Some(name.len()) || self.command.row.name.as_bytes().eq_ignore_ascii_case(name))
+    }
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let index = Box::new([NOWHERE; INDEX_PLACES]);
     let mut table = Table { commands: Vec::new(), entries: Vec::new(), index };
     for row in FAMILIES.iter().copied().flatten() {
-        let command = Command { row, container: None, number: table.commands.len() };
+        let command = Command::new(row, None, table.commands.len());
         table.commands.push(command);
         let mut subcommands = Vec::new();
         for subrow in row.subcommands {
-            let number = table.commands.len();
-            subcommands.push(Command { row: subrow, container: Some(row), number });
-            table.commands.push(Command { row: subrow, container: Some(row), number });
+            let subcommand = Command::new(subrow, Some(row), table.commands.len());
+            subcommands.push(subcommand);
+            table.commands.push(subcommand);
         }
-        table.add(Entry { command, upper: row.name.to_ascii_uppercase().into_bytes().into(), subcommands });
+        table.add(Entry::new(command, subcommands));
     }
     table
 });
@@ -132,7 +155,7 @@ impl Table {
         assert!(self.find(name.as_bytes()).is_none(), "{name} has one row");
         // A full index would make the search for an unknown name endless.
         assert!(2 * self.entries.len() < INDEX_PLACES, "the index of names is at least half empty");
-        let mut place = index_place(name.as_bytes());
+        let mut place = index_place(entry.letters, name.len());
         while self.index[place] != NOWHERE {
             place = (place + 1) % INDEX_PLACES;
         }
@@ -140,14 +163,14 @@ impl Table {
         self.entries.push(entry);
     }
 
-    /// Every command comes by here, so its name is not written anew in lower case first.
+    /// Every command comes by here, so its name is not written anew in lower case first, and mostly is compared as one number.
     #[inline]
     fn find(&self, name: &[u8]) -> Option<&Entry> {
-        let mut place = index_place(name);
+        let letters = letters_of(name);
+        let mut place = index_place(letters, name.len());
         loop {
             let entry = self.entries.get(usize::from(self.index[place]))?;
-            // Letter by letter only where it is written in another way.
-            if *entry.upper == *name || entry.command.row.name.as_bytes().eq_ignore_ascii_case(name) {
+            if entry.is_named(name, letters) {
                 return Some(entry);
             }
             place = (place + 1) % INDEX_PLACES;
@@ -155,24 +178,34 @@ impl Table {
     }
 }
 
-/// Where the search for a name begins: the same for any case of its letters. It goes by the length, the first letters and the last, by which most
-/// names are told apart.
+/// Names up to this length go into their letters as a whole.
+const LETTERS_MAX: usize = 8;
+
+/// A number that is the same for any case of the letters of a name. Of all names of the same length up to [`LETTERS_MAX`], only those have
+/// it that differ in nothing but case, if one of them is made of letters: setting the bit for lower case makes an upper and a lower letter
+/// alike, and no other byte like a letter. Names that are longer have it in common by their first and last letters.
 #[inline]
-fn index_place(name: &[u8]) -> usize {
-    // The multiplier of Knuth's multiplicative hash, odd and near 2^32 divided by the golden ratio; the upper bits are the mixed ones.
-    const MULTIPLIER: u32 = 0x9e37_79b1;
-    /// Sets letters in lower case; what else it makes alike is told apart by comparing.
-    const LOWER: u32 = 0x2020_2020;
-    let (first, last) = match (name.first_chunk::<4>(), name) {
-        (Some(first), [.., last]) => (*first, *last),
-        (None, [first, .., last]) => ([*first, name[name.len() / 2], *last, 0], 0),
-        (_, [only]) => ([*only, 0, 0, 0], 0),
-        (_, []) => ([0; 4], 0),
+fn letters_of(name: &[u8]) -> u64 {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    // The halves of a name of less than eight bytes overlap.
+    let letters = match (name.first_chunk::<4>(), name.last_chunk::<4>(), name) {
+        (Some(first), Some(last), _) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        (_, _, [first, .., last]) => u64::from_be_bytes([0, 0, 0, 0, 0, *first, name[name.len() / 2], *last]),
+        (_, _, [only]) => u64::from(*only),
+        (_, _, []) => 0,
     };
-    let letters = u32::from_le_bytes(first) | LOWER;
-    let rest = (name.len() as u32) << 8 | u32::from(last) | 0x20;
-    let hash = (letters.wrapping_mul(MULTIPLIER) ^ rest).wrapping_mul(MULTIPLIER);
-    (hash >> (u32::BITS - INDEX_PLACES.ilog2())) as usize
+    letters | LOWER
+}
+
+/// Where the search for a name begins.
+#[inline]
+fn index_place(letters: u64, name_len: usize) -> usize {
+    // The multiplier of Knuth's multiplicative hash, odd and near 2^64 divided by the golden ratio; the upper bits are the mixed ones.
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let hash = (letters ^ name_len as u64).wrapping_mul(MULTIPLIER);
+    (hash >> (u64::BITS - INDEX_PLACES.ilog2())) as usize
 }
 
 /// The number of commands and subcommands.
@@ -210,15 +243,15 @@ pub(crate) fn look_up(args: &[&[u8]]) -> Result<Command, CommandError> {
 /// The same where it lies.
 #[inline]
 pub(crate) fn find_asked(args: &[&[u8]]) -> Result<&'static Command, CommandError> {
-    let name = args.first().copied().unwrap_or_default();
-    let Some(entry) = find(name) else { return Err(CommandError::unknown(args)) };
-    if entry.subcommands.is_empty() {
-        return Ok(&entry.command);
+    match find(args.first().copied().unwrap_or_default()) {
+        Some(entry) if entry.subcommands.is_empty() => Ok(&entry.command),
+        found => look_up_subcommand(found, args),
     }
-    look_up_subcommand(entry, args)
 }
 
-fn look_up_subcommand(entry: &'static Entry, args: &[&[u8]]) -> Result<&'static Command, CommandError> {
+#[inline(never)]
+fn look_up_subcommand(found: Option<&'static Entry>, args: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    let Some(entry) = found else { return Err(CommandError::unknown(args)) };
     let Some(subname) = args.get(1) else { return Ok(&entry.command) };
     let found = entry.subcommands.iter().find(|command| command.row.name.as_bytes().eq_ignore_ascii_case(subname));
     found.ok_or_else(|| CommandError::unknown_subcommand(entry.command.row.name, subname))
@@ -269,6 +302,12 @@ mod tests {
             b"restore\rasking",
             b"@GET",
             b"geoadd\x7f",
+            // Alike in their first letters, their last ones, or both.
+            b"geta",
+            b"hgetal",
+            b"hgetalll",
+            b"zrangxstore",
+            b"   ",
         ] {
             assert!(look_up(&[name]).is_err(), "{}", name.escape_ascii());
         }

@@ -286,7 +286,13 @@ impl Instance {
     }
 
     /// Refuses writes while the journal cannot keep them.
+    #[inline]
     pub(crate) fn check_writable(&self) -> Result<(), CommandError> {
+        let outlet = &self.databases.first().keyspace().context.outlet;
+        if outlet.is_attached() { self.check_journal() } else { Ok(()) }
+    }
+
+    fn check_journal(&self) -> Result<(), CommandError> {
         match self.databases.first().keyspace().context.outlet.refusal() {
             None => Ok(()),
             Some(reason) => Err(CommandError::not_writable(&reason)),

@@ -43,6 +43,8 @@ pub(crate) struct Contended;
 
 /// The databases of one engine, created when they are first used.
 pub(crate) struct Databases {
+    /// The one that is there from the beginning, with what all have in common.
+    first: Engine,
     list: Box<[OnceLock<Engine>]>,
 }
 
@@ -86,7 +88,7 @@ impl Databases {
         for (number, slot) in list.iter().enumerate().filter(|(number, _)| loaded.contains(number)) {
             slot.get_or_init(|| first.sibling(number));
         }
-        Self { list }
+        Self { first, list }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -105,7 +107,7 @@ impl Databases {
 
     #[inline]
     pub(crate) fn first(&self) -> &Engine {
-        self.list.first().and_then(OnceLock::get).expect("database 0 exists from the beginning")
+        &self.first
     }
 
     #[inline]
@@ -185,21 +187,26 @@ impl<'e> Locked<'e> {
         Ok(locked)
     }
 
-    /// The same for one place: by far the most commands need no more. Has the wait carried out by `aside`, if there is one.
+    /// The same for the segment of one key, given its hash: by far the most commands need no more. Has the wait carried out by `aside`, if
+    /// there is one; how long it may be is asked only then.
     #[inline]
     pub(crate) fn acquire_one(
         databases: &'e Databases,
-        place: Place,
-        patience: Duration,
+        database: usize,
+        hash: u64,
+        patience: impl Fn() -> Duration,
         aside: impl FnOnce(Wait<'_, 'e>) -> Option<MutexGuard<'e, Segment>>,
     ) -> Result<Self, Contended> {
+        let keyspace = databases.get(database).keyspace();
+        let segment = keyspace.segment_of(hash);
+        let mutex = &keyspace.segments[segment].0;
         let mut locked = Self::none(databases);
         locked.begin_section();
-        let guard = match databases.try_lock(place, Duration::ZERO) {
+        let guard = match mutex.try_lock() {
             Some(guard) => guard,
-            None => aside(&|| databases.try_lock(place, patience)).ok_or(Contended)?,
+            None => aside(&|| wait(mutex, patience())).ok_or(Contended)?,
         };
-        locked.held.push((place, guard));
+        locked.held.push((Place::new(database, segment), guard));
         Ok(locked)
     }
 

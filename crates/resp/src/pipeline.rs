@@ -134,20 +134,27 @@ pub(crate) fn read_plain(input: &[u8], limits: &RequestLimits, mut add: impl FnM
 }
 
 /// The number in a header such as `$12`, which begins at `at`, and where the header ends.
-#[inline]
+#[inline(always)]
 fn header(input: &[u8], at: usize, marker: u8) -> Option<(usize, usize)> {
-    let digit = |byte: u8| usize::from(byte - b'0');
-    match input.get(at..)? {
-        [first, one @ b'0'..=b'9', b'\r', _, ..] if *first == marker => Some((digit(*one), at + 4)),
-        [first, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] if *first == marker => {
-            Some((10 * digit(*ten) + digit(*one), at + 5))
-        }
-        [first, rest @ ..] if *first == marker => long_header(rest, at),
-        _ => None,
+    // All that a header of one or two digits may be is looked at as one number: fewer questions than one for each byte.
+    const ONE_DIGIT: u32 = u32::from_le_bytes([0xff, 0, 0xff, 0]);
+    const TWO_DIGITS: u32 = u32::from_le_bytes([0xff, 0, 0, 0xff]);
+    let rest = input.get(at..)?;
+    let bytes = *rest.first_chunk::<4>()?;
+    let (head, digit) = (u32::from_le_bytes(bytes), |at: usize| usize::from(bytes[at].wrapping_sub(b'0')));
+    let (first, second) = (digit(1), digit(2));
+    if head & ONE_DIGIT == u32::from_le_bytes([marker, 0, b'\r', 0]) && first <= 9 {
+        return Some((first, at + 4));
     }
+    let is_short = head & TWO_DIGITS == u32::from_le_bytes([marker, 0, 0, b'\r']) && rest.len() > 4;
+    if is_short && (1..=9).contains(&first) && second <= 9 {
+        return Some((10 * first + second, at + 5));
+    }
+    if bytes[0] == marker { long_header(&rest[1..], at) } else { None }
 }
 
-/// The same with more digits.
+/// The same with more digits. Apart, so that the usual ones need no room for what it needs.
+#[inline(never)]
 fn long_header(rest: &[u8], at: usize) -> Option<(usize, usize)> {
     /// More than plain arguments have, and few enough not to overflow.
     const DIGITS_MAX: usize = 6;

@@ -131,7 +131,8 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// A string of any bytes.
-    #[inline]
+    // One call for all of it, rather than one for each of its parts.
+    #[inline(never)]
     pub fn bulk(&mut self, bytes: &[u8]) {
         if self.out.len() > self.bytes_max {
             return;
@@ -155,7 +156,6 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// The header of an array: `len` replies follow.
-    #[inline]
     pub fn array(&mut self, len: usize) {
         self.length(b'*', len);
     }
@@ -326,23 +326,29 @@ impl<'a> ReplyWriter<'a> {
     }
 
     /// The same for a small length, as nearly all strings have.
-    #[inline]
+    #[inline(always)]
     fn length(&mut self, marker: u8, len: usize) {
-        let (ten, one) = (b'0' + (len / 10 % 10) as u8, b'0' + (len % 10) as u8);
+        let digit = |number: usize| b'0' + number as u8;
         match len {
-            0..10 => self.out.extend_from_slice(&[marker, one, b'\r', b'\n']),
-            10..100 => self.out.extend_from_slice(&[marker, ten, one, b'\r', b'\n']),
+            0..10 => self.out.extend_from_slice(&[marker, digit(len), b'\r', b'\n']),
+            10..100 => self.out.extend_from_slice(&[marker, digit(len / 10), digit(len % 10), b'\r', b'\n']),
             _ => self.header(marker, len),
         }
     }
 
     #[inline]
     fn line(&mut self, marker: u8, text: &[u8]) {
+        /// In texts as short as `OK` a break is looked for on the spot, which takes nothing where the compiler knows them.
+        const SHORT_BYTES: usize = 8;
         self.out.reserve(text.len() + 3);
         self.out.push(marker);
         let start = self.out.len();
         self.out.extend_from_slice(text);
-        if memchr::memchr2(b'\r', b'\n', text).is_some() {
+        let has_break = match text.len() {
+            ..=SHORT_BYTES => text.iter().any(|byte| is_line_break(*byte)),
+            _ => memchr::memchr2(b'\r', b'\n', text).is_some(),
+        };
+        if has_break {
             self.out[start..].iter_mut().filter(|byte| is_line_break(**byte)).for_each(|byte| *byte = b' ');
         }
         self.out.extend_from_slice(b"\r\n");
@@ -360,6 +366,7 @@ impl<'a> ReplyWriter<'a> {
     }
 }
 
+#[inline]
 fn is_line_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }

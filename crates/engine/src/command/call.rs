@@ -161,7 +161,9 @@ impl<'e> Access<'_, 'e> {
         let hash = self.hash(key);
         let mut slot = self.locked.slot_of_hash(database, key, hash, now_ms);
         slot.mark_used();
-        if slot.exists() {
+        // Not by `exists`, which looks into the value: a collection does not stay empty once the slot is gone in which it became so.
+        debug_assert_eq!(slot.bucket.is_some(), slot.exists(), "no key holds an empty collection when it is opened");
+        if slot.bucket.is_some() {
             self.lookups.hits += 1;
         } else {
             self.lookups.misses += 1;

@@ -168,7 +168,6 @@ pub(crate) enum Scope {
 impl Row {
     /// The position of the key, for a command that has one key, always at the same place, and needs nothing else: most commands
     /// of most clients.
-    #[inline]
     pub(crate) fn only_key(&self) -> Option<usize> {
         match (self.keys, self.scope) {
             (KeyPositions::Range { first, last, .. }, Scope::Keys) if last == first as i32 => Some(first),

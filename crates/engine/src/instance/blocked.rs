@@ -117,6 +117,7 @@ impl Served {
     }
 
     /// Somebody waits for a key that is held and ready, but could not be served yet.
+    #[inline]
     pub(crate) fn is_incomplete(&self) -> bool {
         !self.postponed.is_empty()
     }

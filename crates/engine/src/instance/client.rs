@@ -316,9 +316,14 @@ impl Client {
             progress.measured.pass();
             return Flow::Done;
         }
-        self.run(command, args, now_us, out, progress)
+        loop {
+            if let Some(flow) = self.run(command, args, now_us, out, progress) {
+                return flow;
+            }
+        }
     }
 
+    /// Carries the command out; `None`: once more, and at once.
     fn run(
         &mut self,
         command: &'static Command,
@@ -326,17 +331,17 @@ impl Client {
         now_us: u64,
         out: &mut Vec<u8>,
         progress: &mut Progress,
-    ) -> Flow {
+    ) -> Option<Flow> {
         // Not a handle of its own: to count it would take the line of the count from all other threads, at each command.
         let (instance, session) = (&self.instance, &mut self.session);
-        let known = command.row.only_key().and_then(|at| args.get(at)).map(|key| Known::of(key, &instance.databases));
+        let known = command.only_key.and_then(|at| args.get(at)).map(|key| Known::of(key, &instance.databases));
         let Progress { measured, effects, served } = &mut *progress;
         if known.is_none() || measured.is_full() {
             // It may be one that tells counts, or sets them to zero.
             measured.count(&instance.stats);
         }
         let Ok(mut locked) = hold(instance, session, command, args, known, measured) else {
-            return self.stand_back(command, args, out);
+            return Some(self.stand_back(command, args, out));
         };
         if instance.databases.signals().has_ready() {
             measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
@@ -347,7 +352,7 @@ impl Client {
             measured.add_changes(mem::take(&mut effects.changes));
             instance.discard(&mut effects.garbage);
             measured.aside(|| instance.finish_serving(served, now_us));
-            return Flow::Retry;
+            return Some(Flow::Retry);
         }
         let mut step = Step { known, measured: Some(measured), ..Step::new(instance, session, command, args, now_us) };
         let result = step.run(&mut locked, out, effects);
@@ -378,20 +383,19 @@ impl Client {
         }
         match &self.waiting {
             // It has met a key that it does not declare, and is known for that now: it will hold all of them.
-            _ if result.is_err() && matches!(command.row.scope, Scope::Script) => {
-                self.run(command, args, now_us, out, progress)
-            }
-            _ if result.is_err() => Flow::Retry,
+            _ if result.is_err() && matches!(command.row.scope, Scope::Script) => None,
+            _ if result.is_err() => Some(Flow::Retry),
             Some((_, until_us)) => {
                 self.session.peer.facts.is_blocked.store(true, Ordering::Relaxed);
-                Flow::Blocked { until_us: *until_us }
+                Some(Flow::Blocked { until_us: *until_us })
             }
-            None if closes || self.session.peer.is_killed() => Flow::Close,
-            None => Flow::Done,
+            None if closes || self.session.peer.is_killed() => Some(Flow::Close),
+            None => Some(Flow::Done),
         }
     }
 
     /// Others hold what the command needs: it is to be tried again, unless it is a script that holds on to it.
+    #[cold]
     fn stand_back(&mut self, command: &Command, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
         if !self.instance.scripts.overseer.any_slow() || command.row.flags.has(Flags::ALLOW_BUSY) {
             return Flow::Retry;
@@ -439,10 +443,16 @@ impl Client {
         };
     }
 
+    #[inline]
     fn refresh_settings(&mut self) {
         if self.session.settings_version != self.instance.settings_version() {
-            (self.session.settings_version, self.session.limits) = self.instance.limits();
+            self.take_settings();
         }
+    }
+
+    #[cold]
+    fn take_settings(&mut self) {
+        (self.session.settings_version, self.session.limits) = self.instance.limits();
     }
 }
 
@@ -463,8 +473,7 @@ fn hold<'e>(
             held => held,
         };
     };
-    let place = databases.place_of_hash(session.database, known.hash);
-    Locked::acquire_one(databases, place, instance.patience(), |wait| measured.aside(wait))
+    Locked::acquire_one(databases, session.database, known.hash, || instance.patience(), |wait| measured.aside(wait))
 }
 
 fn hold_all<'e>(

@@ -26,26 +26,26 @@ impl Instance {
     /// Notes who was slow, and errors; returns what is to be counted.
     #[inline]
     pub(super) fn note_ended(&self, ended: &Ended<'_>) -> Outcome {
-        let Ended { duration_ns, error, .. } = *ended;
+        let Ended { command, duration_ns, lookups, has_failed, error, .. } = *ended;
         if let Some(error) = error {
             self.stats.add_error(&error.to_bytes());
         }
         if duration_ns >= self.settings.hears_of_ns() {
             self.note_long(ended);
         }
-        self.outcome(ended)
+        self.outcome(command, duration_ns, lookups, has_failed)
     }
 
     /// What is to be counted of a command that was not slow.
     #[inline]
-    pub(super) fn outcome(&self, ended: &Ended<'_>) -> Outcome {
+    pub(super) fn outcome(&self, command: &Command, duration_ns: u64, lookups: Lookups, has_failed: bool) -> Outcome {
         Outcome {
-            command: ended.command.number,
-            duration_ns: ended.duration_ns,
-            has_failed: ended.has_failed,
+            command: command.number,
+            duration_ns,
+            has_failed,
             is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
-            hits: ended.lookups.hits,
-            misses: ended.lookups.misses,
+            hits: lookups.hits,
+            misses: lookups.misses,
         }
     }
 
