@@ -1,7 +1,7 @@
 //! Which runtime serves the engine with least: tokio's multi-thread runtime, whose threads share their tasks, or a current-thread runtime for
 //! each thread, whose tasks stay where they are.
 //!
-//! The server is this program in a process of its own ([`served`]), so that its processor time is seen apart from that of redis-benchmark. All
+//! The server is this program in a process of its own (`served`), so that its processor time is seen apart from that of redis-benchmark. All
 //! contestants run one after the other in each round; a ratio is that of two with as many threads in the same round.
 //!
 //! Runtimes with a thread each listen on a port each, and each gets half of the connections by a redis-benchmark of its own. That is the best
