@@ -128,6 +128,10 @@ impl Need {
 /// The places of the keys that a command names, which are looked up on this occasion: it is about to ask for them.
 pub(crate) fn key_places(instance: &Instance, database: usize, command: &Command, args: &[&[u8]]) -> Places {
     let positions = command.row.keys.positions(args);
+    if positions.is_empty() {
+        // A database is made when it is first asked for, and a command without keys has no need of one.
+        return Places::new();
+    }
     let keyspace = instance.databases.get(database).keyspace();
     let keys = positions.iter().filter_map(|at| args.get(*at));
     let hashes: SmallVec<[u64; 16]> = keys.map(|key| keyspace.context.hash(key)).collect();

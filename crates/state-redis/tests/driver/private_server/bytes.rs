@@ -144,17 +144,22 @@ async fn a_queue_item_that_was_damaged_is_named_and_can_be_cancelled() {
     let store = connect(&server).await;
     let queue = key("damaged");
     let claim = ClaimDue { limit: 10, visibility: Duration::from_secs(60) };
-    for (id, at_ms) in [("first", 1), ("bad", 2), ("last", 3)] {
-        let schedule = Schedule { id: id.to_owned(), due_at: DueAt::UnixMs(at_ms), payload: "p".into() };
-        store.schedule(&queue, &schedule).await.unwrap();
-    }
     let names = |claimed: Claimed| claimed.items.into_iter().map(|item| item.id).collect::<Vec<_>>();
-    server.query(&["HSET", &format!("{{acteon:{}}}:items", queue.text()), "bad", "?"]).unwrap();
-    assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["first"]);
-    let error = store.claim_due(&queue, claim).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("\"bad\""), "{error}");
-    assert!(store.cancel(&queue, "bad").await.unwrap());
-    assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["last"]);
+    // No item at all, and times that no driver writes.
+    for damaged in ["?", "i- 0 007 p", "i- 0 99999999999999999999 p", "i- 0  p"] {
+        for (id, at_ms) in [("first", 1), ("bad", 2), ("last", 3)] {
+            let schedule = Schedule { id: id.to_owned(), due_at: DueAt::UnixMs(at_ms), payload: "p".into() };
+            store.schedule(&queue, &schedule).await.unwrap();
+        }
+        server.query(&["HSET", &format!("{{acteon:{}}}:items", queue.text()), "bad", damaged]).unwrap();
+        assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["first"]);
+        let error = store.claim_due(&queue, claim).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.message().contains("\"bad\""), "{error}");
+        assert!(store.cancel(&queue, "bad").await.unwrap());
+        assert_eq!(names(store.claim_due(&queue, claim).await.unwrap()), ["last"]);
+        store.cancel(&queue, "first").await.unwrap();
+        store.cancel(&queue, "last").await.unwrap();
+    }
 }
 
 #[tokio::test]
