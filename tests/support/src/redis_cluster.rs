@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::redis_server::{RedisOptions, RedisServer, RedisTls};
-use crate::server_process::{StartError, free_port};
+use crate::server_process::{StartError, with_free_port};
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
@@ -59,8 +59,8 @@ impl RedisCluster {
         let mut buses = Vec::new();
         let mut nodes = Vec::new();
         for _ in 0..2 * PRIMARIES {
-            let bus = free_port()?;
-            nodes.push(RedisServer::start(RedisOptions { tls: tls.cloned(), ..node(password, bus, settings) })?);
+            let (node, bus) = start_node(password, settings, tls)?;
+            nodes.push(node);
             buses.push(bus);
         }
         let settings = settings.iter().map(|line| (*line).to_owned()).collect();
@@ -221,7 +221,19 @@ impl RedisCluster {
     }
 }
 
-fn node(password: Option<&str>, bus: u16, settings: &[&str]) -> RedisOptions {
+/// Starts a node. Returns it with its port for the other ones.
+fn start_node(
+    password: Option<&str>,
+    settings: &[&str],
+    tls: Option<&RedisTls>,
+) -> Result<(RedisServer, u16), StartError> {
+    with_free_port(|bus| {
+        let options = RedisOptions { tls: tls.cloned(), ..options(password, bus, settings) };
+        Ok((RedisServer::start(options)?, bus))
+    })
+}
+
+fn options(password: Option<&str>, bus: u16, settings: &[&str]) -> RedisOptions {
     let mut lines = vec![
         "cluster-enabled yes".to_owned(),
         "cluster-config-file nodes.conf".to_owned(),

@@ -23,7 +23,7 @@ use crate::environment::{REDIS_SERVER_ENV, redis_server_program};
 use crate::fake_clock::FakeClock;
 use crate::process::{Surroundings, supervised_command_in};
 use crate::resp;
-use crate::server_process::{Launch, ServerProcess, StartError, free_port, launch_again, launch_on_free_port};
+use crate::server_process::{Launch, ServerProcess, StartError, launch_again, launch_on_free_port, with_free_port};
 use crate::small_disk::SmallDisk;
 
 /// How a [`RedisServer`] is set up. The default has no password, no persistence and no unix socket.
@@ -88,14 +88,20 @@ impl RedisServer {
     /// [`StartError`]: there is no program, it cannot be run, or the server does not come up within 30 seconds.
     pub fn start(options: RedisOptions) -> Result<Self, StartError> {
         let program = redis_server_program().ok_or(NO_PROGRAM)?;
-        let tls_port = options.tls.as_ref().map(|_| free_port()).transpose()?;
         let process = ServerProcess::new(program, "acteon-redis-", None)?;
         let disk = options.small_disk_bytes.map(|bytes| {
             let folder = process.folder().join(DISK_FOLDER);
             fs::create_dir(&folder).and_then(|()| SmallDisk::over(&folder, bytes))
         });
-        let mut server = Self { options, tls_port, process, disk: disk.transpose()? };
-        launch_on_free_port(&mut server)?;
+        let mut server = Self { options, tls_port: None, process, disk: disk.transpose()? };
+        if server.options.tls.is_some() {
+            with_free_port(|tls_port| {
+                server.tls_port = Some(tls_port);
+                launch_on_free_port(&mut server)
+            })?;
+        } else {
+            launch_on_free_port(&mut server)?;
+        }
         Ok(server)
     }
 

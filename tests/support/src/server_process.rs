@@ -5,7 +5,7 @@
 //! the folder, in this order.
 //!
 //! # Failure
-//! A port can be taken between finding it free and the server binding it. [`launch_on_free_port`] then tries another one. A server
+//! A port can be taken between finding it free and the server binding it. [`with_free_port`] then tries another one. A server
 //! that does not come up is reported with the end of its log.
 
 use std::fs::{self, File};
@@ -224,15 +224,21 @@ pub(crate) trait Launch {
 
 /// Chooses a free port and starts the server on it; on another one if it was taken meanwhile.
 pub(crate) fn launch_on_free_port(server: &mut impl Launch) -> Result<(), StartError> {
+    with_free_port(|port| {
+        server.process().port = port;
+        server.launch()
+    })
+}
+
+/// The same for whatever `start` begins on the port that it is given, such as a server that listens on a further one.
+pub(crate) fn with_free_port<S>(mut start: impl FnMut(u16) -> Result<S, StartError>) -> Result<S, StartError> {
     for _ in 1..START_ATTEMPTS_MAX {
-        server.process().port = free_port()?;
-        match server.launch() {
+        match start(free_port()?) {
             Err(error) if lost_its_port(&error) => {}
             outcome => return outcome,
         }
     }
-    server.process().port = free_port()?;
-    server.launch()
+    start(free_port()?)
 }
 
 /// Starts the server on the port that it had. A client that was given this port by chance must first end.
@@ -252,6 +258,6 @@ fn lost_its_port(error: &StartError) -> bool {
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> io::Result<u16> {
+fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -7,8 +7,8 @@
 use std::io;
 
 use super::RedisCluster;
-use crate::redis_server::{RedisOptions, RedisServer};
-use crate::server_process::{StartError, free_port};
+use crate::redis_server::RedisServer;
+use crate::server_process::StartError;
 
 /// Keys that are moved in one go.
 const KEYS_AT_ONCE: &str = "100";
@@ -148,10 +148,9 @@ impl RedisCluster {
     /// # Errors
     /// [`StartError`]: it does not start, or the others do not get to know it.
     pub fn add_node(&mut self) -> Result<usize, StartError> {
-        let bus = free_port()?;
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
-        let options = RedisOptions { tls: self.tls.clone(), ..super::node(self.password.as_deref(), bus, &settings) };
-        self.nodes.push(RedisServer::start(options)?);
+        let (node, bus) = super::start_node(self.password.as_deref(), &settings, self.tls.as_ref())?;
+        self.nodes.push(node);
         let place = self.nodes.len() - 1;
         let (port, bus) = (self.nodes[place].port().to_string(), bus.to_string());
         self.nodes[0].query(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])?;
