@@ -37,6 +37,7 @@ pub struct Family {
 const PREAMBLE: &[&str] = &[
     "SET s0 10",
     "SET s1 abc",
+    "SET sy abc",
     "SETBIT b0 7 1",
     "PFADD p0 a b c",
     "HSET h0 a 1 b x 5 1.5",
