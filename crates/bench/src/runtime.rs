@@ -31,11 +31,13 @@ const KEYS: usize = 10_000;
 const PIPELINES: [(usize, usize); 3] = [(1, 120_000), (16, 800_000), (64, 1_200_000)];
 const COMMANDS: [(&str, &str); 2] = [("GET", "get"), ("SET", "set")];
 /// Each pair of neighbours is compared.
-const CONTESTANTS: [Kind; 4] = [
+const CONTESTANTS: [Kind; 6] = [
     Kind { flavor: Flavor::MultiThread, threads: 1 },
     Kind { flavor: Flavor::CurrentThread, threads: 1 },
     Kind { flavor: Flavor::MultiThread, threads: 2 },
     Kind { flavor: Flavor::CurrentThread, threads: 2 },
+    Kind { flavor: Flavor::MultiThread, threads: 2 },
+    Kind { flavor: Flavor::OwnThreads, threads: 2 },
 ];
 /// How much of the processor time of the other runtimes the one that is in use may take: more than this, and it would be worth to change it.
 const CPU_ASKED: f64 = 1.10;

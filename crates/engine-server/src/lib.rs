@@ -58,6 +58,7 @@ mod listener;
 mod output;
 mod server;
 mod session;
+mod threads;
 mod timer;
 mod tls;
 mod usage;

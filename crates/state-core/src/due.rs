@@ -166,7 +166,7 @@ pub struct Claimed {
     /// The items that are ours now.
     pub items: Vec<DueItem>,
     /// How long until the next item of the queue is due or, if it is claimed (by this very call, too), becomes visible again.
-    /// Zero when more are due already; `None` when the queue is empty. A worker sleeps this long, or less: something earlier
+    /// Zero when more are due already, be it that others are just looking at them; `None` when the queue is empty. A worker sleeps this long, or less: something earlier
     /// may be scheduled meanwhile.
     pub next_due_in: Option<Duration>,
 }

@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! - A claim that gets less than it asked for has looked at the whole queue. So what was scheduled before it is found, whoever did
-//!   that, and the time until the next item is exact.
+//!   that, and the time until the next item is exact. It passes over what others are just working on; an item among those that they leave
+//!   counts as due, so the time is zero and a worker asks again.
 //! - Each claim gets the earliest items that nobody is just taking. With a backlog, some may be passed over for a while: what another process
 //!   has scheduled for a time that has passed already, and what becomes visible again (see [`Ends`]). When the claims of thousands of items have run
 //!   out at once, those are handed out by when they were scheduled for.

@@ -90,14 +90,14 @@ mod private_server {
         killed.execute(claim).await.unwrap();
         let attempts = async || {
             let claimed = store.claim_due(&queue, ClaimDue { limit: 1, visibility: LONG }).await.unwrap();
-            claimed.items.into_iter().map(|item| item.attempt).collect::<Vec<_>>()
+            (claimed.items.into_iter().map(|item| item.attempt).collect::<Vec<_>>(), claimed.next_due_in)
         };
-        assert!(attempts().await.is_empty());
+        assert_eq!(attempts().await, (Vec::new(), Some(Duration::ZERO)), "a worker is told to ask again");
         killed.close_hard().await.unwrap();
         let begin = Instant::now();
         let handed = loop {
             // The server notices the end of a connection in its own time.
-            let handed = attempts().await;
+            let (handed, _) = attempts().await;
             if !handed.is_empty() || begin.elapsed() > PATIENCE {
                 break handed;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use acteon_state_conformance::ask::{ask_counter, ask_lock, ask_register};
 use acteon_state_conformance::objects::BoundedCounter;
 use acteon_state_core::{
-    ClaimDue, ClaimOutcome, ClaimToken, DueAt, DueItem, Result, Schedule, Scheduled, State, StateKey, StateStore,
+    ClaimDue, Claimed, ClaimOutcome, ClaimToken, DueAt, DueItem, Result, Schedule, Scheduled, State, StateKey, StateStore,
 };
 
 use crate::history::{DueAnswer, DueQuestion, HandedOut, Question, Told};
@@ -45,7 +45,8 @@ async fn ask_queue(store: &dyn StateStore, queue: &StateKey, question: &DueQuest
         DueQuestion::Cancel { id } => DueAnswer::Cancelled(store.cancel(queue, id).await?),
         DueQuestion::Claim { limit, visibility_ns } => {
             let claim = ClaimDue { limit: *limit, visibility: Duration::from_nanos(*visibility_ns) };
-            DueAnswer::Claimed(store.claim_due(queue, claim).await?.items.iter().map(handed_out).collect())
+            let Claimed { items, next_due_in } = store.claim_due(queue, claim).await?;
+            DueAnswer::Claimed(items.iter().map(handed_out).collect(), next_due_in == Some(Duration::ZERO))
         }
         DueQuestion::Ack { id, token } => outcome(store.ack(queue, id, ClaimToken::from_u128(*token)).await?),
         DueQuestion::Extend { id, token, visibility_ns } => {

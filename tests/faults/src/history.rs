@@ -97,8 +97,8 @@ pub enum DueAnswer {
     Scheduled(bool),
     /// To `Cancel`: whether it was there.
     Cancelled(bool),
-    /// To `Claim`: what is handed out.
-    Claimed(Vec<HandedOut>),
+    /// To `Claim`: what is handed out, and whether it said that more are due already.
+    Claimed(Vec<HandedOut>, bool),
     /// To `Ack` and `Extend`: done.
     Done,
     /// To `Ack` and `Extend`: the claim is no longer the newest.

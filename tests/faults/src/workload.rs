@@ -348,7 +348,7 @@ impl<R: Records> Worker<R> {
             (Question::Lock(operation), Told::Lock(LockReply::Granted(_))) => {
                 self.held.insert(object.text().to_owned(), operation.owner());
             }
-            (_, Told::Due(DueAnswer::Claimed(items))) => {
+            (_, Told::Due(DueAnswer::Claimed(items, _))) => {
                 self.claims.extend(items.into_iter().map(|item| (object.clone(), item)));
             }
             _ => {}

@@ -29,7 +29,7 @@ pub(super) fn items(
             scheduled.entry(id).or_insert(call.began);
         }
         // Or handed out though nobody scheduled it, which is to be found.
-        if let Some(Told::Due(DueAnswer::Claimed(handed))) = &call.reply {
+        if let Some(Told::Due(DueAnswer::Claimed(handed, _))) = &call.reply {
             handed.iter().for_each(|item| _ = scheduled.entry(&item.id).or_insert(call.began));
         }
     }
@@ -54,13 +54,17 @@ pub(super) fn items(
     items
 }
 
-/// Whether a call that came to nothing at last may have kept this item to itself at some moment of a claim: one that was broken off with its
-/// connection, or refused. (One that put the item back into sight explains by itself that the claim did not find it.)
+/// Whether another call may have kept this item to itself at some moment of a claim, though it did nothing to it in the end: one that was
+/// broken off with its connection, or refused; or a claim that looked at more than it took, if the one that did not find the item said that
+/// more are due. (A call that put the item back into sight explains by itself that the claim did not find it.)
 fn may_keep(other: &Call<Asked, Told>, claim: &Call<Asked, Told>, id: &str) -> bool {
     let is_of_queue = other.operation.object == claim.operation.object;
     let is_beside = other.began < claim.ended && other.ended > claim.began;
-    let is_about = || question(&other.operation).is_some_and(|question| item(question).is_none_or(|about| about == id));
-    other.is_maybe() && is_of_queue && is_beside && is_about()
+    let is_about = |question: &DueQuestion| item(question).is_none_or(|about| about == id);
+    let is_claim = |question: &DueQuestion| matches!(question, DueQuestion::Claim { .. });
+    let more_are_due = matches!(&claim.reply, Some(Told::Due(DueAnswer::Claimed(_, true))));
+    let may = |question| if other.is_maybe() { is_about(question) } else { more_are_due && is_claim(question) };
+    is_of_queue && is_beside && !std::ptr::eq(other, claim) && question(&other.operation).is_some_and(may)
 }
 
 type Part = (DueOperation, Option<DueReply>);
@@ -108,7 +112,7 @@ fn claim_part(question: &DueQuestion, told: Option<&Told>, id: &str) -> Option<P
     let DueQuestion::Claim { limit, visibility_ns } = *question else {
         return None;
     };
-    let Some(Told::Due(DueAnswer::Claimed(handed))) = told else {
+    let Some(Told::Due(DueAnswer::Claimed(handed, _))) = told else {
         return Some((DueOperation::Claim { visibility_ns, token: None }, None));
     };
     match handed.iter().find(|item| item.id == id) {
@@ -285,14 +289,18 @@ mod tests {
     }
 
     fn handed(attempt: u32) -> DueAnswer {
-        DueAnswer::Claimed(vec![HandedOut { id: "item".to_owned(), token: 7, attempt }])
+        DueAnswer::Claimed(vec![HandedOut { id: "item".to_owned(), token: 7, attempt }], false)
+    }
+
+    fn passed_over(beside: Option<Call<Asked, Told>>) -> History {
+        passed_over_by(DueAnswer::Claimed(Vec::new(), false), beside)
     }
 
     /// An item in sight is passed over by a claim, and handed out by the next one as if nobody had had it.
-    fn passed_over(beside: Option<Call<Asked, Told>>) -> History {
+    fn passed_over_by(told: DueAnswer, beside: Option<Call<Asked, Told>>) -> History {
         let mut history = vec![
             answered(1, (10, 20), schedule(), DueAnswer::Scheduled(true)),
-            answered(1, (50, 60), claim(), DueAnswer::Claimed(Vec::new())),
+            answered(1, (50, 60), claim(), told),
             answered(1, (70, 80), claim(), handed(1)),
         ];
         history.extend(beside);
@@ -312,6 +320,18 @@ mod tests {
         assert!(!is_right(&history, None), "not where a claim hands out all that is in sight");
         let refused = |(began_ms, ended_ms): (u64, u64)| Call { ended: ended_ms * MS, ..call(2, began_ms, claim()) };
         assert!(is_right(&passed_over(None), Some(vec![refused((40, 55))])));
+    }
+
+    /// Found with a client that was frozen: another claim had locked the item to move it in the order, and took others.
+    #[test]
+    fn a_claim_may_pass_over_an_item_that_another_one_looks_at_if_it_says_that_more_are_due() {
+        let none = |more_are_due| DueAnswer::Claimed(Vec::new(), more_are_due);
+        let other = |span| Some(answered(2, span, claim(), none(true)));
+        assert!(is_right(&passed_over_by(none(true), other((55, 65))), Some(Vec::new())));
+        assert!(!is_right(&passed_over_by(none(false), other((55, 65))), Some(Vec::new())), "it says that none is");
+        assert!(!is_right(&passed_over_by(none(true), other((62, 65))), Some(Vec::new())), "nobody was beside it");
+        assert!(!is_right(&passed_over_by(none(true), None), Some(Vec::new())));
+        assert!(!is_right(&passed_over_by(none(true), other((55, 65))), None), "not where a claim hands out all");
     }
 
     #[test]

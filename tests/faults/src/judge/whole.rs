@@ -59,8 +59,11 @@ fn due_answer(answer: &DueAnswer) -> String {
     match answer {
         DueAnswer::Scheduled(is_new) => if *is_new { "new" } else { "replaced" }.to_owned(),
         DueAnswer::Cancelled(was_there) => if *was_there { "removed" } else { "nothing" }.to_owned(),
-        DueAnswer::Claimed(items) if items.is_empty() => "nothing".to_owned(),
-        DueAnswer::Claimed(items) => items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>().join(" "),
+        DueAnswer::Claimed(items, more_are_due) => {
+            let ids = items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>().join(" ");
+            let ids = if ids.is_empty() { "nothing".to_owned() } else { ids };
+            if *more_are_due { format!("{ids}, more are due") } else { ids }
+        }
         DueAnswer::Done => "done".to_owned(),
         DueAnswer::Lost => "lost".to_owned(),
     }
