@@ -30,8 +30,6 @@ pub struct ListenConfig {
     pub unix: Option<UnixConfig>,
     /// Take connections of other machines although no password is set. Clients can change it by `CONFIG SET protected-mode`.
     pub is_open_to_all: bool,
-    /// Threads that answer connections, each with a runtime of its own. 0: the runtime that the server is started on answers them.
-    pub threads: usize,
     /// What connections may cost.
     pub limits: Limits,
 }

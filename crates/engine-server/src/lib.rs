@@ -58,7 +58,6 @@ mod listener;
 mod output;
 mod server;
 mod session;
-mod threads;
 mod timer;
 mod tls;
 mod usage;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use acteon_engine::{Instance, NetworkSettings};
 use acteon_engine_disk::Disk;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,6 @@ use crate::host::{self, ServerHost};
 use crate::housekeeping;
 use crate::listener::{Incoming, Listener, Origin, bind_tcp, bind_unix, tune};
 use crate::session::Session;
-use crate::threads::{Seat, Threads};
 use crate::tls;
 use crate::wake::Wakes;
 
@@ -75,7 +74,6 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     /// Whether a thread may be kept busy for long, because others take over its tasks.
     pub(crate) may_keep_thread: bool,
-    threads: Threads,
     sessions: TaskTracker,
     pub(crate) stopping: CancellationToken,
 }
@@ -100,9 +98,7 @@ impl EngineServer {
         clock: Clock,
         disk: Option<Arc<Disk>>,
     ) -> Result<Self, BindError> {
-        let ListenConfig { tcp, tls, unix, is_open_to_all, threads, limits } = config;
-        let started = |source| BindError { place: format!("with {threads} threads"), source };
-        let own_threads = Threads::start(threads).map_err(started)?;
+        let ListenConfig { tcp, tls, unix, is_open_to_all, limits } = config;
         let mut listeners = Vec::new();
         let addresses = listen(&mut listeners, &tcp, Listener::Tcp).await?;
         let mut tls_addresses = Vec::new();
@@ -124,8 +120,7 @@ impl EngineServer {
             counters: Arc::default(),
             disk,
             wakes: Wakes::default(),
-            may_keep_thread: threads > 0 || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
-            threads: own_threads,
+            may_keep_thread: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
             sessions: TaskTracker::new(),
             stopping: CancellationToken::new(),
         });
@@ -286,46 +281,15 @@ fn take(incoming: Incoming, shared: &Arc<Shared>) {
                 debug!(%error, peer = origin.peer_address, "a connection to the engine was gone at once");
                 return;
             }
-            let session = |stream| Session::new(stream, origin, admission, shared_by_task).run();
-            carry_out(shared, stream, TcpStream::into_std, TcpStream::from_std, session);
+            shared.sessions.spawn(Session::new(stream, origin, admission, shared_by_task).run());
         }
         Incoming::Unix(stream, origin) => {
-            let session = |stream| Session::new(stream, origin, admission, shared_by_task).run();
-            carry_out(shared, stream, UnixStream::into_std, UnixStream::from_std, session);
+            shared.sessions.spawn(Session::new(stream, origin, admission, shared_by_task).run());
         }
         Incoming::Tls(stream, acceptor, origin) => {
-            let session = |stream| run_with_tls(stream, acceptor, origin, admission, shared_by_task);
-            carry_out(shared, stream, TcpStream::into_std, TcpStream::from_std, session);
+            shared.sessions.spawn(run_with_tls(stream, acceptor, origin, admission, shared_by_task));
         }
     }
-}
-
-/// Carries out a connection on a thread of the server, if it has any, which the stream moves to: it tells the runtime of that thread when
-/// something happens.
-fn carry_out<S, Standard, Running>(
-    shared: &Shared,
-    stream: S,
-    release: fn(S) -> io::Result<Standard>,
-    take: fn(Standard) -> io::Result<S>,
-    session: impl FnOnce(S) -> Running + Send + 'static,
-) where
-    S: Send + 'static,
-    Standard: Send + 'static,
-    Running: Future<Output = ()> + Send + 'static,
-{
-    let Some(seat) = shared.threads.seat() else {
-        shared.sessions.spawn(session(stream));
-        return;
-    };
-    let runtime = seat.runtime.clone();
-    let moved = async move {
-        let _seat: Seat = seat;
-        match release(stream).and_then(take) {
-            Ok(stream) => session(stream).await,
-            Err(error) => warn!(%error, "a connection to the engine cannot be given to a thread"),
-        }
-    };
-    shared.sessions.spawn_on(moved, &runtime);
 }
 
 /// Encrypts a connection before it begins. One that takes its time must not keep others waiting.

@@ -26,8 +26,6 @@ pub(super) enum Flavor {
     MultiThread,
     /// Each a runtime and a listener of its own.
     CurrentThread,
-    /// Each a runtime of its own, among which one listener spreads connections.
-    OwnThreads,
 }
 
 /// A kind of server.
@@ -50,7 +48,6 @@ impl Kind {
         let flavor = match self.flavor {
             Flavor::MultiThread => "multi-thread",
             Flavor::CurrentThread => "current-thread",
-            Flavor::OwnThreads => "own-threads",
         };
         format!("{flavor} {}", self.threads)
     }
@@ -60,7 +57,6 @@ impl Kind {
         let flavor = match flavor {
             "multi-thread" => Flavor::MultiThread,
             "current-thread" => Flavor::CurrentThread,
-            "own-threads" => Flavor::OwnThreads,
             _ => return None,
         };
         Some(Self { flavor, threads: threads.parse().ok().filter(|threads| *threads > 0)? })
@@ -111,21 +107,16 @@ pub fn serve(kind: &str) -> Outcome {
     match kind.flavor {
         Flavor::MultiThread => {
             let runtime = Builder::new_multi_thread().worker_threads(kind.threads).enable_all().build()?;
-            let server = bind(&runtime, instance, clock, 0, &mut ports)?;
+            let server = bind(&runtime, instance, clock, &mut ports)?;
             runtime.spawn(server.serve());
             shared = Some(runtime);
         }
         Flavor::CurrentThread => {
             for _ in 0..kind.threads {
                 let runtime = Builder::new_current_thread().enable_all().build()?;
-                let server = bind(&runtime, Arc::clone(&instance), Arc::clone(&clock), 0, &mut ports)?;
+                let server = bind(&runtime, Arc::clone(&instance), Arc::clone(&clock), &mut ports)?;
                 thread::spawn(move || runtime.block_on(server.serve()));
             }
-        }
-        Flavor::OwnThreads => {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            let server = bind(&runtime, instance, clock, kind.threads, &mut ports)?;
-            thread::spawn(move || runtime.block_on(server.serve()));
         }
     }
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
@@ -136,8 +127,8 @@ pub fn serve(kind: &str) -> Outcome {
     Ok(())
 }
 
-fn bind(runtime: &Runtime, instance: Arc<Instance>, clock: Clock, threads: usize, ports: &mut Vec<u16>) -> Outcome<EngineServer> {
-    let config = ListenConfig { tcp: vec!["127.0.0.1:0".to_owned()], threads, ..ListenConfig::default() };
+fn bind(runtime: &Runtime, instance: Arc<Instance>, clock: Clock, ports: &mut Vec<u16>) -> Outcome<EngineServer> {
+    let config = ListenConfig { tcp: vec!["127.0.0.1:0".to_owned()], ..ListenConfig::default() };
     let server = runtime.block_on(EngineServer::bind(instance, config, clock))?;
     ports.extend(server.addresses().iter().map(std::net::SocketAddr::port));
     Ok(server)
@@ -149,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_known_by_its_name() {
-        for flavor in [Flavor::MultiThread, Flavor::CurrentThread, Flavor::OwnThreads] {
+        for flavor in [Flavor::MultiThread, Flavor::CurrentThread] {
             let kind = Kind { flavor, threads: 2 };
             assert_eq!(Kind::named(&kind.name()), Some(kind));
         }
