@@ -5,7 +5,8 @@ use std::time::Duration;
 use acteon_state_conformance::ask::{ask_counter, ask_lock, ask_register};
 use acteon_state_conformance::objects::BoundedCounter;
 use acteon_state_core::{
-    ClaimDue, Claimed, ClaimOutcome, ClaimToken, DueAt, DueItem, Result, Schedule, Scheduled, State, StateKey, StateStore,
+    ClaimDue, ClaimOutcome, ClaimToken, Claimed, DueAt, DueItem, Result, Schedule, Scheduled, State, StateKey,
+    StateStore,
 };
 
 use crate::history::{DueAnswer, DueQuestion, HandedOut, Question, Told};
