@@ -3,6 +3,7 @@
 //! Both keys lie in one slot. Each operation is one script, so they never disagree; should one of them be damaged from
 //! outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel` removes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::due::check_item_id;
@@ -69,14 +70,9 @@ impl Inner {
         Ok(Claimed { items, next_due_in: u64::try_from(next_ms).ok().map(Duration::from_millis) })
     }
 
-    pub(crate) async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
+    pub(crate) async fn ack(self: &Arc<Self>, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
         check_item_id(id)?;
-        let command = |by| {
-            let mut cmd = self.queue_command(&script::ACK, queue, by);
-            cmd.arg(id).arg(token.to_text());
-            cmd
-        };
-        claim_outcome(queue, id, self.run(Access::Write, command).await?)
+        claim_outcome(queue, id, self.ack_reply(queue, id, token).await?)
     }
 
     pub(crate) async fn extend_claim(
@@ -97,7 +93,7 @@ impl Inner {
     }
 
     /// A call of a script about a queue, with its two keys.
-    fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
+    pub(crate) fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
         let mut cmd = script.command(by, 2);
         cmd.parts(self.keyspace.companion_parts(queue, Companion::Due));
         cmd.parts(self.keyspace.companion_parts(queue, Companion::Items));

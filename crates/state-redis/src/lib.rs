@@ -65,6 +65,7 @@
 //! | scripts and their loader | `scripts/*.lua`, `script` |
 //! | from replies and failures to results | `reply`, `error` |
 
+mod acks;
 mod cluster;
 pub mod config;
 mod connect;
