@@ -1,7 +1,8 @@
 //! Due times: a sorted set of ids by the time at which they can be claimed, beside a hash of the items themselves.
 //!
-//! Both keys lie in one slot. Each operation is one script, so they never disagree; should one of them be damaged from
-//! outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel` removes it.
+//! Both keys lie in one slot. Each operation is one script, which [acknowledgements](crate::acks) may share, so they never disagree;
+//! should one of them be damaged from outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel`
+//! removes it.
 
 use std::sync::Arc;
 use std::time::Duration;
