@@ -47,8 +47,9 @@ fn name(queue: &StateKey, suffix: &str) -> String {
     format!("{{acteon:{}}}:{suffix}", queue.text())
 }
 
-/// The items 3, 8, 13 and so on have another claim, 7 is none any more, and 1 is acknowledged twice.
-async fn acknowledge_all(is_in_tasks: bool) {
+/// The items 3, 8, 13 and so on have another claim, 7 is none any more, and 1 is acknowledged twice. Returns how many
+/// acknowledgements there were, and how many calls of scripts they took.
+async fn acknowledge_all(is_in_tasks: bool) -> (usize, u64) {
     let server = server();
     let store = connect(&server).await;
     let queues = [key("many"), key("more")];
@@ -71,7 +72,6 @@ async fn acknowledge_all(is_in_tasks: bool) {
         join_all(each).await
     };
     let made = calls(&server) - before;
-    assert!(made < acks.len() as u64 / 10, "{} acknowledgements took {made} calls", acks.len());
 
     let mut done_twice = 0;
     for ((queue, item), outcome) in acks.iter().zip(outcomes) {
@@ -98,16 +98,24 @@ async fn acknowledge_all(is_in_tasks: bool) {
             assert_eq!(server.query(&[command, &name(queue, suffix)]).unwrap().unwrap(), "51", "{suffix}");
         }
     }
+    (acks.len(), made)
 }
 
 #[tokio::test]
-async fn many_of_one_task_share_calls_and_have_their_own_outcomes() {
-    acknowledge_all(false).await;
+async fn many_share_calls_and_have_their_own_outcomes() {
+    for is_in_tasks in [false, true] {
+        let (acks, calls) = acknowledge_all(is_in_tasks).await;
+        // Of two queues, and with the first one by itself.
+        assert!(calls <= 8, "{acks} acknowledgements took {calls} calls");
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_of_many_tasks_share_calls_and_have_their_own_outcomes() {
-    acknowledge_all(true).await;
+/// How many find each other there is up to the threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_of_several_threads_have_their_own_outcomes() {
+    for _ in 0..10 {
+        acknowledge_all(true).await;
+    }
 }
 
 #[tokio::test]
