@@ -59,7 +59,7 @@ struct Ack {
 type SharedCall = Shared<BoxFuture<'static, Arc<Result<Vec<Value>>>>>;
 
 /// An acknowledgement that counts as under way until this is dropped.
-struct UnderWay<'a>(&'a AtomicUsize);
+pub(crate) struct UnderWay<'a>(&'a AtomicUsize);
 
 /// A place in a call that is not made yet. Dropping it takes the acknowledgement out.
 struct Place<'a> {
@@ -73,11 +73,17 @@ struct Place<'a> {
 }
 
 impl Inner {
-    /// Acknowledges an item whose id was checked. The reply is that of ack.lua.
-    pub(crate) async fn ack_reply(self: &Arc<Self>, queue: &StateKey, id: &str, token: ClaimToken) -> Result<Value> {
-        let (_under_way, is_alone) = self.acks.enter();
-        let place = if is_alone { None } else { self.join(queue, id, token) };
-        let Some(place) = place else { return self.ack_one(queue, id, token).await };
+    /// Acknowledges an item together with others. The reply is that of ack.lua.
+    pub(crate) async fn ack_with_others(
+        self: &Arc<Self>,
+        queue: &StateKey,
+        id: &str,
+        token: ClaimToken,
+    ) -> Result<Value> {
+        let Some(place) = self.join(queue, id, token) else {
+            // Rare, and large: it would make the future of every acknowledgement so.
+            return Box::pin(self.run(Access::Write, |by| self.ack_command(queue, id, token, by))).await;
+        };
         if !place.is_last {
             yield_now().await;
         }
@@ -86,15 +92,6 @@ impl Inner {
             Ok(replies) => replies.get(index).cloned().ok_or_else(|| unexpected(&Value::Nil)),
             Err(error) => Err(copy(error)),
         }
-    }
-
-    async fn ack_one(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<Value> {
-        let command = |by| {
-            let mut cmd = self.queue_command(&script::ACK, queue, by);
-            cmd.arg(id).arg(token.to_text());
-            cmd
-        };
-        self.run(Access::Write, command).await
     }
 
     /// Joins those that gather, unless the call is full and only has to be made.
@@ -118,7 +115,7 @@ impl Inner {
         let gathered = self.acks.gathering.lock().remove(&queue).map(|gathering| gathering.acks).unwrap_or_default();
         let present: Vec<&Ack> = gathered.iter().flatten().collect();
         let replies = if let [Ack { id, token }] = present[..] {
-            vec![self.ack_one(&queue, id, *token).await?]
+            vec![self.run(Access::Write, |by| self.ack_command(&queue, id, *token, by)).await?]
         } else {
             self.ack_many(&queue, &present).await?
         };
@@ -143,7 +140,7 @@ impl Inner {
 
 impl Acks {
     /// Counts an acknowledgement, and tells whether it is the only one.
-    fn enter(&self) -> (UnderWay<'_>, bool) {
+    pub(crate) fn enter(&self) -> (UnderWay<'_>, bool) {
         let others = self.under_way.fetch_add(1, Ordering::Relaxed);
         (UnderWay(&self.under_way), others == 0)
     }

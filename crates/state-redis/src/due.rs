@@ -73,7 +73,13 @@ impl Inner {
 
     pub(crate) async fn ack(self: &Arc<Self>, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
         check_item_id(id)?;
-        claim_outcome(queue, id, self.ack_reply(queue, id, token).await?)
+        let (_under_way, is_alone) = self.acks.enter();
+        let reply = if is_alone {
+            self.run(Access::Write, |by| self.ack_command(queue, id, token, by)).await
+        } else {
+            self.ack_with_others(queue, id, token).await
+        };
+        claim_outcome(queue, id, reply?)
     }
 
     pub(crate) async fn extend_claim(
@@ -91,6 +97,12 @@ impl Inner {
             cmd
         };
         claim_outcome(queue, id, self.run(Access::Write, command).await?)
+    }
+
+    pub(crate) fn ack_command(&self, queue: &StateKey, id: &str, token: ClaimToken, by: By) -> Cmd {
+        let mut cmd = self.queue_command(&script::ACK, queue, by);
+        cmd.arg(id).arg(token.to_text());
+        cmd
     }
 
     /// A call of a script about a queue, with its two keys.
