@@ -1,8 +1,10 @@
 //! Due times: a sorted set of ids by the time at which they can be claimed, beside a hash of the items themselves.
 //!
-//! Both keys lie in one slot. Each operation is one script, so they never disagree; should one of them be damaged from
-//! outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel` removes it.
+//! Both keys lie in one slot. Each operation is one script, which [acknowledgements](crate::acks) may share, so they never disagree;
+//! should one of them be damaged from outside, a claim that begins with such an item reports `Corrupt` with its id, and `cancel`
+//! removes it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use acteon_state_core::due::check_item_id;
@@ -69,14 +71,15 @@ impl Inner {
         Ok(Claimed { items, next_due_in: u64::try_from(next_ms).ok().map(Duration::from_millis) })
     }
 
-    pub(crate) async fn ack(&self, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
+    pub(crate) async fn ack(self: &Arc<Self>, queue: &StateKey, id: &str, token: ClaimToken) -> Result<ClaimOutcome> {
         check_item_id(id)?;
-        let command = |by| {
-            let mut cmd = self.queue_command(&script::ACK, queue, by);
-            cmd.arg(id).arg(token.to_text());
-            cmd
+        let (_under_way, is_alone) = self.acks.enter();
+        let reply = if is_alone {
+            self.run(Access::Write, |by| self.ack_command(queue, id, token, by)).await
+        } else {
+            self.ack_with_others(queue, id, token).await
         };
-        claim_outcome(queue, id, self.run(Access::Write, command).await?)
+        claim_outcome(queue, id, reply?)
     }
 
     pub(crate) async fn extend_claim(
@@ -96,8 +99,14 @@ impl Inner {
         claim_outcome(queue, id, self.run(Access::Write, command).await?)
     }
 
+    pub(crate) fn ack_command(&self, queue: &StateKey, id: &str, token: ClaimToken, by: By) -> Cmd {
+        let mut cmd = self.queue_command(&script::ACK, queue, by);
+        cmd.arg(id).arg(token.to_text());
+        cmd
+    }
+
     /// A call of a script about a queue, with its two keys.
-    fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
+    pub(crate) fn queue_command(&self, script: &Script, queue: &StateKey, by: By) -> Cmd {
         let mut cmd = script.command(by, 2);
         cmd.parts(self.keyspace.companion_parts(queue, Companion::Due));
         cmd.parts(self.keyspace.companion_parts(queue, Companion::Items));

@@ -16,7 +16,8 @@
 //! - A request is sent once. Nothing in here or in the client library repeats one whose answer was lost.
 //! - Errors tell kind and effect: refused before sending or by the server is `NotApplied`; a write whose answer was lost, by a
 //!   broken connection or a timeout, is `Unknown`; reads are never `Unknown`.
-//! - A request that still waits to be sent when its call times out, or is dropped, is never sent, and is `NotApplied`.
+//! - A request that still waits to be sent when its call times out, or is dropped, is never sent, and is `NotApplied`. One that several
+//!   acknowledgements share is sent as long as any of them is there.
 //! - Calls end in time as long as the runtime is driven on which the store was connected: its tasks look after their deadlines.
 //! - The connection comes back by itself, without end; meanwhile calls fail at once instead of piling up.
 //!
@@ -32,7 +33,8 @@
 //! | `batch` | all of the above in one pipeline | 1 |
 //! | `admit` | one script; not on a Cluster, nor in strict safety | 1 |
 //! | `scan`, `lock_list` | `SCAN`, and `MGET` where records are read | 1 for each thousand keys visited, at most 16, and 1 |
-//! | `schedule`, `cancel`, `claim_due`, `ack`, `extend_claim` | a script | 1 |
+//! | `schedule`, `cancel`, `claim_due`, `extend_claim` | a script | 1 |
+//! | `ack` | a script, which those of one queue that come at the same moment share | 1 |
 //! | `lock_acquire` | a script; `SUBSCRIBE` when it waits | 1 without waiting |
 //! | `lock_extend`, `lock_release`, `lock_force_release` | a script | 1 |
 //! | `lock_inspect` | `GET` and `TIME` in one pipeline | 1 |
@@ -60,11 +62,12 @@
 //! | Sentinels; a Cluster's slots; reads from replicas | `sentinel`, `cluster`, `readers` |
 //! | what is known of the servers: capabilities, guarantees, dangers | `known`, `semantics`, `safety` |
 //! | locks that a failover keeps | `lock`, `quarantine` |
-//! | operations by family | `store`, `due`, `lock` |
+//! | operations by family; acknowledgements that come together | `store`, `due`, `lock`; `acks` |
 //! | waking lock waiters | `wakeup` |
 //! | scripts and their loader | `scripts/*.lua`, `script` |
 //! | from replies and failures to results | `reply`, `error` |
 
+mod acks;
 mod cluster;
 pub mod config;
 mod connect;

@@ -85,6 +85,7 @@ pub(crate) static SCHEDULE: Script = Script::new(WRITES, &[TIME], include_str!("
 pub(crate) static CANCEL: Script = Script::new(FREES, &[], include_str!("scripts/cancel.lua"));
 pub(crate) static CLAIM_DUE: Script = Script::new(FREES, &[TIME, ITEM], include_str!("scripts/claim_due.lua"));
 pub(crate) static ACK: Script = Script::new(FREES, &[ITEM], include_str!("scripts/ack.lua"));
+pub(crate) static ACK_MANY: Script = Script::new(FREES, &[ITEM], include_str!("scripts/ack_many.lua"));
 pub(crate) static EXTEND_CLAIM: Script = Script::new(FREES, &[TIME, ITEM], include_str!("scripts/extend_claim.lua"));
 pub(crate) static LOCK_ACQUIRE: Script =
     Script::new(WRITES, &[TIME, LOCK, ACQUIRING], include_str!("scripts/lock_acquire.lua"));
@@ -98,7 +99,7 @@ pub(crate) static LOCK_READ: Script = Script::new(READS, &[], include_str!("scri
 pub(crate) static QUARANTINE: Script = Script::new(WRITES, &[TIME], include_str!("scripts/quarantine.lua"));
 
 /// Every script: what is loaded when a connection opens.
-pub(crate) static ALL: [&Script; 23] = [
+pub(crate) static ALL: [&Script; 24] = [
     &GET_TTL,
     &PUT,
     &DELETE,
@@ -114,6 +115,7 @@ pub(crate) static ALL: [&Script; 23] = [
     &CANCEL,
     &CLAIM_DUE,
     &ACK,
+    &ACK_MANY,
     &EXTEND_CLAIM,
     &LOCK_ACQUIRE,
     &LOCK_EXTEND,

@@ -23,6 +23,7 @@ use acteon_state_core::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::acks::Acks;
 use crate::config::{RedisConfig, Safety};
 use crate::connect::{Common, Opened};
 use crate::dial::Dialer;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     /// In strict safety: the longest lease.
     pub(crate) lock_lease_max: Option<Duration>,
     pub(crate) withdrawals: Withdrawals,
+    pub(crate) acks: Acks,
     pub(crate) closed: CancellationToken,
     known: Arc<Known>,
 }
@@ -136,6 +138,7 @@ impl RedisStore {
                 .then_some(Replicas { count: config.lock_replicas, timeout: config.lock_replicas_timeout }),
             lock_lease_max: is_strict.then_some(config.lock_lease_max),
             withdrawals: Withdrawals::default(),
+            acks: Acks::default(),
             closed: CancellationToken::new(),
             known,
         };

@@ -1,5 +1,6 @@
 //! Tests that start, freeze and kill a server.
 
+mod acks;
 mod bytes;
 mod cluster;
 mod connections;

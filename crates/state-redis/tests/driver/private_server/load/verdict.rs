@@ -163,7 +163,7 @@ fn is_nothing(reply: &Told) -> bool {
     match reply {
         Told::Register(reply) => *reply == RegisterReply::Found(None),
         Told::Counter(reply) => *reply == CounterReply::Found(None),
-        Told::Due(DueAnswer::Claimed(items)) => items.is_empty(),
+        Told::Due(DueAnswer::Claimed(items, _)) => items.is_empty(),
         Told::Due(_) | Told::Lock(_) => false,
     }
 }

@@ -46,7 +46,7 @@ impl Story {
 
     fn claimed(self, id: &str, items: Vec<HandedOut>) -> Self {
         let claim = DueQuestion::Claim { limit: 2, visibility_ns: SECOND };
-        self.told(OWN, id, 30, Question::Due(claim), Told::Due(DueAnswer::Claimed(items)))
+        self.told(OWN, id, 30, Question::Due(claim), Told::Due(DueAnswer::Claimed(items, false)))
     }
 
     fn scheduled(self, id: &str, second: u64) -> Self {
