@@ -161,6 +161,7 @@ impl Segment {
     }
 
     /// The same for a key that is used now: that is noted.
+    #[cfg(feature = "commands")]
     #[inline]
     pub(crate) fn find_used(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
         let (bucket, entry) = self.store.find_entry(hash, key)?;
