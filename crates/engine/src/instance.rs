@@ -414,11 +414,14 @@ impl Instance {
     fn discard_some(&self, garbage: &mut Vec<Removed>) {
         /// What is freed on the spot: some tens of microseconds.
         const FREED_AT_ONCE_BYTES: u64 = 64 << 10;
+        /// Room that a connection keeps for what it removes next.
+        const KEPT: usize = 8;
         if garbage.iter().map(Removed::cost_bytes).sum::<u64>() > FREED_AT_ONCE_BYTES {
             self.garbage.lock().append(garbage);
         } else {
             garbage.clear();
         }
+        garbage.shrink_to(KEPT);
     }
 }
 

@@ -187,27 +187,27 @@ impl<'e> Locked<'e> {
         Ok(locked)
     }
 
-    /// The same for the segment of one key, given its hash: by far the most commands need no more. Has the wait carried out by `aside`, if
-    /// there is one; how long it may be is asked only then.
+    /// Takes the segment of one key, given its hash, where nothing is held: by far the most commands need no more. Has the wait carried out by
+    /// `aside`, if there is one; how long it may be is asked only then.
     #[inline]
-    pub(crate) fn acquire_one(
-        databases: &'e Databases,
+    pub(crate) fn take_first(
+        &mut self,
         database: usize,
         hash: u64,
         patience: impl Fn() -> Duration,
         aside: impl FnOnce(Wait<'_, 'e>) -> Option<MutexGuard<'e, Segment>>,
-    ) -> Result<Self, Contended> {
-        let keyspace = databases.get(database).keyspace();
+    ) -> Result<(), Contended> {
+        debug_assert!(self.is_empty(), "what is taken first is in order");
+        let keyspace = self.databases.get(database).keyspace();
         let segment = keyspace.segment_of(hash);
         let mutex = &keyspace.segments[segment].0;
-        let mut locked = Self::none(databases);
-        locked.begin_section();
+        self.begin_section();
         let guard = match mutex.try_lock() {
             Some(guard) => guard,
             None => aside(&|| wait(mutex, patience())).ok_or(Contended)?,
         };
-        locked.held.push((Place::new(database, segment), guard));
-        Ok(locked)
+        self.held.push((Place::new(database, segment), guard));
+        Ok(())
     }
 
     /// Takes all of these databases.
@@ -290,13 +290,37 @@ impl<'e> Locked<'e> {
     ///
     /// # Panics
     /// If its segment is not held.
-    #[inline]
+    // A slot is large enough to be handed back through memory, twice if this is a call of its own.
+    #[inline(always)]
     pub(crate) fn slot_of_hash<'s>(&'s mut self, database: usize, key: &'s [u8], hash: u64, now_ms: u64) -> Slot<'s> {
+        let (context, segment) = self.segment_of_hash(database, key, hash);
+        Slot::open(context, segment, key, hash, now_ms)
+    }
+
+    /// The same for a key that is used now: that is noted.
+    ///
+    /// # Panics
+    /// If its segment is not held.
+    #[cfg(feature = "commands")]
+    #[inline(always)]
+    pub(crate) fn used_slot_of_hash<'s>(
+        &'s mut self,
+        database: usize,
+        key: &'s [u8],
+        hash: u64,
+        now_ms: u64,
+    ) -> Slot<'s> {
+        let (context, segment) = self.segment_of_hash(database, key, hash);
+        Slot::open_used(context, segment, key, hash, now_ms)
+    }
+
+    #[inline(always)]
+    fn segment_of_hash(&mut self, database: usize, key: &[u8], hash: u64) -> (&'e Context, &mut Segment) {
         let keyspace = self.databases.get(database).keyspace();
         debug_assert_eq!(hash, keyspace.context.hash(key), "the hash is that of the key");
         let place = Place::new(database, keyspace.segment_of(hash));
         let position = self.position(place).expect("the segments of all keys of a command are held");
-        Slot::open(&keyspace.context, &mut self.held[position].1, key, hash, now_ms)
+        (&keyspace.context, &mut self.held[position].1)
     }
 
     /// The value of a key as it lies there, without regard to its deadline: several can be looked at side by side, after each was

@@ -160,6 +160,32 @@ impl Segment {
         Some(bucket)
     }
 
+    /// The same for a key that is used now: that is noted.
+    #[cfg(feature = "commands")]
+    #[inline]
+    pub(crate) fn find_used(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
+        let (bucket, entry) = self.store.find_entry(hash, key)?;
+        if is_expired(entry.expires_at_ms(), now_ms) {
+            self.remove_expired(context, bucket);
+            return None;
+        }
+        let usage = entry.usage();
+        self.note_use(context, bucket, usage, now_ms);
+        Some(bucket)
+    }
+
+    /// Notes that the entry in a bucket is used, of which this was known before.
+    #[inline]
+    pub(crate) fn note_use(&mut self, context: &Context, bucket: usize, before: Usage, now_ms: u64) {
+        let usage = context.memory.eviction.used(before, now_ms, &mut self.luck);
+        // A line of the cache that nobody writes to need not be written back to memory.
+        if usage != before
+            && let Some(mut entry) = self.store.get_mut(bucket)
+        {
+            entry.set_usage(usage);
+        }
+    }
+
     #[inline]
     pub(crate) fn get(&self, bucket: usize) -> Option<EntryRef<'_>> {
         self.store.get(bucket)

@@ -55,6 +55,32 @@ impl<'a> Slot<'a> {
     #[inline]
     pub(crate) fn open(context: &'a Context, segment: &'a mut Segment, key: &'a [u8], hash: u64, now_ms: u64) -> Self {
         let bucket = segment.find_live(context, key, hash, now_ms);
+        Self::of(context, segment, key, hash, now_ms, bucket)
+    }
+
+    /// The same, [marked as used](Self::mark_used): nearly every command does both, and the entry is at hand when it was just found.
+    #[cfg(feature = "commands")]
+    #[inline]
+    pub(crate) fn open_used(
+        context: &'a Context,
+        segment: &'a mut Segment,
+        key: &'a [u8],
+        hash: u64,
+        now_ms: u64,
+    ) -> Self {
+        let bucket = segment.find_used(context, key, hash, now_ms);
+        Self::of(context, segment, key, hash, now_ms, bucket)
+    }
+
+    #[inline]
+    fn of(
+        context: &'a Context,
+        segment: &'a mut Segment,
+        key: &'a [u8],
+        hash: u64,
+        now_ms: u64,
+        bucket: Option<usize>,
+    ) -> Self {
         let room = context.memory.room_of_commands();
         Self { context, segment, key, hash, now_ms, bucket, room }
     }
@@ -76,16 +102,11 @@ impl<'a> Slot<'a> {
 
     /// Notes that the key is used.
     pub(crate) fn mark_used(&mut self) {
-        let segment = &mut *self.segment;
         if let Some(bucket) = self.bucket
-            && let Some(mut entry) = segment.store.get_mut(bucket)
+            && let Some(entry) = self.segment.get(bucket)
         {
-            let before = entry.usage();
-            let usage = self.context.memory.eviction.used(before, self.now_ms, &mut segment.luck);
-            // A line of the cache that nobody writes to need not be written back to memory.
-            if usage != before {
-                entry.set_usage(usage);
-            }
+            let usage = entry.usage();
+            self.segment.note_use(self.context, bucket, usage, self.now_ms);
         }
     }
 

@@ -101,7 +101,7 @@ impl Effects {
     pub(crate) fn end(&mut self) -> bool {
         debug_assert!(self.block.is_none() && self.garbage.is_empty(), "they have been taken care of");
         if !self.stores.is_empty() {
-            self.stores.clear();
+            self.stores = Vec::new();
         }
         (self.has_failed, self.changes, self.is_writable) = (false, 0, None);
         mem::take(&mut self.close)
@@ -132,16 +132,8 @@ impl<'e> Access<'_, 'e> {
     /// The same in another database.
     #[inline]
     pub(crate) fn slot_in<'s>(&'s mut self, database: usize, key: &'s [u8]) -> Slot<'s> {
-        let mut slot = self.open(database, key);
-        slot.mark_used();
-        slot
-    }
-
-    /// A key as it is.
-    #[inline]
-    fn open<'s>(&'s mut self, database: usize, key: &'s [u8]) -> Slot<'s> {
         let (now_ms, hash) = (self.now_ms(), self.hash(key));
-        self.locked.slot_of_hash(database, key, hash, now_ms)
+        self.locked.used_slot_of_hash(database, key, hash, now_ms)
     }
 
     #[inline]
@@ -156,11 +148,9 @@ impl<'e> Access<'_, 'e> {
     /// A key for a command that reads: counted as hit or miss.
     #[inline]
     pub(crate) fn read<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
-        // Not by `open`, which would borrow the counts as well.
-        let (now_ms, database) = (self.now_ms(), self.database);
-        let hash = self.hash(key);
-        let mut slot = self.locked.slot_of_hash(database, key, hash, now_ms);
-        slot.mark_used();
+        // Not by `slot`, which would borrow the counts as well.
+        let (now_ms, database, hash) = (self.now_ms(), self.database, self.hash(key));
+        let mut slot = self.locked.used_slot_of_hash(database, key, hash, now_ms);
         // Not by `exists`, which looks into the value: a collection does not stay empty once the slot is gone in which it became so.
         debug_assert_eq!(slot.bucket.is_some(), slot.exists(), "no key holds an empty collection when it is opened");
         if slot.bucket.is_some() {
@@ -196,7 +186,8 @@ impl<'e> Access<'_, 'e> {
 
     /// A key for a command that only asks about it: does not count as use.
     pub(crate) fn peek<'s>(&'s mut self, key: &'s [u8]) -> Slot<'s> {
-        self.open(self.database, key)
+        let (now_ms, database, hash) = (self.now_ms(), self.database, self.hash(key));
+        self.locked.slot_of_hash(database, key, hash, now_ms)
     }
 
     /// The value of a key that was read before by the same command: several can be looked at side by side.

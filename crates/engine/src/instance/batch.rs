@@ -13,7 +13,6 @@
 //! What costs as much as a short command is shared: looks at clocks (`measure.rs`) and the counting.
 
 use super::client::{Client, Flow};
-use super::execute::Progress;
 
 /// Time that goes by before the engine's clock is asked again: far below the millisecond in which times to live are kept.
 const CLOCK_NS_MAX: u64 = 100_000;
@@ -26,25 +25,24 @@ pub struct Batch<'c> {
     now_us: u64,
     /// When that was, by the clock that durations are measured with.
     asked_ns: u64,
-    progress: Progress,
 }
 
 impl<'c> Batch<'c> {
     pub(super) fn new(client: &'c mut Client, clock: &'c dyn Fn() -> u64) -> Self {
-        let (now_us, mut progress) = (clock(), Progress::default());
+        let now_us = clock();
         client.instance.peers.note_time(now_us);
-        let asked_ns = progress.measured.begin();
-        Self { client, clock, now_us, asked_ns, progress }
+        let asked_ns = client.progress.measured.begin();
+        Self { client, clock, now_us, asked_ns }
     }
 
     /// Carries out the next command: see [`Client::execute`].
     pub fn execute(&mut self, args: &[&[u8]], out: &mut Vec<u8>) -> Flow {
-        if let Some(ended_ns) = self.progress.measured.ended_ns()
+        if let Some(ended_ns) = self.client.progress.measured.ended_ns()
             && ended_ns.saturating_sub(self.asked_ns) > CLOCK_NS_MAX
         {
             self.ask_clock();
         }
-        self.client.execute_next(args, self.now_us, out, &mut self.progress)
+        self.client.execute_next(args, self.now_us, out)
     }
 
     /// The time that the last command has seen, in µs.
@@ -62,16 +60,17 @@ impl<'c> Batch<'c> {
     #[cold]
     fn ask_clock(&mut self) {
         // What is not counted yet gets its durations, before time is measured anew.
-        self.progress.measured.count(&self.client.instance.stats);
+        let measured = &mut self.client.progress.measured;
+        measured.count(&self.client.instance.stats);
         self.now_us = (self.clock)();
-        self.asked_ns = self.progress.measured.begin();
+        self.asked_ns = measured.begin();
         self.client.instance.peers.note_time(self.now_us);
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.progress.measured.count(&self.client.instance.stats);
+        self.client.progress.measured.finish(&self.client.instance.stats);
     }
 }
 

@@ -370,11 +370,13 @@ impl Instance {
     fn finish_serving_some(self: &Arc<Self>, served: &mut Served, now_us: u64) {
         loop {
             served.waiters.drain(..).for_each(|waiter| waiter.hand_out());
-            let Some(((database, key), waiter)) = served.postponed.pop() else { return };
+            let Some(((database, key), waiter)) = served.postponed.pop() else { break };
             let mut places = waiter.others.clone();
             places.push(self.databases.place(database, &key));
             self.serve_at(places, self.patience(), now_us, served);
         }
+        // Seldom used again by the same connection.
+        *served = Served::default();
     }
 
     /// Serves all keys that are ready, whoever has made them ready. Nothing may be held.

@@ -76,6 +76,8 @@ pub struct Client {
     pub(super) instance: Arc<Instance>,
     session: Session,
     waiting: Option<(Arc<Waiter>, Option<u64>)>,
+    /// Empty between commands and batches, and kept: to make one and to end it is a tenth of what a short command executes.
+    pub(super) progress: Progress,
 }
 
 impl Client {
@@ -86,7 +88,7 @@ impl Client {
         let peer = instance.peers.join(options);
         let mut session = Session::new(peer, instance.limits(), instance.next_seed());
         session.is_authenticated = instance.access.is_open();
-        Self { instance: instance.clone(), session, waiting: None }
+        Self { instance: instance.clone(), session, waiting: None, progress: Progress::default() }
     }
 
     /// Lets it do everything without a password.
@@ -109,9 +111,8 @@ impl Client {
     /// to `out`, in the order in which they happened.
     pub fn execute(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
         self.instance.peers.note_time(now_us);
-        let mut progress = Progress::default();
-        let flow = self.execute_next(args, now_us, out, &mut progress);
-        progress.measured.count(&self.instance.stats);
+        let flow = self.execute_next(args, now_us, out);
+        self.progress.measured.finish(&self.instance.stats);
         flow
     }
 
@@ -121,13 +122,7 @@ impl Client {
     }
 
     /// Carries out the next of several commands.
-    pub(super) fn execute_next(
-        &mut self,
-        args: &[&[u8]],
-        now_us: u64,
-        out: &mut Vec<u8>,
-        progress: &mut Progress,
-    ) -> Flow {
+    pub(super) fn execute_next(&mut self, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
         debug_assert!(self.waiting.is_none(), "a client that waits has no next command");
         self.session.peer.receive(out);
         if self.session.peer.is_killed() {
@@ -142,11 +137,11 @@ impl Client {
         }
         self.refresh_settings();
         let out_len = out.len();
-        let flow = match self.admit(args, now_us, &mut progress.measured) {
-            Ok(command) => self.dispatch(command, args, now_us, out, progress),
+        let flow = match self.admit(args, now_us) {
+            Ok(command) => self.dispatch(command, args, now_us, out),
             Err(error) => {
                 self.refuse(args, &error, out);
-                progress.measured.pass();
+                self.progress.measured.pass();
                 Flow::Done
             }
         };
@@ -242,12 +237,7 @@ impl Client {
     }
 
     /// Finds the command and whether the connection may ask for it at this moment.
-    fn admit(
-        &mut self,
-        args: &[&[u8]],
-        now_us: u64,
-        measured: &mut Measured,
-    ) -> Result<&'static Command, CommandError> {
+    fn admit(&mut self, args: &[&[u8]], now_us: u64) -> Result<&'static Command, CommandError> {
         let command = resolve(args)?;
         let (session, flags) = (&self.session, command.row.flags);
         if !session.is_authenticated && !flags.has(Flags::NO_AUTH) && !self.instance.access.is_open() {
@@ -264,20 +254,15 @@ impl Client {
         }
         let is_queued = session.transaction.is_some() && !runs_at_once_in_transaction(command);
         if is_queued || may_take_memory(command) {
-            self.find_memory(command, is_queued, now_us, measured)?;
+            self.find_memory(command, is_queued, now_us)?;
         }
         Ok(command)
     }
 
     /// Sees to it that there is memory for what the command may take. A transaction is refused as a whole, and so is a command that is
     /// queued for one.
-    fn find_memory(
-        &mut self,
-        command: &Command,
-        is_queued: bool,
-        now_us: u64,
-        measured: &mut Measured,
-    ) -> Result<(), CommandError> {
+    fn find_memory(&mut self, command: &Command, is_queued: bool, now_us: u64) -> Result<(), CommandError> {
+        let measured = &mut self.progress.measured;
         let make_room = |engine: &Engine| measured.aside(|| engine.make_room_slowly(now_us / 1_000));
         let lacks_memory = self.instance.lacks_memory(make_room);
         // Scripts ask before their first write.
@@ -296,14 +281,8 @@ impl Client {
         transaction.is_some_and(|transaction| transaction.has(flag))
     }
 
-    fn dispatch(
-        &mut self,
-        command: &'static Command,
-        args: &[&[u8]],
-        now_us: u64,
-        out: &mut Vec<u8>,
-        progress: &mut Progress,
-    ) -> Flow {
+    #[inline]
+    fn dispatch(&mut self, command: &'static Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
         if self.instance.is_paused(&self.session, command, args, now_us) {
             return Flow::Retry;
         }
@@ -313,57 +292,67 @@ impl Client {
                 Ok(()) => ReplyWriter::new(out, self.session.protocol).simple("QUEUED"),
                 Err(error) => self.refuse(args, &error, out),
             }
-            progress.measured.pass();
+            self.progress.measured.pass();
             return Flow::Done;
         }
+        match self.run(command, args, now_us, out) {
+            Some(flow) => flow,
+            None => self.run_again(command, args, now_us, out),
+        }
+    }
+
+    // Apart, for the compiler makes ready for a loop what one attempt would mostly do without.
+    #[cold]
+    fn run_again(&mut self, command: &'static Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Flow {
         loop {
-            if let Some(flow) = self.run(command, args, now_us, out, progress) {
+            if let Some(flow) = self.run(command, args, now_us, out) {
                 return flow;
             }
         }
     }
 
     /// Carries the command out; `None`: once more, and at once.
-    fn run(
-        &mut self,
-        command: &'static Command,
-        args: &[&[u8]],
-        now_us: u64,
-        out: &mut Vec<u8>,
-        progress: &mut Progress,
-    ) -> Option<Flow> {
+    // A call of its own, and `dispatch` is none: one of them is.
+    #[inline(never)]
+    fn run(&mut self, command: &'static Command, args: &[&[u8]], now_us: u64, out: &mut Vec<u8>) -> Option<Flow> {
         // Not a handle of its own: to count it would take the line of the count from all other threads, at each command.
         let (instance, session) = (&self.instance, &mut self.session);
         let known = command.only_key.and_then(|at| args.get(at)).map(|key| Known::of(key, &instance.databases));
-        let Progress { measured, effects, served } = &mut *progress;
+        let Progress { measured, effects, served } = &mut self.progress;
         if known.is_none() || measured.is_full() {
             // It may be one that tells counts, or sets them to zero.
             measured.count(&instance.stats);
         }
-        let Ok(mut locked) = hold(instance, session, command, args, known, measured) else {
-            return Some(self.stand_back(command, args, out));
+        let result = {
+            // Taken and let go where it lies: to move it costs as much as to take it.
+            let mut locked = Locked::none(&instance.databases);
+            if hold(&mut locked, instance, session, command, args, known, measured).is_err() {
+                drop(locked);
+                return Some(self.stand_back(command, args, out));
+            }
+            if instance.databases.signals().has_ready() {
+                measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
+            }
+            if served.is_incomplete() {
+                // Somebody who came earlier is to have what lies there.
+                drop(locked);
+                measured.add_changes(mem::take(&mut effects.changes));
+                instance.discard(&mut effects.garbage);
+                measured.aside(|| instance.finish_serving(served, now_us));
+                return Some(Flow::Retry);
+            }
+            let mut step =
+                Step { known, measured: Some(measured), ..Step::new(instance, session, command, args, now_us) };
+            let result = step.run(&mut locked, out, effects);
+            if let Some(request) = effects.block.take() {
+                let until_us = request.until_us;
+                self.waiting = Some((instance.blocked.join(session, *command, args, request, &mut locked), until_us));
+            }
+            if instance.databases.signals().has_ready() {
+                measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
+            }
+            result
         };
-        if instance.databases.signals().has_ready() {
-            measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
-        }
-        if served.is_incomplete() {
-            // Somebody who came earlier is to have what lies there.
-            drop(locked);
-            measured.add_changes(mem::take(&mut effects.changes));
-            instance.discard(&mut effects.garbage);
-            measured.aside(|| instance.finish_serving(served, now_us));
-            return Some(Flow::Retry);
-        }
-        let mut step = Step { known, measured: Some(measured), ..Step::new(instance, session, command, args, now_us) };
-        let result = step.run(&mut locked, out, effects);
-        if let Some(request) = effects.block.take() {
-            let until_us = request.until_us;
-            self.waiting = Some((instance.blocked.join(session, *command, args, request, &mut locked), until_us));
-        }
-        if instance.databases.signals().has_ready() {
-            measured.aside(|| instance.serve_held(&mut locked, now_us, effects, served));
-        }
-        drop(locked);
         measured.add_changes(effects.changes);
         instance.discard(&mut effects.garbage);
         let takes_time = !served.is_empty() || !effects.stores.is_empty() || instance.tap.is_pending();
@@ -456,24 +445,25 @@ impl Client {
     }
 }
 
-/// Holds what a command needs. Where others hold it, the wait is no part of the command.
+/// Holds what a command needs, where nothing is held yet. Where others hold it, the wait is no part of the command.
 #[inline]
 fn hold<'e>(
+    locked: &mut Locked<'e>,
     instance: &'e Instance,
     session: &Session,
     command: &Command,
     args: &[&[u8]],
     known: Option<Known<'_>>,
     measured: &mut Measured,
-) -> Result<Locked<'e>, Contended> {
-    let databases = &instance.databases;
-    let Some(known) = known else {
-        return match hold_all(instance, session, command, args, Duration::ZERO) {
-            Err(Contended) => measured.aside(|| hold_all(instance, session, command, args, instance.patience())),
-            held => held,
-        };
-    };
-    Locked::acquire_one(databases, session.database, known.hash, || instance.patience(), |wait| measured.aside(wait))
+) -> Result<(), Contended> {
+    if let Some(known) = known {
+        return locked.take_first(session.database, known.hash, || instance.patience(), |wait| measured.aside(wait));
+    }
+    *locked = match hold_all(instance, session, command, args, Duration::ZERO) {
+        Err(Contended) => measured.aside(|| hold_all(instance, session, command, args, instance.patience())),
+        held => held,
+    }?;
+    Ok(())
 }
 
 fn hold_all<'e>(

@@ -36,7 +36,7 @@ pub(crate) struct Step<'s, 'e> {
 #[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) measured: Measured,
-    /// What the command under way leaves to be done. Both are empty between two commands, and kept for their memory.
+    /// What the command under way leaves to be done. Both are empty between two commands.
     pub(crate) effects: Effects,
     pub(crate) served: Served,
 }
@@ -227,8 +227,10 @@ impl<'s, 'e> Step<'s, 'e> {
                         Some(measured) => measured.end(began_ns),
                         None => now_ns().saturating_sub(began_ns),
                     };
-                    let ended = Ended { session, command, args, duration_ns, lookups, has_failed, error, now_us };
-                    let outcome = instance.note_ended(&ended);
+                    if error.is_some() || duration_ns >= instance.settings.hears_of_ns() {
+                        instance.note_ended(&Ended { session, command, args, duration_ns, error, now_us });
+                    }
+                    let outcome = instance.outcome(command, duration_ns, lookups, has_failed);
                     match measured {
                         Some(measured) => measured.add(outcome),
                         None => instance.stats.add(outcome),

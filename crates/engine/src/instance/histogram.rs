@@ -21,9 +21,10 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// Adds a duration that so many commands had.
     #[inline]
-    pub(crate) fn add(&mut self, duration_ns: u64) {
-        self.0[bucket(duration_ns)] += 1;
+    pub(crate) fn add(&mut self, duration_ns: u64, commands: u64) {
+        self.0[bucket(duration_ns)] += commands;
     }
 
     /// Adds the counts of `other`.
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn percentiles_are_right_within_an_eighth() {
         let mut histogram = Histogram::default();
-        (1..=1_000).for_each(|us| histogram.add(us * 1_000));
+        (1..=1_000).for_each(|us| histogram.add(us * 1_000, 1));
         for (percentile, us) in [(50.0, 500), (99.0, 990), (100.0, 1_000), (0.0, 1)] {
             let found = histogram.percentile_ns(percentile);
             assert!((us * 1_000..=us * 1_125).contains(&found), "{percentile}: {found}");
@@ -123,7 +124,7 @@ mod tests {
     fn counts_go_on_beyond_32_bits() {
         let (mut one, mut other) = (Histogram::default(), Histogram::default());
         one.0[bucket(100)] = u32::MAX.into();
-        one.add(100);
+        one.add(100, 1);
         other.merge(&one);
         other.merge(&one);
         assert_eq!((one.count(), other.count()), (1 << 32, 1 << 33));
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn cumulative_counts_name_the_doublings_that_add_something() {
         let mut histogram = Histogram::default();
-        [100, 900, 1_500, 40_000, u64::MAX].into_iter().for_each(|ns| histogram.add(ns));
+        [100, 900, 1_500, 40_000, u64::MAX].into_iter().for_each(|ns| histogram.add(ns, 1));
         assert_eq!(histogram.cumulative_us(), [(1, 2), (2, 3), (66, 4), (554_050_781, 5)]);
     }
 }

@@ -22,8 +22,10 @@ use smallvec::SmallVec;
 use super::settings::Settings;
 use super::stats::{Outcome, Stats};
 
-/// Commands that are counted together: some memory on the stack, and no more than are lost to the counts should the thread die.
+/// Outcomes that are counted together. Equal commands that follow each other are one outcome.
 const TALLY_MAX: usize = 16;
+/// Those that a connection has room for without asking for memory: few pipelines mix more commands.
+const TALLY_INLINE: usize = 4;
 
 /// What brief commands take at most on average, if none of them was slow. Beyond it, the last of them is taken for slow.
 const SHARE_NS_MAX: u64 = 20_000;
@@ -60,9 +62,9 @@ pub(super) fn step_length_ns() -> u64 {
 /// Commands of one connection that follow each other, and that are not counted yet.
 #[derive(Default)]
 pub(crate) struct Measured {
-    outcomes: SmallVec<[Outcome; TALLY_MAX]>,
-    /// How many of these, the last ones, have no duration yet.
-    unmeasured: usize,
+    outcomes: SmallVec<[Outcome; TALLY_INLINE]>,
+    /// How many of the commands, the last ones, have no duration yet.
+    unmeasured: u64,
     changes: u64,
     /// When the last command ended that has one: that is when the next one begins. None, where each is measured by itself.
     ended_ns: Option<u64>,
@@ -95,9 +97,13 @@ impl Measured {
     }
 
     /// A brief command has ended, whose duration is found later.
-    #[inline]
+    // Else the outcome goes through memory, which takes longer than all the rest.
+    #[inline(always)]
     pub(crate) fn add_unmeasured(&mut self, outcome: Outcome) {
-        self.outcomes.push(outcome);
+        let last = self.outcomes.last_mut().filter(|_| self.unmeasured > 0);
+        if !last.is_some_and(|last| last.absorb(&outcome)) {
+            self.outcomes.push(outcome);
+        }
         self.unmeasured += 1;
     }
 
@@ -152,6 +158,13 @@ impl Measured {
         self.outcomes.len() >= TALLY_MAX
     }
 
+    /// Counts what is over. The next command follows no other one.
+    #[inline]
+    pub(crate) fn finish(&mut self, stats: &Stats) {
+        self.count(stats);
+        self.ended_ns = None;
+    }
+
     /// Counts what is over, and forgets it.
     pub(crate) fn count(&mut self, stats: &Stats) {
         self.settle();
@@ -165,11 +178,17 @@ impl Measured {
     /// Gives all that are over their durations.
     #[inline]
     fn settle(&mut self) {
-        if self.unmeasured > 0
-            && let Some(mut last) = self.outcomes.pop()
-        {
+        if self.unmeasured > 0 {
+            self.settle_some();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_some(&mut self) {
+        if let Some(mut last) = self.outcomes.pop() {
             // The last one ends now. It is not among those that share with it.
             self.unmeasured -= 1;
+            self.outcomes.extend(last.split_last());
             last.duration_ns = self.end(0);
             self.outcomes.push(last);
         }
@@ -182,11 +201,17 @@ impl Measured {
         if sharing == 0 {
             return taken_ns;
         }
-        let share_ns = (taken_ns / (sharing as u64 + 1)).min(SHARE_NS_MAX);
+        let share_ns = (taken_ns / (sharing + 1)).min(SHARE_NS_MAX);
+        let mut left = sharing;
+        for outcome in self.outcomes.iter_mut().rev() {
+            if left == 0 {
+                break;
+            }
+            outcome.duration_ns = share_ns;
+            left = left.saturating_sub(outcome.calls);
+        }
         // Less than the whole: what is above the share is that of the last one.
-        let first = self.outcomes.len().saturating_sub(sharing);
-        self.outcomes[first..].iter_mut().for_each(|outcome| outcome.duration_ns = share_ns);
-        taken_ns - share_ns * sharing as u64
+        taken_ns - share_ns * sharing
     }
 }
 
@@ -196,7 +221,7 @@ mod tests {
     use crate::instance::stats::{CommandTotals, Outcome, Stats};
 
     const BRIEF: Outcome =
-        Outcome { command: 3, duration_ns: 0, has_failed: false, is_tracked: true, hits: 0, misses: 0 };
+        Outcome { command: 3, calls: 1, duration_ns: 0, has_failed: false, is_tracked: true, hits: 0, misses: 0 };
 
     #[test]
     fn time_is_shared_up_to_what_brief_commands_may_take() {
@@ -207,8 +232,9 @@ mod tests {
             measured.add(Outcome { duration_ns: 77, ..BRIEF });
             (0..3).for_each(|_| measured.add_unmeasured(BRIEF));
             assert_eq!(measured.share(taken_ns), last_ns);
-            let durations: Vec<u64> = measured.outcomes.iter().map(|outcome| outcome.duration_ns).collect();
-            assert_eq!(durations, [77, share_ns, share_ns, share_ns]);
+            let durations: Vec<_> =
+                measured.outcomes.iter().map(|outcome| (outcome.calls, outcome.duration_ns)).collect();
+            assert_eq!(durations, [(1, 77), (3, share_ns)]);
             assert_eq!(measured.share(5), 5, "they have theirs");
         }
     }
@@ -227,6 +253,22 @@ mod tests {
             assert_eq!(Some(stats.command(3).duration_us), taken_us, "of {commands}");
             assert_ne!(stats.durations(3).percentile_ns(0.0), 0, "of {commands}");
         }
+    }
+
+    #[test]
+    fn commands_that_are_alike_and_follow_each_other_are_one_outcome_that_counts_for_all() {
+        let (stats, mut measured) = (Stats::default(), Measured::default());
+        measured.begin();
+        for (command, hits) in [(3, 1), (3, 0), (3, 1), (4, 0), (3, 1)] {
+            measured.add_unmeasured(Outcome { command, hits, misses: 1 - hits, ..BRIEF });
+        }
+        (0..2).for_each(|_| measured.add_unmeasured(Outcome { has_failed: true, ..BRIEF }));
+        let calls: Vec<u64> = measured.outcomes.iter().map(|outcome| outcome.calls).collect();
+        assert_eq!(calls, [3, 1, 1, 2]);
+        measured.count(&stats);
+        assert_eq!((stats.totals().commands, stats.totals().hits, stats.totals().misses), (7, 3, 2));
+        assert_eq!((stats.durations(3).count(), stats.durations(4).count()), (6, 1));
+        assert_eq!((stats.command(3).calls, stats.command(3).failed), (6, 2));
     }
 
     #[test]
@@ -267,7 +309,9 @@ mod tests {
         let (stats, mut measured) = (Stats::default(), Measured::default());
         measured.begin();
         for _ in 0..3 {
-            (0..TALLY_MAX - 1).for_each(|_| measured.add_unmeasured(BRIEF));
+            // Each differs from the one before.
+            let commands = (3..=4).cycle().take(TALLY_MAX - 1);
+            commands.for_each(|command| measured.add_unmeasured(Outcome { command, ..BRIEF }));
             let duration_ns = measured.end(0);
             measured.add(Outcome { duration_ns, ..BRIEF });
             assert!(measured.is_full());
@@ -277,8 +321,8 @@ mod tests {
         }
         measured.add_unmeasured(BRIEF);
         measured.count(&stats);
-        let calls = 3 * TALLY_MAX as u64 + 1;
-        assert_eq!((stats.totals().commands, stats.totals().changes, stats.durations(3).count()), (calls, 6, calls));
+        let (all, calls) = (3 * TALLY_MAX as u64 + 1, 3 * (TALLY_MAX as u64 / 2 + 1) + 1);
+        assert_eq!((stats.totals().commands, stats.totals().changes, stats.durations(3).count()), (all, 6, calls));
         assert_eq!(
             CommandTotals { duration_us: 0, ..stats.command(3) },
             CommandTotals { calls, ..CommandTotals::default() }

@@ -7,15 +7,12 @@ use super::stats::Outcome;
 use super::{Instance, Session};
 use crate::command::{Command, CommandError, Flags, Lookups};
 
-/// A command that was carried out.
+/// A command that was carried out, and that took long or ended in an error.
 pub(crate) struct Ended<'a> {
     pub(crate) session: &'a Session,
     pub(crate) command: &'a Command,
     pub(crate) args: &'a [&'a [u8]],
     pub(crate) duration_ns: u64,
-    pub(crate) lookups: Lookups,
-    /// The reply is or holds an error.
-    pub(crate) has_failed: bool,
     /// The error, if it is still to be counted.
     pub(crate) error: Option<&'a CommandError>,
     /// By the engine's clock.
@@ -23,24 +20,23 @@ pub(crate) struct Ended<'a> {
 }
 
 impl Instance {
-    /// Notes who was slow, and errors; returns what is to be counted.
-    #[inline]
-    pub(super) fn note_ended(&self, ended: &Ended<'_>) -> Outcome {
-        let Ended { command, duration_ns, lookups, has_failed, error, .. } = *ended;
-        if let Some(error) = error {
+    /// Notes who was slow, and errors.
+    #[cold]
+    pub(super) fn note_ended(&self, ended: &Ended<'_>) {
+        if let Some(error) = ended.error {
             self.stats.add_error(&error.to_bytes());
         }
-        if duration_ns >= self.settings.hears_of_ns() {
+        if ended.duration_ns >= self.settings.hears_of_ns() {
             self.note_long(ended);
         }
-        self.outcome(command, duration_ns, lookups, has_failed)
     }
 
-    /// What is to be counted of a command that was not slow.
+    /// What is to be counted of a command.
     #[inline]
     pub(super) fn outcome(&self, command: &Command, duration_ns: u64, lookups: Lookups, has_failed: bool) -> Outcome {
         Outcome {
             command: command.number,
+            calls: 1,
             duration_ns,
             has_failed,
             is_tracked: self.settings.latency_tracking.load(Ordering::Relaxed),
@@ -49,7 +45,6 @@ impl Instance {
         }
     }
 
-    #[cold]
     fn note_long(&self, ended: &Ended<'_>) {
         let duration_ns = ended.duration_ns;
         let slower_us = self.settings.slowlog_slower_us.load(Ordering::Relaxed);

@@ -71,16 +71,46 @@ struct CommandCounts {
     durations: Option<Box<Histogram>>,
 }
 
-/// What came of one command.
+/// What came of a command, or of some that were alike.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) command: usize,
+    /// How often it was carried out.
+    pub(crate) calls: u64,
+    /// Of each call.
     pub(crate) duration_ns: u64,
+    /// Each call has.
     pub(crate) has_failed: bool,
     /// Whether the duration goes into the histogram.
     pub(crate) is_tracked: bool,
+    /// Of all calls together, as the misses.
     pub(crate) hits: u64,
     pub(crate) misses: u64,
+}
+
+impl Outcome {
+    /// Takes in the outcome of a command with the same duration, if it differs in nothing but what is added up. Returns whether it did.
+    #[inline]
+    pub(super) fn absorb(&mut self, other: &Self) -> bool {
+        let is_alike =
+            (self.command, self.has_failed, self.is_tracked) == (other.command, other.has_failed, other.is_tracked);
+        if is_alike {
+            self.calls += other.calls;
+            self.hits += other.hits;
+            self.misses += other.misses;
+        }
+        is_alike
+    }
+
+    /// Becomes that of the last call alone. Returns that of all others, if there are some; look-ups are counted there.
+    pub(super) fn split_last(&mut self) -> Option<Self> {
+        let others = Self { calls: self.calls - 1, ..*self };
+        if others.calls == 0 {
+            return None;
+        }
+        (self.calls, self.hits, self.misses) = (1, 0, 0);
+        Some(others)
+    }
 }
 
 /// The counts of one command.
@@ -143,11 +173,11 @@ impl Counts {
     #[inline]
     fn add(&mut self, outcome: &Outcome) {
         let Some(counts) = self.commands.get_mut(outcome.command) else { return };
-        counts.calls += 1;
-        counts.duration_ns += outcome.duration_ns;
-        counts.failed += u64::from(outcome.has_failed);
+        counts.calls += outcome.calls;
+        counts.duration_ns += outcome.calls * outcome.duration_ns;
+        counts.failed += u64::from(outcome.has_failed) * outcome.calls;
         if outcome.is_tracked {
-            counts.durations.get_or_insert_default().add(outcome.duration_ns);
+            counts.durations.get_or_insert_default().add(outcome.duration_ns, outcome.calls);
         }
         self.hits += outcome.hits;
         self.misses += outcome.misses;
@@ -322,7 +352,7 @@ mod tests {
     use super::{CommandTotals, Outcome, Stats};
 
     fn outcome(command: usize, duration_ns: u64, has_failed: bool) -> Outcome {
-        Outcome { command, duration_ns, has_failed, is_tracked: true, hits: 1, misses: 0 }
+        Outcome { command, calls: 1, duration_ns, has_failed, is_tracked: true, hits: 1, misses: 0 }
     }
 
     #[test]

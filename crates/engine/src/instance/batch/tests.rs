@@ -29,7 +29,7 @@ fn execute(batch: &mut Batch<'_>, command: &str) -> (Flow, String) {
 }
 
 fn next_begins_ns(batch: &Batch<'_>) -> u64 {
-    batch.progress.measured.ended_ns().expect("commands of a batch follow each other")
+    batch.client.progress.measured.ended_ns().expect("commands of a batch follow each other")
 }
 
 /// A command that had waited for its keys was in SLOWLOG as if it had been slow, and the next one saw the time from before the wait: what it wrote for
