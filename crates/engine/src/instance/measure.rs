@@ -91,6 +91,8 @@ impl Measured {
     #[inline]
     pub(crate) fn may_share(&self, settings: &Settings) -> bool {
         self.ended_ns.is_some()
+            // However alike they are: the next ones see the time that is found when these are measured.
+            && self.unmeasured + 1 < TALLY_MAX as u64
             && self.outcomes.len() + 1 < TALLY_MAX
             && settings.hears_of_ns() >= settings.step_length_ns
             && step_ns() == self.step_ns
@@ -217,7 +219,7 @@ impl Measured {
 
 #[cfg(test)]
 mod tests {
-    use super::{Measured, SHARE_NS_MAX, TALLY_MAX, now_ns};
+    use super::{Measured, SHARE_NS_MAX, Settings, TALLY_MAX, now_ns};
     use crate::instance::stats::{CommandTotals, Outcome, Stats};
 
     const BRIEF: Outcome =
@@ -302,6 +304,19 @@ mod tests {
         measured.pass();
         assert_eq!((measured.outcomes[0].duration_ns, measured.unmeasured), (SHARE_NS_MAX, 0));
         assert_ne!(measured.step_ns, u64::MAX);
+    }
+
+    /// A long pipeline of one command would otherwise see one time until the clock of steps moves on.
+    #[test]
+    fn commands_that_are_alike_wait_for_the_clock_no_longer_than_others() {
+        let (settings, mut measured) = (Settings::default(), Measured::default());
+        measured.begin();
+        for _ in 0..100 * TALLY_MAX {
+            if measured.may_share(&settings) {
+                measured.add_unmeasured(BRIEF);
+            }
+        }
+        assert!(measured.unmeasured < TALLY_MAX as u64, "{} commands", measured.unmeasured);
     }
 
     #[test]
