@@ -4,7 +4,7 @@
 //! The server is this program in a process of its own (`served`), so that its processor time is seen apart from that of redis-benchmark. All
 //! contestants run one after the other in each round; a ratio is that of two with as many threads in the same round.
 //!
-//! Runtimes with a thread each listen on a port each, and each gets half of the connections, from [`LOADS_PER_PORT`] redis-benchmarks. The shared
+//! Runtimes with a thread each listen on a port each, and each gets half of the connections, from two redis-benchmarks. The shared
 //! runtime gets as many, on its one port. Were it one for each port, the kernel would come to keep each runtime and the one who asks it on a
 //! processor of their own, where waking each other costs next to nothing: a third less time, which no server has whose clients come by
 //! one port, or from elsewhere.

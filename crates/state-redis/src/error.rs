@@ -137,6 +137,12 @@ pub(crate) fn unexpected(reply: &Value) -> Error {
         .on_backend(BACKEND)
 }
 
+/// What asked for us did not live to see the answer.
+pub(crate) fn runtime_ended() -> Error {
+    let message = "the runtime on which the store was connected has ended before the answer came";
+    Error::new(ErrorKind::Unavailable, message).with_effect(Effect::Unknown).on_backend(BACKEND)
+}
+
 /// The store was closed.
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the store was closed").on_backend(BACKEND)

@@ -17,7 +17,7 @@
 //! - Errors tell kind and effect: refused before sending or by the server is `NotApplied`; a write whose answer was lost, by a
 //!   broken connection or a timeout, is `Unknown`; reads are never `Unknown`.
 //! - A request that still waits to be sent when its call times out, or is dropped, is never sent, and is `NotApplied`. One that several
-//!   acknowledgements share is sent as long as any of them is there.
+//!   acknowledgements share is sent once it was put together, for those that were there then.
 //! - Calls end in time as long as the runtime is driven on which the store was connected: its tasks look after their deadlines.
 //! - The connection comes back by itself, without end; meanwhile calls fail at once instead of piling up.
 //!

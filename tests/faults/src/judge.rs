@@ -31,11 +31,19 @@ pub struct Rules {
     pub counter: BoundedCounter,
     /// When grants of locks may be lost.
     pub losses: Vec<Loss>,
-    /// Where claims pass over items that another call is just changing, as `SKIP LOCKED` does: the calls that were refused, which may have
-    /// kept an item to themselves for a moment, too. `None` where a claim hands out all that is in sight.
-    pub passes_over: Option<History>,
+    /// Where claims pass over items that another call is just changing. `None` where a claim hands out all that is in sight.
+    pub passes_over: Option<PassesOver>,
     /// How much the check of one object may remember.
     pub budget: Budget,
+}
+
+/// Why a claim may pass over an item that is in sight.
+#[derive(Clone, Debug, Default)]
+pub struct PassesOver {
+    /// The calls that were refused, which may have kept an item to themselves for a moment, too.
+    pub refused: History,
+    /// Whether a claim may keep items to itself, while it lasts, that it does not take, as one that locks rows and chooses afterwards.
+    pub looks_at_more: bool,
 }
 
 /// A few hundred MiB at worst.

@@ -68,6 +68,6 @@ mod workload;
 pub use anomaly::Anomaly;
 pub use ask::{Terms, ask};
 pub use history::{Asked, History, HistoryRecorder, Question, Told};
-pub use judge::{Finding, Report, Rules, judge, known_until, whole};
+pub use judge::{Finding, PassesOver, Report, Rules, judge, known_until, whole};
 pub use random::{Random, SEED_VARIABLE, seed, seed_or};
 pub use workload::{Kind, Records, Workload};

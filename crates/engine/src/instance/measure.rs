@@ -165,6 +165,10 @@ impl Measured {
     pub(crate) fn finish(&mut self, stats: &Stats) {
         self.count(stats);
         self.ended_ns = None;
+        if self.outcomes.spilled() {
+            // The connection may be idle from now on.
+            self.outcomes = SmallVec::new();
+        }
     }
 
     /// Counts what is over, and forgets it.

@@ -21,6 +21,7 @@ use acteon_state_core::{
     ScanItem, Schedule, Scheduled, StateKey, StateStore, TransactOp, TransactOutcome, Ttl,
 };
 use async_trait::async_trait;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::acks::Acks;
@@ -138,7 +139,7 @@ impl RedisStore {
                 .then_some(Replicas { count: config.lock_replicas, timeout: config.lock_replicas_timeout }),
             lock_lease_max: is_strict.then_some(config.lock_lease_max),
             withdrawals: Withdrawals::default(),
-            acks: Acks::default(),
+            acks: Acks::new(Handle::current()),
             closed: CancellationToken::new(),
             known,
         };
@@ -244,7 +245,12 @@ impl Inner {
         // Waiters for locks end by this, and may leave withdrawals behind.
         self.closed.cancel();
         self.withdrawals.tasks.close();
-        self.router.close(self.withdrawals.tasks.wait()).await;
+        self.acks.tasks.close();
+        let last = async {
+            self.acks.tasks.wait().await;
+            self.withdrawals.tasks.wait().await;
+        };
+        self.router.close(last).await;
     }
 }
 

@@ -8,7 +8,7 @@ use acteon_state_conformance::objects::{DueItem, DueOperation, DueReply, Queued}
 
 use crate::anomaly::Anomaly;
 use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, History, Question, Told};
-use crate::judge::{Case, Judge, duration_label, known_until};
+use crate::judge::{Case, Judge, PassesOver, duration_label, known_until};
 
 /// A search for a name need not succeed.
 const BUDGET: Budget = Budget { configurations: 100_000 };
@@ -19,7 +19,7 @@ type DueCall = Call<DueOperation, DueReply>;
 pub(super) fn items(
     history: &History,
     calls: &[usize],
-    passes_over: Option<&History>,
+    passes_over: Option<&PassesOver>,
 ) -> BTreeMap<String, Vec<(DueCall, usize)>> {
     let mut items: BTreeMap<String, Vec<(DueCall, usize)>> = BTreeMap::new();
     // Items first: a claim is a call on each that was there by then.
@@ -43,10 +43,10 @@ pub(super) fn items(
         }
         for (id, _) in scheduled.iter().filter(|(_, since)| **since < call.ended) {
             let mut part = claim_part(question, call.reply.as_ref(), id);
-            if let (Some((_, Some(DueReply::Passed))), Some(refused)) = (part, passes_over) {
-                let mut others = calls.iter().map(|at| &history[*at]).chain(refused);
+            if let (Some((_, Some(DueReply::Passed))), Some(passes_over)) = (part, passes_over) {
+                let mut others = calls.iter().map(|at| &history[*at]).chain(&passes_over.refused);
                 // Nothing can be told from it.
-                part = part.filter(|_| !others.any(|other| may_keep(other, call, id)));
+                part = part.filter(|_| !others.any(|other| may_keep(other, call, id, passes_over)));
             }
             items.entry((*id).to_owned()).or_default().extend(part.map(|part| (place(call, part), *at)));
         }
@@ -55,16 +55,28 @@ pub(super) fn items(
 }
 
 /// Whether another call may have kept this item to itself at some moment of a claim, though it did nothing to it in the end: one that was
-/// broken off with its connection, or refused; or a claim that looked at more than it took, if the one that did not find the item said that
+/// broken off with its connection, or refused; or a claim that looked at more than it may take, if the one that did not find the item said that
 /// more are due. (A call that put the item back into sight explains by itself that the claim did not find it.)
-fn may_keep(other: &Call<Asked, Told>, claim: &Call<Asked, Told>, id: &str) -> bool {
+fn may_keep(other: &Call<Asked, Told>, claim: &Call<Asked, Told>, id: &str, passes_over: &PassesOver) -> bool {
     let is_of_queue = other.operation.object == claim.operation.object;
     let is_beside = other.began < claim.ended && other.ended > claim.began;
     let is_about = |question: &DueQuestion| item(question).is_none_or(|about| about == id);
-    let is_claim = |question: &DueQuestion| matches!(question, DueQuestion::Claim { .. });
-    let more_are_due = matches!(&claim.reply, Some(Told::Due(DueAnswer::Claimed(_, true))));
-    let may = |question| if other.is_maybe() { is_about(question) } else { more_are_due && is_claim(question) };
-    is_of_queue && is_beside && !std::ptr::eq(other, claim) && question(&other.operation).is_some_and(may)
+    let may = |question: &DueQuestion| {
+        if other.is_maybe() {
+            is_about(question)
+        } else {
+            passes_over.looks_at_more && may_leave(question, other, claim)
+        }
+    };
+    is_of_queue && is_beside && question(&other.operation).is_some_and(may)
+}
+
+/// Whether a claim may have left an item that it had locked: it took as many as it may, and both claims said that more are due.
+fn may_leave(question: &DueQuestion, other: &Call<Asked, Told>, claim: &Call<Asked, Told>) -> bool {
+    let DueQuestion::Claim { limit, .. } = *question else { return false };
+    let is_full =
+        matches!(&other.reply, Some(Told::Due(DueAnswer::Claimed(handed, true))) if handed.len() == limit as usize);
+    is_full && matches!(&claim.reply, Some(Told::Due(DueAnswer::Claimed(_, true))))
 }
 
 type Part = (DueOperation, Option<DueReply>);
@@ -262,7 +274,7 @@ mod tests {
     use acteon_state_core::StateKey;
 
     use crate::history::{Asked, DueAnswer, DueQuestion, HandedOut, History, Question, Told};
-    use crate::judge::{Rules, judge};
+    use crate::judge::{PassesOver, Rules, judge};
 
     const MS: u64 = 1_000_000;
 
@@ -308,7 +320,8 @@ mod tests {
         history
     }
 
-    fn is_right(history: &History, passes_over: Option<History>) -> bool {
+    fn is_right(history: &History, refused: Option<History>) -> bool {
+        let passes_over = refused.map(|refused| PassesOver { refused, looks_at_more: true });
         judge(history, &Rules { passes_over, ..Rules::default() }).is_clean()
     }
 
@@ -325,13 +338,34 @@ mod tests {
     /// Found with a client that was frozen: another claim had locked the item to move it in the order, and took others.
     #[test]
     fn a_claim_may_pass_over_an_item_that_another_one_looks_at_if_it_says_that_more_are_due() {
-        let none = |more_are_due| DueAnswer::Claimed(Vec::new(), more_are_due);
-        let other = |span| Some(answered(2, span, claim(), none(true)));
-        assert!(is_right(&passed_over_by(none(true), other((55, 65))), Some(Vec::new())));
-        assert!(!is_right(&passed_over_by(none(false), other((55, 65))), Some(Vec::new())), "it says that none is");
-        assert!(!is_right(&passed_over_by(none(true), other((62, 65))), Some(Vec::new())), "nobody was beside it");
-        assert!(!is_right(&passed_over_by(none(true), None), Some(Vec::new())));
-        assert!(!is_right(&passed_over_by(none(true), other((55, 65))), None), "not where a claim hands out all");
+        let told = |ids: &[&str], more_are_due| {
+            let handed = |id: &&str| HandedOut { id: (*id).to_owned(), token: 9, attempt: 1 };
+            DueAnswer::Claimed(ids.iter().map(handed).collect(), more_are_due)
+        };
+        // With others before it in the queue, which are no part of what is judged here.
+        let full = |span| Some(answered(2, span, claim(), told(&["a", "b"], true)));
+        let judged = |mine, beside| {
+            let mut history = passed_over_by(told(&[], mine), beside);
+            for (at, id) in ["a", "b"].into_iter().enumerate() {
+                let at = at as u64;
+                let schedule = DueQuestion::Schedule { id: id.to_owned(), after_ns: 0 };
+                history.insert(0, answered(3, (at, at + 2), schedule, DueAnswer::Scheduled(true)));
+            }
+            history.sort_by_key(|call| call.began);
+            history
+        };
+        let is_right = |history: &History, looks_at_more| {
+            let passes_over = Some(PassesOver { refused: Vec::new(), looks_at_more });
+            let report = judge(history, &Rules { passes_over, ..Rules::default() });
+            report.findings.iter().all(|finding| !finding.object.ends_with("item item"))
+        };
+        assert!(is_right(&judged(true, full((45, 65))), true));
+        assert!(!is_right(&judged(false, full((45, 65))), true), "it says that none is");
+        assert!(!is_right(&judged(true, full((62, 65))), true), "nobody was beside it");
+        assert!(!is_right(&judged(true, None), true));
+        assert!(!is_right(&judged(true, full((45, 65))), false), "not where a claim locks what it takes and no more");
+        let taken = Some(answered(2, (45, 65), claim(), told(&["a"], true)));
+        assert!(!is_right(&judged(true, taken), true), "one that has room takes what it looks at");
     }
 
     #[test]

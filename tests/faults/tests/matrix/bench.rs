@@ -4,7 +4,7 @@ use std::path::Path;
 
 use acteon_faults::log::Logged;
 use acteon_faults::safety::{Event, Updates, Writing, updates};
-use acteon_faults::{History, Question, Rules, Told, judge, known_until};
+use acteon_faults::{History, PassesOver, Question, Rules, Told, judge, known_until};
 use acteon_state_conformance::objects::{LockReply, Loss, StepDirection, Uncertainty};
 
 use crate::row::{Losses, Traits};
@@ -63,7 +63,8 @@ impl Bench<'_> {
         if self.traits.refuses_free_locks {
             locks.retain(|call| call.reply != Some(Told::Lock(LockReply::Busy)));
         }
-        let passes_over = self.traits.claims_pass_over.then_some(refused);
+        let looks_at_more = self.traits.claims_look_at_more;
+        let passes_over = self.traits.claims_pass_over.then_some(PassesOver { refused, looks_at_more });
         let mut rules = Rules { uncertainty: self.uncertainty, passes_over, ..Rules::default() };
         if let Some(span) = span {
             if self.losses.writes {

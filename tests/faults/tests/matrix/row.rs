@@ -67,6 +67,8 @@ pub(crate) struct Traits {
     pub(crate) has_queues: bool,
     /// Whether claims pass over items that another call is just changing: those are handed out by a later claim.
     pub(crate) claims_pass_over: bool,
+    /// Whether claims keep items to themselves that they do not take, as long as they last.
+    pub(crate) claims_look_at_more: bool,
     /// The lease of locks under which registers are updated.
     pub(crate) lease_ms: u64,
 }
@@ -74,14 +76,22 @@ pub(crate) struct Traits {
 impl Default for Traits {
     fn default() -> Self {
         let (failover_keeps_writes, refuses_free_locks) = (false, false);
-        Self { failover_keeps_writes, refuses_free_locks, has_queues: true, claims_pass_over: false, lease_ms: 400 }
+        let (claims_pass_over, claims_look_at_more) = (false, false);
+        Self {
+            failover_keeps_writes,
+            refuses_free_locks,
+            has_queues: true,
+            claims_pass_over,
+            claims_look_at_more,
+            lease_ms: 400,
+        }
     }
 }
 
 impl Traits {
     /// PostgreSQL: claims lock rows, until they are committed, and pass over those that are locked.
     pub(crate) fn postgres() -> Self {
-        Self { claims_pass_over: true, ..Self::default() }
+        Self { claims_pass_over: true, claims_look_at_more: true, ..Self::default() }
     }
 }
 

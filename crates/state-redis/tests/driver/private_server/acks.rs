@@ -156,18 +156,54 @@ async fn one_that_is_dropped_during_the_call_harms_nobody() {
     let items = claimed(store, queue, 10).await;
     let before = calls(&server);
     let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
-    for _ in 0..2 {
-        for ack in &mut acks {
-            assert!(poll!(ack).is_pending());
-        }
+    for ack in &mut acks {
+        assert!(poll!(ack).is_pending());
     }
-    // Whoever makes the call is the first to be polled again, and the last to have been polled would be the next to go on with it.
+    // The task that makes the call steps back once.
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
     drop((acks.remove(9), acks.remove(1)));
     assert!(join_all(acks).await.into_iter().all(|outcome| outcome.unwrap() == ClaimOutcome::Done));
     assert_eq!(calls(&server) - before, 2);
     for index in [1, 9] {
         assert_eq!(ack(store, queue, &items[index]).await.unwrap(), ClaimOutcome::Lost, "{index} went along");
     }
+}
+
+/// Each of them could be the one that others depend on.
+#[tokio::test]
+async fn one_that_nobody_looks_at_holds_nobody_up() {
+    let server = server();
+    let store = &connect(&server).await;
+    let queue = &key("aside");
+    let items = claimed(store, queue, 10).await;
+    for aside in 0..4 {
+        let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
+        for ack in &mut acks {
+            assert!(poll!(ack).is_pending());
+        }
+        let kept = acks.remove(aside);
+        let outcomes = join_all(acks).await;
+        let expected = if aside == 0 { ClaimOutcome::Done } else { ClaimOutcome::Lost };
+        assert!(outcomes.into_iter().all(|outcome| outcome.unwrap() == expected));
+        assert_eq!(kept.await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn those_that_have_gathered_are_waited_for_when_the_store_is_closed() {
+    let server = server();
+    let store = &connect(&server).await;
+    let queue = &key("closed");
+    let items = claimed(store, queue, 5).await;
+    let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
+    for ack in &mut acks {
+        assert!(poll!(ack).is_pending());
+    }
+    let (closed, outcomes) = futures_util::join!(store.close(), join_all(acks));
+    closed.unwrap();
+    assert!(outcomes.into_iter().all(|outcome| outcome.unwrap() == ClaimOutcome::Done));
 }
 
 #[tokio::test]
