@@ -5,9 +5,8 @@
 //! contestants run one after the other in each round; a ratio is that of two with as many threads in the same round.
 //!
 //! Runtimes with a thread each listen on a port each, and each gets half of the connections, from two redis-benchmarks. The shared
-//! runtime gets as many, on its one port. Were it one for each port, the kernel would come to keep each runtime and the one who asks it on a
-//! processor of their own, where waking each other costs next to nothing: a third less time, which no server has whose clients come by
-//! one port, or from elsewhere.
+//! runtime gets as many, on its one port. That is the best case for the others: who asks by a port of its own may come to share a processor
+//! with the one who answers, where waking each other costs little. A server whose clients come by one port, or from elsewhere, has no such luck.
 //!
 //! Few keys and short values leave the least beside what the runtime and the kernel take.
 
