@@ -105,6 +105,28 @@ mod private_server {
         assert_eq!(handed, [1]);
     }
 
+    /// Where claims have run out, a claim locks what it puts in order, and that is more than it takes.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_claim_only_puts_in_order_is_passed_over_meanwhile_and_counts_as_due() {
+        let server = PostgresServer::start(PostgresOptions::default()).unwrap();
+        let (store, queue) = (connect(&server).await, queue("late"));
+        for id in ["one", "two"] {
+            store.schedule(&queue, &item(id.to_owned())).await.unwrap();
+        }
+        let brief = ClaimDue { limit: 2, visibility: Duration::from_millis(1) };
+        assert_eq!(store.claim_due(&queue, brief).await.unwrap().items.len(), 2);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut other = PgConnection::connect(&server.url()).await.unwrap();
+        let claim = "BEGIN; SELECT FROM acteon_due_claim('{due}', '{tests}', '{queue}', '{late}', '{1}', '{60000}', ARRAY[gen_random_uuid()], NULL, NULL)";
+        other.execute(claim).await.unwrap();
+        let claim = ClaimDue { limit: 2, visibility: LONG };
+        let passed_over = store.claim_due(&queue, claim).await.unwrap();
+        assert_eq!((passed_over.items.len(), passed_over.next_due_in), (0, Some(Duration::ZERO)));
+        other.execute("COMMIT").await.unwrap();
+        let left = store.claim_due(&queue, claim).await.unwrap().items;
+        assert_eq!(left.len(), 1, "the other one took one of them");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn kill_9_loses_no_acknowledged_schedule_and_no_claim() {
         let mut server =

@@ -33,6 +33,19 @@ fn ack<'a>(store: &'a RedisStore, queue: &'a StateKey, item: &'a DueItem) -> Box
     store.ack(queue, &item.id, item.token).boxed()
 }
 
+/// Acknowledges each item as far as that goes at once: the first by itself, the others have gathered.
+async fn begun<'a>(
+    store: &'a RedisStore,
+    queue: &'a StateKey,
+    items: &'a [DueItem],
+) -> Vec<BoxFuture<'a, Result<ClaimOutcome>>> {
+    let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
+    for ack in &mut acks {
+        assert!(poll!(ack).is_pending());
+    }
+    acks
+}
+
 /// How many calls of scripts the server has carried out.
 fn calls(server: &RedisServer) -> u64 {
     let stats = server.query(&["INFO", "commandstats"]).unwrap().unwrap();
@@ -125,10 +138,7 @@ async fn one_that_is_dropped_before_the_call_is_not_part_of_it() {
     let queue = &key("dropped");
     let items = claimed(store, queue, 6).await;
     let before = calls(&server);
-    let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
-    for ack in &mut acks {
-        assert!(poll!(ack).is_pending());
-    }
+    let mut acks = begun(store, queue, &items).await;
     // The first one left by itself; of the others the first and the last leave before they are sent.
     drop((acks.remove(5), acks.remove(1)));
     assert!(join_all(acks).await.into_iter().all(|outcome| outcome.unwrap() == ClaimOutcome::Done));
@@ -155,10 +165,7 @@ async fn one_that_is_dropped_during_the_call_harms_nobody() {
     let queue = &key("dropped");
     let items = claimed(store, queue, 10).await;
     let before = calls(&server);
-    let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
-    for ack in &mut acks {
-        assert!(poll!(ack).is_pending());
-    }
+    let mut acks = begun(store, queue, &items).await;
     // The task that makes the call steps back once.
     for _ in 0..3 {
         tokio::task::yield_now().await;
@@ -179,10 +186,7 @@ async fn one_that_nobody_looks_at_holds_nobody_up() {
     let queue = &key("aside");
     let items = claimed(store, queue, 10).await;
     for aside in 0..4 {
-        let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
-        for ack in &mut acks {
-            assert!(poll!(ack).is_pending());
-        }
+        let mut acks = begun(store, queue, &items).await;
         let kept = acks.remove(aside);
         let outcomes = join_all(acks).await;
         let expected = if aside == 0 { ClaimOutcome::Done } else { ClaimOutcome::Lost };
@@ -197,10 +201,7 @@ async fn those_that_have_gathered_are_waited_for_when_the_store_is_closed() {
     let store = &connect(&server).await;
     let queue = &key("closed");
     let items = claimed(store, queue, 5).await;
-    let mut acks: Vec<_> = items.iter().map(|item| ack(store, queue, item)).collect();
-    for ack in &mut acks {
-        assert!(poll!(ack).is_pending());
-    }
+    let acks = begun(store, queue, &items).await;
     let (closed, outcomes) = futures_util::join!(store.close(), join_all(acks));
     closed.unwrap();
     assert!(outcomes.into_iter().all(|outcome| outcome.unwrap() == ClaimOutcome::Done));
