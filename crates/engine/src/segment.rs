@@ -152,27 +152,27 @@ impl Segment {
     /// The bucket of `key`, unless it is absent or has expired; what has expired is removed.
     #[inline]
     pub(crate) fn find_live(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
-        self.find_with_usage(context, key, hash, now_ms).map(|(bucket, _)| bucket)
-    }
-
-    /// The same for a key that is used now: that is noted.
-    #[cfg(feature = "commands")]
-    #[inline]
-    pub(crate) fn find_used(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
-        let (bucket, usage) = self.find_with_usage(context, key, hash, now_ms)?;
-        self.note_use(context, bucket, usage, now_ms);
+        let (bucket, entry) = self.store.find_entry(hash, key)?;
+        if is_expired(entry.expires_at_ms(), now_ms) {
+            self.remove_expired(context, bucket);
+            return None;
+        }
         Some(bucket)
     }
 
+    /// The same for a key that is used now: that is noted.
+    // Not by a step that both share, which would cost each command 17 instructions.
+    #[cfg(feature = "commands")]
     #[inline]
-    fn find_with_usage(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<(usize, Usage)> {
+    pub(crate) fn find_used(&mut self, context: &Context, key: &[u8], hash: u64, now_ms: u64) -> Option<usize> {
         let (bucket, entry) = self.store.find_entry(hash, key)?;
         if is_expired(entry.expires_at_ms(), now_ms) {
             self.remove_expired(context, bucket);
             return None;
         }
         let usage = entry.usage();
-        Some((bucket, usage))
+        self.note_use(context, bucket, usage, now_ms);
+        Some(bucket)
     }
 
     /// Notes that the entry in a bucket is used, of which this was known before.
