@@ -96,6 +96,11 @@ pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
+/// A ratio; none to what was too little to be measured.
+pub fn times(ratio: f64) -> String {
+    if ratio.is_finite() { format!("{ratio:.2}") } else { "–".to_owned() }
+}
+
 /// A figure with about three digits; thousands apart.
 pub fn figure(value: f64) -> String {
     match value.abs() {
@@ -119,12 +124,17 @@ fn thousands(digits: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Goal, Report, figure};
+    use super::{Goal, Report, figure, times};
 
     #[test]
     fn figures_have_about_three_digits() {
         let figures = [0.0, 0.123, 9.994, 9.996, 99.94, 99.96, 1_234.4, 1_234_567.0, -12_345.0].map(figure);
         assert_eq!(figures, ["0.00", "0.12", "9.99", "10.0", "99.9", "100", "1,234", "1,234,567", "-12,345"]);
+    }
+
+    #[test]
+    fn a_ratio_to_nothing_is_none() {
+        assert_eq!([0.0 / 4.0, 3.0 / 4.0, 0.0 / 0.0, 1.0 / 0.0].map(times), ["0.00", "0.75", "–", "–"]);
     }
 
     #[test]

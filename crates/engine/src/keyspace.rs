@@ -476,7 +476,8 @@ impl Keyspace {
     pub(crate) fn stats(&self) -> Stats {
         let (memory, ttl_average_ms) = (&self.context.memory, self.ttl_average_ms());
         let (bytes_max, evicted_total) = (memory.bytes_max(), memory.eviction.evicted_total());
-        Stats { bytes_max, ttl_average_ms, evicted_total, ..Stats::default() }
+        let expired_total = self.context.expired.0.load(Ordering::Relaxed);
+        Stats { bytes_max, ttl_average_ms, expired_total, evicted_total, ..Stats::default() }
     }
 
     pub(crate) fn set_indexed(&self) {

@@ -39,9 +39,9 @@ pub(crate) struct Memory {
 }
 
 /// On a line of its own: it changes all the time, and what lies beside it is read by everybody.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
-struct Lonely<T>(T);
+pub(crate) struct Lonely<T>(pub(crate) T);
 
 /// What a write has to ask for before it takes memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

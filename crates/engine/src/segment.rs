@@ -11,6 +11,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::change::{Op, Outlet, Recorder};
 use crate::entry::{Entry, EntryMut, EntryRef, KEY_BYTES_MAX, Removed, StrParts, Usage, is_expired, str_cost_bytes};
@@ -18,9 +19,9 @@ use crate::error::EngineError;
 use crate::evict::Luck;
 use crate::expire::Deadlines;
 use crate::index::{OrderedIndex, index_cost_bytes};
-use crate::memory::{Account, Memory, Room};
+use crate::memory::{Account, Lonely, Memory, Room};
 use crate::observe::{EventClass, Notices, Signals};
-use crate::snapshot::{Saved, Saving, Unsaved, records_of};
+use crate::snapshot::{Saved, Saving, Unsaved};
 use crate::stats::Stats;
 use crate::store::{Gap, Store};
 use foldhash::SharedSeed;
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) saving: Arc<Saving>,
     /// The number of the database.
     pub(crate) database: usize,
+    /// Keys removed because their time had come, since the engine was created.
+    pub(crate) expired: Lonely<AtomicU64>,
 }
 
 impl Context {
@@ -61,6 +64,7 @@ impl Context {
             outlet: Arc::default(),
             saving: Arc::default(),
             database: 0,
+            expired: Lonely::default(),
         }
     }
 
@@ -68,7 +72,16 @@ impl Context {
     pub(crate) fn sibling(&self, database: usize, index: OrderedIndex) -> Self {
         let (memory, signals) = (self.memory.clone(), self.signals.clone());
         let (outlet, saving) = (self.outlet.clone(), self.saving.clone());
-        Self { hasher: self.hasher.clone(), memory, index, signals, outlet, saving, database }
+        Self {
+            hasher: self.hasher.clone(),
+            memory,
+            index,
+            signals,
+            outlet,
+            saving,
+            database,
+            expired: Lonely::default(),
+        }
     }
 
     /// Writes a change behind `group`, if anybody wants to know. The key of one that concerns the whole database is empty.
@@ -95,8 +108,6 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// Fewer than locations, of which there are 2^32.
     pub(crate) keys_with_ttl: u32,
-    /// Keys removed because their time had come, since the engine was created.
-    pub(crate) expired: u64,
     /// Position among the engine's segments, of which there are at most 2^16.
     number: u16,
     /// All keys are in the ordered index, and have to be kept there.
@@ -108,7 +119,7 @@ pub(crate) struct Segment {
     pub(crate) notices: Notices,
     /// What was changed since the segment was taken.
     pub(crate) recorder: Recorder,
-    /// A snapshot needs the keys as they are.
+    /// A snapshot needs keys as they are.
     pub(crate) unsaved: Option<Unsaved>,
 }
 
@@ -121,7 +132,6 @@ impl Segment {
             deadlines: Deadlines::new(),
             bytes: 0,
             keys_with_ttl: 0,
-            expired: 0,
             number: number as u16,
             is_indexed: false,
             is_counted: context.memory.counts_new_segments(),
@@ -129,23 +139,6 @@ impl Segment {
             notices: Notices::default(),
             recorder,
             unsaved: None,
-        }
-    }
-
-    /// To be called before each change of a key or value: a snapshot may need it as it was.
-    #[inline]
-    pub(crate) fn save_first(&mut self, context: &Context) {
-        if let Some(unsaved) = self.unsaved {
-            self.save(context, unsaved);
-        }
-    }
-
-    #[cold]
-    fn save(&mut self, context: &Context, unsaved: Unsaved) {
-        self.unsaved = None;
-        if context.saving.is_running() {
-            let records = records_of(context, unsaved.database, &self.store, self.bytes);
-            context.saving.add(Saved::Records(records));
         }
     }
 
@@ -213,7 +206,7 @@ impl Segment {
         string: &StrParts<'_>,
         room: Room,
     ) -> Result<usize, EngineError> {
-        self.save_first(context);
+        self.save_before_insert(context, hash);
         let cost_bytes = str_cost_bytes(string.len()) + self.index_cost_bytes(string.key);
         let gap = self.store.gap(hash);
         let bytes_before = self.table_bytes();
@@ -230,7 +223,7 @@ impl Segment {
 
     /// Adds an entry for a key that is absent. Never refused: it may be an empty collection, which is filled by writes that can be.
     pub(crate) fn insert_always(&mut self, context: &Context, hash: u64, entry: Entry) -> usize {
-        self.save_first(context);
+        self.save_before_insert(context, hash);
         let cost_bytes = entry.cost_bytes() + self.index_cost_bytes(entry.view().key());
         self.account(context).grow_always(cost_bytes);
         let (bytes_before, expires_at_ms) = (self.table_bytes(), entry.expires_at_ms());
@@ -254,7 +247,7 @@ impl Segment {
         expires_at_ms: Option<u64>,
         room: Room,
     ) -> Result<(), EngineError> {
-        self.save_first(context);
+        self.save_before_change(context, bucket);
         if let EntryMut::Str(string) = self.store.get_mut(bucket).expect(BUCKET_IS_TAKEN)
             && string.write_over(parts, expires_at_ms)
         {
@@ -289,7 +282,7 @@ impl Segment {
 
     /// Writes `bytes` over a part of the string in `bucket`, which has it. Returns whether there is such a string.
     pub(crate) fn overwrite_range(&mut self, context: &Context, bucket: usize, at: usize, bytes: &[u8]) -> bool {
-        self.save_first(context);
+        self.save_before_change(context, bucket);
         let Some(EntryMut::Str(string)) = self.get_mut(bucket) else { return false };
         let end = at.saturating_add(bytes.len());
         let Some(part) = string.into_value().get_mut(at..end) else { return false };
@@ -299,7 +292,7 @@ impl Segment {
 
     /// Changes the deadline of the entry in `bucket`. Never refused: a ttl is how memory comes back.
     pub(crate) fn set_deadline(&mut self, context: &Context, bucket: usize, expires_at_ms: Option<u64>) {
-        self.save_first(context);
+        self.save_before_change(context, bucket);
         let entry = self.store.get(bucket).expect(BUCKET_IS_TAKEN);
         let (deadline_before, bytes_before) = (entry.expires_at_ms(), entry.cost_bytes() + self.table_bytes());
         self.store.set_deadline(bucket, expires_at_ms, |key| context.hash(key));
@@ -311,7 +304,7 @@ impl Segment {
     /// Removes the entry in `bucket`. The removal is recorded: whoever holds the segment hands it over
     /// (`Outlet::commit`) before letting go.
     pub(crate) fn remove(&mut self, context: &Context, bucket: usize) -> Removed {
-        self.save_first(context);
+        self.save_before_change(context, bucket);
         let key = self.store.get(bucket).expect(BUCKET_IS_TAKEN).key();
         self.recorder.record_removal(context.database, key);
         self.forget(context, bucket)
@@ -319,7 +312,7 @@ impl Segment {
 
     /// The same without a record, for who replaces the entry at once.
     pub(crate) fn remove_silently(&mut self, context: &Context, bucket: usize) -> Removed {
-        self.save_first(context);
+        self.save_before_change(context, bucket);
         self.forget(context, bucket)
     }
 
@@ -348,7 +341,7 @@ impl Segment {
     /// Like `remove`, and counted as expired. Neither recorded nor kept for a snapshot: its deadline is, and removes it anywhere.
     #[cold]
     pub(crate) fn remove_expired(&mut self, context: &Context, bucket: usize) -> Removed {
-        self.expired += 1;
+        context.expired.0.fetch_add(1, Ordering::Relaxed);
         let key = self.store.get(bucket).expect(BUCKET_IS_TAKEN).key();
         context.signals.event(context.database, EventClass::EXPIRED, "expired", key);
         self.notices.changed(&context.signals, context.database, key, false);
@@ -372,7 +365,7 @@ impl Segment {
         self.notices.all_changed(&context.signals, context.database, false, |key| contains(&store, context, key));
         let len = store.len();
         let Some(unsaved) = self.unsaved.take() else { return (len, store) };
-        let store = match context.saving.add(Saved::Store { database: unsaved.database, store, bytes }) {
+        let store = match context.saving.add(Saved::Store { unsaved, store, bytes }, true) {
             Some(Saved::Store { store, .. }) => store,
             Some(Saved::Records(_)) | None => Store::default(),
         };
@@ -401,7 +394,6 @@ impl Segment {
         stats.keys_with_ttl += u64::from(self.keys_with_ttl);
         stats.bytes += self.bytes;
         stats.table_bytes += self.table_bytes();
-        stats.expired_total += self.expired;
     }
 
     /// Gives the table's memory back after most entries have gone, all of it after the last one: where little memory is allowed, a thousand

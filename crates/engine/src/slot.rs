@@ -341,7 +341,7 @@ impl<'a> Slot<'a> {
         &mut self,
         bucket: usize,
     ) -> (Option<&mut CollectionValue>, Account<'_>, Recording<'_>) {
-        self.segment.save_first(self.context);
+        self.segment.save_before_change(self.context, bucket);
         let (entry, account, recorder) = self.segment.entry_and_account(self.context, bucket, self.room);
         let recording = Recording { recorder, database: self.context.database, key: self.key };
         match entry {

@@ -5,18 +5,18 @@
 //! none in part. Keys whose time has come may be missing. What was cut and the groups after it lead to the state of today.
 //!
 //! # Bounds
-//! The cut itself holds all keys for the time of locking all segments and writing a word into each, some ten microseconds; it waits for
-//! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as writing its keys out
-//! takes: about 0.2 µs for a small key, so up to a millisecond where a segment holds 5,000 of them, and the time of copying what is large: a
-//! collection of a gigabyte is written out as a whole, while those wait that use it or a key beside it. A snapshot costs memory: up to the
-//! size of the segments in which something is changed before it comes to them, as copy-on-write after a fork does for pages. That is beyond the
-//! bound of the memory, and counted ([`Engine::snapshot_held_bytes`]).
+//! The cut itself holds all keys for the time of locking all segments and writing some words into each, some ten microseconds; it waits for
+//! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as it takes to write out some hundred
+//! keys, and to copy what is large: a collection of a gigabyte is written out as a whole, while those wait that use it or a key of its segment.
+//! Who changes a key writes out a 32nd of its segment at most, once. A snapshot costs memory: up to the size of the parts of segments in which
+//! something is changed before it comes to them, as copy-on-write after a fork does for pages. That is beyond the bound of the memory, and
+//! counted ([`Engine::snapshot_held_bytes`]).
 //!
 //! # How it works
-//! The cut leaves a mark in each segment that has keys. Whoever is about to change a marked segment first writes it out and leaves the bytes
-//! to the snapshot; the snapshot itself walks through the rest. A database that is emptied gives its entries to the snapshot as they are, so
-//! that nobody waits for them; databases that are exchanged exchange their marks as well, which say to which database the keys
-//! belonged at the cut.
+//! The cut leaves marks in each segment that has keys, one for each of its parts (`snapshot/marks.rs`). Whoever is about to change a key of a
+//! marked part first writes that part out and leaves the bytes to the snapshot; the snapshot itself walks through the rest. A database that is
+//! emptied gives its entries to the snapshot as they are, so that nobody waits for them; databases that are exchanged exchange their marks as
+//! well, which say to which database the keys belonged at the cut.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,21 +25,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::keyspace::{Engine, Keyspace, Padded};
-use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
-use crate::segment::{Context, Segment};
+use crate::segment::Segment;
 use crate::store::Store;
 use crate::sync::{Mutex, MutexGuard};
 
+mod marks;
+
+pub(crate) use marks::Unsaved;
+use marks::records_of;
+
 /// How long a cut waits for one segment while it holds others.
 const CUT_PATIENCE: Duration = Duration::from_micros(200);
-
-/// What a cut leaves in a segment: its keys have not been written out yet. It means something only while a snapshot runs, and each cut
-/// leaves new ones in all segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unsaved {
-    /// The database that the keys belonged to at the cut.
-    pub(crate) database: u16,
-}
 
 /// The snapshot that runs, if one does, as writers see it.
 #[derive(Default)]
@@ -56,7 +52,7 @@ pub(crate) struct Saving {
 struct Running {
     /// What writers have saved.
     saved: VecDeque<Saved>,
-    /// Segments that nobody has saved yet.
+    /// Segments of which not all is saved yet.
     left: usize,
     held: HeldBytes,
 }
@@ -74,8 +70,8 @@ pub struct HeldBytes {
 pub(crate) enum Saved {
     /// As they stand in a file.
     Records(Vec<u8>),
-    /// Entries that were to be freed, of the database with this number, and what they take.
-    Store { database: u16, store: Store, bytes: u64 },
+    /// Entries that were to be freed, of which these are needed, and what they take.
+    Store { unsaved: Unsaved, store: Store, bytes: u64 },
 }
 
 impl Saved {
@@ -93,18 +89,25 @@ impl Saving {
         self.is_running.load(Ordering::Acquire)
     }
 
-    /// Takes what was in a marked segment, which is held. Gives it back if the snapshot was dropped meanwhile: it is not freed here, where
-    /// others wait for the segment.
-    pub(crate) fn add(&self, saved: Saved) -> Option<Saved> {
+    /// Takes what was in marked parts of a segment, which is held, and whether they were its last ones. Gives it back if the snapshot was dropped
+    /// meanwhile: it is not freed here, where others wait for the segment.
+    pub(crate) fn add(&self, saved: Saved, are_last: bool) -> Option<Saved> {
         let mut running = self.running.lock();
         if !self.is_running() {
             return Some(saved);
         }
         running.held.now += saved.bytes();
         running.held.peak = running.held.peak.max(running.held.now);
-        running.saved.push_back(saved);
-        running.left -= 1;
+        if saved.bytes() > 0 {
+            running.saved.push_back(saved);
+        }
+        running.left -= usize::from(are_last);
         None
+    }
+
+    /// The snapshot itself has taken the last marked parts of a segment, which is held.
+    fn segment_is_saved(&self) {
+        self.running.lock().left -= 1;
     }
 
     /// The time of the cut of the snapshot that runs.
@@ -121,8 +124,7 @@ impl Saving {
         for (database, segment) in segments {
             debug_assert!(segment.recorder.is_empty(), "changes are handed over before a segment is released");
             // Fits: there are 2^16 at most.
-            let unsaved = Unsaved { database: database as u16 };
-            segment.unsaved = (!segment.store.is_empty()).then_some(unsaved);
+            segment.unsaved = (!segment.store.is_empty()).then(|| Unsaved::all(database as u16));
             running.left += usize::from(segment.unsaved.is_some());
         }
         running.held = HeldBytes::default();
@@ -240,36 +242,38 @@ impl Snapshot {
         &self.engine.keyspace().context.saving
     }
 
-    /// Saves the next marked segment; `None` if the pass is over, or if it has no keys.
+    /// Saves the next marked parts; `None` if there are none in this segment, or if they have no keys.
     fn save_next(&mut self) -> Option<Vec<u8>> {
         let (keyspace, number) = self.pass.front_mut()?;
         let mut segment = keyspace.lock(*number);
-        *number += 1;
-        let is_last = *number == keyspace.segments.len();
-        let records = segment.unsaved.take().map(|unsaved| {
-            keyspace.context.saving.running.lock().left -= 1;
-            records_of(&keyspace.context, unsaved.database, &segment.store, segment.bytes)
-        });
+        let records = segment.save_some(&keyspace.context);
+        let is_done = segment.unsaved.is_none();
         drop(segment);
-        if is_last {
-            self.pass.pop_front();
+        if is_done {
+            *number += 1;
+            if *number == keyspace.segments.len() {
+                self.pass.pop_front();
+            }
         }
-        records
+        records.filter(|records| !records.is_empty())
     }
 }
 
 impl Iterator for Snapshot {
     type Item = Vec<u8>;
 
-    /// Waits for whoever holds the next segment, and holds it while its keys are written out.
+    /// Waits for whoever holds the next segment, and holds it while some of its keys are written out.
     fn next(&mut self) -> Option<Vec<u8>> {
         loop {
             let (saved, left) = self.saving().take_saved();
             match saved {
                 Some(Saved::Records(records)) => return Some(records),
                 // Freed here, where nobody waits.
-                Some(Saved::Store { database, store, .. }) => {
-                    return Some(records_of(&self.engine.keyspace().context, database, &store, 0));
+                Some(Saved::Store { unsaved, store, .. }) => {
+                    let records = records_of(&self.engine.keyspace().context, unsaved, &store, 0);
+                    if !records.is_empty() {
+                        return Some(records);
+                    }
                 }
                 None if left == 0 => return None,
                 None => {}
@@ -302,17 +306,3 @@ impl fmt::Debug for Snapshot {
 mod interleavings;
 #[cfg(all(test, feature = "commands", not(shuttle)))]
 mod tests;
-
-/// The entries of a segment as they stand in a file, which will be about `bytes` long. Not compressed: others wait meanwhile.
-pub(crate) fn records_of(context: &Context, database: u16, store: &Store, bytes: u64) -> Vec<u8> {
-    let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
-    let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    write_select_database(usize::from(database), &mut records);
-    for entry in store.iter().filter(|entry| !entry.is_empty_collection()) {
-        let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
-        let record =
-            RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };
-        write_record(&record, Compression::Off, &mut records);
-    }
-    records
-}

@@ -16,11 +16,10 @@ mod places;
 
 use std::ops::Range;
 
-pub(crate) use places::{Gap, Places};
+pub(crate) use places::{Gap, Places, hash_bits};
 
 use crate::entry::{Entry, EntryMut, EntryRef, StrParts};
 use cells::{Cells, Moved};
-use places::hash_bits;
 
 /// Where an entry lies, in four bytes: `cells.rs` knows how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +96,11 @@ impl Store {
     #[cfg(feature = "commands")]
     pub(crate) fn find_by_hash(&self, hash: u64) -> Option<EntryRef<'_>> {
         self.places.find(hash_bits(hash), |location| self.cells.get(location)).map(|(_, entry)| entry)
+    }
+
+    /// The hash bits of the entry in a bucket.
+    pub(crate) fn hash_bits(&self, bucket: usize) -> Option<u32> {
+        self.places.bits(bucket)
     }
 
     #[inline]

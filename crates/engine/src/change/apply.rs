@@ -214,7 +214,7 @@ impl Target<'_> {
     fn change_collection(&mut self, op: &Op<'_>) -> Result<(), Problem> {
         let bucket = self.bucket.ok_or(ABSENT)?;
         self.mark_used();
-        self.segment.save_first(self.context);
+        self.segment.save_before_change(self.context, bucket);
         let (entry, mut account, _) = self.segment.entry_and_account(self.context, bucket, Room::Made);
         let Some(EntryMut::Collection(collection)) = entry else {
             return Err(Problem::Mismatch("it is a string"));

@@ -177,6 +177,26 @@ fn writer_saves_only_what_the_snapshot_still_needs() {
     assert_eq!(engine.cut(NOW_MS, || ()).expect("the other one has ended").count(), 0);
 }
 
+/// It waits for as long as that takes, at nearly each write that comes soon after a cut.
+#[test]
+fn writer_saves_what_is_about_its_key_and_leaves_the_rest_to_the_snapshot() {
+    let (engine, _) = engine(1);
+    (0..3_200).for_each(|number| set(&engine, &format!("k{number}"), "old"));
+    let mut snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
+    // One that changes, one that goes, and one that is new.
+    set(&engine, "k7", "new");
+    engine.update(b"k8", NOW_MS, |slot| slot.remove());
+    set(&engine, "new", "new");
+    let by_writers: Vec<_> = snapshot.by_ref().take(3).collect();
+    let by_snapshot: Vec<_> = snapshot.by_ref().collect();
+    let saved = |pieces: &[Vec<u8>]| dump(&restored(pieces.iter().cloned()), NOW_MS).len();
+    assert!((150..600).contains(&saved(&by_writers)), "{} keys", saved(&by_writers));
+    // Nobody waits for a whole segment for the snapshot's sake either.
+    assert!(by_snapshot.len() >= 8, "{} pieces", by_snapshot.len());
+    let all = dump(&restored(by_writers.into_iter().chain(by_snapshot)), NOW_MS);
+    assert!(all.len() == 3_200 && all.values().all(|value| value.starts_with("string old")));
+}
+
 #[test]
 fn cut_whose_callback_panics_ends() {
     let (engine, _) = engine(4);
@@ -298,20 +318,21 @@ fn what_changes_have_made_or_touched_was_used_when_it_was_loaded() {
 #[test]
 fn what_writers_leave_to_a_snapshot_is_counted_until_it_is_taken() {
     let (engine, _log) = engine(4);
-    (0..400).for_each(|number| set(&engine, &format!("k{number}"), "value"));
+    (0..4_000).for_each(|number| set(&engine, &format!("k{number}"), "value"));
     assert_eq!(engine.snapshot_held_bytes(), HeldBytes::default());
     let mut snapshot = engine.cut(NOW_MS, || ()).expect("no other snapshot runs");
     assert_eq!(engine.snapshot_held_bytes(), HeldBytes::default());
     set(&engine, "k1", "other");
     let one = engine.snapshot_held_bytes();
-    assert!(one.now > 100 * 10 / 2 && one.now == one.peak, "{one:?}");
+    // A 32nd of a thousand keys, which take a dozen bytes each.
+    assert!((31 * 12 / 4..31 * 12 * 4).contains(&one.now) && one.now == one.peak, "{one:?}");
     engine.clear();
     let all = engine.snapshot_held_bytes();
     assert!(all.now > 2 * one.now && all.now == all.peak, "{all:?}");
     let first = snapshot.next().expect("something was saved");
     assert_eq!(first.len() as u64, one.now);
     assert_eq!(engine.snapshot_held_bytes(), HeldBytes { now: all.now - one.now, peak: all.peak });
-    assert_eq!(snapshot.by_ref().count(), 3);
+    assert_eq!(snapshot.by_ref().count(), 4);
     assert_eq!(engine.snapshot_held_bytes(), HeldBytes { now: 0, peak: all.peak });
     drop(snapshot);
     set(&engine, "k1", "v");

@@ -120,6 +120,11 @@ impl Places {
         self.places.get(number).filter(|place| **place != Place::EMPTY).map(|place| place.location())
     }
 
+    /// The hash bits of the entry in a place.
+    pub(super) fn bits(&self, number: usize) -> Option<u32> {
+        self.places.get(number).filter(|place| **place != Place::EMPTY).map(|place| place.bits())
+    }
+
     /// The first entry with these hash bits that `is_it`. It says so with whatever it found.
     #[inline]
     pub(super) fn find<T>(&self, bits: u32, mut is_it: impl FnMut(Location) -> Option<T>) -> Option<(usize, T)> {

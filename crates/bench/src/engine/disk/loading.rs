@@ -12,7 +12,7 @@ use super::super::servers::{Fsync, Keeps, Program, Server, Setup, bytes_below, d
 use super::super::{Options, load};
 use super::programs;
 use crate::Outcome;
-use crate::report::{Report, megabytes};
+use crate::report::{Report, megabytes, times};
 use crate::rounds::{alternate, middle, ratio};
 
 const VALUE_BYTES: usize = 64;
@@ -78,13 +78,13 @@ fn row(source: Source, name: &str, options: &Options<'_>, report: &mut Report) -
     let (took, cpu) =
         (|sample: &Sample| sample.took.as_secs_f64() * 1e3, |sample: &Sample| sample.cpu.as_secs_f64() * 1e3);
     report.line(format_args!(
-        "| {name} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} | {} | {} |",
+        "| {name} | {:.0} | {:.0} | {} | {:.0} | {:.0} | {} | {} | {} |",
         middle(&redis, took),
         middle(&engine, took),
-        ratio(&engine, &redis, took),
+        times(ratio(&engine, &redis, took)),
         middle(&redis, cpu),
         middle(&engine, cpu),
-        ratio(&engine, &redis, cpu),
+        times(ratio(&engine, &redis, cpu)),
         megabytes(bytes_below(&data_in(&folders[0]))?),
         megabytes(bytes_below(&data_in(&folders[1]))?),
     ));

@@ -7,7 +7,7 @@ use super::super::servers::{Fsync, Keeps, Server, Setup, bytes_below, settle_dis
 use super::super::{Options, load};
 use super::setups;
 use crate::Outcome;
-use crate::report::{Report, megabytes};
+use crate::report::{Report, megabytes, times};
 use crate::rounds::{alternate, middle, ratio};
 
 const VALUE_BYTES: usize = 64;
@@ -60,13 +60,13 @@ fn row(name: &str, redis: &[Sample], engine: &[Sample], report: &mut Report) {
         (|sample: &Sample| sample.took.as_secs_f64() * 1e3, |sample: &Sample| sample.cpu.as_secs_f64() * 1e3);
     let bytes = |of: &[Sample]| megabytes(middle(of, |sample| sample.bytes as f64) as u64);
     report.line(format_args!(
-        "| {name} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} | {} | {} |",
+        "| {name} | {:.0} | {:.0} | {} | {:.0} | {:.0} | {} | {} | {} |",
         middle(redis, took),
         middle(engine, took),
-        ratio(engine, redis, took),
+        times(ratio(engine, redis, took)),
         middle(redis, cpu),
         middle(engine, cpu),
-        ratio(engine, redis, cpu),
+        times(ratio(engine, redis, cpu)),
         bytes(redis),
         bytes(engine),
     ));
