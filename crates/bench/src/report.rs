@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_ratio_to_nothing_is_none() {
-        assert_eq!([0.0 / 4.0, 3.0 / 4.0, 0.0 / 0.0, 1.0 / 0.0].map(times), ["0.00", "0.75", "–", "–"]);
+        assert_eq!([0.0, 0.75, f64::NAN, f64::INFINITY].map(times), ["0.00", "0.75", "–", "–"]);
     }
 
     #[test]
