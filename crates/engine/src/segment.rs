@@ -44,7 +44,7 @@ pub(crate) struct Context {
     pub(crate) saving: Arc<Saving>,
     /// The number of the database.
     pub(crate) database: usize,
-    /// Keys removed because their time had come, since the engine was created.
+    /// Keys of this database removed because their time had come, since the engine was created.
     pub(crate) expired: Lonely<AtomicU64>,
 }
 

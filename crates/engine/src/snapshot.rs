@@ -7,8 +7,8 @@
 //! # Bounds
 //! The cut itself holds all keys for the time of locking all segments and writing some words into each, some ten microseconds; it waits for
 //! scripts that run long without holding anything. Afterwards one segment is held at a time, for as long as it takes to write out some hundred
-//! keys, and to copy what is large: a collection of a gigabyte is written out as a whole, while those wait that use it or a key of its segment.
-//! Who changes a key writes out a 32nd of its segment at most, once. A snapshot costs memory: up to the size of the parts of segments in which
+//! keys, or a 32nd of its keys if that is more, and to copy what is large: a collection of a gigabyte is written out as a whole, while those
+//! wait that use it or a key of its segment. Who changes a key writes out about a 32nd of its segment, once for each 32nd. A snapshot costs memory: up to the size of the parts of segments in which
 //! something is changed before it comes to them, as copy-on-write after a fork does for pages. That is beyond the bound of the memory, and
 //! counted ([`Engine::snapshot_held_bytes`]).
 //!
@@ -75,9 +75,13 @@ pub(crate) enum Saved {
 }
 
 impl Saved {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Records(records) if records.is_empty())
+    }
+
     fn bytes(&self) -> u64 {
         match self {
-            Self::Records(records) => records.len() as u64,
+            Self::Records(records) => (records.capacity() + size_of::<Self>()) as u64,
             Self::Store { bytes, .. } => *bytes,
         }
     }
@@ -90,15 +94,15 @@ impl Saving {
     }
 
     /// Takes what was in marked parts of a segment, which is held, and whether they were its last ones. Gives it back if the snapshot was dropped
-    /// meanwhile: it is not freed here, where others wait for the segment.
+    /// meanwhile: a store is not to be freed here, where others wait for the segment.
     pub(crate) fn add(&self, saved: Saved, are_last: bool) -> Option<Saved> {
         let mut running = self.running.lock();
         if !self.is_running() {
             return Some(saved);
         }
-        running.held.now += saved.bytes();
-        running.held.peak = running.held.peak.max(running.held.now);
-        if saved.bytes() > 0 {
+        if !saved.is_nothing() {
+            running.held.now += saved.bytes();
+            running.held.peak = running.held.peak.max(running.held.now);
             running.saved.push_back(saved);
         }
         running.left -= usize::from(are_last);
@@ -242,18 +246,17 @@ impl Snapshot {
         &self.engine.keyspace().context.saving
     }
 
-    /// Saves the next marked parts; `None` if there are none in this segment, or if they have no keys.
+    /// Saves some marked parts of the next segment; `None` if there are none, or if they have no keys. The others come in the next pass: who took a
+    /// segment again and again would take it before those who wait for it have woken.
     fn save_next(&mut self) -> Option<Vec<u8>> {
         let (keyspace, number) = self.pass.front_mut()?;
         let mut segment = keyspace.lock(*number);
+        *number += 1;
+        let is_last = *number == keyspace.segments.len();
         let records = segment.save_some(&keyspace.context);
-        let is_done = segment.unsaved.is_none();
         drop(segment);
-        if is_done {
-            *number += 1;
-            if *number == keyspace.segments.len() {
-                self.pass.pop_front();
-            }
+        if is_last {
+            self.pass.pop_front();
         }
         records.filter(|records| !records.is_empty())
     }
@@ -270,7 +273,7 @@ impl Iterator for Snapshot {
                 Some(Saved::Records(records)) => return Some(records),
                 // Freed here, where nobody waits.
                 Some(Saved::Store { unsaved, store, .. }) => {
-                    let records = records_of(&self.engine.keyspace().context, unsaved, &store, 0);
+                    let records = records_of(&self.engine.keyspace().context, unsaved, &store);
                     if !records.is_empty() {
                         return Some(records);
                     }
@@ -279,7 +282,6 @@ impl Iterator for Snapshot {
                 None => {}
             }
             if self.pass.is_empty() {
-                // More than one pass is needed only if databases are exchanged under way.
                 self.pass = self.engine.family().all().into_iter().map(|(_, keyspace)| (keyspace, 0)).collect();
             }
             if let Some(records) = self.save_next() {

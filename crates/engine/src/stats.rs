@@ -1,6 +1,6 @@
 //! Numbers about an engine, for operators and metrics.
 
-/// A sum over all segments, each read under its own lock: exact when nothing is being written.
+/// A sum over all segments, each read under its own lock, and counts of the whole: exact when nothing is being written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Keys in the table, including expired ones that no cycle or access has met yet.

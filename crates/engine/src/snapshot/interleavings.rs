@@ -178,6 +178,8 @@ fn databases_may_be_exchanged_emptied_and_created_around_a_cut() {
         },
         |lab| {
             lab.set(2, 0, b"two");
+            // A part may be saved before the rest is taken away.
+            lab.set(1, 3, b"three");
             lab.empty();
             lab.exchange(2);
         },

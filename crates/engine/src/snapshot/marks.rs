@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU32;
 
+use crate::entry::EntryRef;
 use crate::rdb::{Compression, RecordRef, ValueRef, write_record, write_select_database};
 use crate::segment::{Context, Segment};
 use crate::snapshot::Saved;
@@ -19,8 +20,8 @@ use crate::store::{Store, hash_bits};
 /// As many as a word has bits.
 const PARTS: u32 = u32::BITS;
 
-/// About how many keys the snapshot writes out while it holds a segment.
-const KEYS_AT_ONCE: usize = 256;
+/// About how many keys the snapshot writes out while it holds a segment. Tests have few keys, and are to see segments of which a part is written out.
+const KEYS_AT_ONCE: usize = if cfg!(any(test, shuttle)) { 4 } else { 256 };
 
 /// What a cut leaves in a segment: parts that have not been written out yet. It means something only while a snapshot runs, and each cut leaves
 /// new ones in all segments.
@@ -52,10 +53,6 @@ impl Unsaved {
         // Each step takes the lowest bit away.
         let rest = (0..count).fold(all, |rest, _| rest & rest.wrapping_sub(1));
         self.split(all & !rest)
-    }
-
-    fn count(self) -> u32 {
-        self.parts.get().count_ones()
     }
 
     /// The parts, by their numbers.
@@ -105,7 +102,7 @@ impl Segment {
         let (saved, rest) = unsaved.split(1 << part_of(hash_bits));
         let Some(saved) = saved else { return };
         self.unsaved = rest;
-        let records = records_of(context, saved, &self.store, self.bytes);
+        let records = records_of(context, saved, &self.store);
         context.saving.add(Saved::Records(records), rest.is_none());
     }
 
@@ -117,28 +114,36 @@ impl Segment {
         if rest.is_none() {
             context.saving.segment_is_saved();
         }
-        saved.map(|saved| records_of(context, saved, &self.store, self.bytes))
+        saved.map(|saved| records_of(context, saved, &self.store))
     }
 }
 
-/// The entries of these parts of a segment as they stand in a file; the whole segment takes about `bytes`. Empty if there are none. Not compressed:
-/// others wait meanwhile.
-pub(super) fn records_of(context: &Context, parts: Unsaved, store: &Store, bytes: u64) -> Vec<u8> {
-    let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
-    let capacity = bytes / u64::from(PARTS) * u64::from(parts.count());
-    let mut records = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
-    write_select_database(usize::from(parts.database), &mut records);
-    let header = records.len();
-    for part in parts.numbers() {
-        let entries = store.iter_from(part * FIRST_BITS).take_while(|(bits, _)| part_of(*bits) == part);
-        for (_, entry) in entries.filter(|(_, entry)| !entry.is_empty_collection()) {
-            let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
-            let record =
-                RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };
-            write_record(&record, Compression::Off, &mut records);
-        }
+/// The entries of these parts of a segment as they stand in a file; empty if there are none. Not compressed: others wait meanwhile.
+pub(super) fn records_of(context: &Context, parts: Unsaved, store: &Store) -> Vec<u8> {
+    let entries = || parts.numbers().flat_map(|part| entries_of(store, part));
+    // Allocated once: who waits is not to wait for copies, also where one of the values is large. An entry takes about as much as its record.
+    let bytes: u64 = entries().map(EntryRef::cost_bytes).sum();
+    if bytes == 0 {
+        return Vec::new();
     }
-    if records.len() == header { Vec::new() } else { records }
+    let (eviction, cut_ms) = (&context.memory.eviction, context.saving.cut_ms());
+    let mut records = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+    write_select_database(usize::from(parts.database), &mut records);
+    for entry in entries() {
+        let (value, expires_at_ms) = (ValueRef::from(entry), entry.expires_at_ms());
+        let record =
+            RecordRef { key: entry.key(), value, expires_at_ms, touched: eviction.touched(entry.usage(), cut_ms) };
+        write_record(&record, Compression::Off, &mut records);
+    }
+    records
+}
+
+fn entries_of(store: &Store, part: u32) -> impl Iterator<Item = EntryRef<'_>> {
+    store
+        .iter_from(part * FIRST_BITS)
+        .take_while(move |(bits, _)| part_of(*bits) == part)
+        .map(|(_, entry)| entry)
+        .filter(|entry| !entry.is_empty_collection())
 }
 
 #[cfg(test)]
@@ -152,14 +157,14 @@ mod tests {
             let some;
             (some, left) = unsaved.split_first(10);
             let some = some.expect("there were some");
-            assert!(some.database == 3 && some.count() <= 10);
+            assert!(some.database == 3 && some.numbers().count() <= 10);
             taken.extend(some.numbers());
         }
         assert_eq!(taken, (0..PARTS).collect::<Vec<_>>());
         let (one, rest) = Unsaved::all(3).split(1 << 5);
         let (one, rest) = (one.expect("it is left"), rest.expect("others are left"));
         assert_eq!(one.numbers().collect::<Vec<_>>(), [5]);
-        assert_eq!((one.split(1 << 5), rest.count()), ((Some(one), None), PARTS - 1));
+        assert_eq!((one.split(1 << 5), rest.numbers().count()), ((Some(one), None), 31));
         assert_eq!(rest.split(1 << 5), (None, Some(rest)));
     }
 

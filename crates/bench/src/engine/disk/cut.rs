@@ -1,4 +1,4 @@
-//! For how long a snapshot, and so a rewriting, keeps the keyspace: the cut, at which nobody gets in, and then one segment at a time.
+//! For how long a snapshot, and so a rewriting, keeps the keyspace: the cut, at which nobody gets in, and then some keys of a segment at a time.
 //!
 //! Measured in process, around what holds the locks: over a network, the pauses of a machine with few processors hide it.
 
