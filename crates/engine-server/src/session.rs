@@ -361,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Carries out requests that were read together, as far as none of them has to wait and the turn is not over. Returns the time by then.
     fn execute_all(&mut self, pipeline: &Pipeline, turn: &mut Turn) -> u64 {
         if pipeline.len() > 1 {
-            self.client.look_up(keys(pipeline, self.input.bytes()));
+            self.client.look_up(pipeline.args(self.input.bytes()));
         }
         let Self { client, input, output, shared, wake, .. } = self;
         let (mut batch, mut last) = (client.batch(&*shared.clock), (Flow::Done, 0));
@@ -601,13 +601,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.active_at = Instant::now();
         }
     }
-}
-
-/// What stands where most commands have their key, of each request that has something there: a mistake costs a look.
-fn keys<'a>(pipeline: &'a Pipeline, mut input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    pipeline.requests().filter_map(move |request| {
-        let key = request.args(input).nth(1);
-        input = &input[request.bytes()..];
-        key
-    })
 }

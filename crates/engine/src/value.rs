@@ -29,6 +29,10 @@ pub use zset::{Inserted, LexBound, LexRange, RankedMembers, ScoreRange, Zset};
 
 use crate::entry::Kind;
 
+/// With fewer members, all of them lie in the caches anyway.
+#[cfg(feature = "commands")]
+const LARGE_MEMBERS_MIN: usize = 16_384;
+
 /// What a boxed collection is.
 #[derive(Clone)]
 pub(crate) enum CollectionValue {
@@ -45,6 +49,32 @@ impl CollectionValue {
             Self::SortedSet(value) => value.is_empty(),
             Self::List(value) => value.is_empty(),
             Self::Set(value) => value.is_empty(),
+        }
+    }
+
+    /// Whether its members are so many that most of them lie in no cache. Of a list, commands seldom ask for what is not at its ends.
+    #[cfg(feature = "commands")]
+    pub(crate) fn is_large(&self) -> bool {
+        let members = match self {
+            Self::Hash(value) => value.len(),
+            Self::SortedSet(value) => value.len(),
+            Self::List(_) => 0,
+            Self::Set(value) => value.len(),
+        };
+        members >= LARGE_MEMBERS_MIN
+    }
+
+    /// Looks up the member that stands where most commands have it, among the words behind the key, if it is large: a mistake costs a look.
+    #[cfg(feature = "commands")]
+    pub(crate) fn touch_member<'w>(&self, mut words: impl Iterator<Item = &'w [u8]>) -> bool {
+        if !self.is_large() {
+            return false;
+        }
+        match self {
+            Self::Hash(value) => words.next().is_some_and(|field| value.contains(field)),
+            Self::SortedSet(value) => words.last().is_some_and(|member| value.score(member).is_some()),
+            Self::List(_) => false,
+            Self::Set(value) => words.next().is_some_and(|member| value.contains(member)),
         }
     }
 

@@ -61,13 +61,8 @@ fn allocations(client: &mut Client, command: &[&[u8]]) -> u64 {
 fn serve(client: &mut Client, input: &[u8], out: &mut Vec<u8>) {
     let pipeline = Pipeline::read(input, &RequestLimits::default(), REQUESTS);
     assert_eq!(pipeline.len(), REQUESTS);
+    client.look_up(pipeline.args(input));
     let mut rest = input;
-    client.look_up(pipeline.requests().filter_map(|request| {
-        let key = request.args(rest).nth(1);
-        rest = &rest[request.bytes()..];
-        key
-    }));
-    rest = input;
     let mut batch = client.batch(&|| 1_000_000);
     for request in pipeline.requests() {
         let mut args: [&[u8]; 8] = [&[]; 8];

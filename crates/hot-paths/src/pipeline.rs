@@ -75,13 +75,8 @@ fn with_key<'a>(command: &[&'a [u8]], key: &'a str) -> Vec<&'a [u8]> {
 fn serve(client: &mut Client, input: &[u8], out: &mut Vec<u8>) {
     let pipeline = Pipeline::read(input, &RequestLimits::default(), REQUESTS as usize);
     assert_eq!(pipeline.len(), REQUESTS as usize);
+    client.look_up(pipeline.args(input));
     let mut rest = input;
-    client.look_up(pipeline.requests().filter_map(|request| {
-        let key = request.args(rest).nth(1);
-        rest = &rest[request.bytes()..];
-        key
-    }));
-    rest = input;
     let mut batch = client.batch(&|| NOW_US);
     for request in pipeline.requests() {
         let mut args: [&[u8]; ARGS_MAX] = [&[]; ARGS_MAX];

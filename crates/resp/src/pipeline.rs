@@ -93,6 +93,19 @@ impl Pipeline {
             PlainRequest { bytes: read.bytes, spans }
         })
     }
+
+    /// The arguments of all requests in order, each with the command's name first. `input` begins with the first request.
+    ///
+    /// # Panics
+    /// The iterators do, when `input` is shorter than the requests.
+    #[inline]
+    pub fn args<'a>(&'a self, mut input: &'a [u8]) -> impl Iterator<Item: ExactSizeIterator<Item = &'a [u8]>> {
+        self.requests().map(move |request| {
+            let args = request.args(input);
+            input = &input[request.bytes()..];
+            args
+        })
+    }
 }
 
 impl<'p> PlainRequest<'p> {

@@ -226,9 +226,10 @@ impl Client {
         })
     }
 
-    /// Looks up keys of its next commands, several at once: worth it where some commands have come together. Nothing changes by it.
-    pub fn look_up<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        ahead::look_up(self.instance.databases.get(self.session.database).keyspace(), keys);
+    /// Looks up what its next commands name, several at once: worth it where some commands have come together. Each is given by its words. Nothing
+    /// changes by it.
+    pub fn look_up<'k, W: Iterator<Item = &'k [u8]>>(&self, requests: impl Iterator<Item = W>) {
+        ahead::look_up(self.instance.databases.get(self.session.database).keyspace(), requests);
     }
 
     /// Tells what the network layer keeps for the connection, for `CLIENT LIST`.
