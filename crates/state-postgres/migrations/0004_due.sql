@@ -234,10 +234,12 @@ BEGIN
             -- By their places, which cannot change while they are locked: no second search, and no choice of a plan.
             RETURN QUERY
             UPDATE {t}due d
-               SET visible_at_ms = {t}after_ms(clock_us, visibilities_ms[u.claim]), attempt = least(d.attempt + 1, 4294967295),
-                   claim = tokens[u.claim]
-              FROM (SELECT p.place, p.n, width_bucket(p.n::integer, starts) + first_claim - 1 AS claim
-                      FROM unnest(places) WITH ORDINALITY AS p (place, n)) u
+               SET visible_at_ms = u.visible_at_ms, attempt = least(d.attempt + 1, 4294967295), claim = tokens[u.claim],
+                   -- Earlier only if the clock was set back since the look.
+                   place_ms = least(d.place_ms, u.visible_at_ms)
+              FROM (SELECT c.place, c.n, c.claim, {t}after_ms(clock_us, visibilities_ms[c.claim]) AS visible_at_ms
+                      FROM (SELECT p.place, p.n, width_bucket(p.n::integer, starts) + first_claim - 1 AS claim
+                              FROM unnest(places) WITH ORDINALITY AS p (place, n)) c) u
              WHERE d.ctid = u.place
             RETURNING u.claim, u.n, d.item, d.due_at_ms, d.attempt, d.payload, NULL::bigint, NULL::bigint, NULL::bigint, NULL::text;
             GET DIAGNOSTICS changed = ROW_COUNT;

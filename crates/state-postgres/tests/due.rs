@@ -127,6 +127,31 @@ mod private_server {
         assert_eq!(left.len(), 1, "the other one took one of them");
     }
 
+    /// The look sees that an item is due, and the claim that follows would end before that.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_item_is_claimed_also_while_the_clock_is_set_back() {
+        let server = PostgresServer::start(PostgresOptions::default()).unwrap();
+        let (store, queue) = (connect(&server).await, queue("clock"));
+        store.schedule(&queue, &item("one".to_owned())).await.unwrap();
+        let mut clock = PgConnection::connect(&server.url()).await.unwrap();
+        let set_back = "CREATE SEQUENCE public.readings;
+            CREATE OR REPLACE FUNCTION acteon_now_us() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+                SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                       - CASE WHEN nextval('public.readings') > 1 THEN 3600000000 ELSE 0 END $$";
+        clock.execute(set_back).await.unwrap();
+        let claim = ClaimDue { limit: 1, visibility: Duration::from_secs(1) };
+        let began = Instant::now();
+        let claimed = loop {
+            // The next reading is before the clock is set back, unless somebody else reads it.
+            clock.execute("SELECT setval('public.readings', 1, false)").await.unwrap();
+            if let Some(item) = store.claim_due(&queue, claim).await.unwrap().items.pop() {
+                break item;
+            }
+            assert!(began.elapsed() < PATIENCE, "the item is not found");
+        };
+        assert_eq!(store.ack(&queue, &claimed.id, claimed.token).await.unwrap(), ClaimOutcome::Done);
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn kill_9_loses_no_acknowledged_schedule_and_no_claim() {
         let mut server =
