@@ -30,44 +30,41 @@ const KEYS_MAX: usize = 32 * KEYS_AT_ONCE;
 
 /// Looks up what the next requests name, of which each is given by its words; of [`KEYS_AT_ONCE`] requests at most. What stands in the place of
 /// a key may be anything.
-pub(crate) fn look_up<'k, W: Iterator<Item = &'k [u8]>>(keyspace: &Keyspace, requests: impl Iterator<Item = W>) {
-    let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
-    let mut wanted: SmallVec<[(usize, u64, W); KEYS_AT_ONCE]> = SmallVec::new();
-    for mut words in requests.take(KEYS_AT_ONCE) {
-        let Some(key) = words.nth(1) else { continue };
-        let hash = keyspace.context.hash(key);
-        let number = keyspace.segment_of(hash);
-        let at = if let Some(segment) = keyspace.segments[number].0.try_lock() {
-            held.push((number, segment));
-            held.len() - 1
-        } else if let Some(at) = held.iter().position(|(other, _)| *other == number) {
-            at
-        } else {
-            // Whoever holds it brings it into the cache as well.
-            continue;
-        };
-        let store = &held[at].1.store;
-        if store.len() < SEGMENT_KEYS_MIN && !store.find_by_hash(hash).is_some_and(is_large_collection) {
-            return;
-        }
-        wanted.push((at, hash, words));
-    }
-    let store_of = |at: usize| &held[at].1.store;
-    // In a loop of its own: so little is done for each of them that a processor has all of their lines under way before the first one comes.
-    black_box(wanted.iter().map(|(at, hash, _)| store_of(*at).touch_place(*hash)).fold(0, u8::wrapping_add));
-    // No loop calls anything that a processor could not begin before the call before it has ended.
-    let entries: SmallVec<[(EntryRef<'_>, W); KEYS_AT_ONCE]> =
-        wanted.into_iter().filter_map(|(at, hash, words)| Some((store_of(at).find_by_hash(hash)?, words))).collect();
-    black_box(entries.iter().map(|(entry, _)| entry.touch()).fold(0, u8::wrapping_add));
-    for (entry, words) in entries {
-        if let EntryRef::Collection(collection) = entry {
-            black_box(collection.value.touch_member(words));
-        }
+pub(crate) fn look_up<'k, W: Iterator<Item = &'k [u8]>>(
+    keyspace: &Keyspace,
+    requests: impl Iterator<Item = W> + Clone,
+) {
+    let requests = requests.take(KEYS_AT_ONCE);
+    let keys = requests.clone().filter_map(|mut words| words.nth(1));
+    // On its own, so that commands on short values, which are most, have as little to do with it as can be.
+    if look_up_group(keyspace, keys.map(|key| keyspace.context.hash(key))) == Met::LargeCollection {
+        look_up_members(keyspace, requests);
     }
 }
 
-fn is_large_collection(entry: EntryRef<'_>) -> bool {
-    matches!(entry, EntryRef::Collection(collection) if collection.value.is_large())
+/// Looks up members of large collections. The keys are in the cache.
+#[cold]
+fn look_up_members<'k, W: Iterator<Item = &'k [u8]>>(keyspace: &Keyspace, requests: impl Iterator<Item = W>) {
+    let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
+    let mut wanted: SmallVec<[(usize, u64, W); KEYS_AT_ONCE]> = SmallVec::new();
+    for mut words in requests {
+        let Some(key) = words.nth(1) else { continue };
+        let hash = keyspace.context.hash(key);
+        let number = keyspace.segment_of(hash);
+        // Many of them may name the same key.
+        if let Some(at) = held.iter().position(|(other, _)| *other == number) {
+            wanted.push((at, hash, words));
+        } else if let Some(segment) = keyspace.segments[number].0.try_lock() {
+            wanted.push((held.len(), hash, words));
+            held.push((number, segment));
+        }
+    }
+    let entry_of = |at: usize, hash| held[at].1.store.find_by_hash(hash);
+    for (at, hash, words) in wanted {
+        if let Some(EntryRef::Collection(collection)) = entry_of(at, hash) {
+            black_box(collection.value.touch_member(words));
+        }
+    }
 }
 
 /// Looks up the keys of one command by their hashes, if it has several.
@@ -75,18 +72,28 @@ fn is_large_collection(entry: EntryRef<'_>) -> bool {
 pub(crate) fn look_up_hashes(keyspace: &Keyspace, hashes: &[u64]) {
     if hashes.len() > 1 {
         let mut groups = hashes[..hashes.len().min(KEYS_MAX)].chunks(KEYS_AT_ONCE);
-        while groups.next().is_some_and(|group| look_up_group(keyspace, group.iter().copied())) {}
+        while groups.next().is_some_and(|group| look_up_group(keyspace, group.iter().copied()) != Met::FewKeys) {}
     }
 }
 
-/// Returns whether it is worth while to go on.
-fn look_up_group(keyspace: &Keyspace, hashes: impl Iterator<Item = u64>) -> bool {
+/// What was met among keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// So few keys that it is not worth while to go on.
+    FewKeys,
+    /// A collection of which most members lie in no cache.
+    LargeCollection,
+    Others,
+}
+
+fn look_up_group(keyspace: &Keyspace, hashes: impl Iterator<Item = u64>) -> Met {
     let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
     for hash in hashes {
         // Whoever holds it brings it into the cache as well; and two keys of one segment are rare.
         let Some(segment) = keyspace.segments[keyspace.segment_of(hash)].0.try_lock() else { continue };
         if segment.store.len() < SEGMENT_KEYS_MIN {
-            return false;
+            let is_large = segment.store.find_by_hash(hash).is_some_and(is_large_collection);
+            return if is_large { Met::LargeCollection } else { Met::FewKeys };
         }
         held.push((segment, hash));
     }
@@ -96,7 +103,11 @@ fn look_up_group(keyspace: &Keyspace, hashes: impl Iterator<Item = u64>) -> bool
     let entries: SmallVec<[EntryRef<'_>; KEYS_AT_ONCE]> =
         held.iter().filter_map(|(segment, hash)| segment.store.find_by_hash(*hash)).collect();
     black_box(entries.iter().map(|entry| entry.touch()).fold(0, u8::wrapping_add));
-    true
+    if entries.iter().any(|entry| is_large_collection(*entry)) { Met::LargeCollection } else { Met::Others }
+}
+
+fn is_large_collection(entry: EntryRef<'_>) -> bool {
+    matches!(entry, EntryRef::Collection(collection) if collection.value.is_large())
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Pipeline {
 
     /// All requests in order.
     #[inline]
-    pub fn requests(&self) -> impl Iterator<Item = PlainRequest<'_>> {
+    pub fn requests(&self) -> impl Iterator<Item = PlainRequest<'_>> + Clone {
         let mut spans_start = 0;
         self.requests.iter().map(move |read| {
             let spans = &self.spans[spans_start..read.spans_end];
@@ -99,7 +99,7 @@ impl Pipeline {
     /// # Panics
     /// The iterators do, when `input` is shorter than the requests.
     #[inline]
-    pub fn args<'a>(&'a self, mut input: &'a [u8]) -> impl Iterator<Item: ExactSizeIterator<Item = &'a [u8]>> {
+    pub fn args<'a>(&'a self, mut input: &'a [u8]) -> impl Iterator<Item: ExactSizeIterator<Item = &'a [u8]>> + Clone {
         self.requests().map(move |request| {
             let args = request.args(input);
             input = &input[request.bytes()..];

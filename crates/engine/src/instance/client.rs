@@ -228,7 +228,7 @@ impl Client {
 
     /// Looks up what its next commands name, several at once: worth it where some commands have come together. Each is given by its words. Nothing
     /// changes by it.
-    pub fn look_up<'k, W: Iterator<Item = &'k [u8]>>(&self, requests: impl Iterator<Item = W>) {
+    pub fn look_up<'k, W: Iterator<Item = &'k [u8]>>(&self, requests: impl Iterator<Item = W> + Clone) {
         ahead::look_up(self.instance.databases.get(self.session.database).keyspace(), requests);
     }
 
