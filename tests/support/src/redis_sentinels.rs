@@ -24,6 +24,10 @@ const QUORUM: usize = 2;
 const DOWN_AFTER_MS: u32 = 1_000;
 
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For how long a Sentinel may be busy with one step of a failover before it gives that up, in milliseconds.
+const FAILOVER_TIMEOUT_MS: u32 = 5_000;
+/// After which a failover that was asked for has failed.
+const ASK_AGAIN: Duration = Duration::from_millis(3 * FAILOVER_TIMEOUT_MS as u64);
 const POLL: Duration = Duration::from_millis(50);
 
 /// How [`RedisSentinels`] are set up. The default has no passwords.
@@ -144,26 +148,47 @@ impl RedisSentinels {
     /// # Errors
     /// That does not come true within a minute.
     pub fn wait_for_primary_other_than(&self, old: usize) -> io::Result<usize> {
+        self.until_primary_other_than(old, || Ok(()))
+    }
+
+    /// Has a Sentinel make a server other than `old`, the primary, the primary, although that one is well; returns the new one's place.
+    ///
+    /// # Errors
+    /// The Sentinel refuses at first, or that does not come true within a minute.
+    pub fn fail_over(&self, old: usize) -> io::Result<usize> {
+        let mut asked = None;
+        self.until_primary_other_than(old, || {
+            // A Sentinel gives up, and leaves the old primary in place, when the replica that it chose is not promoted in time.
+            if asked.is_none_or(|asked: Instant| asked.elapsed() > ASK_AGAIN) {
+                let outcome = self.sentinels[0].query(&["SENTINEL", "FAILOVER", MASTER]);
+                // Later, that one is under way already is as good as asking.
+                if asked.is_none() {
+                    outcome?;
+                }
+                asked = Some(Instant::now());
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits as [`wait_for_primary_other_than`](Self::wait_for_primary_other_than) does, with a step before each look.
+    fn until_primary_other_than(&self, old: usize, mut step: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         let begin = Instant::now();
         loop {
+            step()?;
             if let Some(place) = self.primary().filter(|place| *place != old)
                 && self.nodes[place].info("role")?.as_deref() == Some("master")
             {
                 return Ok(place);
             }
             if begin.elapsed() > SETTLE_TIMEOUT {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no other server has become primary"));
+                let seen: Vec<_> =
+                    self.sentinels.iter().map(|sentinel| sentinel.info("master0").ok().flatten()).collect();
+                let message = format!("no server other than {old} has become primary; Sentinels see {seen:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
             thread::sleep(POLL);
         }
-    }
-
-    /// Asks a Sentinel to make another server the primary, although the present one is well.
-    ///
-    /// # Errors
-    /// The Sentinel refuses.
-    pub fn ask_for_failover(&self) -> io::Result<()> {
-        self.sentinels[0].query(&["SENTINEL", "FAILOVER", MASTER]).map(|_| ())
     }
 
     /// Waits until all replicas follow and all Sentinels know of each other.
@@ -219,7 +244,7 @@ fn data_node(options: &SentinelOptions, primary: Option<u16>) -> RedisOptions {
 fn times() -> [(&'static str, String); 3] {
     [
         ("down-after-milliseconds", DOWN_AFTER_MS.to_string()),
-        ("failover-timeout", "5000".to_owned()),
+        ("failover-timeout", FAILOVER_TIMEOUT_MS.to_string()),
         ("parallel-syncs", REPLICAS.to_string()),
     ]
 }

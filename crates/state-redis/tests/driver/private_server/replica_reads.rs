@@ -138,8 +138,7 @@ async fn after_a_failover_the_old_primary_answers_as_a_replica_and_the_new_one_i
         store.connection_stats().connections == 3
     };
     until("both replicas are connected", all_are_connected).await;
-    group.ask_for_failover().unwrap();
-    let primary = group.wait_for_primary_other_than(0).unwrap();
+    let primary = group.fail_over(0).unwrap();
     group.wait_until_settled().unwrap();
     let before = calls(&group.nodes[0], "get");
     until("the old primary answers, as a replica", async || {

@@ -113,8 +113,7 @@ async fn traffic_moves_to_the_new_primary_of_a_failover_that_was_asked_for() {
     let (group, stores) = start().await;
     let mut load = load_on(&stores).await;
     load.fault();
-    group.ask_for_failover().unwrap();
-    group.wait_for_primary_other_than(0).unwrap();
+    group.fail_over(0).unwrap();
     // The Sentinels leave it in office for ten seconds more. Nobody waits for that.
     until("the old primary is left", async || connections_to(&group.nodes[0]) == 0).await;
     assert_eq!(group.nodes[0].info("role").unwrap().as_deref(), Some("master"));
@@ -136,8 +135,7 @@ async fn a_failover_during_a_pause_of_writes_loses_nothing() {
         group.nodes[1..].iter().all(|replica| replica.info("slave_repl_offset").unwrap() == written)
     })
     .await;
-    group.ask_for_failover().unwrap();
-    group.wait_for_primary_other_than(0).unwrap();
+    group.fail_over(0).unwrap();
     load.resumed().await;
     let report = load.finish("Sentinel, SENTINEL FAILOVER while writes are paused").await;
     assert_resumed(&report);

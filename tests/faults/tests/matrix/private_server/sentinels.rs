@@ -113,10 +113,7 @@ impl Backend for Sentinels {
                 self.group.wait_for_primary_other_than(old)?;
                 self.group.nodes[old].resume()?;
             }
-            _ => {
-                self.group.ask_for_failover()?;
-                self.group.wait_for_primary_other_than(old)?;
-            }
+            _ => _ = self.group.fail_over(old)?,
         }
         self.group.wait_until_settled()
     }
