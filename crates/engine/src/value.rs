@@ -64,17 +64,28 @@ impl CollectionValue {
         members >= LARGE_MEMBERS_MIN
     }
 
-    /// Looks up the member that stands where most commands have it, among the words behind the key, if it is large: a mistake costs a look.
+    /// The member that a command names, if this is large: the word behind the key, or the last one, where most commands have it.
+    /// Where one has something else there, that costs a look.
     #[cfg(feature = "commands")]
-    pub(crate) fn touch_member<'w>(&self, mut words: impl Iterator<Item = &'w [u8]>) -> bool {
+    pub(crate) fn member_among<'w>(&self, mut words: impl Iterator<Item = &'w [u8]>) -> Option<&'w [u8]> {
         if !self.is_large() {
-            return false;
+            return None;
         }
         match self {
-            Self::Hash(value) => words.next().is_some_and(|field| value.contains(field)),
-            Self::SortedSet(value) => words.last().is_some_and(|member| value.score(member).is_some()),
+            Self::Hash(_) | Self::Set(_) => words.next(),
+            Self::SortedSet(_) => words.last(),
+            Self::List(_) => None,
+        }
+    }
+
+    /// Looks the member up, whether it is there or not.
+    #[cfg(feature = "commands")]
+    pub(crate) fn touch_member(&self, member: &[u8]) -> bool {
+        match self {
+            Self::Hash(value) => value.contains(member),
+            Self::SortedSet(value) => value.score(member).is_some(),
             Self::List(_) => false,
-            Self::Set(value) => words.next().is_some_and(|member| value.contains(member)),
+            Self::Set(value) => value.contains(member),
         }
     }
 
