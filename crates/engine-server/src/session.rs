@@ -16,8 +16,8 @@
 //! send a long pipeline before they read its first reply would wait forever otherwise. Who has not given a password yet gets much less room.
 //!
 //! Where several commands have come together, they are read together ([`Pipeline`]), and what can be done once for all of them is
-//! ([`Batch`](acteon_engine::Batch)). Their keys are looked up together first: in a large database, that takes about half of the time from short
-//! commands ([`Client::look_up`]).
+//! ([`Batch`](acteon_engine::Batch)). Their keys, and members of large collections, are looked up together first: in a large database, that takes
+//! about half of the time from short commands ([`Client::look_up`]).
 
 use std::future::poll_fn;
 use std::io;

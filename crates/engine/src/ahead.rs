@@ -1,5 +1,5 @@
-//! Looks keys up before their commands are carried out, several at once: those of several commands, or all of one. So are members of a large
-//! collection that several commands name.
+//! Looks keys up before their commands are carried out, several at once: those of several commands, or all of one. Members of a large
+//! collection that several commands name are looked up likewise.
 //!
 //! # Guarantees
 //! Nothing changes, nobody is waited for, and no key is held when it returns: without it everything is the same, only slower. However many keys
@@ -29,21 +29,21 @@ const SEGMENT_KEYS_MIN: usize = 16;
 /// Keys of one command that are looked up: what it reads of more might leave the caches again before it comes to them.
 const KEYS_MAX: usize = 32 * KEYS_AT_ONCE;
 
-/// Looks up what the next requests name, of which each is given by its words; of [`KEYS_AT_ONCE`] requests at most. What stands in the place of
-/// a key may be anything.
+/// Looks up what the next requests name, [`KEYS_AT_ONCE`] of them at most. Each is given by its words, and what stands in the place of a key may
+/// be anything.
 pub(crate) fn look_up<'k, W: Iterator<Item = &'k [u8]>>(
     keyspace: &Keyspace,
     requests: impl Iterator<Item = W> + Clone,
 ) {
     let requests = requests.take(KEYS_AT_ONCE);
     let keys = requests.clone().filter_map(|mut words| words.nth(1));
-    // On its own, so that commands on short values, which are most, have as little to do with it as can be.
+    // A step of its own, so that commands on short values, which are most, pay next to nothing for it.
     if look_up_group(keyspace, keys.map(|key| keyspace.context.hash(key))) == Met::LargeCollection {
         look_up_members(keyspace, requests);
     }
 }
 
-/// Looks up members of large collections. The keys are in the cache.
+/// Looks up members of large collections, whose keys are in the cache.
 #[cold]
 fn look_up_members<'k, W: Iterator<Item = &'k [u8]>>(keyspace: &Keyspace, requests: impl Iterator<Item = W>) {
     let mut held: SmallVec<[_; KEYS_AT_ONCE]> = SmallVec::new();
@@ -138,7 +138,7 @@ mod tests {
             });
         }
         // Members of one collection, of which some are there, and requests that name none.
-        for number in 0..20_000 {
+        for number in 0..1_000 {
             let member = format!("m{number}");
             let added = engine.update(b"large", 1, |slot| slot.sorted_set_mut()?.insert(member.as_bytes(), 1.0));
             added.expect("no bound");

@@ -29,9 +29,9 @@ pub use zset::{Inserted, LexBound, LexRange, RankedMembers, ScoreRange, Zset};
 
 use crate::entry::Kind;
 
-/// With fewer members, all of them lie in the caches anyway.
+/// With fewer members, most of them lie in the caches anyway. Tests have fewer.
 #[cfg(feature = "commands")]
-const LARGE_MEMBERS_MIN: usize = 16_384;
+const LARGE_MEMBERS_MIN: usize = if cfg!(test) { 600 } else { 16_384 };
 
 /// What a boxed collection is.
 #[derive(Clone)]
@@ -52,14 +52,15 @@ impl CollectionValue {
         }
     }
 
-    /// Whether its members are so many that most of them lie in no cache. Of a list, commands seldom ask for what is not at its ends.
+    /// Whether its members are so many that most of them lie in no cache, and are found without a walk. Of a list, commands seldom ask for
+    /// what is not at its ends.
     #[cfg(feature = "commands")]
     pub(crate) fn is_large(&self) -> bool {
         let members = match self {
-            Self::Hash(value) => value.len(),
-            Self::SortedSet(value) => value.len(),
-            Self::List(_) => 0,
+            Self::Hash(value) if !value.is_packed() => value.len(),
+            Self::SortedSet(value) if !value.is_packed() => value.len(),
             Self::Set(value) => value.len(),
+            Self::Hash(_) | Self::SortedSet(_) | Self::List(_) => 0,
         };
         members >= LARGE_MEMBERS_MIN
     }
@@ -114,6 +115,46 @@ impl CollectionValue {
             Self::SortedSet(value) => value.encoding(),
             Self::List(value) => value.encoding(),
             Self::Set(value) => value.encoding(),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "commands"))]
+mod tests {
+    use super::{CollectionValue, Fields, LARGE_MEMBERS_MIN, Limits, Set, Zset};
+
+    fn collections(members: usize, limits: &Limits) -> [CollectionValue; 3] {
+        let (mut fields, mut set, mut sorted_set) = (Fields::new(), Set::new(), Zset::new());
+        for number in 0..members {
+            let member = format!("m{number}");
+            fields.insert(member.as_bytes(), b"value", limits);
+            set.insert(member.as_bytes(), limits);
+            sorted_set.insert(member.as_bytes(), 1.0, limits);
+        }
+        [CollectionValue::Hash(fields), CollectionValue::Set(set), CollectionValue::SortedSet(sorted_set)]
+    }
+
+    #[test]
+    fn large_collections_look_up_the_member_that_most_commands_name() {
+        let [hash, set, sorted_set] = collections(LARGE_MEMBERS_MIN, &Limits::default());
+        let words = || [&b"m7"[..], b"m8", b"absent"].into_iter();
+        for (value, member) in [(&hash, &b"m7"[..]), (&set, b"m7"), (&sorted_set, b"absent")] {
+            assert_eq!(value.member_among(words()), Some(member));
+            assert_eq!(value.member_among([].into_iter()), None);
+            assert!(value.touch_member(b"m7") && !value.touch_member(b"absent") && !value.touch_member(b""));
+        }
+    }
+
+    #[test]
+    fn small_collections_and_those_that_are_walked_through_look_nothing_up() {
+        let small = collections(LARGE_MEMBERS_MIN - 1, &Limits::default());
+        let entries = 2 * LARGE_MEMBERS_MIN;
+        let limits =
+            Limits { hash_max_listpack_entries: entries, zset_max_listpack_entries: entries, ..Limits::default() };
+        let [hash, _, sorted_set] = collections(LARGE_MEMBERS_MIN, &limits);
+        assert_eq!((hash.encoding(), sorted_set.encoding()), ("listpack", "listpack"));
+        for value in small.iter().chain([&hash, &sorted_set]) {
+            assert_eq!(value.member_among([&b"m7"[..]].into_iter()), None);
         }
     }
 }

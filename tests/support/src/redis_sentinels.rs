@@ -26,7 +26,7 @@ const DOWN_AFTER_MS: u32 = 1_000;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For how long a Sentinel may be busy with one step of a failover before it gives that up, in milliseconds.
 const FAILOVER_TIMEOUT_MS: u32 = 5_000;
-/// After which a failover that was asked for has failed.
+/// Time after which a failover that was asked for counts as failed.
 const ASK_AGAIN: Duration = Duration::from_millis(3 * FAILOVER_TIMEOUT_MS as u64);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -161,7 +161,7 @@ impl RedisSentinels {
             // A Sentinel gives up, and leaves the old primary in place, when the replica that it chose is not promoted in time.
             if asked.is_none_or(|asked: Instant| asked.elapsed() > ASK_AGAIN) {
                 let outcome = self.sentinels[0].query(&["SENTINEL", "FAILOVER", MASTER]);
-                // Later, that one is under way already is as good as asking.
+                // A refusal later on says that one is under way already, or that no replica is fit yet: it is asked again.
                 if asked.is_none() {
                     outcome?;
                 }
@@ -171,11 +171,10 @@ impl RedisSentinels {
         })
     }
 
-    /// Waits as [`wait_for_primary_other_than`](Self::wait_for_primary_other_than) does, with a step before each look.
+    /// Waits as [`wait_for_primary_other_than`](Self::wait_for_primary_other_than) does, with a step after each look that was in vain.
     fn until_primary_other_than(&self, old: usize, mut step: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         let begin = Instant::now();
         loop {
-            step()?;
             if let Some(place) = self.primary().filter(|place| *place != old)
                 && self.nodes[place].info("role")?.as_deref() == Some("master")
             {
@@ -187,6 +186,7 @@ impl RedisSentinels {
                 let message = format!("no server other than {old} has become primary; Sentinels see {seen:?}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
+            step()?;
             thread::sleep(POLL);
         }
     }

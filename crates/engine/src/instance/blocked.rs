@@ -218,8 +218,8 @@ impl Waiter {
         self.peer.wake();
     }
 
-    /// The time has come to give up. The reply is there afterwards; that of a command carried out at the last moment comes as soon as its changes were
-    /// handed over, which wakes the client.
+    /// The time has come to give up. The reply is there afterwards. That of a command which was carried out, or unblocked, at the last moment comes as soon as
+    /// changes were handed over, which wakes the client.
     pub(crate) fn time_out(&self, instance: &Instance) {
         if self.end(instance, self.on_timeout) {
             self.hand_out();

@@ -49,6 +49,12 @@ impl Fields {
         self.len() == 0
     }
 
+    /// Whether a field is found by walking through them.
+    #[cfg(feature = "commands")]
+    pub(crate) const fn is_packed(&self) -> bool {
+        matches!(self.form, Form::Packed(_))
+    }
+
     /// The name that OBJECT ENCODING shows.
     #[must_use]
     pub fn encoding(&self) -> &'static str {

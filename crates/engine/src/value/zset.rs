@@ -99,6 +99,12 @@ impl Zset {
         self.len() == 0
     }
 
+    /// Whether a member is found by walking through them.
+    #[cfg(feature = "commands")]
+    pub(crate) const fn is_packed(&self) -> bool {
+        matches!(self.repr, Repr::Packed(_))
+    }
+
     /// The memory that the set holds, about, in bytes. O(1).
     #[must_use]
     pub fn cost_bytes(&self) -> u64 {

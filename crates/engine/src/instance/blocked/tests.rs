@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lock::Locked;
 use crate::{Client, ClientOptions, Engine, EngineConfig, Expiry, Flow, Instance, InstanceConfig};
@@ -498,12 +498,14 @@ fn deadlines_race_with_pushes_without_losing_elements() {
             let was_done = is_done.load(Ordering::Acquire);
             let (flow, mut reply) = tester.start("BLPOP q 0.001");
             if flow != Flow::Done {
+                let begin = Instant::now();
                 reply = loop {
                     // Nothing yet if it was carried out at the last moment, by somebody who is about to hand the reply out.
-                    match tester.reply_at(2_000_000) {
-                        Some(late) => break late,
-                        None => thread::yield_now(),
+                    if let Some(late) = tester.reply_at(2_000_000) {
+                        break late;
                     }
+                    assert!(begin.elapsed() < Duration::from_secs(60), "a reply is lost");
+                    thread::yield_now();
                 };
             }
             if reply != "*-1" {

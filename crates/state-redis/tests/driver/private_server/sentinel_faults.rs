@@ -129,7 +129,7 @@ async fn a_failover_during_a_pause_of_writes_loses_nothing() {
     let mut load = Load::start(stores.clone(), Options { may_lose: Vec::new(), ..promises_of(&stores[0]) });
     load.warm_up().await;
     load.fault();
-    group.nodes[0].query(&["CLIENT", "PAUSE", "60000", "WRITE"]).unwrap();
+    group.nodes[0].query(&["CLIENT", "PAUSE", "120000", "WRITE"]).unwrap();
     until("the replicas have it all", async || {
         let written = group.nodes[0].info("master_repl_offset").unwrap();
         group.nodes[1..].iter().all(|replica| replica.info("slave_repl_offset").unwrap() == written)
