@@ -138,7 +138,7 @@ mod tests {
     fn large_collections_look_up_the_member_that_most_commands_name() {
         let [hash, set, sorted_set] = collections(LARGE_MEMBERS_MIN, &Limits::default());
         let words = || [&b"m7"[..], b"m8", b"absent"].into_iter();
-        for (value, member) in [(&hash, &b"m7"[..]), (&set, b"m7"), (&sorted_set, b"absent")] {
+        for (value, member) in [(&hash, &b"m7"[..]), (&set, &b"m7"[..]), (&sorted_set, &b"absent"[..])] {
             assert_eq!(value.member_among(words()), Some(member));
             assert_eq!(value.member_among([].into_iter()), None);
             assert!(value.touch_member(b"m7") && !value.touch_member(b"absent") && !value.touch_member(b""));
