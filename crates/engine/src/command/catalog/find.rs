@@ -49,7 +49,8 @@ fn find(args: &[&[u8]]) -> Result<Vec<Key<'static>>, CommandError> {
     }
     check_arity(&command, args)
         .map_err(|_| CommandError::text("ERR Invalid number of arguments specified for command"))?;
-    let keys = by_arguments(&command, args).or_else(|| by_specs(specs, args)).unwrap_or_default();
+    let keys = by_arguments(&command, args).or_else(|| by_specs(specs, args)).or_else(|| by_loose_count(specs, args));
+    let keys = keys.unwrap_or_default();
     if keys.is_empty() && !command.row.flags.has(Flags::NO_MANDATORY_KEYS) {
         return Err(CommandError::text("ERR Invalid arguments specified for command"));
     }
@@ -124,6 +125,44 @@ fn by_specs(specs: &'static [KeySpec], args: &[&[u8]]) -> Option<Vec<Key<'static
     Some(keys)
 }
 
+/// Where the number of keys is not written as numbers are, Redis takes what stands at its beginning; stored keys come last then, and nothing is
+/// said of what is done to keys.
+fn by_loose_count(specs: &'static [KeySpec], args: &[&[u8]]) -> Option<Vec<Key<'static>>> {
+    let (mut counted, mut stored) = (None, None);
+    for spec in specs.iter().filter(|spec| spec.is_about_keys()) {
+        let Begin::Index(begin) = spec.begin else { return None };
+        match spec.find {
+            Find::Count { count_at, first, step } => {
+                let count = leading_number(args.get(usize::try_from(begin.checked_add(count_at)?).ok()?)?);
+                let first = usize::try_from(begin.checked_add(first)?).ok()?;
+                let step = usize::try_from(step).ok()?;
+                let room = args.len().checked_sub(first)?.checked_div(step)?;
+                let count = usize::try_from(count).ok().filter(|count| (1..=room).contains(count))?;
+                counted = Some((first..).step_by(step).take(count));
+            }
+            Find::Range { .. } => stored = Some(usize::try_from(begin).ok()?),
+            Find::Unknown => return None,
+        }
+    }
+    Some(counted?.chain(stored).map(|at| Key { at, flags: &[] }).collect())
+}
+
+/// The number at the beginning of a text as C's `atoi` finds it, cut to 32 bits as there; 0 if there is none.
+fn leading_number(text: &[u8]) -> i32 {
+    let text = text.trim_ascii_start();
+    let (is_negative, digits) = match text.split_first() {
+        Some((b'-', digits)) => (true, digits),
+        Some((b'+', digits)) => (false, digits),
+        _ => (false, text),
+    };
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).map(|digit| i64::from(digit - b'0'));
+    let append = |number: i64, digit| {
+        let number = number.saturating_mul(10);
+        if is_negative { number.saturating_sub(digit) } else { number.saturating_add(digit) }
+    };
+    digits.fold(0, append) as i32
+}
+
 /// The position after a keyword that is looked for from a position on. The last argument is none: nothing would follow it.
 fn after_keyword(args: &[&[u8]], word: &str, from: i64) -> Option<usize> {
     let from = usize::try_from(from).ok()?;
@@ -147,11 +186,34 @@ fn range(find: &Find, begin: usize, args: &[&[u8]]) -> Option<(usize, usize, usi
         }
         Find::Count { count_at, first, step } => {
             let count_at = usize::try_from(count_at).ok()?.checked_add(begin)?;
-            let count = acteon_resp::parse_i64(args.get(count_at)?)?;
+            // Cut to 32 bits, as in Redis.
+            let count = i64::from(acteon_resp::parse_i64(args.get(count_at)?)? as i32);
             let first = first.checked_add(begin as i64)?;
             (first, count.checked_sub(1)?.checked_mul(step)?.checked_add(first)?, step)
         }
         Find::Unknown => return None,
     };
     Some((usize::try_from(first).ok()?, usize::try_from(last).ok()?, usize::try_from(step).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leading_number;
+
+    #[test]
+    fn numbers_are_read_as_atoi_reads_them() {
+        for (text, number) in [
+            ("3", 3),
+            (" \t01", 1),
+            ("+2", 2),
+            ("-7x", -7),
+            ("x", 0),
+            ("", 0),
+            ("- 1", 0),
+            ("4294967298", 2),
+            ("99999999999999999999", -1),
+        ] {
+            assert_eq!(leading_number(text.as_bytes()), number, "{text:?}");
+        }
+    }
 }
