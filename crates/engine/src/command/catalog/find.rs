@@ -149,7 +149,8 @@ fn by_loose_count(specs: &'static [KeySpec], args: &[&[u8]]) -> Option<Vec<Key<'
 
 /// The number at the beginning of a text as C's `atoi` finds it, cut to 32 bits as there; 0 if there is none.
 fn leading_number(text: &[u8]) -> i32 {
-    let text = text.trim_ascii_start();
+    let start = text.iter().position(|byte| !matches!(byte, b' ' | b'\t'..=b'\r')).unwrap_or(text.len());
+    let text = &text[start..];
     let (is_negative, digits) = match text.split_first() {
         Some((b'-', digits)) => (true, digits),
         Some((b'+', digits)) => (false, digits),
@@ -204,7 +205,7 @@ mod tests {
     fn numbers_are_read_as_atoi_reads_them() {
         for (text, number) in [
             ("3", 3),
-            (" \t01", 1),
+            (" \t\x0b01", 1),
             ("+2", 2),
             ("-7x", -7),
             ("x", 0),
